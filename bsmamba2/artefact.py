@@ -1,0 +1,95 @@
+"""What every artefact says of itself: configuration, provenance, precision, measured parity.
+
+The same string pairs are the metadata of a safetensors file, the `metadata_props` of an ONNX
+file and the JSON beside a plan.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from bsmamba2 import __version__
+from bsmamba2.config import ModelConfig, model_config
+from bsmamba2.errors import CheckpointError, ConfigError
+
+FORMAT = 1
+_PREFIX = "bsm."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the weights come from."""
+
+    source: str
+    """Name of the file they were read from, or how they were made."""
+    source_sha256: str | None = None
+    """Hash of that file."""
+    licence: str = "undeclared"
+    """Licence of the weights."""
+    trained: bool
+    """False for random weights, whose stems are no separation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """Metadata of a checkpoint or an engine."""
+
+    model: ModelConfig
+    provenance: Provenance
+    precision: str = "float32"
+    """Type of the weights and matrix products."""
+    parity: Mapping[str, Any] | None = None
+    """Figures of the export's own check, None for a checkpoint."""
+
+    def to_metadata(self) -> dict[str, str]:
+        """String pairs, each value JSON."""
+        values = {
+            "format": FORMAT,
+            "version": __version__,
+            "config": self.model.to_dict(),
+            "provenance": asdict(self.provenance),
+            "precision": self.precision,
+            "parity": dict(self.parity) if self.parity is not None else None,
+        }
+        return {_PREFIX + key: json.dumps(value) for key, value in values.items()}
+
+    def with_parity(self, parity: Mapping[str, Any]) -> Artefact:
+        """The same artefact after its check."""
+        return replace(self, parity=parity)
+
+
+def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
+    """The inverse of `Artefact.to_metadata`.
+
+    Args:
+        metadata: String pairs out of a file.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: The file was not written by this tool or is of a newer format.
+    """
+    if _PREFIX + "config" not in metadata:
+        raise CheckpointError(
+            f"{path} carries no BSMamba2 configuration: make it with 'bsm import' or 'bsm export'."
+        )
+    try:
+        values = {key: json.loads(metadata[_PREFIX + key]) for key in _KEYS}
+        if values["format"] > FORMAT:
+            raise CheckpointError(
+                f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
+                "upgrade bsmamba2."
+            )
+        return Artefact(
+            model=model_config(values["config"]),
+            provenance=Provenance(**values["provenance"]),
+            precision=str(values["precision"]),
+            parity=values["parity"],
+        )
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}.") from error
+
+
+_KEYS = ("format", "config", "provenance", "precision", "parity")

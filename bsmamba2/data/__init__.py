@@ -1,0 +1,1 @@
+"""Training data: mixtures drawn from multitrack songs."""

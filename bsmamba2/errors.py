@@ -1,0 +1,32 @@
+"""The errors a user can cause; each message is one sentence that says how to mend it."""
+
+
+class BsmError(Exception):
+    """Base of all errors that the command line prints as one sentence."""
+
+
+class ConfigError(BsmError):
+    """A configuration file or value that describes no network."""
+
+
+class CheckpointError(BsmError):
+    """A weight file that is damaged, unsafe or of another network."""
+
+
+class AudioError(BsmError):
+    """An audio file or array that cannot be read, separated or written."""
+
+
+class EngineError(BsmError):
+    """An engine that cannot be loaded or that returned no usable mask."""
+
+
+class ExportError(BsmError):
+    """An export that failed its own check."""
+
+
+class MissingExtraError(BsmError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the '{extra}' extra: pip install 'bsmamba2[{extra}]'")

@@ -1,0 +1,91 @@
+"""Small things every command does with files: hash, write atomically, read a header."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bsmamba2.errors import BsmError, CheckpointError
+
+_MAX_HEADER = 100 << 20  # bytes; the bound of the safetensors library
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def existing_file(path: str | Path) -> Path:
+    """The path of a readable file; raises BsmError with one sentence otherwise."""
+    path = Path(path)
+    if path.is_dir():
+        raise BsmError(f"{path} is a folder: name a file.")
+    if not path.exists():
+        raise BsmError(f"No such file: {path}.")
+    if not os.access(path, os.R_OK):
+        raise BsmError(f"{path} cannot be read: check its permissions.")
+    return path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block succeeds.
+
+    Missing folders are made. When the block raises, the temporary file is deleted and whatever
+    had the final name before stays as it was.
+
+    Raises:
+        BsmError: The folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise BsmError(f"Cannot write into {path.parent}: {error.strerror or error}.") from error
+    partial = Path(name)
+    try:
+        yield partial
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # mkstemp makes files private
+        partial.replace(path)
+    except OSError as error:
+        raise BsmError(f"Cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of a safetensors file's tensors and its metadata, without reading the tensors.
+
+    Raises:
+        CheckpointError: The file is no safetensors file or is truncated.
+    """
+    damaged = f"{path} is not a safetensors file or is damaged"
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER + 1
+        if length > min(_MAX_HEADER, path.stat().st_size):
+            raise CheckpointError(f"{damaged}: its header is {length} bytes long.")
+        try:
+            header: dict[str, Any] = json.loads(file.read(length))
+            metadata = header.pop("__metadata__", {})
+            shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise CheckpointError(f"{damaged}: its header cannot be read.") from error
+    if path.stat().st_size < 8 + length + end:
+        raise CheckpointError(f"{path} is truncated: copy or download it again.")
+    return shapes, metadata

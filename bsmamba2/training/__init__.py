@@ -1,0 +1,1 @@
+"""Training: loss, optimisation and evaluation."""

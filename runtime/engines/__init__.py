@@ -1,0 +1,52 @@
+"""Engines by file suffix; a backend is imported only when one of its files is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bsmamba2.errors import EngineError, MissingExtraError
+from bsmamba2.files import existing_file
+from bsmamba2.runtime.engines.base import Engine, Spectrum
+
+__all__ = ["Engine", "Spectrum", "default_engine_path", "load_engine"]
+
+
+def default_engine_path() -> Path:
+    """The engine embedded in the package."""
+    return Path(__file__).parent.parent / "default.onnx"
+
+
+def load_engine(
+    path: str | Path = "default", *, device: str = "auto", threads: int | None = None
+) -> Engine:
+    """Loads an engine: `.onnx` (ONNX Runtime), `.safetensors` (PyTorch).
+
+    Args:
+        path: An engine file, or "default" for the one embedded in the package.
+        device: "auto" (the GPU where the backend has one), "cpu" or "cuda".
+        threads: CPU threads; None leaves the choice to the backend.
+
+    Raises:
+        BsmError: No such file, a file of another network, a missing backend or device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise EngineError(f"Unknown device '{device}': choose auto, cpu or cuda.")
+    if threads is not None and threads < 1:
+        raise EngineError(f"threads must be at least 1, not {threads}.")
+    path = default_engine_path() if str(path) == "default" else existing_file(path)
+    if path.suffix == ".onnx":
+        from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
+
+        return OnnxEngine(path, device=device, threads=threads)
+    if path.suffix == ".safetensors":
+        try:
+            from bsmamba2.runtime.engines.pytorch import TorchEngine
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(f"{path} runs in PyTorch and", "train") from error
+        return TorchEngine(path, device=device, threads=threads)
+    if path.suffix == ".plan":
+        raise MissingExtraError(f"{path} is a TensorRT plan and", "trt")
+    raise EngineError(
+        f"{path} is no engine: use a .onnx or .safetensors file; "
+        "'bsm import' makes one from a .ckpt, 'bsm export' the .onnx."
+    )
