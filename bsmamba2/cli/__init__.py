@@ -1,0 +1,76 @@
+"""The command line: one file a command, imported when it is called.
+
+Command modules import only click at their top, so that `bsm --help` is quick and needs no
+backend. Errors become one sentence on stderr; `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+
+import click
+
+from bsmamba2 import __version__
+from bsmamba2.errors import BsmError
+
+COMMANDS = {  # name -> module below this package, in the order of a first use
+    "infer": "infer",
+    "import": "import_",
+    "export": "export",
+    "info": "info",
+    "doctor": "doctor",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are the modules of COMMANDS, each with a function `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of COMMANDS."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command's function, or None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"bsmamba2.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bsm")
+@click.option("--debug", is_flag=True, help="Show log messages, and tracebacks of errors.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """BSMamba2: separates the voice from the music."""
+    ctx.obj = debug
+    level = logging.DEBUG if debug else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `bsm`; exits 0, 1 (something failed), 2 (wrong usage) or 130 (Ctrl-C)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        sys.exit(cli.main(arguments, prog_name="bsm", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BsmError as error:
+        _fail(str(error), arguments)
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        _fail(f"Unexpected {text}. Run 'bsm --debug ...' and report what it prints.", arguments)
+
+
+def _fail(sentence: str, arguments: list[str]) -> None:
+    if "--debug" in arguments:
+        raise  # noqa: PLE0704  (called from an except block)
+    click.echo(f"Error: {sentence}", err=True)
+    sys.exit(1)
