@@ -1,0 +1,243 @@
+"""A song in, its stems out: the steps from samples to the engine and back.
+
+    mixture -> model's rate and channels -> chunks -> STFT -> engine -> mask product -> ISTFT
+            -> kept middles -> input's rate and channels -> stem, mixture - stem
+
+Each step is a generator over the one before, so that memory does not grow with the song.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bsmamba2.errors import AudioError, BsmError, EngineError
+from bsmamba2.runtime.audio import check_finite
+from bsmamba2.runtime.chunking import Chunking, Samples
+from bsmamba2.runtime.engines.base import Engine
+from bsmamba2.runtime.resampling import resample
+from bsmamba2.runtime.stft import istft, stft
+
+RESIDUAL = "instrumental"
+"""Name of the stem that is left: mixture - target."""
+DEFAULT_OVERLAP_S = 1.0
+_BLOCK = 1 << 16  # samples; longer blocks are cut, so that their resampled copies stay small
+
+
+class Separator:
+    """Separates songs with one engine.
+
+    A network's estimate is worst at the ends of its chunk, where it hears only one side. So
+    neighbouring chunks overlap, and half of the overlap is discarded at either end of each
+    (`chunking.py`). The default of 1 s is provisional: how much context pays is to be measured
+    on a trained model. 0 is the paper's hard concatenation.
+
+    Attributes:
+        stems: Names of the results: the engine's target and RESIDUAL.
+    """
+
+    def __init__(
+        self, engine: Engine, *, overlap_s: float = DEFAULT_OVERLAP_S, batch: int = 1
+    ) -> None:
+        """Takes an engine of any backend.
+
+        Args:
+            engine: From `load_engine`, or any `Engine`.
+            overlap_s: Seconds that neighbouring chunks share, at least 0 and less than a chunk.
+            batch: Chunks that the engine gets at a time.
+
+        Raises:
+            BsmError: An overlap or a batch that cannot be.
+        """
+        self._engine = engine
+        self._audio = engine.artefact.model.audio
+        if not 0 <= overlap_s < self._audio.chunk_s:
+            raise BsmError(
+                f"An overlap of {overlap_s:g} s does not fit chunks of {self._audio.chunk_s} s: "
+                "choose 0 or a few seconds."
+            )
+        if self._audio.target == RESIDUAL:
+            raise EngineError(f"The engine's target is called '{RESIDUAL}' like what is left.")
+        if batch < 1:
+            raise BsmError(f"A batch of {batch} chunks is none: choose 1 or more.")
+        overlap = 2 * int(overlap_s * self._audio.sample_rate / 2)
+        self._chunking = Chunking(self._audio.chunk_samples, overlap)
+        self._batch = batch
+        self.stems = (self._audio.target, RESIDUAL)
+
+    def separate(self, mixture: ArrayLike, sample_rate: int) -> dict[str, NDArray[np.float32]]:
+        """Separates a whole song.
+
+        Args:
+            mixture: (channels, n) or (n,), floats of full scale 1; is left as it is.
+            sample_rate: Hz; the stems have it too.
+
+        Returns:
+            Stem name -> float32 array of the mixture's shape. Their sum is the mixture to the
+            rounding of float32.
+
+        Raises:
+            AudioError: No samples, too many channels, NaN or Inf, no floats.
+            EngineError: The engine failed or its mask is unusable.
+        """
+        given = np.asarray(mixture)
+        if given.ndim not in (1, 2):
+            raise AudioError(f"A mixture has shape (channels, n) or (n,), not {given.shape}.")
+        samples = np.atleast_2d(given)
+        stems = {name: np.empty(samples.shape, np.float32) for name in self.stems}
+        done = 0
+        for block in self.stream([samples], sample_rate, samples.shape[0]):
+            stop = done + next(iter(block.values())).shape[1]
+            for name, values in block.items():
+                stems[name][:, done:stop] = values
+            done = stop
+        return {name: values.reshape(given.shape) for name, values in stems.items()}
+
+    def stream(
+        self, blocks: Iterable[NDArray[np.floating]], sample_rate: int, channels: int
+    ) -> Iterator[dict[str, Samples]]:
+        """Separates a song that comes in blocks, holding a few chunks at a time.
+
+        Args:
+            blocks: (channels, any n) floats of full scale 1, one after another.
+            sample_rate: Hz; the stems have it too.
+            channels: Of every block.
+
+        Returns:
+            Blocks of stems, name -> (channels, n) float32; n is the engine's, not the input's,
+            and adds up to as many samples as came in.
+
+        Raises:
+            AudioError: At once for the rate or channels; while iterating as in `separate`.
+            EngineError: While iterating, as in `separate`.
+        """
+        if sample_rate != int(sample_rate) or sample_rate < 1:
+            raise AudioError(f"A sample rate of {sample_rate} Hz is none: give whole Hz, above 0.")
+        if channels not in (1, self._audio.channels):
+            raise AudioError(
+                f"The mixture has {channels} channels, but the model takes 1 or "
+                f"{self._audio.channels}: mix it down first (arrays are (channels, n))."
+            )
+        return self._stream(blocks, int(sample_rate), channels)
+
+    def _stream(
+        self, blocks: Iterable[NDArray[np.floating]], rate: int, channels: int
+    ) -> Iterator[dict[str, Samples]]:
+        waiting = _Waiting(channels)
+        mixture = waiting.tap(_checked(blocks, rate, channels))
+        there = resample(
+            mixture, channels=channels, from_rate=rate, to_rate=self._audio.sample_rate
+        )
+        target = self._targets(self._widen(there, channels))
+        back = resample(
+            # One sample more than rounding at both rates can take away; `take` drops the rest.
+            itertools.chain(self._narrow(target, channels), [np.zeros((channels, 1), np.float32)]),
+            channels=channels,
+            from_rate=self._audio.sample_rate,
+            to_rate=rate,
+        )
+        for block in back:
+            part = waiting.take(block.shape[1])
+            if part.shape[1]:
+                stem = block[:, : part.shape[1]]
+                yield {self._audio.target: stem, RESIDUAL: part - stem}
+
+    def _widen(self, blocks: Iterable[Samples], channels: int) -> Iterator[Samples]:
+        """To the model's channels: mono goes into each."""
+        for block in blocks:
+            yield np.repeat(block, self._audio.channels // channels, axis=0)
+
+    def _narrow(self, blocks: Iterable[Samples], channels: int) -> Iterator[Samples]:
+        """Back to the input's channels: the mean for mono."""
+        for block in blocks:
+            yield block if channels == block.shape[0] else block.mean(axis=0, keepdims=True)
+
+    def _targets(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """The target stem at the model's rate, from the mixture at the model's rate."""
+        chunks = self._chunking.split(blocks)
+        first = 0
+        while group := list(itertools.islice(chunks, self._batch)):
+            estimates = self._estimate(np.stack([chunk for chunk, _ in group]), first)
+            for estimate, (_, count) in zip(estimates, group, strict=True):
+                yield self._chunking.keep(estimate, count)
+            first += len(group)
+
+    def _estimate(self, chunks: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+        """The target in a batch of chunks (batch, channels, n), the first having index `first`."""
+        audio = self._audio
+        spectrum = stft(chunks, n_fft=audio.n_fft, hop=audio.hop)
+        real_view = spectrum.view(np.float32).reshape(*spectrum.shape, 2)
+        mask = np.ascontiguousarray(self._engine(real_view), dtype=np.float32)
+        if mask.shape != real_view.shape:
+            raise EngineError(
+                f"The engine returned a mask of shape {mask.shape} for a spectrum of shape "
+                f"{real_view.shape} at {self._seconds(first):.2f} s: export the model again."
+            )
+        spectrum = mask.view(np.complex64)[..., 0] * spectrum
+        self._check_finite(spectrum, first)
+        samples: NDArray[np.float32] = istft(
+            spectrum, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples
+        )
+        return samples
+
+    def _check_finite(self, estimate: NDArray[np.complex64], first: int) -> None:
+        finite = np.isfinite(estimate).all(axis=(1, 3))  # (batch, frames)
+        if not finite.all():
+            index, frame = np.argwhere(~finite)[0]
+            raise EngineError(
+                f"The engine's mask is NaN or infinite at "
+                f"{self._seconds(first + int(index), int(frame)):.2f} s: try the float32 engine "
+                "of this model, and compare both if it works."
+            )
+
+    def _seconds(self, chunk: int, frame: int = 0) -> float:
+        """Time in the song of a chunk's frame."""
+        samples = self._chunking.start(chunk) + frame * self._audio.hop
+        return max(0, samples) / self._audio.sample_rate
+
+
+class _Waiting:
+    """The mixture's samples whose stems are not there yet."""
+
+    def __init__(self, channels: int) -> None:
+        self._blocks: deque[Samples] = deque()
+        self._nothing = np.zeros((channels, 0), np.float32)
+
+    def tap(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """Passes blocks on and remembers them."""
+        for block in blocks:
+            self._blocks.append(block)
+            yield block
+
+    def take(self, count: int) -> Samples:
+        """The next `count` samples, or as many as there are: (channels, n)."""
+        parts = [self._nothing]
+        while count and self._blocks:
+            block = self._blocks.popleft()
+            if block.shape[1] > count:
+                self._blocks.appendleft(block[:, count:])
+            parts.append(block[:, :count])
+            count -= parts[-1].shape[1]
+        return np.concatenate(parts, axis=1)
+
+
+def _checked(blocks: Iterable[NDArray[np.floating]], rate: int, channels: int) -> Iterator[Samples]:
+    """Short float32 blocks; raises AudioError for what is no song."""
+    done = 0
+    for block in blocks:
+        if block.ndim != 2 or block.shape[0] != channels or block.dtype.kind != "f":
+            raise AudioError(
+                f"Blocks must be floats of shape ({channels}, n), "
+                f"not {block.dtype} of shape {block.shape}."
+            )
+        for start in range(0, block.shape[1], _BLOCK):
+            piece = block[:, start : start + _BLOCK].astype(np.float32)  # a copy: it must wait
+            check_finite(piece, done, rate, "The mixture")
+            done += piece.shape[1]
+            yield piece
+    if not done:
+        raise AudioError("The mixture has no samples.")

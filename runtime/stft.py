@@ -1,0 +1,116 @@
+"""Short-time Fourier transform and its inverse, equal to `torch.stft` and `torch.istft`.
+
+Centred frames with reflect padding, periodic Hann window, one-sided, not normalised. The code
+runs on whatever kind of array it is given: NumPy through scipy.fft (which keeps float32, at a
+third of numpy.fft's time), CuPy through cupyx.scipy.fft on the array's own device.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import numpy as np
+
+Array = Any
+"""A NumPy or CuPy array; the results are of the same kind."""
+
+
+def stft(samples: Array, *, n_fft: int, hop: int) -> Array:
+    """Spectrum of real samples.
+
+    Args:
+        samples: (..., n) float32 or float64, n > n_fft / 2.
+        n_fft: Window length in samples, even.
+        hop: Samples between two frames.
+
+    Returns:
+        (..., 1 + n // hop frames, n_fft / 2 + 1 bins), complex64 or complex128.
+
+    Raises:
+        ValueError: Too few samples for the reflection at the ends, or no float array.
+    """
+    pad, n = n_fft // 2, samples.shape[-1]
+    if samples.dtype.kind != "f":
+        raise ValueError(f"stft needs float samples, not {samples.dtype}.")
+    if n <= pad:
+        raise ValueError(f"stft needs more than {pad} samples (half a window), not {n}.")
+    xp, fft = _modules(samples)
+    padded = xp.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(pad, pad)], mode="reflect")
+    frames = xp.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=-1)[..., ::hop, :]
+    return fft.rfft(frames * xp.asarray(_window(n_fft, samples.dtype.name)), axis=-1)
+
+
+def istft(spectrum: Array, *, n_fft: int, hop: int, length: int) -> Array:
+    """Samples whose spectrum is nearest to the given one in the least-squares sense.
+
+    Args:
+        spectrum: (..., frames, n_fft / 2 + 1 bins), complex64 or complex128.
+        n_fft: Window length in samples, even.
+        hop: Samples between two frames, at most n_fft / 2.
+        length: Samples to return; frames must be 1 + length // hop, as `stft` gives them.
+
+    Returns:
+        (..., length), float32 or float64.
+
+    Raises:
+        ValueError: The spectrum's shape fits neither n_fft nor length, or it is not complex.
+    """
+    frames, bins = spectrum.shape[-2:]
+    if spectrum.dtype.kind != "c":
+        raise ValueError(f"istft needs a complex spectrum, not {spectrum.dtype}.")
+    if bins != n_fft // 2 + 1 or frames != 1 + length // hop:
+        raise ValueError(
+            f"istft to {length} samples needs {1 + length // hop} frames of {n_fft // 2 + 1} "
+            f"bins, not {frames} of {bins}."
+        )
+    xp, fft = _modules(spectrum)
+    pieces = fft.irfft(spectrum, n=n_fft, axis=-1)
+    pieces *= xp.asarray(_window(n_fft, pieces.dtype.name))
+    padded = _overlap_add(pieces, hop, xp)[..., n_fft // 2 : n_fft // 2 + length]
+    padded *= xp.asarray(_inverse_envelope(n_fft, hop, length, pieces.dtype.name))
+    return padded
+
+
+def _overlap_add(pieces: Array, hop: int, xp: Any) -> Array:
+    """Sums (..., frames, n_fft) at distances of hop: (..., (frames + ceil(n_fft / hop) - 1) * hop).
+
+    Sample j * hop + i of the sum is sample i of row j below, and row j collects the j'-th part of
+    frame j - j'. So one shifted addition for each part of a window replaces a loop over frames;
+    the last part is shorter where hop does not divide the window.
+    """
+    *batch, frames, n_fft = pieces.shape
+    parts = -(-n_fft // hop)
+    rows = xp.zeros((*batch, frames + parts - 1, hop), pieces.dtype)
+    for part in range(parts):
+        width = min(hop, n_fft - part * hop)
+        rows[..., part : part + frames, :width] += pieces[..., part * hop : part * hop + width]
+    return rows.reshape(*batch, -1)
+
+
+@functools.lru_cache(maxsize=8)
+def _window(n_fft: int, dtype: str) -> Any:
+    """Periodic Hann window, (n_fft,): sin^2(pi i / n_fft)."""
+    window = np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2
+    return _frozen(window.astype(dtype))
+
+
+@functools.lru_cache(maxsize=8)
+def _inverse_envelope(n_fft: int, hop: int, length: int, dtype: str) -> Any:
+    """1 / sum of the shifted squared windows over the samples that istft returns, (length,)."""
+    squared = np.broadcast_to(_window(n_fft, "float64") ** 2, (1 + length // hop, n_fft))
+    envelope = _overlap_add(squared, hop, np)[n_fft // 2 : n_fft // 2 + length]
+    return _frozen((1 / envelope).astype(dtype))
+
+
+def _frozen(array: Any) -> Any:
+    array.flags.writeable = False  # the caches hand out one array to all
+    return array
+
+
+def _modules(array: Array) -> tuple[Any, Any]:
+    """The array module and the Fourier transforms that belong to an array."""
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return importlib.import_module("cupy"), importlib.import_module("cupyx.scipy.fft")
+    return np, importlib.import_module("scipy.fft")
