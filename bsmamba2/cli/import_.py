@@ -1,0 +1,78 @@
+"""`bsm import`: the authors' and other foreign checkpoints become a safetensors file."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(name="import")
+@click.argument("file", metavar="FILE")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    default="model.safetensors",
+    show_default=True,
+    help="The checkpoint to write.",
+)
+@click.option("--ema", is_flag=True, help="Take the moving average of the authors' optimiser.")
+@click.option(
+    "--config",
+    metavar="NAME|FILE",
+    help="Configuration of the network; bsmamba2 unless FILE carries its own.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
+def command(file: str, output: str, ema: bool, config: str | None, as_json: bool) -> None:
+    """Import the checkpoint FILE: the authors' Lightning file, MSST's, or safetensors.
+
+    Pickled code is never run: what is no plain data is left out, and a file whose unpickling would
+    call anything is refused.
+    """
+    import json
+    import math
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from bsmamba2.errors import BsmError, MissingExtraError
+    from bsmamba2.files import sha256_file
+
+    try:
+        from bsmamba2.foreign import open_foreign
+        from bsmamba2.weights import adopt, save_weights
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("'bsm import'", "train") from error
+
+    source, target = Path(file), Path(output)
+    if target.suffix != ".safetensors":
+        raise BsmError(f"{output} must end in .safetensors: that is what 'bsm import' writes.")
+    if source.exists() and target.exists() and source.samefile(target):
+        raise BsmError(f"{output} is the file to import: give -o another name.")
+
+    foreign = open_foreign(source, ema=ema)
+    tensors, artefact = adopt(foreign, config=config, ema=ema)
+    save_weights(target, tensors, artefact)
+
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    licence = artefact.provenance.licence
+    click.echo(f"Read {source}: {foreign.container}.", err=True)
+    click.echo(f"{len(tensors)} tensors, {parameters} parameters, float32.", err=True)
+    if licence == "undeclared":
+        click.echo(
+            "The licence of these weights is not declared by their authors: "
+            "do not redistribute them.",
+            err=True,
+        )
+    if as_json:
+        report = {
+            "input": str(source),
+            "output": str(target),
+            "container": foreign.container,
+            "ema": ema,
+            "tensors": len(tensors),
+            "parameters": parameters,
+            "sha256": sha256_file(target),
+            "provenance": asdict(artefact.provenance),
+        }
+        click.echo(json.dumps(report, indent=2))
+    else:
+        click.echo(target)

@@ -1,0 +1,178 @@
+"""Checkpoints of other programs: the authors' Lightning file, MSST's, and safetensors.
+
+They differ in the container, in where the state dict sits and in a prefix of its keys; the names
+behind the prefix are those of `tensor_shapes`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.errors import CheckpointError
+from bsmamba2.files import existing_file, read_safetensors_header
+from bsmamba2.pickle_values import Inert, TensorRef
+from bsmamba2.tensors import Shape
+from bsmamba2.torch_file import TorchFile, open_torch_file
+
+_PREFIXES = "model.", "module.", "_orig_mod."  # Lightning, DistributedDataParallel, torch.compile
+_SPECTRA = "featurizer.", "inverse_featurizer.", "multi_featurizer."  # windows of STFTs
+_NESTED = {  # key of the state dict -> what the file is
+    "state_dict": "Lightning checkpoint",
+    "model_state_dict": "MSST checkpoint",
+    "model": "checkpoint",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignCheckpoint:
+    """The network's tensors in a file, not yet read."""
+
+    path: Path
+    container: str
+    """What the file is, in words."""
+    shapes: Mapping[str, Shape]
+    """Every tensor of the network that the file holds."""
+    read: Callable[[str], torch.Tensor]
+    """The tensor of a name, of the file's own type."""
+    artefact: Artefact | None = None
+    """What the file says of itself, where this tool wrote it."""
+
+
+def open_foreign(path: str | Path, *, ema: bool = False) -> ForeignCheckpoint:
+    """Opens a checkpoint of any known container; no code in it is run.
+
+    Args:
+        path: A `.ckpt`, `.pt`, `.pth` or `.safetensors` file; its content decides.
+        ema: Take the moving average that the authors' optimiser holds.
+
+    Raises:
+        BsmError: No such file.
+        CheckpointError: Not a checkpoint, damaged, unsafe, or without the weights asked for.
+    """
+    path = existing_file(path)
+    with path.open("rb") as file:
+        start = file.read(9)
+    if path.suffix == ".safetensors" or start[8:] == b"{":
+        return _open_safetensors(path, ema)
+    file_ = open_torch_file(path)
+    state, kind = _state_dict(file_)
+    names = _network_names(state, path)
+    refs = {name: _tensor_ref(state[key], name, path) for name, key in names.items()}
+    if ema:
+        refs = _ema_refs(file_, refs)
+    return ForeignCheckpoint(
+        path=path,
+        container=f"{kind}, {file_.container} file",
+        shapes={name: ref.shape for name, ref in refs.items()},
+        read=lambda name: file_.tensor(refs[name]),
+    )
+
+
+def _open_safetensors(path: Path, ema: bool) -> ForeignCheckpoint:
+    if ema:
+        raise CheckpointError(f"{path} holds one set of weights: leave --ema out.")
+    shapes, metadata = read_safetensors_header(path)
+    names = _network_names(shapes, path)
+    try:
+        file: Any = safe_open(path, "pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): download it again.") from error
+    return ForeignCheckpoint(
+        path=path,
+        container="safetensors file",
+        shapes={name: shapes[key] for name, key in names.items()},
+        read=lambda name: file.get_tensor(names[name]),
+        artefact=read_metadata(metadata, path) if "bsm.config" in metadata else None,
+    )
+
+
+def _state_dict(file: TorchFile) -> tuple[dict[str, Any], str]:
+    """The state dict, bare or nested, and what kind of file holds it."""
+    data = file.data
+    if isinstance(data, Inert):
+        raise CheckpointError(
+            f"{file.path} holds an object of class {data.name}, not tensors by name: "
+            "save its state_dict instead."
+        )
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file.path} holds no tensors by name: save a state_dict.")
+    for key, kind in _NESTED.items():
+        if isinstance(data.get(key), dict):
+            return data[key], kind
+    return data, "bare state dict"
+
+
+def _network_names(keys: Iterable[Any], path: Path) -> dict[str, str]:
+    """Name of the network's tensor -> key in the file, in the file's order."""
+    names: dict[str, str] = {}
+    for key in keys:
+        name = str(key)
+        while prefix := next((p for p in _PREFIXES if name.startswith(p)), ""):
+            name = name.removeprefix(prefix)
+        if name.startswith(_SPECTRA):
+            continue
+        if name in names:
+            raise CheckpointError(f"{path} holds '{name}' twice, as '{names[name]}' and '{key}'.")
+        names[name] = key
+    return names
+
+
+def _tensor_ref(value: Any, name: str, path: Path) -> TensorRef:
+    # More numbers than the storage has: a view that repeats them, as no weight does.
+    if not isinstance(value, TensorRef) or math.prod(value.shape) > value.storage.count:
+        raise CheckpointError(
+            f"{path} holds '{name}', which is no plain tensor: is it a BSMamba2 checkpoint?"
+        )
+    return value
+
+
+def _ema_refs(file: TorchFile, refs: dict[str, TensorRef]) -> dict[str, TensorRef]:
+    """The moving average under the names of the state dict, whose order it shares.
+
+    The authors' optimiser keeps a tuple of tensors without names. A wrong order would go unseen
+    where shapes repeat, so the averages are compared with the weights they belong to.
+    """
+    states = file.data.get("optimizer_states")
+    averages: Any = None
+    if isinstance(states, list) and states and isinstance(states[0], dict):
+        averages = states[0].get("ema")
+    if not isinstance(averages, (list, tuple)) or not averages:
+        raise CheckpointError(f"{file.path} holds no moving average: leave --ema out.")
+    ema = [_tensor_ref(value, f"ema {i}", file.path) for i, value in enumerate(averages)]
+    shapes, wanted = [ref.shape for ref in ema], [ref.shape for ref in refs.values()]
+    if shapes != wanted:
+        raise CheckpointError(
+            f"{file.path} has a moving average of {len(ema)} tensors that do not fit its "
+            f"{len(refs)} weights one by one: leave --ema out."
+        )
+    averaged = dict(zip(refs, ema, strict=True))
+    if strangers := _unlike(file, refs, averaged):
+        log.warning(
+            "%d matrices of the moving average are unlike the weights of the same place (%s): "
+            "its order may differ; compare the separation with and without --ema.",
+            len(strangers),
+            ", ".join(strangers[:3]),
+        )
+    return averaged
+
+
+def _unlike(file: TorchFile, refs: dict[str, TensorRef], ema: dict[str, TensorRef]) -> list[str]:
+    """Names of the matrices whose average points elsewhere (cosine below 0.5)."""
+    names = [name for name, ref in refs.items() if len(ref.shape) > 1]
+    pairs = ((name, file.tensor(refs[name]), file.tensor(ema[name])) for name in names)
+    return [
+        name
+        for name, a, b in pairs
+        if torch.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0) < 0.5
+    ]

@@ -1,0 +1,176 @@
+"""Weights on disk: our safetensors files in and out, and the import of foreign checkpoints.
+
+A file of ours holds the tensors of `tensor_shapes` in float32 and the `Artefact` in its metadata.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from bsmamba2.artefact import Artefact, Provenance, read_metadata
+from bsmamba2.config import ModelConfig, load_config
+from bsmamba2.errors import BsmError, CheckpointError
+from bsmamba2.files import atomic_path, existing_file, read_safetensors_header, sha256_file
+from bsmamba2.foreign import ForeignCheckpoint, open_foreign
+from bsmamba2.tensors import Shape, tensor_shapes
+
+Tensors = dict[str, torch.Tensor]
+_FLOATS = torch.float32, torch.float64, torch.bfloat16, torch.float16
+_LISTED = 3  # names of each kind of problem in a message
+
+log = logging.getLogger(__name__)
+
+
+def save_weights(path: str | Path, tensors: Mapping[str, torch.Tensor], artefact: Artefact) -> None:
+    """Writes a checkpoint, float32, atomically.
+
+    Args:
+        path: The file, `.safetensors`.
+        tensors: The network's state dict.
+        artefact: Configuration and provenance, written into the metadata.
+
+    Raises:
+        CheckpointError: The tensors are not those of the configuration.
+        BsmError: The file cannot be written.
+    """
+    path = Path(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    check_shapes(shapes, artefact.model, path)
+    plain = {
+        # A clone per tensor: safetensors refuses tensors that share memory.
+        name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for name, tensor in tensors.items()
+    }
+    with atomic_path(path) as partial:
+        try:
+            save_file(plain, partial, metadata={"format": "pt"} | artefact.to_metadata())
+        except SafetensorError as error:  # a full disk, for one
+            raise BsmError(f"Cannot write {path}: {error}.") from error
+
+
+def load_weights(path: str | Path) -> tuple[Tensors, Artefact]:
+    """Reads a checkpoint that `save_weights` wrote.
+
+    Returns:
+        The network's state dict, float32 on the CPU, and what the file says of itself.
+
+    Raises:
+        BsmError: No such file.
+        CheckpointError: Damaged, of another tool, or not the tensors of its configuration.
+    """
+    path = existing_file(path)
+    shapes, metadata = read_safetensors_header(path)
+    artefact = read_metadata(metadata, path)
+    check_shapes(shapes, artefact.model, path)
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = _as_float32(path, tensor_shapes(artefact.model), file.get_tensor)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): import it again.") from error
+    return tensors, artefact
+
+
+def import_checkpoint(
+    path: str | Path, *, ema: bool = False, config: str | Path | None = None
+) -> tuple[Tensors, Artefact]:
+    """Reads a checkpoint of another program, never executing what it pickles.
+
+    Args:
+        path: The authors' Lightning file, one of Music-Source-Separation-Training, or safetensors.
+        ema: Take the moving average of the authors' optimiser in place of the weights.
+        config: Name or path of the configuration; `bsmamba2` where the file carries none.
+
+    Returns:
+        The network's state dict, float32, and its configuration and provenance.
+
+    Raises:
+        BsmError: No such file.
+        ConfigError: No such configuration.
+        CheckpointError: Unsafe, damaged, of another network, or with numbers that are not finite.
+    """
+    return adopt(open_foreign(path, ema=ema), config=config, ema=ema)
+
+
+def adopt(
+    foreign: ForeignCheckpoint, *, config: str | Path | None = None, ema: bool = False
+) -> tuple[Tensors, Artefact]:
+    """The tensors and the artefact of an open foreign checkpoint; see `import_checkpoint`."""
+    path, own = foreign.path, foreign.artefact
+    model = own.model if own and config is None else load_config(config or "bsmamba2").model
+    check_shapes(foreign.shapes, model, path, hint="; name its configuration with --config")
+    tensors = _as_float32(path, tensor_shapes(model), foreign.read)
+    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise CheckpointError(
+            f"{path} has NaN or infinite numbers in {_listed(broken)}: get an intact checkpoint."
+        )
+    provenance = own.provenance if own else None
+    if provenance is None:
+        source = f"{path.name} (EMA)" if ema else path.name
+        provenance = Provenance(source=source, source_sha256=sha256_file(path), trained=True)
+    return tensors, Artefact(model=model, provenance=provenance)
+
+
+def check_shapes(
+    found: Mapping[str, Shape], model: ModelConfig, path: Path, *, hint: str = ""
+) -> None:
+    """Compares names and shapes with the configuration's, both ways.
+
+    Raises:
+        CheckpointError: What is missing, unknown or of another shape, in one sentence.
+    """
+    wanted = tensor_shapes(model)
+    missing = [name for name in wanted if name not in found]
+    extra = [name for name in found if name not in wanted]
+    misshapen = [
+        f"{name} is {list(found[name])} instead of {list(shape)}"
+        for name, shape in wanted.items()
+        if name in found and tuple(found[name]) != shape
+    ]
+    problems = [
+        f"{len(names)} {what} ({_listed(names)})"
+        for names, what in (
+            (missing, "missing"),
+            (extra, "unknown"),
+            (misshapen, "of another shape"),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{path} does not fit the configuration of {len(wanted)} tensors: "
+            f"{', '.join(problems)}{hint}."
+        )
+
+
+def _as_float32(
+    path: Path, shapes: Mapping[str, Shape], read: Callable[[str], torch.Tensor]
+) -> Tensors:
+    """Reads every tensor; other floating types are converted, which is logged."""
+    tensors, converted = {}, set()
+    for name in shapes:
+        tensor = read(name)
+        if tensor.dtype not in _FLOATS:
+            raise CheckpointError(f"{path} has '{name}' as {_dtype(tensor)}, not as float32.")
+        if tensor.dtype != torch.float32:
+            converted.add(_dtype(tensor))
+        tensors[name] = tensor.float()
+    if converted:
+        log.warning("%s holds %s: converted to float32.", path, " and ".join(sorted(converted)))
+    return tensors
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _listed(names: list[str]) -> str:
+    """The first few, then how many more."""
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

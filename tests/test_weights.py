@@ -1,0 +1,352 @@
+"""Laws of reading and writing weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from foreign_files import lightning_checkpoint, model_of, random_weights
+from safetensors.torch import save_file
+
+from bsmamba2.artefact import Artefact, Provenance
+from bsmamba2.cli import cli
+from bsmamba2.errors import BsmError, CheckpointError, ConfigError
+from bsmamba2.files import sha256_file
+from bsmamba2.weights import import_checkpoint, load_weights, save_weights
+
+TINY = model_of("tiny")
+STATE = random_weights(TINY)
+ARTEFACT = Artefact(model=TINY, provenance=Provenance(source="random", trained=False))
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert list(a) == list(b)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_saved_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
+    save_weights(tmp_path / "new" / "a.safetensors", STATE, ARTEFACT)
+    tensors, artefact = load_weights(tmp_path / "new" / "a.safetensors")
+    assert_same(tensors, STATE)
+    assert artefact == ARTEFACT
+    assert {t.dtype for t in tensors.values()} == {torch.float32}
+
+
+def test_saving_leaves_the_tensors_alone_even_if_they_share_memory(tmp_path: Path) -> None:
+    flat = torch.randn(sum(t.numel() for t in STATE.values()))
+    parts = flat.split([t.numel() for t in STATE.values()])
+    state = {n: p.view(t.shape) for (n, t), p in zip(STATE.items(), parts, strict=True)}
+    before = flat.clone()
+    save_weights(tmp_path / "a.safetensors", state, ARTEFACT)
+    assert torch.equal(flat, before)
+    assert_same(load_weights(tmp_path / "a.safetensors")[0], state)
+
+
+def test_saving_other_tensors_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"1 missing \(final_norm\.gamma\)"):
+        save_weights(
+            tmp_path / "a.safetensors",
+            {n: t for n, t in STATE.items() if n != "final_norm.gamma"},
+            ARTEFACT,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_become_float32_and_it_is_said(
+    tmp_path: Path, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_file({n: t.to(dtype) for n, t in STATE.items()}, tmp_path / "a.safetensors")
+    tensors, _ = import_checkpoint(tmp_path / "a.safetensors", config="tiny")
+    assert_same(tensors, {n: t.to(dtype).float() for n, t in STATE.items()})
+    assert str(dtype).removeprefix("torch.") in caplog.text
+
+
+def test_integers_are_no_weights(tmp_path: Path) -> None:
+    save_file({n: t.int() for n, t in STATE.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="int32"):
+        import_checkpoint(tmp_path / "a.safetensors", config="tiny")
+
+
+# Import: containers
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_lightning_file_gives_its_state_dict(tmp_path: Path, legacy: bool, protocol: int) -> None:
+    path = tmp_path / "authors.ckpt"
+    torch.save(
+        lightning_checkpoint(STATE),
+        path,
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=not legacy,
+    )
+    tensors, artefact = import_checkpoint(path, config="tiny")
+    assert_same(tensors, STATE)
+    assert artefact.model == TINY
+    assert artefact.provenance == Provenance(
+        source="authors.ckpt", source_sha256=sha256_file(path), licence="undeclared", trained=True
+    )
+
+
+@pytest.mark.parametrize("key", [None, "model_state_dict", "state_dict", "model"])
+def test_msst_file_gives_its_state_dict(tmp_path: Path, key: str | None) -> None:
+    path = tmp_path / "bs_mamba2_vocals.ckpt"
+    torch.save({key: STATE, "epoch": 1} if key else STATE, path)
+    assert_same(import_checkpoint(path, config="tiny")[0], STATE)
+
+
+def test_prefixes_of_wrappers_are_stripped(tmp_path: Path) -> None:
+    torch.save({f"model._orig_mod.{n}": t for n, t in STATE.items()}, tmp_path / "a.pt")
+    assert_same(import_checkpoint(tmp_path / "a.pt", config="tiny")[0], STATE)
+
+
+def test_parameters_and_views_are_read_as_plain_tensors(tmp_path: Path) -> None:
+    state = {n: torch.nn.Parameter(t) for n, t in STATE.items()}
+    weight = state["layers.0.0.linear.weight"]
+    big = torch.randn(weight.shape[1], 2 * weight.shape[0], 1)
+    view = big.transpose(0, 1)[::2]
+    torch.save(state | {"layers.0.0.linear.weight": view}, tmp_path / "a.ckpt")
+    tensors, _ = import_checkpoint(tmp_path / "a.ckpt", config="tiny")
+    assert_same(tensors, STATE | {"layers.0.0.linear.weight": view})
+
+
+def test_views_of_one_flat_storage_are_read(tmp_path: Path) -> None:
+    parts = torch.randn(sum(t.numel() for t in STATE.values())).split(
+        [t.numel() for t in STATE.values()]
+    )
+    state = {n: p.view(t.shape) for (n, t), p in zip(STATE.items(), parts, strict=True)}
+    torch.save(state, tmp_path / "a.ckpt")
+    assert_same(import_checkpoint(tmp_path / "a.ckpt", config="tiny")[0], state)
+
+
+def test_ema_gives_the_moving_average(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ema = {n: t + 0.01 for n, t in STATE.items()}
+    torch.save(lightning_checkpoint(STATE, ema), tmp_path / "a.ckpt")
+    assert_same(import_checkpoint(tmp_path / "a.ckpt", config="tiny", ema=True)[0], ema)
+    assert_same(import_checkpoint(tmp_path / "a.ckpt", config="tiny")[0], STATE)
+    assert not caplog.records
+
+
+def test_ema_unlike_the_weights_is_imported_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ema = random_weights(TINY, seed=1)
+    torch.save(lightning_checkpoint(STATE, ema), tmp_path / "a.ckpt")
+    assert_same(import_checkpoint(tmp_path / "a.ckpt", config="tiny", ema=True)[0], ema)
+    assert "order may differ" in caplog.text
+
+
+def test_ema_that_is_absent_or_does_not_fit_is_refused(tmp_path: Path) -> None:
+    torch.save(lightning_checkpoint(STATE), tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="no moving average"):
+        import_checkpoint(tmp_path / "a.ckpt", config="tiny", ema=True)
+    torch.save(lightning_checkpoint(STATE, dict(list(STATE.items())[1:])), tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="do not fit"):
+        import_checkpoint(tmp_path / "a.ckpt", config="tiny", ema=True)
+
+
+def test_import_of_our_own_file_keeps_what_it_says(tmp_path: Path) -> None:
+    save_weights(tmp_path / "a.safetensors", STATE, ARTEFACT)
+    tensors, artefact = import_checkpoint(tmp_path / "a.safetensors")
+    assert_same(tensors, STATE)
+    assert artefact == ARTEFACT
+
+
+def test_full_size_lightning_file_survives_the_round_trip(tmp_path: Path) -> None:
+    model = model_of("bsmamba2")
+    state = random_weights(model)
+    torch.save(lightning_checkpoint(state, state), tmp_path / "a.ckpt")
+    for ema in (False, True):
+        tensors, artefact = import_checkpoint(tmp_path / "a.ckpt", ema=ema)
+        save_weights(tmp_path / "a.safetensors", tensors, artefact)
+        back, _ = load_weights(tmp_path / "a.safetensors")
+        assert_same(back, state)
+    assert sum(t.numel() for t in back.values()) == 48_098_188
+
+
+# Import: bad files
+
+
+def test_missing_unknown_and_misshapen_tensors_are_listed(tmp_path: Path) -> None:
+    state = dict(STATE)
+    del state["final_norm.gamma"]
+    state["visitor.weight"] = torch.zeros(1)
+    state["layers.0.0.linear.bias"] = torch.zeros(17)
+    torch.save(state, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError) as error:
+        import_checkpoint(tmp_path / "a.ckpt", config="tiny")
+    sentence = str(error.value)
+    assert "1 missing (final_norm.gamma)" in sentence
+    assert "1 unknown (visitor.weight)" in sentence
+    assert "layers.0.0.linear.bias is [17] instead of [16]" in sentence
+
+
+def test_another_size_names_the_option(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="--config"):
+        import_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(ConfigError, match="No configuration"):
+        import_checkpoint(tmp_path / "a.ckpt", config="huge")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    broken = STATE["final_norm.gamma"].clone()
+    broken[3] = value
+    torch.save(STATE | {"final_norm.gamma": broken}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"final_norm\.gamma"):
+        import_checkpoint(tmp_path / "a.ckpt", config="tiny")
+
+
+def zip_with(path: Path, **entries: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+
+
+def test_files_that_are_no_checkpoints_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty.ckpt").write_bytes(b"")
+    (tmp_path / "text.ckpt").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "noise.ckpt").write_bytes(np.random.default_rng(0).bytes(5000))
+    (tmp_path / "list.ckpt").write_bytes(pickle.dumps([1, 2]))
+    (tmp_path / "text.safetensors").write_text("hello, this is text")
+    (tmp_path / "short.safetensors").write_bytes(b"\x00")
+    torch.save([1, 2], tmp_path / "numbers.ckpt")
+    torch.save({"epoch": 3}, tmp_path / "epoch.ckpt")
+    torch.save({1: torch.zeros(2)}, tmp_path / "keys.ckpt")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.ckpt")
+    torch.save(STATE["final_norm.gamma"].to_sparse(), tmp_path / "sparse.ckpt")
+    torch.save({"a": torch.zeros(1).expand(10**9)}, tmp_path / "expanded.ckpt")
+    zip_with(tmp_path / "zip.ckpt", hello=b"world")
+    paths = sorted(tmp_path.iterdir())
+    assert len(paths) == 13
+    for path in paths:
+        with pytest.raises(CheckpointError) as error:
+            import_checkpoint(path, config="tiny")
+        assert "\n" not in str(error.value)
+        assert path.name in str(error.value)
+    with pytest.raises(BsmError, match="No such file"):
+        import_checkpoint(tmp_path / "absent.ckpt")
+    with pytest.raises(BsmError, match="folder"):
+        import_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy", "safetensors"])
+def test_truncated_files_are_one_sentence(tmp_path: Path, container: str) -> None:
+    whole, path = tmp_path / "whole", tmp_path / f"a.{container}"
+    if container == "safetensors":
+        save_weights(whole, STATE, ARTEFACT)
+    else:
+        torch.save(STATE, whole, _use_new_zipfile_serialization=container == "zip")
+    data = whole.read_bytes()
+    generator = np.random.default_rng(0)
+    for length in [1, 8, 9, 100, len(data) - 1, *generator.integers(1, len(data), 15)]:
+        path.write_bytes(data[:length])
+        with pytest.raises(CheckpointError):
+            import_checkpoint(path, config="tiny")
+        with pytest.raises(CheckpointError):
+            load_weights(path)
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy", "safetensors"])
+def test_damaged_bytes_end_in_a_sentence_or_in_weights(tmp_path: Path, container: str) -> None:
+    whole, path = tmp_path / "whole", tmp_path / f"a.{container}"
+    # Small, so that headers are hit.
+    state = {n: t[..., :1].clone() for n, t in list(STATE.items())[:4]}
+    if container == "safetensors":
+        save_file(state, whole)
+    else:
+        torch.save(state, whole, _use_new_zipfile_serialization=container == "zip")
+    data = whole.read_bytes()
+    generator = np.random.default_rng(1)
+    for _ in range(300):
+        damaged = bytearray(data)
+        for position in generator.integers(0, len(data), generator.integers(1, 6)):
+            damaged[position] = generator.integers(256)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError):  # at the latest since most tensors are missing
+            import_checkpoint(path, config="tiny")
+
+
+def test_flipped_weights_of_a_zip_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    torch.save(STATE, path)
+    needle = STATE["mask_estimators.0.to_freqs.3.0.0.weight"].numpy().tobytes()
+    data = bytearray(path.read_bytes())
+    data[data.index(needle) + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        import_checkpoint(path, config="tiny")
+
+
+def test_load_names_the_command_for_a_foreign_file(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="bsm import"):
+        load_weights(tmp_path / "a.safetensors")
+
+
+def test_load_refuses_a_wrong_shape(tmp_path: Path) -> None:
+    state = STATE | {"final_norm.gamma": torch.zeros(3)}
+    save_file(state, tmp_path / "a.safetensors", metadata=ARTEFACT.to_metadata())
+    with pytest.raises(CheckpointError, match=r"final_norm.gamma is \[3\] instead of \[16\]"):
+        load_weights(tmp_path / "a.safetensors")
+
+
+# The command
+
+
+def run_import(*arguments: str | Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli, ["import", *map(str, arguments)])
+    message = str(result.exception) if isinstance(result.exception, BsmError) else ""
+    return result.exit_code, result.stdout, result.stderr + message
+
+
+def test_command_prints_the_result_and_the_licence_reminder(tmp_path: Path) -> None:
+    torch.save(lightning_checkpoint(STATE), tmp_path / "a.ckpt")
+    target = tmp_path / "out.safetensors"
+    code, out, err = run_import(tmp_path / "a.ckpt", "-o", target, "--config", "tiny")
+    assert (code, out) == (0, f"{target}\n")
+    assert "not declared" in err
+    assert "Lightning" in err
+    assert_same(load_weights(target)[0], STATE)
+
+
+def test_command_speaks_json(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a.ckpt")
+    target = tmp_path / "out.safetensors"
+    code, out, _ = run_import(tmp_path / "a.ckpt", "-o", target, "--config", "tiny", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["output"] == str(target)
+    assert report["tensors"] == len(STATE)
+    assert report["sha256"] == sha256_file(target)
+    assert report["provenance"]["licence"] == "undeclared"
+
+
+def test_command_leaves_no_file_behind_a_failure(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "a.ckpt")
+    code, out, err = run_import(tmp_path / "a.ckpt", "-o", tmp_path / "out.safetensors")
+    assert code == 1
+    assert not out
+    assert "missing" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_command_refuses_another_suffix_and_its_own_input(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+    code, _, err = run_import(tmp_path / "a.safetensors", "-o", tmp_path / "a.onnx")
+    assert code
+    assert ".safetensors" in err
+    source = tmp_path / "a.safetensors"
+    before = source.read_bytes()
+    code, _, err = run_import(source, "-o", source, "--config", "tiny")
+    assert code
+    assert source.read_bytes() == before
