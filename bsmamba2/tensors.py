@@ -7,13 +7,16 @@ Music-Source-Separation-Training and this one without renaming.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from bsmamba2.config import ModelConfig, NetworkConfig
+from bsmamba2.errors import CheckpointError
 
 BLOCKS = ("time", "band")  # layers.{l}.0 and layers.{l}.1
 DIRECTIONS = ("forward_blocks", "backward_blocks")
 
 Shape = tuple[int, ...]
+_LISTED = 3  # names of each kind of problem in a message
 
 
 def tensor_shapes(model: ModelConfig) -> dict[str, Shape]:
@@ -46,6 +49,43 @@ def tensor_shapes(model: ModelConfig) -> dict[str, Shape]:
 def parameter_count(model: ModelConfig) -> int:
     """Number of parameters of the network."""
     return sum(math.prod(shape) for shape in tensor_shapes(model).values())
+
+
+def check_shapes(
+    found: Mapping[str, Shape], model: ModelConfig, path: object, *, hint: str = ""
+) -> None:
+    """Compares names and shapes with the configuration's, both ways.
+
+    Args:
+        found: What the file holds.
+        model: What it should hold.
+        path: The file, for the message.
+        hint: Ends the message.
+
+    Raises:
+        CheckpointError: What is missing, unknown or of another shape, in one sentence.
+    """
+    wanted = tensor_shapes(model)
+    missing = [name for name in wanted if name not in found]
+    extra = [name for name in found if name not in wanted]
+    misshapen = [
+        f"{name} is {list(found[name])} instead of {list(shape)}"
+        for name, shape in wanted.items()
+        if name in found and tuple(found[name]) != shape
+    ]
+    kinds = {"missing": missing, "unknown": extra, "of another shape": misshapen}
+    problems = [f"{len(names)} {kind} ({listed(names)})" for kind, names in kinds.items() if names]
+    if problems:
+        raise CheckpointError(
+            f"{path} does not fit its configuration of {len(wanted)} tensors: "
+            f"{', '.join(problems)}{hint}."
+        )
+
+
+def listed(names: list[str]) -> str:
+    """The first few of a list, then how many more."""
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _mixer_shapes(net: NetworkConfig, name: str) -> dict[str, Shape]:

@@ -14,15 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bsmamba2.artefact import Artefact, Provenance, read_metadata
-from bsmamba2.config import ModelConfig, load_config
+from bsmamba2.config import load_config
 from bsmamba2.errors import BsmError, CheckpointError
 from bsmamba2.files import atomic_path, existing_file, read_safetensors_header, sha256_file
 from bsmamba2.foreign import ForeignCheckpoint, open_foreign
-from bsmamba2.tensors import Shape, tensor_shapes
+from bsmamba2.tensors import Shape, check_shapes, listed, tensor_shapes
 
 Tensors = dict[str, torch.Tensor]
 _FLOATS = torch.float32, torch.float64, torch.bfloat16, torch.float16
-_LISTED = 3  # names of each kind of problem in a message
 
 log = logging.getLogger(__name__)
 
@@ -108,45 +107,13 @@ def adopt(
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise CheckpointError(
-            f"{path} has NaN or infinite numbers in {_listed(broken)}: get an intact checkpoint."
+            f"{path} has NaN or infinite numbers in {listed(broken)}: get an intact checkpoint."
         )
     provenance = own.provenance if own else None
     if provenance is None:
         source = f"{path.name} (EMA)" if ema else path.name
         provenance = Provenance(source=source, source_sha256=sha256_file(path), trained=True)
     return tensors, Artefact(model=model, provenance=provenance)
-
-
-def check_shapes(
-    found: Mapping[str, Shape], model: ModelConfig, path: Path, *, hint: str = ""
-) -> None:
-    """Compares names and shapes with the configuration's, both ways.
-
-    Raises:
-        CheckpointError: What is missing, unknown or of another shape, in one sentence.
-    """
-    wanted = tensor_shapes(model)
-    missing = [name for name in wanted if name not in found]
-    extra = [name for name in found if name not in wanted]
-    misshapen = [
-        f"{name} is {list(found[name])} instead of {list(shape)}"
-        for name, shape in wanted.items()
-        if name in found and tuple(found[name]) != shape
-    ]
-    problems = [
-        f"{len(names)} {what} ({_listed(names)})"
-        for names, what in (
-            (missing, "missing"),
-            (extra, "unknown"),
-            (misshapen, "of another shape"),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{path} does not fit the configuration of {len(wanted)} tensors: "
-            f"{', '.join(problems)}{hint}."
-        )
 
 
 def _as_float32(
@@ -168,9 +135,3 @@ def _as_float32(
 
 def _dtype(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _listed(names: list[str]) -> str:
-    """The first few, then how many more."""
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

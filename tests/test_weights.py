@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import zipfile
@@ -11,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from foreign_files import lightning_checkpoint, model_of, random_weights
 from safetensors.torch import save_file
 
 from bsmamba2.artefact import Artefact, Provenance
-from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
 from bsmamba2.files import sha256_file
 from bsmamba2.weights import import_checkpoint, load_weights, save_weights
@@ -298,55 +295,3 @@ def test_load_refuses_a_wrong_shape(tmp_path: Path) -> None:
     save_file(state, tmp_path / "a.safetensors", metadata=ARTEFACT.to_metadata())
     with pytest.raises(CheckpointError, match=r"final_norm.gamma is \[3\] instead of \[16\]"):
         load_weights(tmp_path / "a.safetensors")
-
-
-# The command
-
-
-def run_import(*arguments: str | Path) -> tuple[int, str, str]:
-    result = CliRunner().invoke(cli, ["import", *map(str, arguments)])
-    message = str(result.exception) if isinstance(result.exception, BsmError) else ""
-    return result.exit_code, result.stdout, result.stderr + message
-
-
-def test_command_prints_the_result_and_the_licence_reminder(tmp_path: Path) -> None:
-    torch.save(lightning_checkpoint(STATE), tmp_path / "a.ckpt")
-    target = tmp_path / "out.safetensors"
-    code, out, err = run_import(tmp_path / "a.ckpt", "-o", target, "--config", "tiny")
-    assert (code, out) == (0, f"{target}\n")
-    assert "not declared" in err
-    assert "Lightning" in err
-    assert_same(load_weights(target)[0], STATE)
-
-
-def test_command_speaks_json(tmp_path: Path) -> None:
-    torch.save(STATE, tmp_path / "a.ckpt")
-    target = tmp_path / "out.safetensors"
-    code, out, _ = run_import(tmp_path / "a.ckpt", "-o", target, "--config", "tiny", "--json")
-    report = json.loads(out)
-    assert code == 0
-    assert report["output"] == str(target)
-    assert report["tensors"] == len(STATE)
-    assert report["sha256"] == sha256_file(target)
-    assert report["provenance"]["licence"] == "undeclared"
-
-
-def test_command_leaves_no_file_behind_a_failure(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(1)}, tmp_path / "a.ckpt")
-    code, out, err = run_import(tmp_path / "a.ckpt", "-o", tmp_path / "out.safetensors")
-    assert code == 1
-    assert not out
-    assert "missing" in err
-    assert [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]
-
-
-def test_command_refuses_another_suffix_and_its_own_input(tmp_path: Path) -> None:
-    save_file(STATE, tmp_path / "a.safetensors")
-    code, _, err = run_import(tmp_path / "a.safetensors", "-o", tmp_path / "a.onnx")
-    assert code
-    assert ".safetensors" in err
-    source = tmp_path / "a.safetensors"
-    before = source.read_bytes()
-    code, _, err = run_import(source, "-o", source, "--config", "tiny")
-    assert code
-    assert source.read_bytes() == before
