@@ -8,7 +8,7 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
+def c_path(path: Path) -> Path | bytes:
+    """A path as a C library takes it; on POSIX it need not be UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else path
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block succeeds.
@@ -48,23 +53,67 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         BsmError: The folder cannot be made or written.
     """
+    with atomic_paths([path]) as (partial,):
+        yield partial
+
+
+@contextlib.contextmanager
+def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """As `atomic_path` for several files that belong together: all take their names, or none.
+
+    Folders that were made for them go, too, when the block raises.
+
+    Raises:
+        BsmError: A folder cannot be made or written, or one of the paths is a folder.
+    """
+    folders: list[Path] = []
+    partials: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            partials.append(_make_partial(path, folders))
+        yield partials
+        _rename_all(partials, paths)
+        folders.clear()
+    except OSError as error:
+        names = " and ".join(str(path) for path in paths)
+        raise BsmError(f"Cannot write {names}: {error.strerror or error}.") from error
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+        for folder in reversed(folders):
+            with contextlib.suppress(OSError):  # others may have put something into it
+                folder.rmdir()
+
+
+def _make_partial(path: Path, folders: list[Path]) -> Path:
+    """An empty temporary file beside `path`; notes the folders it made."""
+    if path.is_dir():
+        raise BsmError(f"Cannot write {path}: a folder has that name.")
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    try:
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            folders.append(folder)
         handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
     except OSError as error:
         raise BsmError(f"Cannot write into {path.parent}: {error.strerror or error}.") from error
-    partial = Path(name)
+    os.close(handle)
+    return Path(name)
+
+
+def _rename_all(partials: Sequence[Path], paths: Sequence[Path]) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    done: list[Path] = []
     try:
-        yield partial
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # mkstemp makes files private
-        partial.replace(path)
-    except OSError as error:
-        raise BsmError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        for partial, path in zip(partials, paths, strict=True):
+            partial.chmod(0o666 & ~umask)  # mkstemp makes files private
+            partial.replace(path)
+            done.append(path)
+    except OSError:
+        for path in done:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 
 from bsmamba2.errors import AudioError, MissingExtraError
+from bsmamba2.files import c_path
 from bsmamba2.runtime.chunking import Samples
 from bsmamba2.runtime.riff import open_wav
 
@@ -38,7 +39,7 @@ class SoundfileDecoder:
         self._path = path
         self._source = open_wav(path)
         try:
-            self._file = _Stream(self._source or path)
+            self._file = _Stream(self._source or c_path(path))
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise AudioError(
                 f"{path} is not audio or is damaged: play it to check, then copy or convert it "

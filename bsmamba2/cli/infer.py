@@ -1,0 +1,235 @@
+"""`bsm infer`: separates files and folders."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bsmamba2.errors import BsmError
+
+if TYPE_CHECKING:
+    from bsmamba2.runtime.engines import Engine
+    from bsmamba2.runtime.naming import Failure, Job
+    from bsmamba2.runtime.separate_files import Progress, Report
+    from bsmamba2.runtime.separator import Separator
+    from bsmamba2.runtime.writing import OutputFormat
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--engine",
+    default="default",
+    show_default=True,
+    metavar="FILE",
+    help="A .onnx, .safetensors or .plan file.",
+)
+@click.option(
+    "-o",
+    "--out",
+    default="out/{track}/{stem}.{ext}",
+    show_default=True,
+    metavar="NAME",
+    help="Names of the files to write.",
+)
+@click.option(
+    "--stems",
+    metavar="NAMES",
+    help="Which stems, separated by commas.  [default: all the engine gives]",
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["wav", "flac", "mp3", "ogg"]),
+    help="File format.  [default: by the suffix in --out, or wav]",
+)
+@click.option(
+    "--depth",
+    type=click.Choice(["16", "24", "float"]),
+    help="Bits of a sample.  [default: float for wav, 24 for flac]",
+)
+@click.option(
+    "--overlap",
+    "overlap_s",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    default=1.0,
+    show_default=True,
+    help="Seconds that two chunks share; half is discarded at either end. 0 is the paper's way.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Chunks that the engine gets at a time.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of the engine."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the engine runs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    inputs: tuple[str, ...],
+    engine: str,
+    out: str,
+    stems: str | None,
+    format_name: str | None,
+    depth: str | None,
+    overlap_s: float,
+    batch: int,
+    threads: int | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Separates files, and the audio files in folders, into stems.
+
+    Each input gives one file a stem, of its own sample rate, channels and length. The names of
+    written files go to stdout. What fails is listed at the end and makes the exit code 1.
+    """
+    from bsmamba2.runtime.engines import load_engine
+    from bsmamba2.runtime.naming import OutputTemplate, find_inputs, plan_outputs
+    from bsmamba2.runtime.separator import Separator
+    from bsmamba2.runtime.writing import OutputFormat
+
+    template = OutputTemplate(out)
+    output = OutputFormat(template.format_name(format_name), depth)
+    sources, failures = find_inputs(inputs)
+    reports: list[Report] = []
+    about: dict[str, Any] | None = None
+    if sources:
+        loaded = load_engine(engine, device=device, threads=threads)
+        trained = loaded.artefact.provenance.trained
+        about = {"path": engine, "trained": trained, **loaded.describe()}
+        separator = Separator(loaded, overlap_s=overlap_s, batch=batch)
+        chosen = _choose_stems(stems, separator.stems)
+        jobs, refused = plan_outputs(sources, template, chosen, output.name)
+        if jobs:
+            _warn_if_untrained(engine, loaded)
+        reports, failed = _run(separator, jobs, output, as_json=as_json, quiet=quiet)
+        failures += refused + failed
+    if as_json:
+        _print_json(about, reports, failures)
+    if reports and not quiet:
+        click.echo(_summary(reports), err=True)
+    for failure in failures:
+        known = failure.source in failure.error
+        click.echo(f"Failed: {'' if known else failure.source + ': '}{failure.error}", err=True)
+    ctx.exit(1 if failures else 0)
+
+
+def _warn_if_untrained(name: str, engine: Engine) -> None:
+    if not engine.artefact.provenance.trained:
+        click.echo(
+            f"Warning: the weights of engine '{name}' are untrained (random numbers): "
+            "the stems are no separation of voice and music.",
+            err=True,
+        )
+
+
+def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
+    """The stems of --stems, each once, in the order given."""
+    if names is None:
+        return list(offered)
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    unknown = [name for name in chosen if name not in offered]
+    if unknown:
+        raise BsmError(f"No stem '{unknown[0]}': this engine gives {' and '.join(offered)}.")
+    return chosen
+
+
+def _run(
+    separator: Separator,
+    jobs: Sequence[Job],
+    output: OutputFormat,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> tuple[list[Report], list[Failure]]:
+    """Separates one file after another; a failure ends only its own."""
+    from bsmamba2.runtime.naming import Failure
+    from bsmamba2.runtime.separate_files import separate_file
+
+    reports: list[Report] = []
+    failures: list[Failure] = []
+    for job in jobs:
+        try:
+            with _bar(job.source.name, quiet) as progress:
+                report = separate_file(separator, job, output, progress)
+        except Exception as error:
+            logger.debug("%s failed", job.source, exc_info=True)
+            sentence = str(error)
+            if not isinstance(error, BsmError):
+                text = " ".join(f"{type(error).__name__}: {error}".split())
+                sentence = f"unexpected {text}; run 'bsm --debug infer ...' and report it."
+            failures.append(Failure(str(job.source), sentence))
+            continue
+        reports.append(report)
+        if not as_json:
+            for path in report.outputs.values():
+                click.echo(os.fsencode(path))
+    return reports, failures
+
+
+@contextlib.contextmanager
+def _bar(name: str, quiet: bool) -> Iterator[Progress]:
+    """A progress bar in seconds of audio, on stderr if that is a terminal."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    bar = tqdm(desc=name, unit="s", unit_scale=True, leave=False, disable=quiet or None)
+
+    def progress(done: float, total: float | None) -> None:
+        bar.total = None if total is None else max(total, done)
+        bar.update(done - bar.n)
+
+    with bar, logging_redirect_tqdm():
+        yield progress
+
+
+def _summary(reports: Sequence[Report]) -> str:
+    audio_s = sum(report.duration_s for report in reports)
+    elapsed_s = sum(report.elapsed_s for report in reports)
+    files = "1 file" if len(reports) == 1 else f"{len(reports)} files"
+    return (
+        f"{files}, {audio_s:.1f} s of audio in {elapsed_s:.1f} s: "
+        f"real-time factor {elapsed_s / audio_s:.3f} ({audio_s / elapsed_s:.1f} x real time)"
+    )
+
+
+def _print_json(
+    engine: dict[str, Any] | None, reports: Sequence[Report], failures: Sequence[Failure]
+) -> None:
+    files = [
+        {
+            "input": str(report.source),
+            "outputs": {stem: str(path) for stem, path in report.outputs.items()},
+            "duration_s": report.duration_s,
+            "elapsed_s": round(report.elapsed_s, 3),
+            "real_time_factor": round(report.real_time_factor, 4),
+            "sample_rate": report.sample_rate,
+            "channels": report.channels,
+        }
+        for report in reports
+    ]
+    failed = [{"input": failure.source, "error": failure.error} for failure in failures]
+    click.echo(json.dumps({"engine": engine, "files": files, "failed": failed}, indent=2))
