@@ -1,0 +1,24 @@
+"""`bsm info`: what a configuration, a checkpoint or an engine is."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("artefact", metavar="FILE|CONFIG")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(artefact: str, as_json: bool) -> None:
+    """Describe FILE (.safetensors, .onnx, .yaml), the configuration CONFIG, or 'default'."""
+    import json
+
+    from bsmamba2.inspect_file import inspect_artefact, lines
+
+    record = inspect_artefact(artefact)
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    rows = list(lines(record))
+    width = max(len(label) for label, _ in rows)
+    for label, text in rows:
+        click.echo(f"{label:{width}}  {text}")

@@ -1,0 +1,158 @@
+"""What an artefact is, without torch, onnx or its tensors in memory.
+
+One record of plain values for a configuration, a checkpoint and an ONNX engine alike.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.config import config_names, load_config, model_config
+from bsmamba2.errors import CheckpointError
+from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
+from bsmamba2.onnx_file import read_onnx_file
+from bsmamba2.tensors import check_shapes, parameter_count, tensor_shapes
+
+SCAN_NODE = "bsm", "BiMamba2Scan"
+
+Record = dict[str, Any]
+
+
+def inspect_artefact(name_or_path: str | Path) -> Record:
+    """Describes a configuration, a checkpoint or an engine.
+
+    Args:
+        name_or_path: Name of a configuration in the package, "default" for the engine in it, or
+            a `.yaml`, `.safetensors` or `.onnx` file.
+
+    Returns:
+        kind, file, parameters, tensors, sha256 (None for a configuration) and config; for files
+        also size_bytes, written_by, precision, parity and provenance; for ONNX also opset,
+        opsets, scan_nodes, functions, graph_parameters and graph_tensors.
+
+    Raises:
+        BsmError: No such file.
+        ConfigError: No such configuration, or a wrong one.
+        CheckpointError: A file of another tool, damaged, or one to be imported first.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) == "default":
+        from bsmamba2.runtime.engines import default_engine_path
+
+        path = default_engine_path()
+    if str(name_or_path) in config_names() or path.suffix in (".yaml", ".yml", ""):
+        return _inspect_config(str(name_or_path))
+    path = existing_file(path)
+    if path.suffix == ".safetensors":
+        return _inspect_safetensors(path)
+    if path.suffix == ".onnx":
+        return _inspect_onnx(path)
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise CheckpointError(
+            f"{path} is a foreign checkpoint: import it first with "
+            f"'bsm import {path} -o {path.with_suffix('.safetensors')}'."
+        )
+    raise CheckpointError(
+        f"{path} is nothing that 'bsm info' describes: name a .safetensors, .onnx or .yaml file, "
+        f"or a configuration ({', '.join(config_names())})."
+    )
+
+
+def lines(record: Record) -> Iterator[tuple[str, str]]:
+    """A record as labels and texts for people, in reading order."""
+    config, network = record["config"], record["config"]["network"]
+    audio = config["audio"]
+    yield "kind", record["kind"]
+    yield "file", record["file"]
+    if record["sha256"]:
+        yield "size", f"{record['size_bytes'] / 1e6:.1f} MB"
+        yield "SHA-256", record["sha256"]
+        yield "written by", f"bsmamba2 {record['written_by']}"
+    yield "parameters", f"{record['parameters']:,} in {record['tensors']} tensors"
+    bands = sum(count for _, count in network["bands"])
+    yield "network", f"{network['layers']} layers, d_model {network['d_model']}, {bands} bands"
+    expand, state = network["expand"], network["d_state"]
+    yield "Mamba2", f"expand {expand}, headdim {network['headdim']}, d_state {state}"
+    yield "audio", f"{audio['sample_rate']} Hz, {audio['channels']} channels, {audio['chunk_s']} s"
+    yield "spectrum", f"n_fft {audio['n_fft']}, hop {audio['hop']}"
+    yield "target", audio["target"]
+    if "graph_parameters" in record:
+        yield from _graph_lines(record)
+    if record["sha256"]:
+        yield from _provenance_lines(record)
+
+
+def _graph_lines(record: Record) -> Iterator[tuple[str, str]]:
+    scans, size = record["scan_nodes"], record["graph_parameters"]
+    yield "graph", f"{size:,} numbers in {record['graph_tensors']} tensors, folded"
+    body = "with" if SCAN_NODE in map(tuple, record["functions"]) else "without"
+    yield "scan nodes", f"{scans} bsm::BiMamba2Scan, {body} a body in standard operators"
+    others = [f"{domain} {version}" for domain, version in record["opsets"].items() if domain]
+    yield "opset", f"{record['opset']}" + (f" ({', '.join(others)})" if others else "")
+
+
+def _provenance_lines(record: Record) -> Iterator[tuple[str, str]]:
+    provenance = record["provenance"]
+    yield "precision", record["precision"]
+    for key, value in (record["parity"] or {}).items():
+        yield f"parity {key}", value if isinstance(value, str) else json.dumps(value)
+    yield "weights", provenance["source"]
+    if provenance["source_sha256"]:
+        yield "their SHA-256", provenance["source_sha256"]
+    yield "trained", "yes" if provenance["trained"] else "no: random weights separate nothing"
+    undeclared = provenance["licence"] == "undeclared"
+    yield "licence", provenance["licence"] + (": do not redistribute" if undeclared else "")
+
+
+def _inspect_config(name: str) -> Record:
+    config = load_config(name)
+    return {
+        "kind": "configuration",
+        "file": name,
+        "parameters": parameter_count(config.model),
+        "tensors": len(tensor_shapes(config.model)),
+        "sha256": None,
+        "config": asdict(config),
+    }
+
+
+def _inspect_safetensors(path: Path) -> Record:
+    shapes, metadata = read_safetensors_header(path)
+    record = _file_record(path, "checkpoint", metadata)
+    check_shapes(shapes, model_config(record["config"]), path)
+    return record
+
+
+def _inspect_onnx(path: Path) -> Record:
+    file = read_onnx_file(path)
+    return _file_record(path, "ONNX engine", file.metadata) | {
+        "opset": file.opsets.get("", 0),
+        "opsets": dict(file.opsets),
+        "scan_nodes": file.node_counts.get(SCAN_NODE, 0),
+        "functions": [list(function) for function in file.functions],
+        "graph_parameters": sum(math.prod(shape) for shape in file.initializers.values()),
+        "graph_tensors": len(file.initializers),
+    }
+
+
+def _file_record(path: Path, kind: str, metadata: Mapping[str, str]) -> Record:
+    artefact: Artefact = read_metadata(metadata, path)
+    return {
+        "kind": kind,
+        "file": str(path),
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "written_by": metadata.get("bsm.version", "").strip('"') or "an unknown version",
+        "parameters": parameter_count(artefact.model),
+        "tensors": len(tensor_shapes(artefact.model)),
+        "precision": artefact.precision,
+        "parity": artefact.parity,
+        "provenance": asdict(artefact.provenance),
+        "config": artefact.model.to_dict(),
+    }
