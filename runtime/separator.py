@@ -235,7 +235,8 @@ def _checked(blocks: Iterable[NDArray[np.floating]], rate: int, channels: int) -
                 f"not {block.dtype} of shape {block.shape}."
             )
         for start in range(0, block.shape[1], _BLOCK):
-            piece = block[:, start : start + _BLOCK].astype(np.float32)  # a copy: it must wait
+            with np.errstate(over="ignore"):  # to Inf, which is refused below
+                piece = block[:, start : start + _BLOCK].astype(np.float32)  # a copy: it must wait
             check_finite(piece, done, rate, "The mixture")
             done += piece.shape[1]
             yield piece

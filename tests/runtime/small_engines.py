@@ -1,0 +1,62 @@
+"""Engines that are functions, for tests of what is around an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bsmamba2.artefact import Artefact, Provenance
+from bsmamba2.config import ModelConfig, load_config
+from bsmamba2.runtime.engines.base import Spectrum
+
+
+def small_artefact(chunk_s: int = 1) -> Artefact:
+    """The tiny model's, but with short chunks."""
+    model = load_config("tiny").model
+    audio = replace(model.audio, chunk_s=chunk_s)
+    return Artefact(
+        model=ModelConfig(audio=audio, network=model.network),
+        provenance=Provenance(source="a test", trained=False),
+    )
+
+
+class FunctionEngine:
+    """An engine made of a function of the spectrum; remembers the spectra's shapes."""
+
+    def __init__(self, function: Callable[[Spectrum], Any], chunk_s: int = 1) -> None:
+        self.artefact = small_artefact(chunk_s)
+        self.shapes: list[tuple[int, ...]] = []
+        self._function = function
+
+    def __call__(self, spectrum: Spectrum) -> Spectrum:
+        assert spectrum.dtype == np.float32
+        assert spectrum.flags.c_contiguous
+        self.shapes.append(spectrum.shape)
+        return self._function(spectrum)
+
+    def describe(self) -> dict[str, Any]:
+        return {"backend": "function"}
+
+
+def real_mask(value: float) -> Callable[[Spectrum], Spectrum]:
+    """The same real number in every bin."""
+
+    def mask(spectrum: Spectrum) -> Spectrum:
+        values = np.zeros_like(spectrum)
+        values[..., 0] = value
+        return values
+
+    return mask
+
+
+def random_mask(scale: float = 1.0) -> Callable[[Spectrum], Spectrum]:
+    """Random complex numbers, the same in every chunk."""
+
+    def mask(spectrum: Spectrum) -> Spectrum:
+        values = np.random.default_rng(0).standard_normal(spectrum.shape[1:], np.float32)
+        return np.broadcast_to(values * np.float32(scale), spectrum.shape)
+
+    return mask
