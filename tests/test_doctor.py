@@ -1,0 +1,141 @@
+"""Laws of `bsm doctor`."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from bsmamba2 import doctor
+from bsmamba2.cli import cli
+from bsmamba2.errors import EngineError
+from bsmamba2.runtime import engines
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Makes packages look as if they were not installed."""
+    importing, version = builtins.__import__, importlib.metadata.version
+
+    def import_(name: str, *rest: Any) -> Any:
+        if name.partition(".")[0] in packages:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+        return importing(name, *rest)
+
+    def version_(name: str) -> str:
+        if name in packages:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(builtins, "__import__", import_)
+    monkeypatch.setattr(importlib.metadata, "version", version_)
+
+
+def run_doctor(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli, ["doctor", *arguments], catch_exceptions=False)
+    return result.exit_code, result.stdout
+
+
+def test_json_says_what_runs_here() -> None:
+    code, out = run_doctor("--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["ok"]
+    engines = {check["name"]: check for check in report["engines"]}
+    assert list(engines) == [".onnx", ".safetensors", ".plan"]
+    assert engines[".onnx"]["ok"]
+    assert engines[".safetensors"]["ok"]
+    assert "CPUExecutionProvider" in report["providers"]
+    assert report["packages"]["numpy"]
+    assert report["cpus"] >= 1
+
+
+def test_embedded_engine_really_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    load = engines.load_engine
+
+    def spy(path: str) -> Callable[..., Any]:
+        engine = load(path)
+
+        class Spy:
+            artefact = engine.artefact
+
+            def __call__(self, spectrum: Any) -> Any:
+                shapes.append(spectrum.shape)
+                return engine(spectrum)
+
+        return Spy()
+
+    monkeypatch.setattr(engines, "load_engine", spy)
+    assert doctor.examine().ok
+    assert shapes == [(1, 2, 8, 1025, 2)]
+
+
+def test_a_broken_engine_is_one_sentence_and_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: str) -> None:
+        raise EngineError("The engine is gone: reinstall bsmamba2.")
+
+    monkeypatch.setattr(engines, "load_engine", broken)
+    code, out = run_doctor()
+    assert code == 1
+    assert "The engine is gone: reinstall bsmamba2." in out
+    assert "Traceback" not in out
+    assert json.loads(run_doctor("--json")[1])["ok"] is False
+
+
+def test_any_failure_of_a_backend_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: str) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(engines, "load_engine", broken)
+    code, out = run_doctor()
+    assert code == 1
+    assert "RuntimeError: first line second line" in out
+
+
+def test_absent_torch_is_no_failure_and_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "torch")
+    report = doctor.examine()
+    (check,) = [check for check in report.engines if check.name == ".safetensors"]
+    assert report.ok
+    assert not check.ok
+    assert "bsmamba2[train]" in check.detail
+
+
+def test_absent_core_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "soxr", raising=False)
+    monkeypatch.setitem(doctor.CORE, "absent_package", "absent-package")
+    code, out = run_doctor()
+    assert code == 1
+    assert "pip install absent-package" in out
+
+
+def test_both_onnxruntimes_are_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda n: "1.0" if n == "onnxruntime-gpu" else version(n)
+    )
+    (check,) = [check for check in doctor.examine().engines if check.name == ".onnx"]
+    assert not check.ok
+    assert "both installed" in check.detail
+
+
+def test_people_see_every_engine_kind() -> None:
+    code, out = run_doctor()
+    assert code == 0
+    assert all(name in out for name in (".onnx", ".safetensors", ".plan", "libsndfile"))
+
+
+def test_doctor_module_imports_no_backend() -> None:
+    code = (
+        "import sys, bsmamba2.doctor;"
+        "print(sorted({'torch', 'onnxruntime', 'numpy', 'soundfile'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,182 @@
+"""Laws of `bsm info`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from foreign_files import model_of, random_weights
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+
+from bsmamba2.artefact import Artefact, Provenance
+from bsmamba2.cli import cli
+from bsmamba2.errors import BsmError, CheckpointError, ConfigError
+from bsmamba2.files import sha256_file
+from bsmamba2.inspect_file import inspect_artefact, lines
+from bsmamba2.tensors import parameter_count, tensor_shapes
+from bsmamba2.weights import save_weights
+
+TINY = model_of("tiny")
+STATE = random_weights(TINY)
+ARTEFACT = Artefact(
+    model=TINY,
+    provenance=Provenance(source="a.ckpt", source_sha256="00" * 32, trained=True),
+    parity={"rms": 1e-7},
+)
+
+
+def info_json(argument: str | Path) -> dict[str, Any]:
+    result = CliRunner().invoke(cli, ["info", str(argument), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0
+    record: dict[str, Any] = json.loads(result.stdout)
+    return record
+
+
+def save_onnx(path: Path, artefact: Artefact | None) -> None:
+    node = helper.make_node("BiMamba2Scan", ["x"], ["y"], domain="bsm")
+    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    weight = numpy_helper.from_array(np.zeros((4, 5), np.float32), "w")
+    graph = helper.make_graph([node], "g", [info], [info], [weight])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("bsm", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    if artefact:
+        helper.set_model_props(model, artefact.to_metadata())
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "tensors"),
+    [("bsmamba2", 48_098_188, 675), ("tiny", parameter_count(TINY), len(tensor_shapes(TINY)))],
+)
+def test_configuration_gives_its_counts(name: str, parameters: int, tensors: int) -> None:
+    record = info_json(name)
+    assert record["parameters"] == parameters
+    assert record["tensors"] == tensors
+    assert record["sha256"] is None
+    assert (
+        record["config"]["network"] == json.loads(json.dumps(model_of(name).to_dict()))["network"]
+    )
+
+
+def test_yaml_file_is_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "wide.yaml").write_text("base: tiny\nnetwork:\n  d_model: 32\n")
+    assert info_json(tmp_path / "wide.yaml")["config"]["network"]["d_model"] == 32
+
+
+def test_checkpoint_gives_what_it_carries(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_weights(path, STATE, ARTEFACT)
+    record = info_json(path)
+    assert record["kind"] == "checkpoint"
+    assert record["parameters"] == sum(t.numel() for t in STATE.values())
+    assert record["tensors"] == len(STATE)
+    assert record["sha256"] == sha256_file(path)
+    assert record["config"] == json.loads(json.dumps(TINY.to_dict()))
+    assert record["provenance"]["licence"] == "undeclared"
+
+
+def test_onnx_file_gives_graph_and_network(tmp_path: Path) -> None:
+    save_onnx(tmp_path / "a.onnx", ARTEFACT)
+    record = info_json(tmp_path / "a.onnx")
+    assert (record["scan_nodes"], record["opset"], record["functions"]) == (1, 20, [])
+    assert (record["graph_parameters"], record["graph_tensors"]) == (20, 1)
+    assert (record["parameters"], record["tensors"]) == (parameter_count(TINY), len(STATE))
+    assert record["parity"] == {"rms": 1e-7}
+    assert record["precision"] == "float32"
+    assert record["sha256"] == sha256_file(tmp_path / "a.onnx")
+
+
+def test_export_has_a_scan_node_per_block(tiny_onnx: Path) -> None:
+    record = info_json(tiny_onnx)
+    assert record["scan_nodes"] == 2 * record["config"]["network"]["layers"]
+    assert record["opset"] == 20
+    assert ["bsm", "BiMamba2Scan"] in record["functions"]
+
+
+def test_people_get_an_aligned_table(tmp_path: Path) -> None:
+    save_onnx(tmp_path / "a.onnx", ARTEFACT)
+    result = CliRunner().invoke(cli, ["info", str(tmp_path / "a.onnx")], catch_exceptions=False)
+    rows = result.stdout.splitlines()
+    width = max(len(label) for label, _ in lines(inspect_artefact(tmp_path / "a.onnx")))
+    assert all(row[width : width + 2] == "  " and row[width + 2] != " " for row in rows)
+    assert f"{parameter_count(TINY):,} in {len(STATE)} tensors" in result.stdout
+    assert "undeclared" in result.stdout
+
+
+def test_random_weights_are_said_to_be_untrained(tmp_path: Path) -> None:
+    provenance = Provenance(source="seed 0", licence="MIT", trained=False)
+    save_weights(tmp_path / "a.safetensors", STATE, Artefact(model=TINY, provenance=provenance))
+    table = dict(lines(inspect_artefact(tmp_path / "a.safetensors")))
+    assert table["trained"].startswith("no")
+    assert table["licence"] == "MIT"
+
+
+def test_what_cannot_be_described_is_one_sentence(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a.ckpt")
+    save_file(STATE, tmp_path / "foreign.safetensors")
+    save_onnx(tmp_path / "foreign.onnx", None)
+    (tmp_path / "text.onnx").write_text("hello")
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    state = STATE | {"final_norm.gamma": torch.zeros(3)}
+    save_file(state, tmp_path / "shape.safetensors", metadata=ARTEFACT.to_metadata())
+    expected = {
+        "a.ckpt": "bsm import",
+        "foreign.safetensors": "bsm import",
+        "foreign.onnx": "bsm export",
+        "text.onnx": "not an ONNX model",
+        "a.wav": "bsm info",
+        "shape.safetensors": "another shape",
+    }
+    for name, words in expected.items():
+        with pytest.raises(CheckpointError, match=words) as error:
+            inspect_artefact(tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(BsmError, match="No such file"):
+        inspect_artefact(tmp_path / "absent.onnx")
+    with pytest.raises(ConfigError, match="tiny"):
+        inspect_artefact("absent")
+
+
+def test_damaged_headers_end_in_a_sentence_or_in_a_record(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.safetensors", tmp_path / "a.safetensors"
+    save_weights(whole, STATE, ARTEFACT)
+    data = whole.read_bytes()
+    header = int.from_bytes(data[:8], "little")
+    generator = np.random.default_rng(0)
+    replacements = b'{}[]",:0123456789.ntf\\ \xff'
+    for i in range(500):
+        damaged = bytearray(data)
+        start = data.index(b"__metadata__") if i % 2 else 8
+        for position in generator.integers(start, min(start + 3000, header), 2):
+            damaged[position] = generator.choice(list(replacements))
+        path.write_bytes(damaged)
+        try:
+            list(lines(inspect_artefact(path)))
+        except BsmError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_describing_does_not_import_torch(tmp_path: Path) -> None:
+    save_weights(tmp_path / "a.safetensors", STATE, ARTEFACT)
+    save_onnx(tmp_path / "a.onnx", ARTEFACT)
+    code = (
+        "import sys; from bsmamba2.cli import cli;"
+        "[cli.main(['info', a], standalone_mode=False) for a in sys.argv[1:]];"
+        "print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, "tiny", tmp_path / "a.safetensors", tmp_path / "a.onnx"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout.splitlines()[-1] == "[]"
