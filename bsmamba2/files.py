@@ -130,9 +130,9 @@ def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dic
             raise CheckpointError(f"{damaged}: its header is {length} bytes long.")
         try:
             header: dict[str, Any] = json.loads(file.read(length))
-            metadata = header.pop("__metadata__", {})
-            shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
-            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            metadata = dict(header.pop("__metadata__", {}))
+            shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
+            end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise CheckpointError(f"{damaged}: its header cannot be read.") from error
     if path.stat().st_size < 8 + length + end:

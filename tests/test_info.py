@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -153,7 +154,7 @@ def test_damaged_headers_end_in_a_sentence_or_in_a_record(tmp_path: Path) -> Non
     header = int.from_bytes(data[:8], "little")
     generator = np.random.default_rng(0)
     replacements = b'{}[]",:0123456789.ntf\\ \xff'
-    for i in range(500):
+    for i in range(200):
         damaged = bytearray(data)
         start = data.index(b"__metadata__") if i % 2 else 8
         for position in generator.integers(start, min(start + 3000, header), 2):
@@ -163,6 +164,27 @@ def test_damaged_headers_end_in_a_sentence_or_in_a_record(tmp_path: Path) -> Non
             list(lines(inspect_artefact(path)))
         except BsmError as error:
             assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [],
+        3,
+        {"a": 3},
+        {"__metadata__": None},
+        {"__metadata__": ["bsm.config"]},
+        {"__metadata__": {"bsm.config": 3}},
+        {"a": {"shape": "ab", "data_offsets": [0, 0]}},
+        {"a": {"shape": [1], "data_offsets": [0, "x"]}},
+        {"a": {"shape": [1], "data_offsets": [0, 1 << 80]}},
+    ],
+)
+def test_headers_of_wrong_types_are_one_sentence(tmp_path: Path, header: Any) -> None:
+    text = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(CheckpointError):
+        inspect_artefact(tmp_path / "a.safetensors")
 
 
 def test_describing_does_not_import_torch(tmp_path: Path) -> None:

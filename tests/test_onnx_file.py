@@ -93,7 +93,8 @@ def test_tensor_data_is_not_read(tmp_path: Path) -> None:
     code = (
         "import re, sys; from bsmamba2.onnx_file import read_onnx_file;"
         "print('w2' in read_onnx_file(sys.argv[1]).initializers);"
-        "print(int(re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read())[1]) < 100_000)"
+        "status = open('/proc/self/status').read();"
+        "print(int(re.search(r'VmHWM:\\s*(\\d+) kB', status)[1]) < 100_000)"
     )
     out = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
@@ -137,25 +138,25 @@ def test_absent_files_and_folders_are_one_sentence(tmp_path: Path) -> None:
             read_onnx_file(path)
 
 
-def test_every_truncation_is_noticed_or_complete(tmp_path: Path) -> None:
+def test_truncations_are_noticed_or_complete(tmp_path: Path) -> None:
     data = small_model().SerializeToString()
     path = tmp_path / "a.onnx"
     complete = 0
-    for length in range(len(data)):
+    for length in range(0, len(data), 7):
         path.write_bytes(data[:length])
         try:
             read_onnx_file(path)
             complete += 1  # cut between two fields behind the graph
         except CheckpointError:
             pass
-    assert complete < 10
+    assert complete < 3
 
 
 def test_arbitrary_bytes_end_in_a_model_or_in_a_sentence(tmp_path: Path) -> None:
     data = small_model().SerializeToString()
     generator = np.random.default_rng(0)
     path = tmp_path / "a.onnx"
-    for i in range(1500):
+    for i in range(600):
         if i % 3 == 0:
             program = bytearray(generator.bytes(generator.integers(300)))
         else:
