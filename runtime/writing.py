@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from bsmamba2.errors import AudioError, BsmError
 from bsmamba2.files import c_path
@@ -164,7 +165,7 @@ class AudioWriter:
         if self._format.clips:
             self.clipped += int(np.count_nonzero(np.abs(block) > 1))
         for start in range(0, block.shape[1], _BLOCK):
-            part = np.ascontiguousarray(block[:, start : start + _BLOCK].T)
+            part = self._encoded(block[:, start : start + _BLOCK].T)
             try:
                 self._file.write(part)
             except (soundfile.SoundFileError, RuntimeError, AssertionError) as error:
@@ -197,6 +198,17 @@ class AudioWriter:
                 self.clipped,
                 self._name,
             )
+
+    def _encoded(self, part: Samples) -> NDArray[np.generic]:
+        """Samples as libsndfile writes them unchanged: its own conversion rounds down."""
+        if not self._format.clips:
+            return np.ascontiguousarray(part)
+        bits = 8 * self._format.sample_bytes
+        scale = float(1 << (bits - 1))
+        rounded = np.clip(np.rint(part * np.float32(scale)), -scale, scale - 1)
+        if bits == 16:
+            return rounded.astype(np.int16)
+        return rounded.astype(np.int32) << 8  # 24 bits are the upper ones of 32
 
     def _abandon(self) -> None:
         with contextlib.suppress(soundfile.SoundFileError, RuntimeError):

@@ -1,0 +1,372 @@
+"""Reading gives what a file promises or says why not; so does writing."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from bsmamba2.errors import AudioError, BsmError, MissingExtraError
+from bsmamba2.runtime import writing
+from bsmamba2.runtime.audio import AudioReader
+from bsmamba2.runtime.resampling import resample
+from bsmamba2.runtime.writing import AudioWriter, OutputFormat
+
+RATE = 44100
+ENCODINGS = {
+    "a.wav": "FLOAT",
+    "b.wav": "PCM_16",
+    "c.wav": "PCM_24",
+    "d.wav": "DOUBLE",
+    "a.flac": "PCM_16",
+    "b.flac": "PCM_24",
+    "a.mp3": "MPEG_LAYER_III",
+    "a.ogg": "VORBIS",
+    "a.aiff": "PCM_16",
+}
+
+
+def noise(n: int = 3 * RATE, channels: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((channels, n)).astype(np.float32) * 0.1
+
+
+def tones(n: int, channels: int) -> np.ndarray:
+    """What lossy formats keep."""
+    phase = 2 * np.pi * np.arange(n) / RATE * np.array([[440], [1000]])[:channels]
+    return (np.sin(phase) * 0.3).astype(np.float32)
+
+
+def save(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None = None) -> Path:
+    soundfile.write(path, samples.T, rate, subtype=subtype or ENCODINGS.get(path.name))
+    return path
+
+
+def read(path: Path) -> np.ndarray:
+    with AudioReader(path) as reader:
+        return np.concatenate(list(reader.blocks()), axis=1)
+
+
+# --- reading ---
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("n", [1, 3 * RATE])
+def test_reader_gives_what_libsndfile_decodes(tmp_path: Path, name: str, channels: int, n: int):
+    path = save(tmp_path / name, noise(n, channels))
+    with AudioReader(path) as reader:
+        assert (reader.sample_rate, reader.channels, reader.frames) == (RATE, channels, n)
+        samples = np.concatenate(list(reader.blocks()), axis=1)
+    assert samples.dtype == np.float32
+    assert np.array_equal(samples.T, soundfile.read(path, dtype="float32", always_2d=True)[0])
+
+
+def damaged(path: Path, *, cut: float = 1, hole: bool = False) -> Path:
+    """The beginning of a file, or the file with rubbish in its middle."""
+    content = bytearray(path.read_bytes()[: int(path.stat().st_size * cut)])
+    if hole:
+        middle = len(content) // 2
+        content[middle : middle + 4000] = np.random.default_rng(0).bytes(4000)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.wav", "b.wav", "b.flac", "a.mp3"])
+@pytest.mark.parametrize("cut", [0.001, 0.5, 0.9])
+def test_truncated_files_are_refused(tmp_path: Path, name: str, cut: float):
+    path = damaged(save(tmp_path / name, noise()), cut=cut)
+    with pytest.raises(AudioError, match=r"truncated|damaged") as error:
+        read(path)
+    assert str(path) in str(error.value)
+
+
+def test_one_missing_sample_is_missed(tmp_path: Path):
+    path = save(tmp_path / "a.wav", noise())
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(AudioError, match="truncated"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["b.flac", "a.mp3", "a.ogg"])
+def test_rubbish_in_the_middle_is_an_error(tmp_path: Path, name: str):
+    with pytest.raises(AudioError, match="damaged"):
+        read(damaged(save(tmp_path / name, noise()), hole=True))
+
+
+@pytest.mark.parametrize("data_size", [0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000])
+@pytest.mark.parametrize("file_size", [0, 0xFFFFFFFF, 36])
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16"])
+def test_wav_written_into_a_pipe_is_read_to_its_end(
+    tmp_path: Path, data_size: int, file_size: int, subtype: str
+):
+    path = save(tmp_path / "piped.wav", noise(), subtype=subtype)
+    expected = soundfile.read(path, dtype="float32")[0].T
+    content = bytearray(path.read_bytes())
+    place = content.find(b"data") + 4
+    content[4:8] = struct.pack("<I", file_size)
+    content[place : place + 4] = struct.pack("<I", data_size)
+    path.write_bytes(content)
+    assert np.array_equal(read(path), expected)
+
+
+def test_rf64_is_read_and_missed_when_truncated(tmp_path: Path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, noise().T, RATE, format="RF64", subtype="FLOAT")
+    assert np.array_equal(read(path), noise())
+    with pytest.raises(AudioError, match="truncated"):
+        read(damaged(path, cut=0.5))
+
+
+def test_flac_written_into_a_pipe_is_read_to_its_end(tmp_path: Path):
+    path = save(tmp_path / "b.flac", noise())
+    expected = read(path)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the 36 bits of the number of samples: unknown
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with AudioReader(path) as reader:
+        assert reader.frames is None
+    assert np.array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("name", ["text.wav", "text.flac", "text.mp3", "text.ogg", "text.m4a"])
+def test_a_text_file_is_no_audio(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_text("This is a text.\n" * 1000)
+    with pytest.raises(AudioError, match=name):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.ogg", "a.aiff"])
+def test_no_samples_are_an_error(tmp_path: Path, name: str):
+    with pytest.raises(AudioError, match="no samples"):
+        read(save(tmp_path / name, noise(0)))
+
+
+def test_an_empty_file_is_an_error(tmp_path: Path):
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(AudioError, match="empty"):
+        read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_samples_are_an_error_with_their_time(tmp_path: Path, value: float):
+    samples = noise()
+    samples[1, 100_000] = value
+    with pytest.raises(AudioError, match=r"a\.wav holds NaN .* at 2\.268 s"):
+        read(save(tmp_path / "a.wav", samples))
+
+
+def test_three_channels_are_an_error(tmp_path: Path):
+    with pytest.raises(AudioError, match="3 channels"):
+        read(save(tmp_path / "a.wav", noise(100, 3)))
+
+
+def test_missing_files_and_folders_are_errors(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "missing.wav", Path("/dev/zero")):
+        with pytest.raises(BsmError, match=str(path)):
+            read(path)
+
+
+def test_clipped_files_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    read(save(tmp_path / "b.wav", noise() * 2))
+    assert not caplog.records
+    read(save(tmp_path / "b.wav", np.clip(noise() * 30, -1, 1)))
+    assert "is clipped" in caplog.text
+
+
+# --- PyAV ---
+
+
+def encode(path: Path, codec: str, samples: np.ndarray, layout: str = "stereo") -> Path:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=RATE, layout=layout)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+        frame.sample_rate = RATE
+        resampler = av.AudioResampler(stream.format, layout, RATE, stream.frame_size or 1024)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_other_containers_are_read_by_pyav(tmp_path: Path):
+    samples = noise()
+    decoded = read(encode(tmp_path / "a.m4a", "alac", samples))
+    assert decoded.shape == samples.shape
+    assert np.abs(decoded - samples).max() < 1e-4  # 16 or 24 bits
+    assert read(encode(tmp_path / "a.mka", "pcm_s16le", samples)).shape == samples.shape
+
+
+def test_one_channel_is_read_by_pyav(tmp_path: Path):
+    assert read(encode(tmp_path / "a.m4a", "aac", noise(channels=1), "mono")).shape[0] == 1
+
+
+def test_three_channels_are_an_error_in_pyav(tmp_path: Path):
+    path = encode(tmp_path / "a.m4a", "alac", noise(channels=3), "3.0")
+    with pytest.raises(AudioError, match="3 channels"):
+        read(path)
+
+
+def test_a_truncated_mp4_is_refused(tmp_path: Path):
+    path = damaged(encode(tmp_path / "a.m4a", "alac", noise()), cut=0.5)
+    with pytest.raises(AudioError, match="damaged"):
+        read(path)
+
+
+def test_without_pyav_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = encode(tmp_path / "a.m4a", "alac", noise())
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match=r"bsmamba2\[av\]"):
+        read(path)
+
+
+def test_an_mp3_without_length_is_read_in_full(tmp_path: Path):
+    pytest.importorskip("av")
+    quiet_then_loud = noise(20 * RATE) * (np.arange(20 * RATE) > 10 * RATE)
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, quiet_then_loud.T, RATE, bitrate_mode="VARIABLE", compression_level=0.5)
+    content = path.read_bytes()
+    second = content.find(content[:2], content.find(b"Xing"))
+    path.write_bytes(content[second:])
+    assert abs(read(path).shape[1] - 20 * RATE) < 4 * 1152
+
+
+# --- writing ---
+
+FORMATS = [("wav", "16"), ("wav", "24"), ("wav", "float"), ("flac", "16"), ("flac", "24"),
+           ("mp3", None), ("ogg", None)]  # fmt: skip
+LOSS = {"16": 2**-16, "24": 2**-24, "float": 0, None: 0.05}
+
+
+def write(path: Path, samples: np.ndarray, name: str, depth: str | None = None, rate: int = RATE,
+          frames: int | None = None) -> Path:  # fmt: skip
+    format = OutputFormat(name, depth)
+    with AudioWriter(path, format, rate, samples.shape[0], frames=frames) as writer:
+        for start in range(0, samples.shape[1], 50_000):
+            writer.write(samples[:, start : start + 50_000])
+    return path
+
+
+@pytest.mark.parametrize(("name", "depth"), FORMATS)
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("n", [1, 150_000])
+def test_written_files_hold_the_samples(
+    tmp_path: Path, name: str, depth: str | None, channels: int, n: int
+):
+    samples = noise(n, channels) if depth else tones(n, channels)
+    path = write(tmp_path / "out", samples, name, depth)
+    found, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    assert (rate, found.shape) == (RATE, (n, channels))
+    assert np.abs(found.T - samples).max() <= LOSS[depth]
+    assert soundfile.info(path).format == name.upper()
+
+
+def test_default_depths_are_float_for_wav_and_24_for_flac():
+    assert OutputFormat("wav").subtype == "FLOAT"
+    assert OutputFormat("flac").subtype == "PCM_24"
+
+
+@pytest.mark.parametrize(("name", "depth"), [("flac", "float"), ("mp3", "16"), ("ogg", "24"),
+                                             ("aac", None), ("wav", "8")])  # fmt: skip
+def test_impossible_formats_are_refused(name: str, depth: str | None):
+    with pytest.raises(BsmError, match=name):
+        OutputFormat(name, depth)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("mp3", 96_000), ("mp3", 7777), ("ogg", 200_001),
+                                            ("flac", 655_360), ("flac", 65_537)])  # fmt: skip
+def test_impossible_rates_are_refused(tmp_path: Path, name: str, rate: int):
+    with pytest.raises(AudioError, match=f"{rate} Hz"):
+        write(tmp_path / "out", noise(100), name, rate=rate)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("wav", 384_000), ("ogg", 200_000), ("flac", 655_350),
+                                            ("mp3", 8000), ("flac", 65_535)])  # fmt: skip
+def test_extreme_rates_are_written(tmp_path: Path, name: str, rate: int):
+    path = write(tmp_path / "out", noise(5000), name, rate=rate)
+    assert soundfile.info(path).samplerate == rate
+
+
+def test_clipping_is_counted_where_it_happens(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    samples = noise(1000)
+    samples[0, :7] = 1.5
+    samples[1, :2] = -1.5
+    path = write(tmp_path / "out", samples, "wav", "float")
+    assert np.array_equal(read(path.rename(tmp_path / "a.wav")), samples)
+    assert not caplog.records
+    path = write(tmp_path / "out", samples, "wav", "16")
+    assert "9 samples" in caplog.text
+    assert np.abs(soundfile.read(path)[0]).max() == 1  # not wrapped around
+
+
+def test_a_wav_beyond_4_gb_becomes_rf64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writing, "_WAV_MAX_BYTES", 100_000)
+    path = write(tmp_path / "out", noise(50_000), "wav", frames=50_000)
+    assert soundfile.info(path).format == "RF64"
+    assert np.array_equal(soundfile.read(path, dtype="float32")[0].T, noise(50_000))
+    with pytest.raises(AudioError, match="4 GB"):
+        write(tmp_path / "out", noise(50_000), "wav")
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from bsmamba2.errors import AudioError
+from bsmamba2.runtime.writing import AudioWriter, OutputFormat
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+noise = np.random.default_rng(0).standard_normal((2, 4096)).astype(np.float32) * 0.1
+try:
+    with AudioWriter(Path(sys.argv[1]), OutputFormat(sys.argv[2]), 44100, 2) as writer:
+        for _ in range(int(sys.argv[4])):
+            writer.write(noise)
+except AudioError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+@pytest.mark.parametrize("name", writing.FORMATS)
+@pytest.mark.parametrize(("limit", "blocks"), [(0, 1), (50_000, 100), (3000, 8)])
+def test_a_full_disk_is_noticed(tmp_path: Path, name: str, limit: int, blocks: int):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "out"), name, str(limit)]
+    done = subprocess.run([*command, str(blocks)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stdout
+
+
+# --- resampling ---
+
+
+@pytest.mark.parametrize("rate", [48_000, 96_000, 22_050, 8_000, 44_100])
+@pytest.mark.parametrize("block", [100, 65_536])
+def test_there_and_back_a_sine_keeps_its_place_and_length(rate: int, block: int):
+    t = np.arange(3 * rate) / rate
+    fade = np.sin(np.pi / 2 * np.clip(np.minimum(t, t[-1] - t) / 0.3, 0, 1)) ** 4
+    sine = (np.sin(2 * np.pi * 1000 * t) * fade).astype(np.float32)[None]
+    blocks = (sine[:, start : start + block] for start in range(0, sine.shape[1], block))
+    there = list(resample(blocks, channels=1, from_rate=rate, to_rate=RATE))
+    assert sum(part.shape[1] for part in there) == 3 * RATE
+    back = np.concatenate(list(resample(there, channels=1, from_rate=RATE, to_rate=rate)), axis=1)
+    assert back.shape == sine.shape
+    assert np.abs(back - sine).max() < 1e-6
+
+
+def test_equal_rates_pass_blocks_on():
+    blocks = [noise(10), noise(20)]
+    passed = list(resample(blocks, channels=2, from_rate=48_000, to_rate=48_000))
+    assert all(a is b for a, b in zip(passed, blocks, strict=True))
+
+
+def test_library_code_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    logging.getLogger("bsmamba2").setLevel(logging.DEBUG)
+    read(write(tmp_path / "out", noise(), "flac").rename(tmp_path / "a.flac"))
+    assert capfd.readouterr() == ("", "")
