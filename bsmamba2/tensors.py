@@ -77,8 +77,7 @@ def check_shapes(
     problems = [f"{len(names)} {kind} ({listed(names)})" for kind, names in kinds.items() if names]
     if problems:
         raise CheckpointError(
-            f"{path} does not fit its configuration of {len(wanted)} tensors: "
-            f"{', '.join(problems)}{hint}."
+            f"{path} does not fit a network of {len(wanted)} tensors: {', '.join(problems)}{hint}."
         )
 
 

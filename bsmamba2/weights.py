@@ -5,17 +5,19 @@ A file of ours holds the tensors of `tensor_shapes` in float32 and the `Artefact
 
 from __future__ import annotations
 
+import json
 import logging
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from bsmamba2.artefact import Artefact, Provenance, read_metadata
 from bsmamba2.config import load_config
-from bsmamba2.errors import BsmError, CheckpointError
+from bsmamba2.errors import CheckpointError
 from bsmamba2.files import atomic_path, existing_file, read_safetensors_header, sha256_file
 from bsmamba2.foreign import ForeignCheckpoint, open_foreign
 from bsmamba2.tensors import Shape, check_shapes, listed, tensor_shapes
@@ -41,16 +43,28 @@ def save_weights(path: str | Path, tensors: Mapping[str, torch.Tensor], artefact
     path = Path(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     check_shapes(shapes, artefact.model, path)
-    plain = {
-        # A clone per tensor: safetensors refuses tensors that share memory.
-        name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
-        for name, tensor in tensors.items()
-    }
     with atomic_path(path) as partial:
-        try:
-            save_file(plain, partial, metadata={"format": "pt"} | artefact.to_metadata())
-        except SafetensorError as error:  # a full disk, for one
-            raise BsmError(f"Cannot write {path}: {error}.") from error
+        _write(partial, tensors, {"format": "pt"} | artefact.to_metadata())
+
+
+def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file: header length, JSON header, numbers.
+
+    The library shuffles the metadata; equal weights should make equal files, and equal hashes.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    start = 0
+    for name, tensor in tensors.items():
+        end = start + 4 * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers start at a multiple of 8
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            numbers = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+            file.write(numbers.astype("<f4", copy=False).tobytes())
 
 
 def load_weights(path: str | Path) -> tuple[Tensors, Artefact]:
@@ -101,8 +115,10 @@ def adopt(
 ) -> tuple[Tensors, Artefact]:
     """The tensors and the artefact of an open foreign checkpoint; see `import_checkpoint`."""
     path, own = foreign.path, foreign.artefact
-    model = own.model if own and config is None else load_config(config or "bsmamba2").model
-    check_shapes(foreign.shapes, model, path, hint="; name its configuration with --config")
+    name = config or ("its metadata" if own else "bsmamba2")
+    model = own.model if own and config is None else load_config(name).model
+    compared = f"; it was compared with '{name}', name its own configuration with --config"
+    check_shapes(foreign.shapes, model, path, hint=compared)
     tensors = _as_float32(path, tensor_shapes(model), foreign.read)
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from foreign_files import lightning_checkpoint, model_of, random_weights
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from bsmamba2.artefact import Artefact, Provenance
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
@@ -34,6 +34,14 @@ def test_saved_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert_same(tensors, STATE)
     assert artefact == ARTEFACT
     assert {t.dtype for t in tensors.values()} == {torch.float32}
+
+
+def test_equal_weights_make_equal_files_that_safetensors_reads(tmp_path: Path) -> None:
+    save_weights(tmp_path / "a.safetensors", STATE, ARTEFACT)
+    save_weights(tmp_path / "b.safetensors", STATE, ARTEFACT)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    back = load_file(tmp_path / "a.safetensors")
+    assert all(torch.equal(back[name], tensor) for name, tensor in STATE.items())
 
 
 def test_saving_leaves_the_tensors_alone_even_if_they_share_memory(tmp_path: Path) -> None:
