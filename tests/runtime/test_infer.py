@@ -1,0 +1,402 @@
+"""`bsm infer` with a real engine: what is written, what is said, and what is not left behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+
+from bsmamba2.cli import main
+
+RATE = 44100
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def bsm_infer(
+    tiny_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Outcome]:
+    """Runs the command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, engine: Path = tiny_onnx) -> Outcome:
+        with pytest.raises(SystemExit) as exit:
+            main(["infer", *arguments, "--engine", str(engine), "--threads", "2"])
+        return Outcome(int(exit.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def noise(n: int = RATE, channels: int = 2) -> np.ndarray:
+    samples = np.random.default_rng(n).standard_normal((n, channels)) * 0.1
+    return samples.astype(np.float32)
+
+
+def save(name: str, samples: np.ndarray, rate: int = RATE, subtype: str = "FLOAT") -> str:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(name, samples, rate, subtype=subtype)
+    return name
+
+
+def load(name: str) -> np.ndarray:
+    return soundfile.read(name, dtype="float32", always_2d=True)[0]
+
+
+def assert_null(mixture: np.ndarray, vocals: np.ndarray, rest: np.ndarray) -> None:
+    """To one unit in the last place of the largest of the three numbers."""
+    largest = np.maximum(np.maximum(np.abs(vocals), np.abs(rest)), np.abs(mixture))
+    error = np.abs(vocals.astype(np.float64) + rest - mixture)
+    assert (error <= np.spacing(largest)).all()
+
+
+def files_below(folder: str | Path = ".") -> set[str]:
+    return {path.as_posix() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+# --- what is written ---
+
+
+@pytest.mark.parametrize(("rate", "channels", "n"),
+                         [(44100, 2, 50_000), (48000, 1, 70_000), (22050, 2, 1)])  # fmt: skip
+def test_stems_add_up_and_have_the_inputs_shape(
+    bsm_infer: Callable[..., Outcome], rate: int, channels: int, n: int
+):
+    mixture = noise(n, channels)
+    done = bsm_infer(save("song.wav", mixture, rate))
+    assert done.code == 0
+    assert done.out.split() == ["out/song/vocals.wav", "out/song/instrumental.wav"]
+    stems = [load(name) for name in done.out.split()]
+    assert {soundfile.info(name).samplerate for name in done.out.split()} == {rate}
+    assert {soundfile.info(name).subtype for name in done.out.split()} == {"FLOAT"}
+    assert {stem.shape for stem in stems} == {mixture.shape}
+    assert_null(mixture, *stems)
+
+
+def test_real_music_from_a_container_adds_up(bsm_infer: Callable[..., Outcome]):
+    av = pytest.importorskip("av")
+    found = importlib.util.find_spec("stempeg")  # its import would need ffmpeg
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("needs the stempeg wheel, for its excerpt of music")
+    song = next((Path(found.submodule_search_locations[0]) / "data").glob("*.stem.mp4"))
+    done = bsm_infer(str(song))
+    assert done.code == 0
+    vocals, rest = (load(name) for name in done.out.splitlines())
+    with av.open(str(song)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    mixture = np.concatenate(frames, axis=1).T
+    assert vocals.shape == rest.shape == mixture.shape == (268_288, 2)
+    assert soundfile.info(done.out.splitlines()[0]).samplerate == 44100
+    assert_null(mixture, vocals, rest)
+
+
+def test_silence_in_is_silence_out(bsm_infer: Callable[..., Outcome]):
+    done = bsm_infer(save("song.wav", np.zeros((RATE, 2)), 48000))
+    assert all(not load(name).any() for name in done.out.split())
+
+
+@pytest.mark.parametrize(("arguments", "format", "subtype"), [
+    (["--format", "flac"], "FLAC", "PCM_24"),
+    (["--format", "flac", "--depth", "16"], "FLAC", "PCM_16"),
+    (["--depth", "24"], "WAV", "PCM_24"),
+    (["--format", "mp3"], "MP3", "MPEG_LAYER_III"),
+    (["-o", "here/{stem}.ogg"], "OGG", "VORBIS"),
+])  # fmt: skip
+def test_formats_and_depths(
+    bsm_infer: Callable[..., Outcome], arguments: list[str], format: str, subtype: str
+):
+    done = bsm_infer(save("song.wav", noise()), *arguments)
+    assert done.code == 0, done.err
+    for name in done.out.split():
+        info = soundfile.info(name)
+        assert (info.format, info.subtype, info.frames) == (format, subtype, RATE)
+
+
+def test_one_stem_is_written_alone(bsm_infer: Callable[..., Outcome]):
+    done = bsm_infer(save("song.wav", noise()), "--stems", "instrumental", "-o", "{track}-i.wav")
+    assert done.out.split() == ["song-i.wav"]
+    assert files_below() == {"song.wav", "song-i.wav"}
+
+
+def test_folders_are_separated_in_order_without_hidden_files(bsm_infer: Callable[..., Outcome]):
+    for name in ("b.wav", "a.flac", ".hidden.wav", "deeper/c.wav"):
+        save(f"songs/{name}", noise(), subtype="PCM_16")
+    Path("songs/cover.jpg").touch()
+    done = bsm_infer("songs", "--stems", "vocals")
+    assert done.out.split() == ["out/a/vocals.wav", "out/b/vocals.wav"]
+
+
+def test_an_input_named_twice_is_separated_once(bsm_infer: Callable[..., Outcome]):
+    save("songs/a.wav", noise())
+    done = bsm_infer("songs", "songs/a.wav", "./songs/../songs/a.wav", "--stems", "vocals")
+    assert done.out.split() == ["out/a/vocals.wav"]
+
+
+def test_files_of_an_earlier_run_are_replaced(bsm_infer: Callable[..., Outcome]):
+    save("out/song/vocals.wav", noise(10))
+    done = bsm_infer(save("song.wav", noise()))
+    assert done.code == 0
+    assert len(load("out/song/vocals.wav")) == RATE
+
+
+@pytest.mark.parametrize("name", ["...wav", "a\\..\\b.wav", "new\nline.wav"])
+def test_track_names_stay_in_their_folder_and_line(bsm_infer: Callable[..., Outcome], name: str):
+    save("in/song.wav", noise(1000))
+    Path("in/song.wav").rename(Path("in", name))
+    done = bsm_infer(f"in/{name}", "--stems", "vocals")
+    assert done.code == 0, done.err
+    (written,) = done.out.splitlines()
+    assert Path(written).resolve().parent.parent == Path("out").resolve()
+    assert files_below("out") == {written}
+
+
+# --- what is said ---
+
+
+def test_json_is_one_document_on_stdout(bsm_infer: Callable[..., Outcome], tiny_onnx: Path):
+    save("song.wav", noise(22050, 1), 22050)
+    Path("text.wav").write_text("no music")
+    done = bsm_infer("song.wav", "text.wav", "--json")
+    assert done.code == 1
+    document = json.loads(done.out)
+    assert document["engine"]["path"] == str(tiny_onnx)
+    assert document["engine"]["trained"] is False
+    (file,) = document["files"]
+    assert file["input"] == "song.wav"
+    assert file["outputs"] == {
+        "vocals": "out/song/vocals.wav",
+        "instrumental": "out/song/instrumental.wav",
+    }
+    assert (file["duration_s"], file["sample_rate"], file["channels"]) == (1.0, 22050, 1)
+    assert file["real_time_factor"] == pytest.approx(file["elapsed_s"], abs=1e-3)
+    (failed,) = document["failed"]
+    assert failed["input"] == "text.wav"
+    assert "not audio" in failed["error"]
+
+
+def test_untrained_weights_are_said_plainly(bsm_infer: Callable[..., Outcome]):
+    done = bsm_infer(save("song.wav", noise()), "--quiet")
+    assert "untrained" in done.err
+    assert "no separation" in done.err
+    assert "real-time factor" not in done.err
+
+
+def test_the_real_time_factor_is_said_at_the_end(bsm_infer: Callable[..., Outcome]):
+    done = bsm_infer(save("song.wav", noise()))
+    assert "1 file, 1.0 s of audio" in done.err.splitlines()[-1]
+    assert "real-time factor" in done.err.splitlines()[-1]
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("name", ["songs/a.wav", "songs"])
+def test_an_input_is_never_overwritten(bsm_infer: Callable[..., Outcome], name: str):
+    save("songs/a.wav", noise())
+    before = Path("songs/a.wav").read_bytes()
+    done = bsm_infer(name, "--stems", "vocals", "-o", "songs/../songs/{track}.wav")
+    assert done.code == 1
+    assert "overwrite the input" in done.err
+    assert Path("songs/a.wav").read_bytes() == before
+
+
+def test_inputs_of_one_output_are_refused_and_others_separated(
+    bsm_infer: Callable[..., Outcome],
+):
+    for name in ("x/song.wav", "y/song.wav", "y/other.wav"):
+        save(name, noise())
+    done = bsm_infer("x/song.wav", "y", "--stems", "vocals", "--json")
+    assert done.code == 1
+    document = json.loads(done.out)
+    assert [file["input"] for file in document["files"]] == ["y/other.wav"]
+    assert [failed["input"] for failed in document["failed"]] == ["x/song.wav", "y/song.wav"]
+    assert files_below("out") == {"out/other/vocals.wav"}
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["-o", "{track}.wav"], "needs {stem}"),
+    (["-o", "{track}/{name}.wav"], "unknown field"),
+    (["-o", "{track.parent}/{stem}.wav"], "unknown field"),
+    (["-o", "{track"], "cannot be read"),
+    (["-o", "out"], "must end in"),
+    (["-o", "{stem}.wav", "--format", "flac"], "does not fit"),
+    (["--stems", "drums"], "vocals and instrumental"),
+    (["--format", "ogg", "--depth", "16"], "cannot have depth"),
+    (["--overlap", "8"], "overlap of 8 s"),
+])  # fmt: skip
+def test_wrong_options_are_one_sentence_and_no_work(
+    bsm_infer: Callable[..., Outcome], arguments: list[str], words: str
+):
+    done = bsm_infer(save("song.wav", noise()), *arguments)
+    assert done.code == 1
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1
+    assert files_below() == {"song.wav"}
+
+
+def bad_inputs() -> dict[str, str]:
+    """File -> words of its error."""
+    save("three.wav", noise(channels=3))
+    save("nothing.wav", noise(0))
+    broken = noise()
+    broken[1000] = np.nan
+    save("broken.wav", broken)
+    Path("text.wav").write_text("no music\n" * 100)
+    Path("words.txt").write_text("no music\n" * 100)
+    for name, subtype in (("cut.wav", "FLOAT"), ("short.flac", "PCM_16")):
+        save(name, noise(20 * RATE), subtype=subtype)
+        content = Path(name).read_bytes()
+        Path(name).write_bytes(content[: len(content) // 2])
+    save("hole.flac", noise(20 * RATE), subtype="PCM_16")
+    content = bytearray(Path("hole.flac").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
+    Path("hole.flac").write_bytes(content)
+    Path("empty_folder").mkdir()
+    return {
+        "missing.wav": "No such file",
+        "empty_folder": "folder without audio",
+        "three.wav": "3 channels",
+        "nothing.wav": "no samples",
+        "broken.wav": "NaN or infinite samples at 0.023 s",
+        "text.wav": "not audio",
+        "words.txt": "words.txt",
+        "cut.wav": "truncated",
+        "short.flac": "truncated",
+        "hole.flac": "damaged",
+    }
+
+
+def test_bad_inputs_fail_alone_leave_nothing_and_are_listed_last(
+    bsm_infer: Callable[..., Outcome],
+):
+    bad = bad_inputs()
+    save("one_sample.wav", noise(1))
+    done = bsm_infer(*bad, "one_sample.wav")
+    assert done.code == 1
+    assert done.out.split() == ["out/one_sample/vocals.wav", "out/one_sample/instrumental.wav"]
+    listed = done.err.splitlines()[-len(bad) :]
+    for name, words in bad.items():
+        (line,) = [line for line in listed if name in line]
+        assert line.startswith("Failed: ")
+        assert words in line
+    assert {str(path) for path in Path("out").iterdir()} == {"out/one_sample"}
+    assert files_below("out") == set(done.out.split())
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("out", ["song.wav/{stem}.wav", "taken/{stem}.wav"])
+def test_outputs_that_cannot_be_are_one_sentence(bsm_infer: Callable[..., Outcome], out: str):
+    Path("taken/instrumental.wav").mkdir(parents=True)
+    done = bsm_infer(save("song.wav", noise()), "-o", out)
+    assert done.code == 1
+    assert "Failed: song.wav: Cannot write" in done.err or "Failed: Cannot write" in done.err
+    assert files_below() == {"song.wav"}
+
+
+def test_a_rate_the_format_cannot_have_is_an_error(bsm_infer: Callable[..., Outcome]):
+    save("song.wav", noise(), 96000)
+    done = bsm_infer("song.wav", "--format", "mp3")
+    assert done.code == 1
+    assert "mp3 cannot have a sample rate of 96000 Hz" in done.err
+    assert files_below() == {"song.wav"}
+
+
+LIMITED = """
+import resource, sys
+from bsmamba2.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_fails_one_input_and_leaves_nothing_of_it(tmp_path: Path, tiny_onnx: Path):
+    long, short = tmp_path / "long.wav", tmp_path / "short.wav"
+    save(str(long), noise(60_000))
+    save(str(short), noise(10_000))
+    command = [sys.executable, "-c", LIMITED, "infer", str(long), str(short)]
+    done = subprocess.run(
+        [*command, "--engine", str(tiny_onnx), "--threads", "2"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "File too large; make room" in done.stderr
+    assert done.stdout.split() == ["out/short/vocals.wav", "out/short/instrumental.wav"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"short"}
+    assert len(list((tmp_path / "out/short").iterdir())) == 2
+
+
+# --- what it costs ---
+
+
+WITHOUT_TORCH = """
+import sys
+import bsmamba2.runtime, bsmamba2.cli, bsmamba2.cli.infer, bsmamba2.runtime.separate_files
+try:
+    bsmamba2.cli.main(sys.argv[1:])
+finally:
+    heavy = {"torch", "cupy", "tensorrt", "onnx", "safetensors"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["song.wav"]])
+def test_the_runtime_does_not_import_torch(tmp_path: Path, tiny_onnx: Path, arguments: list[str]):
+    save(str(tmp_path / "song.wav"), noise())
+    if arguments:
+        arguments = ["infer", *arguments, "--engine", str(tiny_onnx)]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *(arguments or ["--help"])],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from bsmamba2.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    status = Path("/proc/self/status").read_text().split()
+    print("peak", int(status[status.index("VmHWM:") + 1]) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figure")
+def test_an_hour_of_stereo_stays_under_600_mb(tmp_path: Path, tiny_onnx: Path):
+    hour = tmp_path / "hour.wav"
+    frames = 3600 * RATE
+    save(str(hour), np.zeros((1, 2)), subtype="PCM_16")
+    header = bytearray(hour.read_bytes()[:-4])
+    header[4:8] = (len(header) - 8 + 4 * frames).to_bytes(4, "little")
+    header[-4:] = (4 * frames).to_bytes(4, "little")
+    hour.write_bytes(header)
+    with hour.open("r+b") as file:
+        file.truncate(len(header) + 4 * frames)  # a sparse file: an hour of silence in a few KB
+    command = [sys.executable, "-c", PEAK, "infer", str(hour), "--engine", str(tiny_onnx)]
+    done = subprocess.run(
+        [*command, "--threads", "2", "--format", "flac", "--overlap", "0", "--quiet"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *written, peak = done.stdout.splitlines()
+    assert [soundfile.info(tmp_path / name).frames for name in written] == [frames, frames]
+    assert int(peak.split()[1]) < 600
