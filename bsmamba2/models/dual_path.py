@@ -1,0 +1,74 @@
+"""A block that scans in both directions, and the layer of two: along time, along bands."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bsmamba2.config import NetworkConfig
+from bsmamba2.models.mamba2 import Mamba2
+
+
+class ResidualMamba2(nn.Module):
+    """x + M(RMSNorm(x))."""
+
+    def __init__(self, net: NetworkConfig, *, reverse: bool) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(net.d_model, eps=net.norm_eps)
+        self.mixer = Mamba2(net, reverse=reverse)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, L, d_model) to the same shape."""
+        return x + self.mixer(self.norm(x))
+
+
+class PointwiseMerge(nn.ConvTranspose1d):
+    """P @ u + b at every step.
+
+    A ConvTranspose1d of kernel 1 in the published network, for its name and layout of weights,
+    (in, out, 1), and their initial values; computed as the linear map it is.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, L, in) to (N, L, out)."""
+        return F.linear(x, self.weight[:, :, 0].T, self.bias)
+
+
+class BidirectionalBlock(nn.Module):
+    """P @ [forward(x), backward(x)] + b + x; the directions share no weight."""
+
+    def __init__(self, net: NetworkConfig) -> None:
+        super().__init__()
+        self.forward_blocks = nn.ModuleList([ResidualMamba2(net, reverse=False)])
+        self.backward_blocks = nn.ModuleList([ResidualMamba2(net, reverse=True)])
+        self.linear = PointwiseMerge(2 * net.d_model, net.d_model, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, L, d_model) to the same shape."""
+        both = [self.forward_blocks[0](x), self.backward_blocks[0](x)]
+        return self.linear(torch.cat(both, dim=-1)) + x
+
+
+class DualPathLayer(nn.ModuleList):
+    """A block along time, then a block along bands."""
+
+    def __init__(self, net: NetworkConfig, *, checkpoint_gradients: bool) -> None:
+        super().__init__([BidirectionalBlock(net), BidirectionalBlock(net)])
+        self.checkpoint_gradients = checkpoint_gradients
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, frames, bands, d_model) to the same shape."""
+        time, band = self
+        x_BKTD = x.transpose(1, 2)
+        x_BKTD = self._run(time, x_BKTD.flatten(0, 1)).view_as(x_BKTD)
+        x_BTKD = x_BKTD.transpose(1, 2)
+        return self._run(band, x_BTKD.flatten(0, 1)).view_as(x_BTKD)
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.checkpoint_gradients and torch.is_grad_enabled():
+            result: Tensor = checkpoint(block, x, use_reentrant=False)
+        else:
+            result = block(x)
+        return result

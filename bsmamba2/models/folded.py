@@ -1,0 +1,205 @@
+"""The network folded for inference: the same function in fewer and larger products.
+
+Exact algebra, verified in float64: the weights of all norms go into the matrices beside them,
+both directions share one input projection, the output projections of a block and its merge become
+one matrix, and bands of equal width share a batched product. `export` turns this into ONNX.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from bsmamba2.config import ModelConfig
+from bsmamba2.models.bands import BandSplit, mask_spectrum, spectrum_features, unit
+from bsmamba2.models.bsmamba2 import BSMamba2
+from bsmamba2.models.dual_path import BidirectionalBlock, ResidualMamba2
+from bsmamba2.models.masks import MaskEstimator
+from bsmamba2.models.scan import bimamba2_scan
+
+
+class BandGroup(NamedTuple):
+    """Neighbouring bands of equal width."""
+
+    bands: slice
+    count: int
+    features: slice
+
+
+def band_groups(model: ModelConfig) -> Iterator[BandGroup]:
+    """The groups of bands, low to high."""
+    band, feature = 0, 0
+    for width, same in itertools.groupby(model.network.band_widths):
+        count = len(list(same))
+        size = count * width * model.audio.bin_features
+        yield BandGroup(slice(band, band + count), count, slice(feature, feature + size))
+        band, feature = band + count, feature + size
+
+
+class FoldedBandSplit(nn.Module):
+    """One batched product a group of bands."""
+
+    def __init__(self, split: BandSplit, model: ModelConfig) -> None:
+        super().__init__()
+        self.groups = list(band_groups(model))
+        for number, group in enumerate(self.groups):
+            pairs = [cast(nn.Sequential, pair) for pair in split.to_features][group.bands]
+            weights = [linear.weight * (norm.scale * norm.gamma) for norm, linear in pairs]
+            self.register_buffer(f"weight_{number}", torch.stack(weights).mT.contiguous())
+            self.register_buffer(
+                f"bias_{number}", torch.stack([linear.bias for _, linear in pairs])[:, None]
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, frames, features) to (bands, batch * frames, d_model)."""
+        outputs = []
+        for number, group in enumerate(self.groups):
+            weight, bias = self.get_buffer(f"weight_{number}"), self.get_buffer(f"bias_{number}")
+            x = features[..., group.features].reshape(-1, group.count, weight.shape[1])
+            outputs.append(unit(x).transpose(0, 1) @ weight + bias)
+        return torch.cat(outputs)
+
+
+class FoldedBlock(nn.Module):
+    """x -> x @ residual + bias + scan(x / rms(x) @ in_proj) @ out_proj."""
+
+    in_proj: Tensor
+    conv_weight: Tensor
+    conv_bias: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+    out_proj: Tensor
+    residual: Tensor
+    bias: Tensor
+
+    def __init__(self, block: BidirectionalBlock) -> None:
+        super().__init__()
+        directions = [
+            cast(ResidualMamba2, blocks[0])
+            for blocks in (block.forward_blocks, block.backward_blocks)
+        ]
+        mixers = [direction.mixer for direction in directions]
+        self.net = net = mixers[0].net
+        merge = block.linear.weight[:, :, 0]  # (2 d_model, d_model): P^T
+        merges = merge.split(net.d_model)
+        buffers = {
+            "in_proj": torch.cat(
+                [d.norm.weight[:, None] * d.mixer.in_proj.weight.T for d in directions], dim=1
+            ),
+            "conv_weight": torch.stack([m.conv1d.weight[:, 0] for m in mixers]),
+            "conv_bias": torch.stack([cast(Tensor, m.conv1d.bias) for m in mixers]),
+            "dt_bias": torch.stack([m.dt_bias for m in mixers]),
+            "A": -torch.stack([m.A_log for m in mixers]).exp(),
+            "D": torch.stack([m.D for m in mixers]),
+            "out_proj": torch.cat(
+                [
+                    (m.norm.weight[:, None] * m.out_proj.weight.T) @ p
+                    for m, p in zip(mixers, merges, strict=True)
+                ]
+            ),
+            "residual": sum(merges, torch.eye(net.d_model).to(merge)),
+            "bias": cast(Tensor, block.linear.bias),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value.contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, L, d_model) to the same shape."""
+        net = self.net
+        rms = torch.rsqrt(x.square().mean(-1, keepdim=True) + net.norm_eps)
+        y = bimamba2_scan(
+            (x * rms) @ self.in_proj,
+            self.conv_weight,
+            self.conv_bias,
+            self.dt_bias,
+            self.A,
+            self.D,
+            net.n_heads,
+            net.d_state,
+            net.norm_eps,
+        )
+        out = torch.addmm(self.bias, x.reshape(-1, net.d_model), self.residual)
+        out = torch.addmm(out, y.reshape(-1, 2 * net.d_inner), self.out_proj)
+        return out.view_as(x)
+
+
+class FoldedMasks(nn.Module):
+    """The first layer as one batched product over all bands, the second one a group."""
+
+    hidden: Tensor
+    hidden_bias: Tensor
+
+    def __init__(self, masks: MaskEstimator, gamma: Tensor, model: ModelConfig) -> None:
+        """Folds `gamma`, scale of the final norm (d_model), into the first layers."""
+        super().__init__()
+        self.groups = list(band_groups(model))
+        mlps = [cast(nn.Sequential, cast(nn.Sequential, band)[0]) for band in masks.to_freqs]
+        hidden = torch.stack([mlp[0].weight.T for mlp in mlps]) * gamma[:, None]
+        self.register_buffer("hidden", hidden.contiguous())
+        self.register_buffer("hidden_bias", torch.stack([mlp[0].bias for mlp in mlps])[:, None])
+        for number, group in enumerate(self.groups):
+            weight = torch.stack([mlp[2].weight.T for mlp in mlps[group.bands]])
+            bias = torch.stack([mlp[2].bias for mlp in mlps[group.bands]])[:, None]
+            for part, w, b in zip(
+                ("value", "gate"), weight.chunk(2, -1), bias.chunk(2, -1), strict=True
+            ):
+                self.register_buffer(f"{part}_{number}", w.contiguous())
+                self.register_buffer(f"{part}_bias_{number}", b.contiguous())
+
+    def forward(self, x: Tensor, batch: int) -> Tensor:
+        """(bands, batch * frames, d_model) to (batch, frames, features)."""
+        hidden = torch.tanh(unit(x) @ self.hidden + self.hidden_bias)
+        outputs = []
+        for number, group in enumerate(self.groups):
+            # The halves of the gated linear unit apart: no copy of their sum of columns.
+            value, gate = (
+                hidden[group.bands] @ self.get_buffer(f"{part}_{number}")
+                + self.get_buffer(f"{part}_bias_{number}")
+                for part in ("value", "gate")
+            )
+            outputs.append((value * torch.sigmoid(gate)).transpose(0, 1).flatten(1))
+        features = torch.cat(outputs, dim=-1)
+        return features.unflatten(0, (batch, -1))
+
+
+class FoldedBSMamba2(nn.Module):
+    """The network for inference: same input and output as `BSMamba2`, no parameters, no grad."""
+
+    def __init__(self, network: BSMamba2) -> None:
+        super().__init__()
+        self.model = network.model
+        self.band_split = FoldedBandSplit(network.band_split, self.model)
+        self.blocks = nn.ModuleList(
+            FoldedBlock(cast(BidirectionalBlock, block))
+            for layer in network.layers
+            for block in cast(nn.ModuleList, layer)
+        )
+        gamma = network.final_norm.scale * network.final_norm.gamma
+        masks = cast(MaskEstimator, network.mask_estimators[0])
+        self.masks = FoldedMasks(masks, gamma, self.model)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """(batch, channels, frames, bins, 2) to the mask of the same shape."""
+        batch, _, frames = spectrum.shape[:3]
+        bands, d_model = len(self.model.network.band_widths), self.model.network.d_model
+        x = self.band_split(spectrum_features(spectrum))  # (bands, batch * frames, d_model)
+        for time, band in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+            # The number of bands as a literal: a runtime then knows the length along bands.
+            x = time(x.reshape(bands * batch, frames, d_model)).view(bands, -1, d_model)
+            x = band(x.transpose(0, 1)).transpose(0, 1)
+        return mask_spectrum(self.masks(x, batch), self.model.audio.channels)
+
+
+def fold(network: BSMamba2) -> FoldedBSMamba2:
+    """The network folded for inference, of the same type and device.
+
+    Args:
+        network: A trained network; it is not changed.
+    """
+    with torch.no_grad():
+        return FoldedBSMamba2(network).eval()

@@ -1,0 +1,116 @@
+"""mamba_ssm's Triton kernels, for training on a GPU."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_CHUNK = 256  # steps; mamba_ssm's own default
+MIN_CHUNK = 16  # steps; the smallest tile of its products
+
+
+@functools.cache
+def _mamba_ssm() -> tuple[Any, bool] | None:
+    """mamba_ssm's module of combined kernels, and whether causal_conv1d is there for it."""
+    try:
+        ops = importlib.import_module("mamba_ssm.ops.triton.ssd_combined")
+    except (ImportError, RuntimeError):  # Triton raises RuntimeError without a driver
+        return None
+    return ops, getattr(ops, "causal_conv1d_fwd_function", None) is not None
+
+
+def uses_mamba_ssm(device: torch.device) -> bool:
+    """Whether training on a device takes mamba_ssm's kernels: a GPU where they import."""
+    return device.type == "cuda" and _mamba_ssm() is not None
+
+
+def mamba_ssm_direction(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    *,
+    d_state: int,
+    eps: float,
+    reverse: bool = False,
+) -> Tensor:
+    """One direction of the scan by mamba_ssm: (N, L, W) to (N, L, I).
+
+    Its kernels know one direction: in reverse the inputs and the output are flipped. With
+    causal_conv1d one kernel does everything and keeps little for the backward pass; without it
+    convolution, gate and norm are PyTorch's.
+
+    Args and returns: as `bsmamba2.models.scan.scan_direction_chunked`.
+    """
+    found = _mamba_ssm()
+    assert found is not None, "uses_mamba_ssm was not asked"
+    ops, has_causal_conv1d = found
+    if reverse:
+        zxbcdt = zxbcdt.flip(1)
+    n_heads, d_inner = len(A), len(conv_weight) - 2 * d_state
+    # Short sequences (bands) in a short chunk: a chunk of 256 would compute 94 % padding.
+    chunk = min(MAX_CHUNK, max(MIN_CHUNK, 1 << (zxbcdt.shape[1] - 1).bit_length()))
+    if has_causal_conv1d:
+        y = ops.mamba_split_conv1d_scan_combined(
+            zxbcdt,
+            conv_weight,
+            conv_bias,
+            dt_bias,
+            A,
+            D,
+            chunk_size=chunk,
+            rmsnorm_weight=torch.ones(d_inner, device=zxbcdt.device, dtype=zxbcdt.dtype),
+            rmsnorm_eps=eps,
+            headdim=d_inner // n_heads,
+            ngroups=1,
+            norm_before_gate=False,
+        )
+    else:
+        y = _chunk_scan(
+            ops, zxbcdt, conv_weight, conv_bias, dt_bias, A, D, chunk, d_inner, d_state, eps
+        )
+    return y.flip(1) if reverse else y
+
+
+def _chunk_scan(
+    ops: Any,
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    chunk: int,
+    d_inner: int,
+    d_state: int,
+    eps: float,
+) -> Tensor:
+    n_heads, d_xbc = len(A), len(conv_weight)
+    z, xbc, dt = zxbcdt.split((d_inner, d_xbc, n_heads), dim=-1)
+    xbc = F.conv1d(
+        F.pad(xbc.transpose(1, 2), (conv_weight.shape[-1] - 1, 0)),
+        conv_weight[:, None].to(xbc.dtype),
+        conv_bias.to(xbc.dtype),
+        groups=d_xbc,
+    ).transpose(1, 2)
+    x, B, C = F.silu(xbc).split((d_inner, d_state, d_state), dim=-1)
+    y = ops.mamba_chunk_scan_combined(
+        x.unflatten(-1, (n_heads, d_inner // n_heads)),
+        dt,
+        A,
+        B[:, :, None],
+        C[:, :, None],
+        chunk,
+        D=D,
+        dt_bias=dt_bias,
+        dt_softplus=True,
+    )
+    gated = y.flatten(2).float() * F.silu(z.float())
+    return F.rms_norm(gated, (d_inner,), eps=eps).to(zxbcdt.dtype)

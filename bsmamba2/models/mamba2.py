@@ -1,0 +1,54 @@
+"""The Mamba2 mixer of one direction."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bsmamba2.config import NetworkConfig
+from bsmamba2.models.scan import scan_direction
+
+
+class Mamba2(nn.Module):
+    """in_proj, scan of one direction, out_proj (Dao and Gu, arXiv 2405.21060).
+
+    With `reverse` it runs from the end of the sequence, and input and output keep their order.
+    """
+
+    def __init__(self, net: NetworkConfig, *, reverse: bool) -> None:
+        super().__init__()
+        self.net = net
+        self.reverse = reverse
+        self.dt_bias = nn.Parameter(_initial_dt_bias(net))
+        self.A_log = nn.Parameter(torch.empty(net.n_heads).uniform_(*net.a_init).log())
+        self.D = nn.Parameter(torch.ones(net.n_heads))
+        self.in_proj = nn.Linear(net.d_model, net.d_in_proj, bias=False)
+        self.conv1d = nn.Conv1d(net.d_xbc, net.d_xbc, net.d_conv, groups=net.d_xbc)
+        self.norm = nn.RMSNorm(net.d_inner, eps=net.norm_eps)
+        self.out_proj = nn.Linear(net.d_inner, net.d_model, bias=False)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(N, L, d_model) to the same shape."""
+        y_NLI = scan_direction(
+            self.in_proj(u),
+            self.conv1d.weight[:, 0],
+            self.conv1d.bias,
+            self.dt_bias,
+            -self.A_log.exp(),
+            self.D,
+            d_state=self.net.d_state,
+            eps=self.net.norm_eps,
+            reverse=self.reverse,
+        )
+        # The scan normalises; the norm's weight is cheaper on the matrix than on the signal.
+        return F.linear(y_NLI, self.out_proj.weight * self.norm.weight)
+
+
+def _initial_dt_bias(net: NetworkConfig) -> Tensor:
+    """Inverse softplus of a log-uniform step, as mamba_ssm starts."""
+    low, high = (math.log(value) for value in net.dt_init)
+    dt = torch.empty(net.n_heads).uniform_(low, high).exp().clamp(min=net.dt_init_floor)
+    return dt + torch.log(-torch.expm1(-dt))

@@ -1,0 +1,383 @@
+"""The bidirectional Mamba2 scan: a sequential reference and a chunked form, one signature.
+
+`bsm::bimamba2_scan` carries everything between the two matrix products of a block: causal
+convolution, SiLU, selective state space, skip, gate and norm, of both directions. The third twin
+is the ONNX function body (`bsmamba2.export.scan_function`).
+
+Shape suffixes: N sequences, L steps, H heads, P channels of a head, S state size, c chunks,
+Q steps of a chunk, I = H * P inner channels, W = 2 I + 2 S + H inputs of a direction.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bsmamba2.models.kernels import mamba_ssm_direction, uses_mamba_ssm
+
+CHUNK = 64  # steps: masks grow with it, states shrink; about equal here
+CPU_STEPS = 4096  # steps of all sequences that are scanned together on a CPU
+
+
+class Sizes(NamedTuple):
+    """Sizes of one direction, from the inputs of the operator."""
+
+    d_inner: int
+    d_state: int
+    n_heads: int
+
+    @property
+    def headdim(self) -> int:
+        """Channels of a head."""
+        return self.d_inner // self.n_heads
+
+    @property
+    def d_xbc(self) -> int:
+        """Channels of the convolution."""
+        return self.d_inner + 2 * self.d_state
+
+    @property
+    def width(self) -> int:
+        """Inputs of one direction."""
+        return self.d_inner + self.d_xbc + self.n_heads
+
+
+def scan_sizes(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    n_heads: int,
+    d_state: int,
+) -> Sizes:
+    """Checks the operator's inputs against each other.
+
+    Raises:
+        ValueError: Names the input that does not fit, with both shapes.
+    """
+    if zxbcdt.ndim != 3 or zxbcdt.shape[1] < 1:
+        raise ValueError(f"zxbcdt must be (N, L >= 1, 2 W), not {tuple(zxbcdt.shape)}")
+    inner_twice, odd = divmod(zxbcdt.shape[2] - 4 * d_state - 2 * n_heads, 4)
+    sizes = Sizes(inner_twice, d_state, n_heads)
+    if odd or inner_twice < n_heads or inner_twice % n_heads:
+        raise ValueError(
+            f"zxbcdt has {zxbcdt.shape[2]} features, which is not 2 * (2 d_inner + 2 * {d_state} "
+            f"+ {n_heads}) for a d_inner that {n_heads} heads divide"
+        )
+    taps = conv_weight.shape[-1]
+    expected = {
+        "conv_weight": (conv_weight, (2, sizes.d_xbc, taps)),
+        "conv_bias": (conv_bias, (2, sizes.d_xbc)),
+        "dt_bias": (dt_bias, (2, n_heads)),
+        "A": (A, (2, n_heads)),
+        "D": (D, (2, n_heads)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} must be {shape}, not {tuple(tensor.shape)}")
+    return sizes
+
+
+def bimamba2_scan_reference(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    *,
+    n_heads: int,
+    d_state: int,
+    eps: float,
+) -> Tensor:
+    """The operator as the paper writes it, one step after the other, in float64.
+
+    Args:
+        zxbcdt: (N, L, 2 W), the projections [z, x, B, C, dt] forward, then backward, both in
+            natural time order.
+        conv_weight: (2, I + 2 S, taps), depthwise, over [x, B, C].
+        conv_bias: (2, I + 2 S).
+        dt_bias: (2, H).
+        A: (2, H), negative: `-exp(A_log)`.
+        D: (2, H), skip.
+        n_heads: H.
+        d_state: S.
+        eps: Added to the mean square of the gated output.
+
+    Returns:
+        (N, L, 2 I) float64, forward then backward, both in natural time order.
+
+    Raises:
+        ValueError: Sizes that do not fit each other.
+    """
+    sizes = scan_sizes(zxbcdt, conv_weight, conv_bias, dt_bias, A, D, n_heads, d_state)
+    outputs = []
+    for direction, inputs in enumerate(zxbcdt.double().split(sizes.width, dim=-1)):
+        parameters = [p[direction].double() for p in (conv_weight, conv_bias, dt_bias, A, D)]
+        if direction == 0:
+            outputs.append(_reference_direction(inputs, *parameters, sizes, eps))
+        else:
+            flipped = _reference_direction(inputs.flip(1), *parameters, sizes, eps)
+            outputs.append(flipped.flip(1))
+    return torch.cat(outputs, dim=-1)
+
+
+def _reference_direction(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_H: Tensor,
+    D_H: Tensor,
+    sizes: Sizes,
+    eps: float,
+) -> Tensor:
+    d_inner, d_state, n_heads = sizes
+    z_NLI, xbc, dt_NLH = zxbcdt.split((d_inner, sizes.d_xbc, n_heads), dim=-1)
+    taps = conv_weight.shape[-1]
+    history = F.pad(xbc, (0, 0, taps - 1, 0))
+    length = xbc.shape[1]
+    xbc = sum((history[:, k : k + length] * conv_weight[:, k] for k in range(taps)), conv_bias)
+    x_NLI, B_NLS, C_NLS = F.silu(xbc).split((d_inner, d_state, d_state), dim=-1)
+    x_NLHP = x_NLI.unflatten(-1, (n_heads, sizes.headdim))
+    dt_NLH = torch.log1p(torch.exp(-dt_NLH.add(dt_bias).abs())) + F.relu(dt_NLH + dt_bias)
+    a_NLH = torch.exp(A_H * dt_NLH)
+    h_NHPS = x_NLHP.new_zeros(len(xbc), n_heads, sizes.headdim, d_state)
+    y = []
+    for t in range(length):
+        # h_t = a_t h_{t-1} + dt_t x_t (outer) B_t;  y_t = h_t C_t + D x_t
+        update = torch.einsum("nhp,ns->nhps", dt_NLH[:, t, :, None] * x_NLHP[:, t], B_NLS[:, t])
+        h_NHPS = a_NLH[:, t, :, None, None] * h_NHPS + update
+        y.append(torch.einsum("nhps,ns->nhp", h_NHPS, C_NLS[:, t]) + D_H[:, None] * x_NLHP[:, t])
+    y_NLI = torch.stack(y, dim=1).flatten(2) * F.silu(z_NLI)
+    return y_NLI * torch.rsqrt(y_NLI.square().mean(-1, keepdim=True) + eps)
+
+
+def bimamba2_scan_chunked(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    *,
+    n_heads: int,
+    d_state: int,
+    eps: float,
+) -> Tensor:
+    """The operator in matrix products over chunks of 64 steps: any device, differentiable.
+
+    Softplus, decays, cumulative sums, states and norms are in float32 (float64 for float64
+    inputs); matrix operands have the type of `zxbcdt`.
+
+    Args and raises: as `bimamba2_scan_reference`.
+
+    Returns:
+        (N, L, 2 I), of the type of `zxbcdt`.
+    """
+    sizes = scan_sizes(zxbcdt, conv_weight, conv_bias, dt_bias, A, D, n_heads, d_state)
+    return torch.cat(
+        [
+            scan_direction_chunked(
+                inputs,
+                *(p[direction] for p in (conv_weight, conv_bias, dt_bias, A, D)),
+                d_state=d_state,
+                eps=eps,
+                reverse=direction == 1,
+            )
+            for direction, inputs in enumerate(zxbcdt.split(sizes.width, dim=-1))
+        ],
+        dim=-1,
+    )
+
+
+def scan_direction_chunked(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    *,
+    d_state: int,
+    eps: float,
+    reverse: bool = False,
+) -> Tensor:
+    """One direction of the operator: (N, L, W) to (N, L, I); parameters without the leading 2.
+
+    With `reverse` it convolves and scans from the end. Nothing is flipped for that: the
+    convolution looks ahead, the cumulative sums run from the other side and the triangle of the
+    decay mask is the upper one.
+    """
+    n_heads = len(A)
+    d_inner = len(conv_weight) - 2 * d_state
+    length = zxbcdt.shape[1]
+    acc = torch.float64 if zxbcdt.dtype == torch.float64 else torch.float32
+    z_NLI, xbc, dt_NLH = zxbcdt.split((d_inner, d_inner + 2 * d_state, n_heads), dim=-1)
+    xbc = F.silu(_causal_conv(xbc, conv_weight, conv_bias, reverse))
+    dt_NLH = F.softplus(dt_NLH.to(acc) + dt_bias)
+
+    n_chunks = -(-length // CHUNK)
+    steps = CHUNK if n_chunks > 1 else length
+    # Padded steps have dt = 0 and x = 0: they neither decay nor feed the state.
+    padding = (0, 0, 0, n_chunks * steps - length)
+    xbc_NcQ, dt_NcQH = (
+        F.pad(tensor, padding).unflatten(1, (n_chunks, steps)) for tensor in (xbc, dt_NLH)
+    )
+    x_NcQI, B_NcQS, C_NcQS = xbc_NcQ.split((d_inner, d_state, d_state), dim=-1)
+    x_NcQHP = x_NcQI.unflatten(-1, (n_heads, d_inner // n_heads))
+    cs_NcQH = _cumsum(dt_NcQH * A, reverse)  # log of the decay since the chunk's first step
+    u_NcQHP = dt_NcQH[..., None] * x_NcQHP
+
+    y_NcQHP = _within_chunks(u_NcQHP, B_NcQS, C_NcQS, cs_NcQH, reverse)
+    if n_chunks > 1:
+        y_NcQHP = y_NcQHP + _between_chunks(u_NcQHP, B_NcQS, C_NcQS, cs_NcQH, reverse)
+    y_NcQHP = torch.addcmul(y_NcQHP, D[:, None], x_NcQHP)
+    y_NLI = y_NcQHP.flatten(3).flatten(1, 2)[:, :length] * F.silu(z_NLI.to(acc))
+    y_NLI = y_NLI * torch.rsqrt(y_NLI.square().mean(-1, keepdim=True) + eps)
+    return y_NLI.to(zxbcdt.dtype)
+
+
+def _causal_conv(x_NLC: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """Depthwise convolution over the current step and the ones before (after, in reverse)."""
+    length, taps = x_NLC.shape[1], weight.shape[-1]
+    weight = (weight.flip(-1) if reverse else weight).to(x_NLC.dtype)
+    y = F.conv1d(
+        x_NLC.transpose(1, 2),
+        weight[:, None],
+        bias.to(x_NLC.dtype),
+        padding=taps - 1,
+        groups=len(weight),
+    )
+    return (y[..., taps - 1 :] if reverse else y[..., :length]).transpose(1, 2)
+
+
+def _cumsum(a_NcQH: Tensor, reverse: bool) -> Tensor:
+    """Inclusive sum along a chunk, from its end in reverse."""
+    if reverse:
+        return a_NcQH.flip(2).cumsum(2).flip(2)
+    return a_NcQH.cumsum(2)
+
+
+def _within_chunks(
+    u_NcQHP: Tensor, B_NcQS: Tensor, C_NcQS: Tensor, cs_NcQH: Tensor, reverse: bool
+) -> Tensor:
+    """y = ((C B^T) o decay) u, the steps of the same chunk."""
+    CB_NcQQ = C_NcQS @ B_NcQS.mT  # once for all heads
+    CB_NcQQ = CB_NcQQ.triu() if reverse else CB_NcQQ.tril()
+    cs_NcHQ = cs_NcQH.transpose(2, 3)
+    # Rounding makes a later sum slightly larger than an earlier one (mamba #713), and the other
+    # triangle is positive: both are clamped before exp.
+    decay_NcHQQ = (cs_NcHQ[..., :, None] - cs_NcHQ[..., None, :]).clamp(max=0).exp()
+    mask_NcHQQ = (CB_NcQQ[:, :, None] * decay_NcHQQ).to(B_NcQS.dtype)
+    y_NcHQP = mask_NcHQQ @ u_NcQHP.to(B_NcQS.dtype).transpose(2, 3)
+    return y_NcHQP.transpose(2, 3).to(cs_NcQH.dtype)
+
+
+def _between_chunks(
+    u_NcQHP: Tensor, B_NcQS: Tensor, C_NcQS: Tensor, cs_NcQH: Tensor, reverse: bool
+) -> Tensor:
+    """exp(cs) o (C h), h the state that enters the chunk from the chunks before."""
+    n_chunks, n_heads, headdim = u_NcQHP.shape[1], *u_NcQHP.shape[3:]
+    last_Nc1H = cs_NcQH[:, :, :1] if reverse else cs_NcQH[:, :, -1:]
+    to_end_NcQH1 = (last_Nc1H - cs_NcQH).clamp(max=0).exp()[..., None]
+    decayed = (u_NcQHP * to_end_NcQH1).to(B_NcQS.dtype).flatten(3)
+    feed_NcSHP = (B_NcQS.mT @ decayed).to(cs_NcQH.dtype).unflatten(-1, (n_heads, headdim))
+    carry_NcH1 = last_Nc1H.squeeze(2).exp()[..., None]
+
+    order = range(n_chunks - 1, -1, -1) if reverse else range(n_chunks)
+    state_NSHP = torch.zeros_like(feed_NcSHP[:, 0])
+    entering: list[Tensor] = [state_NSHP] * n_chunks
+    for chunk in order:
+        entering[chunk] = state_NSHP
+        state_NSHP = carry_NcH1[:, chunk, None] * state_NSHP + feed_NcSHP[:, chunk]
+    h_NcSI = torch.stack(entering, dim=1).flatten(3).to(B_NcQS.dtype)
+    y_NcQHP = (C_NcQS @ h_NcSI).to(cs_NcQH.dtype).unflatten(-1, (n_heads, headdim))
+    return cs_NcQH.exp()[..., None] * y_NcQHP
+
+
+def scan_direction(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    *,
+    d_state: int,
+    eps: float,
+    reverse: bool = False,
+) -> Tensor:
+    """One direction for training: mamba_ssm's kernels on a GPU that has them, else chunked.
+
+    Args, returns: as `scan_direction_chunked`.
+    """
+    chosen = mamba_ssm_direction if uses_mamba_ssm(zxbcdt.device) else scan_direction_chunked
+    return chosen(
+        zxbcdt,
+        conv_weight,
+        conv_bias,
+        dt_bias,
+        A,
+        D,
+        d_state=d_state,
+        eps=eps,
+        reverse=reverse,
+    )
+
+
+@torch.library.custom_op("bsm::bimamba2_scan", mutates_args=())
+def bimamba2_scan(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    n_heads: int,
+    d_state: int,
+    eps: float,
+) -> Tensor:
+    """The operator for inference: opaque to `torch.export`, which makes it one ONNX node.
+
+    Args, returns and raises: as `bimamba2_scan_chunked`, which computes it, on a CPU a few
+    sequences at a time so that what it makes on the way stays in the cache (3 times faster).
+    """
+    on_cpu = zxbcdt.device.type == "cpu"
+    sequences = max(1, CPU_STEPS // max(1, zxbcdt.shape[1])) if on_cpu else len(zxbcdt)
+    parts = [
+        bimamba2_scan_chunked(
+            part,
+            conv_weight,
+            conv_bias,
+            dt_bias,
+            A,
+            D,
+            n_heads=n_heads,
+            d_state=d_state,
+            eps=eps,
+        )
+        for part in zxbcdt.split(sequences)
+    ]
+    return torch.cat(parts)
+
+
+@bimamba2_scan.register_fake
+def _(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    n_heads: int,
+    d_state: int,
+    eps: float,
+) -> Tensor:
+    d_inner = conv_weight.shape[1] - 2 * d_state
+    return zxbcdt.new_empty(zxbcdt.shape[0], zxbcdt.shape[1], 2 * d_inner)

@@ -1,0 +1,104 @@
+"""The ONNX graph of the folded network, with the scan as one custom operator."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import onnx
+import onnxscript
+import torch
+from onnx import ModelProto, TensorProto, helper
+
+from bsmamba2.artefact import Artefact
+from bsmamba2.export.scan_function import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    INPUTS,
+    OP_TYPE,
+    OPSET,
+    PLUGIN_NAMESPACE,
+    PLUGIN_VERSION,
+    scan_function,
+    scan_schema,
+)
+from bsmamba2.models.folded import FoldedBSMamba2
+
+IR_VERSION = 10  # of opset 20; older runtimes refuse newer files
+SPECTRUM, MASK = "spectrum", "mask"
+
+
+def export_graph(network: FoldedBSMamba2, artefact: Artefact) -> ModelProto:
+    """The network as an ONNX model that any ONNX runtime can run.
+
+    Its input `spectrum` and its output `mask` are (batch, channels, frames, bins, 2) float32,
+    batch and frames free. Every block is one `bsm::BiMamba2Scan` node; the operator's portable
+    body is in the file.
+
+    Args:
+        network: The folded network, float32, on the CPU.
+        artefact: Written to the file's metadata.
+    """
+    audio = artefact.model.audio
+    # Sizes above 1, different from each other: torch.export takes 1 for a constant.
+    example = torch.zeros(2, audio.channels, 3, audio.bins, 2)
+    free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("frames")}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter about its own internals
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(free,),
+            input_names=[SPECTRUM],
+            output_names=[MASK],
+            opset_version=OPSET,
+            custom_translation_table={torch.ops.bsm.bimamba2_scan.default: _scan_node},
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _finish(model, artefact)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _scan_node(*inputs: Any) -> Any:
+    """Translation of `torch.ops.bsm.bimamba2_scan` to one node."""
+    tensors, (n_heads, d_state, eps) = inputs[: len(INPUTS)], inputs[len(INPUTS) :]
+    opset = onnxscript.values.Opset(DOMAIN, DOMAIN_VERSION)
+    return onnxscript.values.Op(opset, OP_TYPE, scan_schema())(
+        *tensors,
+        n_heads=n_heads,
+        d_state=d_state,
+        eps=eps,
+        # TensorRT takes the plugin instead of the body only when these name its creator.
+        plugin_namespace=PLUGIN_NAMESPACE,
+        plugin_version=PLUGIN_VERSION,
+    )
+
+
+def _finish(model: ModelProto, artefact: Artefact) -> None:
+    """Function body, versions, names of free sizes and metadata."""
+    model.ir_version = IR_VERSION
+    model.functions.append(scan_function(artefact.model.network))
+    del model.opset_import[:]
+    model.opset_import.extend(
+        [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    )
+    audio = artefact.model.audio
+    for value in (model.graph.input[0], model.graph.output[0]):
+        shape = ["batch", audio.channels, "frames", audio.bins, 2]
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, shape))
+    helper.set_model_props(model, artefact.to_metadata())
+    model.producer_name = "bsmamba2"
+    # The exporter's notes on every node (source lines with the paths of this machine).
+    del model.graph.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    assert sum(node.op_type == OP_TYPE for node in model.graph.node) == (
+        2 * artefact.model.network.layers
+    )
