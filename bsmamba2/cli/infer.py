@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from bsmamba2.runtime.writing import OutputFormat
 
 logger = logging.getLogger(__name__)
+
+_BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+"""Never the inverted rate: 's/s' would not tell which."""
 
 
 @click.command()
@@ -196,10 +200,10 @@ def _bar(name: str, quiet: bool) -> Iterator[Progress]:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    bar = tqdm(desc=name, unit="s", unit_scale=True, leave=False, disable=quiet or None)
+    bar = tqdm(desc=name, unit="s", bar_format=_BAR, leave=False, disable=quiet or None)
 
     def progress(done: float, total: float | None) -> None:
-        bar.total = None if total is None else max(total, done)
+        bar.total = None if total is None else math.ceil(max(total, done))
         bar.update(done - bar.n)
 
     with bar, logging_redirect_tqdm():
