@@ -41,10 +41,7 @@ class SoundfileDecoder:
         try:
             self._file = _Stream(self._source or c_path(path))
         except (soundfile.SoundFileError, RuntimeError) as error:
-            raise AudioError(
-                f"{path} is not audio or is damaged: play it to check, then copy or convert it "
-                "again."
-            ) from error
+            raise _no_audio(path) from error
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int | None = self._file.frames if self._file.frames < _ENDLESS else None
@@ -103,10 +100,7 @@ class AvDecoder:
         try:
             self._container = av.open(str(path))
         except self._errors as error:
-            raise AudioError(
-                f"{path} is not audio or is damaged: play it to check, then copy or convert it "
-                "again."
-            ) from error
+            raise _no_audio(path) from error
         if not self._container.streams.audio:
             self.close()
             raise AudioError(f"{path} has no audio track: name a file with sound.")
@@ -167,6 +161,12 @@ def lacks_length(path: Path) -> bool:
             file.seek(0)
         frame = file.read(4096)
     return not any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def _no_audio(path: Path) -> AudioError:
+    return AudioError(
+        f"{path} is not audio or is damaged: play it to check, then copy or convert it again."
+    )
 
 
 def _broken(path: Path, seconds: float) -> AudioError:

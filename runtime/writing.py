@@ -205,10 +205,11 @@ class AudioWriter:
             return np.ascontiguousarray(part)
         bits = 8 * self._format.sample_bytes
         scale = float(1 << (bits - 1))
-        rounded = np.clip(np.rint(part * np.float32(scale)), -scale, scale - 1)
+        rounded = np.rint(part * np.float32(scale)).clip(-scale, scale - 1)
+        integers: NDArray[np.int32] = rounded.astype(np.int32)
         if bits == 16:
-            return rounded.astype(np.int16)
-        return rounded.astype(np.int32) << 8  # 24 bits are the upper ones of 32
+            return integers.astype(np.int16)
+        return integers * 256  # libsndfile takes 24 bits as the upper ones of 32
 
     def _abandon(self) -> None:
         with contextlib.suppress(soundfile.SoundFileError, RuntimeError):
