@@ -98,7 +98,8 @@ class AvDecoder:
         self._errors: tuple[type[Exception], ...] = (av.FFmpegError,)
         self._path = path
         try:
-            self._container = av.open(str(path))
+            # Titles need not be UTF-8, and nobody reads them here.
+            self._container = av.open(str(path), metadata_errors="replace")
         except self._errors as error:
             raise _no_audio(path) from error
         if not self._container.streams.audio:

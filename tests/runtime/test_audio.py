@@ -187,6 +187,7 @@ def test_clipped_files_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 def encode(path: Path, codec: str, samples: np.ndarray, layout: str = "stereo") -> Path:
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = "A title"
         stream = container.add_stream(codec, rate=RATE, layout=layout)
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
         frame.sample_rate = RATE
@@ -203,6 +204,14 @@ def test_other_containers_are_read_by_pyav(tmp_path: Path):
     assert decoded.shape == samples.shape
     assert np.abs(decoded - samples).max() < 1e-4  # 16 or 24 bits
     assert read(encode(tmp_path / "a.mka", "pcm_s16le", samples)).shape == samples.shape
+
+
+def test_titles_need_not_be_utf_8(tmp_path: Path):
+    path = encode(tmp_path / "a.m4a", "alac", noise())
+    content = path.read_bytes()
+    assert b"A title" in content
+    path.write_bytes(content.replace(b"A title", b"\xc0 title"))
+    assert read(path).shape == noise().shape
 
 
 def test_one_channel_is_read_by_pyav(tmp_path: Path):
