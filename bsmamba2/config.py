@@ -336,5 +336,3 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     name = getattr(hint, "__name__", str(hint))
     _require(type(value) is hint, f"'{where}' must be of type {name}, not {value!r}.")
     return value
-
-

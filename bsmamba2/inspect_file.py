@@ -16,10 +16,8 @@ from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.config import config_names, load_config, model_config
 from bsmamba2.errors import CheckpointError
 from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
-from bsmamba2.onnx_file import read_onnx_file
+from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
 from bsmamba2.tensors import check_shapes, parameter_count, tensor_shapes
-
-SCAN_NODE = "bsm", "BiMamba2Scan"
 
 Record = dict[str, Any]
 

@@ -23,8 +23,10 @@ from onnx.defs import OpSchema
 from bsmamba2.config import NetworkConfig
 from bsmamba2.export.nodes import Nodes
 from bsmamba2.models.scan import CHUNK
+from bsmamba2.onnx_file import SCAN_NODE
 
-DOMAIN, DOMAIN_VERSION, OP_TYPE = "bsm", 1, "BiMamba2Scan"
+DOMAIN, OP_TYPE = SCAN_NODE
+DOMAIN_VERSION = 1
 PLUGIN_NAMESPACE, PLUGIN_VERSION = "bsm", "1"
 OPSET = 20
 INPUTS = ("zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A", "D")

@@ -71,6 +71,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(sentence: str, arguments: list[str]) -> None:
     if "--debug" in arguments:
-        raise  # noqa: PLE0704  (called from an except block)
+        raise  # the error that `main` is handling
     click.echo(f"Error: {sentence}", err=True)
     sys.exit(1)

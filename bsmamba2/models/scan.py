@@ -212,8 +212,34 @@ def scan_direction_chunked(
 
     With `reverse` it convolves and scans from the end. Nothing is flipped for that: the
     convolution looks ahead, the cumulative sums run from the other side and the triangle of the
-    decay mask is the upper one.
+    decay mask is the upper one. For inference a CPU takes a few sequences at a time, so that what
+    is made on the way stays in its cache: about three times faster.
     """
+    if zxbcdt.device.type == "cpu" and not torch.is_grad_enabled():
+        parts = zxbcdt.split(max(1, CPU_STEPS // zxbcdt.shape[1]))
+    else:
+        parts = (zxbcdt,)
+    outputs = [
+        _scan_sequences(
+            part, conv_weight, conv_bias, dt_bias, A, D, d_state=d_state, eps=eps, reverse=reverse
+        )
+        for part in parts
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _scan_sequences(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    *,
+    d_state: int,
+    eps: float,
+    reverse: bool,
+) -> Tensor:
     n_heads = len(A)
     d_inner = len(conv_weight) - 2 * d_state
     length = zxbcdt.shape[1]
@@ -345,26 +371,19 @@ def bimamba2_scan(
 ) -> Tensor:
     """The operator for inference: opaque to `torch.export`, which makes it one ONNX node.
 
-    Args, returns and raises: as `bimamba2_scan_chunked`, which computes it, on a CPU a few
-    sequences at a time so that what it makes on the way stays in the cache (3 times faster).
+    Args, returns and raises: as `bimamba2_scan_chunked`, which computes it.
     """
-    on_cpu = zxbcdt.device.type == "cpu"
-    sequences = max(1, CPU_STEPS // max(1, zxbcdt.shape[1])) if on_cpu else len(zxbcdt)
-    parts = [
-        bimamba2_scan_chunked(
-            part,
-            conv_weight,
-            conv_bias,
-            dt_bias,
-            A,
-            D,
-            n_heads=n_heads,
-            d_state=d_state,
-            eps=eps,
-        )
-        for part in zxbcdt.split(sequences)
-    ]
-    return torch.cat(parts)
+    return bimamba2_scan_chunked(
+        zxbcdt,
+        conv_weight,
+        conv_bias,
+        dt_bias,
+        A,
+        D,
+        n_heads=n_heads,
+        d_state=d_state,
+        eps=eps,
+    )
 
 
 @bimamba2_scan.register_fake

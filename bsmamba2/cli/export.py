@@ -1,0 +1,54 @@
+"""`bsm export`: a checkpoint becomes an ONNX engine."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="The .onnx file to write.  [default: MODEL with the suffix .onnx]",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of the random weights, when MODEL is a configuration.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
+def command(model: str, output: str | None, seed: int, as_json: bool) -> None:
+    """Export MODEL, a .safetensors checkpoint, to ONNX.
+
+    The name of a configuration (bsmamba2, tiny) exports random weights, for tests of speed and
+    set-up. The file is compared with PyTorch in ONNX Runtime first; when their masks differ,
+    nothing is written.
+    """
+    import json
+    from pathlib import Path
+
+    from bsmamba2.errors import MissingExtraError
+    from bsmamba2.files import sha256_file
+
+    try:
+        from bsmamba2.export.export_model import export_onnx
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("'bsm export'", "export") from error
+
+    target = Path(output) if output else Path(model).with_suffix(".onnx")
+    artefact = export_onnx(model, target, seed=seed, report=lambda s: click.echo(s, err=True))
+    if not artefact.provenance.trained:
+        click.echo("Random weights: the stems of this engine are no separation.", err=True)
+    if as_json:
+        record = {
+            "output": str(target),
+            "sha256": sha256_file(target),
+            "parity": artefact.parity,
+        }
+        click.echo(json.dumps(record, indent=2))
+    else:
+        click.echo(target)

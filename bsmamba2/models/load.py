@@ -1,0 +1,50 @@
+"""A network from a checkpoint, or with random weights from a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bsmamba2.artefact import Artefact, Provenance
+from bsmamba2.config import config_names, load_config
+from bsmamba2.errors import CheckpointError
+from bsmamba2.models.bsmamba2 import BSMamba2
+from bsmamba2.weights import load_weights
+
+
+def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Artefact]:
+    """A float32 network on the CPU, in evaluation mode.
+
+    Args:
+        source: A `.safetensors` checkpoint; or the name or YAML file of a configuration, for
+            random weights.
+        seed: Of random weights.
+
+    Raises:
+        BsmError: No such file, or no network in it.
+    """
+    source = Path(source)
+    if source.suffix == ".safetensors":
+        tensors, artefact = load_weights(source)
+        network = BSMamba2(artefact.model)
+        network.load_state_dict(tensors)
+        return network.eval(), artefact
+    if source.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise CheckpointError(
+            f"{source} is a checkpoint of another program: "
+            f"run 'bsm import {source} -o {source.with_suffix('.safetensors')}' first."
+        )
+    if str(source) not in config_names() and source.suffix not in (".yaml", ".yml"):
+        raise CheckpointError(
+            f"{source} is no model: name a .safetensors checkpoint, or a configuration "
+            f"({', '.join(config_names())}) for random weights."
+        )
+    model = load_config(source).model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = BSMamba2(model)
+    provenance = Provenance(
+        source=f"random weights of {source.name}, seed {seed}", licence="none", trained=False
+    )
+    return network.eval(), Artefact(model=model, provenance=provenance)
