@@ -90,7 +90,7 @@ def _finish(model: ModelProto, artefact: Artefact) -> None:
     )
     audio = artefact.model.audio
     for value in (model.graph.input[0], model.graph.output[0]):
-        shape = ["batch", audio.channels, "frames", audio.bins, 2]
+        shape: list[str | int | None] = ["batch", audio.channels, "frames", audio.bins, 2]
         value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, shape))
     helper.set_model_props(model, artefact.to_metadata())
     model.producer_name = "bsmamba2"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bsmamba2.config import ModelConfig
-from bsmamba2.models.bands import BandSplit, mask_spectrum, spectrum_features, unit
+from bsmamba2.models.bands import BandSplit, UnitNorm, mask_spectrum, spectrum_features, unit
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.dual_path import BidirectionalBlock, ResidualMamba2
 from bsmamba2.models.masks import MaskEstimator
@@ -26,7 +26,7 @@ class BandGroup(NamedTuple):
     """Neighbouring bands of equal width."""
 
     bands: slice
-    count: int
+    n_bands: int
     features: slice
 
 
@@ -40,6 +40,16 @@ def band_groups(model: ModelConfig) -> Iterator[BandGroup]:
         band, feature = band + count, feature + size
 
 
+def _norm_and_linear(band: nn.Module) -> tuple[UnitNorm, nn.Linear]:
+    norm, linear = cast(nn.Sequential, band)
+    return cast(UnitNorm, norm), cast(nn.Linear, linear)
+
+
+def _mask_layers(band: nn.Module) -> tuple[nn.Linear, nn.Linear]:
+    first, _, second = cast(nn.Sequential, cast(nn.Sequential, band)[0])
+    return cast(nn.Linear, first), cast(nn.Linear, second)
+
+
 class FoldedBandSplit(nn.Module):
     """One batched product a group of bands."""
 
@@ -47,7 +57,7 @@ class FoldedBandSplit(nn.Module):
         super().__init__()
         self.groups = list(band_groups(model))
         for number, group in enumerate(self.groups):
-            pairs = [cast(nn.Sequential, pair) for pair in split.to_features][group.bands]
+            pairs = [_norm_and_linear(band) for band in split.to_features[group.bands]]
             weights = [linear.weight * (norm.scale * norm.gamma) for norm, linear in pairs]
             self.register_buffer(f"weight_{number}", torch.stack(weights).mT.contiguous())
             self.register_buffer(
@@ -59,7 +69,7 @@ class FoldedBandSplit(nn.Module):
         outputs = []
         for number, group in enumerate(self.groups):
             weight, bias = self.get_buffer(f"weight_{number}"), self.get_buffer(f"bias_{number}")
-            x = features[..., group.features].reshape(-1, group.count, weight.shape[1])
+            x = features[..., group.features].reshape(-1, group.n_bands, weight.shape[1])
             outputs.append(unit(x).transpose(0, 1) @ weight + bias)
         return torch.cat(outputs)
 
@@ -138,13 +148,14 @@ class FoldedMasks(nn.Module):
         """Folds `gamma`, scale of the final norm (d_model), into the first layers."""
         super().__init__()
         self.groups = list(band_groups(model))
-        mlps = [cast(nn.Sequential, cast(nn.Sequential, band)[0]) for band in masks.to_freqs]
-        hidden = torch.stack([mlp[0].weight.T for mlp in mlps]) * gamma[:, None]
+        mlps = [_mask_layers(band) for band in masks.to_freqs]
+        hidden = torch.stack([first.weight.T for first, _ in mlps]) * gamma[:, None]
         self.register_buffer("hidden", hidden.contiguous())
-        self.register_buffer("hidden_bias", torch.stack([mlp[0].bias for mlp in mlps])[:, None])
+        self.register_buffer("hidden_bias", torch.stack([first.bias for first, _ in mlps])[:, None])
         for number, group in enumerate(self.groups):
-            weight = torch.stack([mlp[2].weight.T for mlp in mlps[group.bands]])
-            bias = torch.stack([mlp[2].bias for mlp in mlps[group.bands]])[:, None]
+            seconds = [second for _, second in mlps[group.bands]]
+            weight = torch.stack([second.weight.T for second in seconds])
+            bias = torch.stack([second.bias for second in seconds])[:, None]
             for part, w, b in zip(
                 ("value", "gate"), weight.chunk(2, -1), bias.chunk(2, -1), strict=True
             ):

@@ -32,6 +32,7 @@ class Mamba2(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """(N, L, d_model) to the same shape."""
+        assert self.conv1d.bias is not None
         y_NLI = scan_direction(
             self.in_proj(u),
             self.conv1d.weight[:, 0],

@@ -120,9 +120,9 @@ def bimamba2_scan_reference(
     for direction, inputs in enumerate(zxbcdt.double().split(sizes.width, dim=-1)):
         parameters = [p[direction].double() for p in (conv_weight, conv_bias, dt_bias, A, D)]
         if direction == 0:
-            outputs.append(_reference_direction(inputs, *parameters, sizes, eps))
+            outputs.append(_reference_direction(inputs, *parameters, sizes=sizes, eps=eps))
         else:
-            flipped = _reference_direction(inputs.flip(1), *parameters, sizes, eps)
+            flipped = _reference_direction(inputs.flip(1), *parameters, sizes=sizes, eps=eps)
             outputs.append(flipped.flip(1))
     return torch.cat(outputs, dim=-1)
 
@@ -134,6 +134,7 @@ def _reference_direction(
     dt_bias: Tensor,
     A_H: Tensor,
     D_H: Tensor,
+    *,
     sizes: Sizes,
     eps: float,
 ) -> Tensor:

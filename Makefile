@@ -1,0 +1,51 @@
+# Two commands set up everything:
+#   make demo   an environment without torch, and a real song separated into demo/
+#   make test   an environment with torch, and the whole suite
+
+PYTHON ?= python3
+# Without a GPU, and wherever pip would otherwise fetch CUDA packages, this is the CPU build.
+TORCH ?= torch==2.13.0
+# A six-second excerpt of real music ships in this wheel (non-commercial licence, not in here);
+# its own dependencies are not needed.
+EXCERPT ?= stempeg==0.2.6
+SONG ?=
+
+DEMO := .venv-demo
+TEST := .venv-test
+FIND_SONG := import importlib.util as u, pathlib as p; \
+	print(next(p.Path(u.find_spec("stempeg").origin).parent.glob("data/*.mp4")))
+
+.PHONY: demo test lint clean
+
+demo:
+	$(PYTHON) -m venv $(DEMO)
+	rm -rf build
+	$(DEMO)/bin/pip install --quiet '.[av]'
+	$(if $(SONG),,$(DEMO)/bin/pip install --quiet --no-deps $(EXCERPT))
+	$(DEMO)/bin/bsm infer -o 'demo/{stem}.{ext}' \
+		"$(or $(SONG),$$($(DEMO)/bin/python -c '$(FIND_SONG)'))"
+
+$(TEST)/ready: pyproject.toml Makefile
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/pip install --quiet $(TORCH)
+	$(TEST)/bin/pip install --quiet '.[dev]'
+	$(TEST)/bin/pip install --quiet --no-deps $(EXCERPT)
+	touch $@
+
+# Tests and type checker see the installed package, as users do, not the source tree.
+test lint: $(TEST)/ready
+	rm -rf build
+	$(TEST)/bin/pip install --quiet --force-reinstall --no-deps .
+	$(MAKE) --no-print-directory _$@
+
+.PHONY: _test _lint
+_test:
+	$(TEST)/bin/pytest $(PYTEST)
+
+_lint:
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/ruff check .
+	cd $(TEST) && bin/mypy --config-file ../pyproject.toml -p bsmamba2
+
+clean:
+	rm -rf $(DEMO) $(TEST) build demo *.egg-info
