@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from bsmamba2 import __version__
 from bsmamba2.config import ModelConfig, model_config
@@ -34,6 +33,21 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskParity:
+    """How far an engine's mask is from the PyTorch network's, on one spectrum."""
+
+    frames: int
+    """Frames of the spectrum."""
+    p999: float
+    """99.9th percentile of |difference|."""
+    relative_rms: float
+    """RMS of the difference over the RMS of PyTorch's mask."""
+
+    def __str__(self) -> str:
+        return f"p99.9 |difference| {self.p999:.1e}, relative RMS {self.relative_rms:.1e}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artefact:
     """Metadata of a checkpoint or an engine."""
 
@@ -41,8 +55,8 @@ class Artefact:
     provenance: Provenance
     precision: str = "float32"
     """Type of the weights and matrix products."""
-    parity: Mapping[str, Any] | None = None
-    """Figures of the export's own check, None for a checkpoint."""
+    parity: tuple[MaskParity, ...] = ()
+    """Figures of the export's own check; none for a checkpoint."""
 
     def to_metadata(self) -> dict[str, str]:
         """String pairs, each value JSON."""
@@ -52,13 +66,9 @@ class Artefact:
             "config": self.model.to_dict(),
             "provenance": asdict(self.provenance),
             "precision": self.precision,
-            "parity": dict(self.parity) if self.parity is not None else None,
+            "parity": [asdict(figure) for figure in self.parity],
         }
         return {_PREFIX + key: json.dumps(value) for key, value in values.items()}
-
-    def with_parity(self, parity: Mapping[str, Any]) -> Artefact:
-        """The same artefact after its check."""
-        return replace(self, parity=parity)
 
 
 def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
@@ -86,7 +96,14 @@ def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
             model=model_config(values["config"]),
             provenance=Provenance(**values["provenance"]),
             precision=str(values["precision"]),
-            parity=values["parity"],
+            parity=tuple(
+                MaskParity(
+                    frames=int(figure["frames"]),
+                    p999=float(figure["p999"]),
+                    relative_rms=float(figure["relative_rms"]),
+                )
+                for figure in values["parity"]
+            ),
         )
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}.") from error

@@ -189,9 +189,7 @@ def _torch_detail() -> str:
 
 
 def _plan_detail() -> str:
-    if not version("tensorrt"):
-        raise _Unusable("tensorrt not installed: pip install 'bsmamba2[trt]', with an NVIDIA GPU")
-    raise _Unusable(f"tensorrt {version('tensorrt')} is installed, but this version runs no plans")
+    raise _Unusable("this version runs no TensorRT plans: use the .onnx file")
 
 
 def _audio_checks() -> Iterator[Check]:

@@ -5,14 +5,13 @@ One record of plain values for a configuration, a checkpoint and an ONNX engine 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.artefact import Artefact, MaskParity, read_metadata
 from bsmamba2.config import config_names, load_config, model_config
 from bsmamba2.errors import CheckpointError
 from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
@@ -98,8 +97,8 @@ def _graph_lines(record: Record) -> Iterator[tuple[str, str]]:
 def _provenance_lines(record: Record) -> Iterator[tuple[str, str]]:
     provenance = record["provenance"]
     yield "precision", record["precision"]
-    for key, value in (record["parity"] or {}).items():
-        yield f"parity {key}", value if isinstance(value, str) else json.dumps(value)
+    for figure in record["parity"]:
+        yield f"parity, {figure['frames']} frames", str(MaskParity(**figure))
     yield "weights", provenance["source"]
     if provenance["source_sha256"]:
         yield "their SHA-256", provenance["source_sha256"]
@@ -150,7 +149,7 @@ def _file_record(path: Path, kind: str, metadata: Mapping[str, str]) -> Record:
         "parameters": parameter_count(artefact.model),
         "tensors": len(tensor_shapes(artefact.model)),
         "precision": artefact.precision,
-        "parity": artefact.parity,
+        "parity": [asdict(figure) for figure in artefact.parity],
         "provenance": asdict(artefact.provenance),
         "config": artefact.model.to_dict(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper
 
-from bsmamba2.artefact import Artefact
+from bsmamba2.artefact import Artefact, MaskParity
 from bsmamba2.errors import ExportError
-from bsmamba2.export.gates import MaskParity, measure_parity, parity_record
+from bsmamba2.export.gates import check_parity, measure_parity
 from bsmamba2.export.graph import export_graph
 from bsmamba2.files import atomic_path
 from bsmamba2.models.bsmamba2 import BSMamba2
@@ -56,7 +57,8 @@ def export_onnx(
     with atomic_path(target) as partial:
         onnx.save_model(model, partial)
         figures = _compare(network, partial, artefact, report)
-        artefact = artefact.with_parity(parity_record(figures))
+        check_parity(figures)
+        artefact = replace(artefact, parity=tuple(figures))
         del model.metadata_props[:]
         helper.set_model_props(model, artefact.to_metadata())
         onnx.save_model(model, partial)
@@ -73,6 +75,6 @@ def _compare(network: BSMamba2, path: Path, artefact: Artefact, report: Report) 
 
     figures = []
     for figure in measure_parity(reference, OnnxEngine(path, device="cpu"), artefact.model.audio):
-        report(str(figure))
+        report(f"{figure.frames:4d} frames: {figure}.")
         figures.append(figure)
     return figures

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bsmamba2.artefact import MaskParity
 from bsmamba2.config import AudioConfig
 from bsmamba2.errors import ExportError
 from bsmamba2.runtime.stft import stft
@@ -19,29 +18,6 @@ MAX_RELATIVE_RMS = 1e-5
 
 Mask = NDArray[np.float32]
 MaskFunction = Callable[[NDArray[np.float32]], Mask]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskParity:
-    """How far two masks of the same spectrum are apart."""
-
-    frames: int
-    """Frames of the spectrum."""
-    p999: float
-    """99.9th percentile of |difference|."""
-    relative_rms: float
-    """RMS of the difference over the RMS of the reference."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether both figures are within the float32 limits; NaN is not."""
-        return self.p999 <= MAX_P999 and self.relative_rms <= MAX_RELATIVE_RMS
-
-    def __str__(self) -> str:
-        return (
-            f"{self.frames:4d} frames: p99.9 |difference| {self.p999:.1e}, "
-            f"relative RMS {self.relative_rms:.1e}"
-        )
 
 
 def fixed_spectrum(audio: AudioConfig, frames: int) -> NDArray[np.float32]:
@@ -85,21 +61,15 @@ def measure_parity(
         )
 
 
-def parity_record(figures: list[MaskParity]) -> dict[str, Any]:
-    """What the artefact's metadata says of the figures.
-
-    Raises:
-        ExportError: A figure over its limit.
-    """
-    failed = [str(figure) for figure in figures if not figure.passed]
+def check_parity(figures: Sequence[MaskParity]) -> None:
+    """Raises ExportError if a figure is over its limit, or NaN."""
+    failed = [
+        f"{figure.frames} frames: {figure}"
+        for figure in figures
+        if not (figure.p999 <= MAX_P999 and figure.relative_rms <= MAX_RELATIVE_RMS)
+    ]
     if failed:
         raise ExportError(
             f"The exported mask differs from PyTorch's by more than p99.9 {MAX_P999:.0e} or "
             f"relative RMS {MAX_RELATIVE_RMS:.0e} ({'; '.join(failed)}): nothing was written."
         )
-    return {
-        "reference": "PyTorch network, not folded, float32",
-        "max_p999": MAX_P999,
-        "max_relative_rms": MAX_RELATIVE_RMS,
-        "figures": [asdict(figure) for figure in figures],
-    }

@@ -235,10 +235,12 @@ def _states(
     weighted = nodes("Mul", x, nodes.unsqueeze(weight, 4))
     feed = nodes("MatMul", nodes.unsqueeze(B_NcSQ, 1), weighted)
 
-    chunk_NHc = nodes("Squeeze", last_NHc1, nodes.ints(3))
-    until = _cumsum(nodes, chunk_NHc, 2, reverse, exclusive=1)
-    through = _cumsum(nodes, chunk_NHc, 2, reverse)
-    carry = nodes.decay(nodes("Sub", nodes.unsqueeze(until, 3), nodes.unsqueeze(through, 2)))
-    carry = nodes("Trilu", carry, nodes.scalar(1 if reverse else -1), upper=reverse)
+    # The sum over the chunks between, row by row: no difference of two long sums, whose rounding
+    # would grow with the length.
+    ones = nodes("Expand", nodes.scalar(1.0), nodes.dim(last_NHc1, 2))
+    diagonal = nodes.scalar(1 if reverse else -1)
+    later = nodes("Trilu", nodes("Mul", last_NHc1, ones), diagonal, upper=reverse)
+    between = _cumsum(nodes, later, 2, reverse, exclusive=1)
+    carry = nodes("Trilu", nodes("Exp", between), diagonal, upper=reverse)
     h = nodes("MatMul", carry, nodes.reshape(feed, 0, 0, 0, net.d_state * net.headdim))
     return nodes.reshape(h, 0, 0, 0, net.d_state, net.headdim)

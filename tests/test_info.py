@@ -18,7 +18,7 @@ from foreign_files import model_of, random_weights
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
-from bsmamba2.artefact import Artefact, Provenance
+from bsmamba2.artefact import Artefact, MaskParity, Provenance
 from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
 from bsmamba2.files import sha256_file
@@ -31,7 +31,7 @@ STATE = random_weights(TINY)
 ARTEFACT = Artefact(
     model=TINY,
     provenance=Provenance(source="a.ckpt", source_sha256="00" * 32, trained=True),
-    parity={"rms": 1e-7},
+    parity=(MaskParity(frames=63, p999=3e-7, relative_rms=4e-7),),
 )
 
 
@@ -91,7 +91,7 @@ def test_onnx_file_gives_graph_and_network(tmp_path: Path) -> None:
     assert (record["scan_nodes"], record["opset"], record["functions"]) == (1, 20, [])
     assert (record["graph_parameters"], record["graph_tensors"]) == (20, 1)
     assert (record["parameters"], record["tensors"]) == (parameter_count(TINY), len(STATE))
-    assert record["parity"] == {"rms": 1e-7}
+    assert record["parity"] == [{"frames": 63, "p999": 3e-7, "relative_rms": 4e-7}]
     assert record["precision"] == "float32"
     assert record["sha256"] == sha256_file(tmp_path / "a.onnx")
 

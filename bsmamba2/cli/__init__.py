@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show log messages, and tracebacks of errors.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
-    """BSMamba2: separates the voice from the music."""
+    """Separate the voice from the music with BSMamba2."""
     ctx.obj = debug
     level = logging.DEBUG if debug else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)

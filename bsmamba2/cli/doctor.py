@@ -9,7 +9,10 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Say what this machine can run and why not; exit 1 if separation does not work."""
+    """Say what this machine can run, and why not.
+
+    Exits with 1 if separation with the engine in the package does not work.
+    """
     import json
 
     from bsmamba2.doctor import examine

@@ -22,13 +22,14 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
 def command(model: str, output: str | None, seed: int, as_json: bool) -> None:
-    """Export MODEL, a .safetensors checkpoint, to ONNX.
+    """Export a .safetensors checkpoint to ONNX.
 
-    The name of a configuration (bsmamba2, tiny) exports random weights, for tests of speed and
-    set-up. The file is compared with PyTorch in ONNX Runtime first; when their masks differ,
-    nothing is written.
+    MODEL is the checkpoint, or the name of a configuration (bsmamba2, tiny) for random weights, to
+    test speed and set-up. The file is compared with PyTorch in ONNX Runtime before it gets its
+    name; when their masks differ, nothing is written.
     """
     import json
+    from dataclasses import asdict
     from pathlib import Path
 
     from bsmamba2.errors import MissingExtraError
@@ -47,7 +48,7 @@ def command(model: str, output: str | None, seed: int, as_json: bool) -> None:
         record = {
             "output": str(target),
             "sha256": sha256_file(target),
-            "parity": artefact.parity,
+            "parity": [asdict(figure) for figure in artefact.parity],
         }
         click.echo(json.dumps(record, indent=2))
     else:

@@ -23,7 +23,7 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
 def command(file: str, output: str, ema: bool, config: str | None, as_json: bool) -> None:
-    """Import the checkpoint FILE: the authors' Lightning file, MSST's, or safetensors.
+    """Import a published checkpoint (Lightning, MSST, safetensors).
 
     Pickled code is never run: what is no plain data is left out, and a file whose unpickling would
     call anything is refused.

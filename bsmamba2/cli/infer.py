@@ -34,7 +34,7 @@ _BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv
     default="default",
     show_default=True,
     metavar="FILE",
-    help="A .onnx, .safetensors or .plan file.",
+    help="A .onnx or .safetensors file; 'default' is the one in the package.",
 )
 @click.option(
     "-o",
@@ -105,7 +105,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Separates files, and the audio files in folders, into stems.
+    """Separate files, and the audio files in folders.
 
     Each input gives one file a stem, of its own sample rate, channels and length. The names of
     written files go to stdout. What fails is listed at the end and makes the exit code 1.

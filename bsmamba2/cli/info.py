@@ -9,7 +9,11 @@ import click
 @click.argument("artefact", metavar="FILE|CONFIG")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(artefact: str, as_json: bool) -> None:
-    """Describe FILE (.safetensors, .onnx, .yaml), the configuration CONFIG, or 'default'."""
+    """Describe an engine, checkpoint or configuration.
+
+    FILE is a .onnx, .safetensors or .yaml file, or 'default', the engine in the package; CONFIG
+    is the name of a configuration in the package (bsmamba2, tiny).
+    """
     import json
 
     from bsmamba2.inspect_file import inspect_artefact, lines

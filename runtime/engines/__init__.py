@@ -45,7 +45,10 @@ def load_engine(
             raise MissingExtraError(f"{path} runs in PyTorch and", "train") from error
         return TorchEngine(path, device=device, threads=threads)
     if path.suffix == ".plan":
-        raise MissingExtraError(f"{path} is a TensorRT plan and", "trt")
+        raise EngineError(
+            f"{path} is a TensorRT plan: plans need the 'trt' extra and a later version of "
+            "bsmamba2; use the .onnx file that it was built from."
+        )
     raise EngineError(
         f"{path} is no engine: use a .onnx or .safetensors file; "
         "'bsm import' makes one from a .ckpt, 'bsm export' the .onnx."
