@@ -60,6 +60,8 @@ def scan_sizes(
     Raises:
         ValueError: Names the input that does not fit, with both shapes.
     """
+    if n_heads < 1 or d_state < 1:
+        raise ValueError(f"n_heads and d_state must be positive, not {n_heads} and {d_state}")
     if zxbcdt.ndim != 3 or zxbcdt.shape[1] < 1:
         raise ValueError(f"zxbcdt must be (N, L >= 1, 2 W), not {tuple(zxbcdt.shape)}")
     inner_twice, odd = divmod(zxbcdt.shape[2] - 4 * d_state - 2 * n_heads, 4)
@@ -69,7 +71,7 @@ def scan_sizes(
             f"zxbcdt has {zxbcdt.shape[2]} features, which is not 2 * (2 d_inner + 2 * {d_state} "
             f"+ {n_heads}) for a d_inner that {n_heads} heads divide"
         )
-    taps = conv_weight.shape[-1]
+    taps = max((1, *conv_weight.shape[-1:]))
     expected = {
         "conv_weight": (conv_weight, (2, sizes.d_xbc, taps)),
         "conv_bias": (conv_bias, (2, sizes.d_xbc)),

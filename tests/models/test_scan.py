@@ -1,0 +1,407 @@
+"""Laws of the scan: the reference is the paper's recurrence, the chunked form is the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import plain_scan
+import pytest
+import torch
+from onnx import TensorProto, helper
+from scans import (
+    EXTREMES,
+    FULL,
+    LENGTHS,
+    ODD,
+    ONE_HEAD,
+    HeadSizes,
+    ScanInputs,
+    extreme_inputs,
+    extreme_slack,
+    scan_inputs,
+)
+from tolerances import as_float64, assert_close, relative_rms
+from torch import Tensor
+
+from bsmamba2.models import scan
+from bsmamba2.models.scan import (
+    bimamba2_scan,
+    bimamba2_scan_chunked,
+    bimamba2_scan_reference,
+    scan_direction,
+    scan_direction_chunked,
+)
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def reference(inputs: ScanInputs) -> Tensor:
+    return bimamba2_scan_reference(*inputs.tensors, **inputs.attributes)
+
+
+def chunked(inputs: ScanInputs) -> Tensor:
+    with torch.no_grad():
+        return bimamba2_scan_chunked(*inputs.tensors, **inputs.attributes)
+
+
+def operator(inputs: ScanInputs) -> Tensor:
+    return bimamba2_scan(*inputs.tensors, *inputs.attributes.values())
+
+
+TWINS = pytest.mark.parametrize("twin", [reference, chunked, operator])
+
+
+# --- the reference, against formulas that share no line with it ---
+
+
+@pytest.mark.parametrize("sizes", [ODD, ONE_HEAD], ids=["odd", "one-head"])
+@pytest.mark.parametrize("L", [1, 3, 4, 5, 70])
+@pytest.mark.parametrize("taps", [1, 4])
+def test_reference_is_the_papers_loop(sizes: HeadSizes, L: int, taps: int):
+    inputs = scan_inputs(2, L, sizes, taps=taps)
+    keywords = {"d_state": sizes.d_state, "eps": inputs.eps}
+    forward, backward = ([t.numpy() for t in inputs.direction(number)] for number in (0, 1))
+    backward[0] = backward[0][:, ::-1]
+    expected = [
+        plain_scan.forward_direction(*forward, **keywords),
+        plain_scan.forward_direction(*backward, **keywords)[:, ::-1],
+    ]
+    assert_close(reference(inputs), np.concatenate(expected, axis=-1))
+
+
+@pytest.mark.parametrize("kind", EXTREMES)
+def test_reference_is_the_papers_loop_on_extremes(kind: str):
+    inputs = extreme_inputs(kind, 2, 70)
+    forward = [t.numpy() for t in inputs.direction(0)]
+    expected = plain_scan.forward_direction(*forward, d_state=ODD.d_state, eps=inputs.eps)
+    assert_close(reference(inputs)[..., : ODD.d_inner], expected)
+
+
+def linear_attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, decay: np.ndarray
+) -> np.ndarray | None:
+    """ONNX Runtime's contrib operator with one head, or None where it has none."""
+    node = helper.make_node(
+        "LinearAttention",
+        ["q", "k", "v", "", "decay"],
+        ["y", "state"],
+        domain="com.microsoft",
+        update_rule="gated",
+        q_num_heads=1,
+        kv_num_heads=1,
+        scale=1.0,
+    )
+    feeds = {"q": q, "k": k, "v": v, "decay": decay}
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    values = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, a.shape) for n, a in feeds.items()
+    ]
+    results = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in node.output]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "attention", values, results)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        if "LinearAttention" not in str(error):
+            raise
+        return None
+    return np.asarray(session.run(["y"], feeds)[0])
+
+
+@pytest.mark.parametrize("L", [1, 64, 129])
+def test_recurrence_is_onnx_runtimes_gated_linear_attention(L: int):
+    """q = C, k = B, v = dt * x, decay = dt * A: one head, heads as sequences."""
+    random = np.random.default_rng(L)
+    N, H, P, S = 2, 3, 8, 8
+    x, dt = random.standard_normal((N, L, H, P)), random.uniform(0.001, 0.3, (N, L, H))
+    B, C = random.standard_normal((2, N, L, S))
+    A = -random.uniform(1, 16, H)
+    expected = plain_scan.recurrence(x, dt, A, B, C, np.zeros(H))
+
+    def by_head(array: np.ndarray) -> np.ndarray:
+        return np.moveaxis(array, 2, 1).reshape(N * H, L, -1)
+
+    q, k = (np.repeat(array, H, axis=0) for array in (C, B))
+    y = linear_attention(q, k, by_head(dt[..., None] * x), by_head((dt * A)[..., None]))
+    if y is None:
+        pytest.skip(f"ONNX Runtime {onnxruntime.__version__} has no LinearAttention")
+    assert_close(y, by_head(expected), "float32")
+
+
+# --- the chunked form, against the reference ---
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("L", LENGTHS)
+def test_chunked_is_the_reference(L: int, dtype: torch.dtype):
+    for N in (1, 2, 5) if L < 801 else (2,):
+        inputs = scan_inputs(N, L).to(dtype)
+        y = chunked(inputs)
+        assert y.dtype == dtype
+        assert_close(y, reference(inputs), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("L", "sizes"), [(62, FULL), (65, FULL), (129, ONE_HEAD)])
+def test_chunked_is_the_reference_at_other_sizes(L: int, sizes: HeadSizes, dtype: torch.dtype):
+    inputs = scan_inputs(1, L, sizes).to(dtype)
+    assert_close(chunked(inputs), reference(inputs), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("L", [63, 260])
+@pytest.mark.parametrize("kind", EXTREMES)
+def test_chunked_is_the_reference_on_extremes(kind: str, L: int, dtype: torch.dtype):
+    inputs = extreme_inputs(kind, 2, L).to(dtype)
+    assert_close(chunked(inputs), reference(inputs), dtype, extreme_slack(kind, dtype))
+
+
+def test_extremes_are_extreme():
+    """The log decays of a chunk go far beyond what float32's exp can invert."""
+    inputs = extreme_inputs("strong decay", 1, 64)
+    dt = torch.nn.functional.softplus(inputs.direction(0)[0][..., -ODD.heads :] + inputs.dt_bias[0])
+    assert ((dt * inputs.A[0]).sum(1) < -1000).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_keep_long_memories(dtype: torch.dtype):
+    """Steps, decays and states are float32: the end of a song is as accurate as its start."""
+    inputs = scan_inputs(4, 801).to(dtype)
+    inputs = replace(inputs, A=inputs.A / 1000)  # half of the state is left after 800 steps
+    y, expected = chunked(inputs), reference(inputs)
+    assert_close(y, expected, dtype, slack=2)  # outputs cancel more with more in the state
+    ends = [relative_rms(y[:, part], expected[:, part]) for part in (slice(64), slice(-64, None))]
+    assert max(ends) < 2.5 * min(ends)
+
+
+def test_bfloat16_takes_loud_inputs():
+    """States far beyond float16's largest number; float16 is for inputs of musical size."""
+    inputs = extreme_inputs("no decay", 1, 200)
+    inputs = replace(inputs, zxbcdt=inputs.zxbcdt * 1000).to(torch.bfloat16)
+    assert_close(chunked(inputs), reference(inputs), torch.bfloat16, slack=3)
+
+
+@TWINS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("L", [1, 65])
+def test_zero_input_without_bias_gives_zero(
+    twin: Callable[[ScanInputs], Tensor], dtype: torch.dtype, L: int
+):
+    inputs = scan_inputs(2, L).to(dtype)
+    inputs = replace(inputs, zxbcdt=torch.zeros_like(inputs.zxbcdt))
+    assert not twin(inputs).any()  # z = 0 closes the gate
+    quiet = replace(inputs, conv_bias=torch.zeros_like(inputs.conv_bias))
+    assert not twin(quiet).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("L", [62, 129])
+def test_backward_scan_is_forward_scan_of_reversed_input_with_swapped_parameters(
+    L: int, dtype: torch.dtype
+):
+    inputs = scan_inputs(2, L).to(dtype)
+    swapped = ScanInputs(
+        inputs.zxbcdt.flip(1).roll(ODD.width, dims=-1),
+        *(tensor.flip(0) for tensor in inputs.tensors[1:]),
+        sizes=ODD,
+    )
+    expected = chunked(swapped).flip(1).roll(ODD.d_inner, dims=-1)
+    assert_close(chunked(inputs), expected, dtype)
+
+
+@pytest.mark.parametrize("L", [5, 129])
+def test_the_past_does_not_depend_on_the_future(L: int):
+    inputs = scan_inputs(1, L)
+    later = inputs.zxbcdt.clone()
+    later[:, L // 2 :] += 1
+    y, other = chunked(inputs), chunked(replace(inputs, zxbcdt=later))
+    forward, backward = (y - other).split(ODD.d_inner, dim=-1)
+    assert not forward[:, : L // 2].any()
+    assert forward[:, L // 2 :].any()
+    assert backward[:, : L // 2].any()
+    first = inputs.zxbcdt.clone()
+    first[:, 0] += 1
+    _, backward = (y - chunked(replace(inputs, zxbcdt=first))).split(ODD.d_inner, dim=-1)
+    assert not backward[:, 1:].any()
+
+
+@pytest.mark.parametrize("L", [62, 130])
+def test_sequences_do_not_touch_each_other(L: int):
+    inputs = scan_inputs(5, L)
+    alone = [chunked(replace(inputs, zxbcdt=x[None])) for x in inputs.zxbcdt]
+    assert_close(chunked(inputs), torch.cat(alone))
+
+
+@pytest.mark.parametrize("steps", [1, 129, 300, 10**9])
+@pytest.mark.parametrize("L", [62, 129])
+def test_sequences_scanned_together_on_a_cpu_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, L: int, steps: int
+):
+    inputs = scan_inputs(7, L)
+    expected = bimamba2_scan_chunked(
+        *(t.requires_grad_() for t in inputs.tensors), **inputs.attributes
+    )  # all at once, because it keeps gradients
+    monkeypatch.setattr(scan, "CPU_STEPS", steps)
+    assert_close(chunked(inputs), expected)
+
+
+@pytest.mark.parametrize("L", [1, 7, 64, 130])
+def test_length_of_a_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch, L: int):
+    inputs = scan_inputs(2, L)
+    expected = chunked(inputs)
+    for steps in (1, 3, 64, 256):
+        monkeypatch.setattr(scan, "CHUNK", steps)
+        assert_close(chunked(inputs), expected)
+
+
+@TWINS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_inputs_are_left_alone(twin: Callable[[ScanInputs], Tensor], dtype: torch.dtype):
+    inputs = scan_inputs(2, 65).to(dtype)
+    before = [tensor.clone() for tensor in inputs.tensors]
+    y = twin(inputs)
+    y.zero_()  # and the output is nobody's memory
+    assert all(torch.equal(a, b) for a, b in zip(inputs.tensors, before, strict=True))
+
+
+@TWINS
+def test_strides_do_not_matter(twin: Callable[[ScanInputs], Tensor]):
+    inputs = scan_inputs(3, 65)
+
+    def strided(tensor: Tensor) -> Tensor:
+        wide = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), torch.nan, dtype=tensor.dtype)
+        wide = wide.transpose(0, 1).contiguous().transpose(0, 1)
+        wide[..., ::2] = tensor
+        return wide[..., ::2]
+
+    other = ScanInputs(*map(strided, inputs.tensors), sizes=ODD)
+    assert not other.zxbcdt.is_contiguous()
+    assert_close(twin(other), twin(inputs))
+
+
+# --- gradients ---
+
+
+@pytest.mark.parametrize(("L", "steps"), [(1, 64), (5, 64), (7, 3)])
+def test_gradients_are_finite_differences(monkeypatch: pytest.MonkeyPatch, L: int, steps: int):
+    monkeypatch.setattr(scan, "CHUNK", steps)
+    inputs = scan_inputs(1, L, HeadSizes(2, 2, 2), taps=2)
+
+    def run(*tensors: Tensor) -> Tensor:
+        return bimamba2_scan_chunked(*tensors, **inputs.attributes)
+
+    assert torch.autograd.gradcheck(
+        run, [t.requires_grad_() for t in inputs.tensors], fast_mode=True
+    )
+
+
+@pytest.mark.parametrize("kind", ["usual", *EXTREMES])
+@pytest.mark.parametrize("L", [62, 130])
+def test_gradients_are_the_references(kind: str, L: int):
+    inputs = scan_inputs(2, L) if kind == "usual" else extreme_inputs(kind, 2, L)
+    tensors = [tensor.requires_grad_() for tensor in inputs.tensors]
+    target = torch.randn(2, L, 2 * ODD.d_inner, generator=torch.Generator().manual_seed(1)).double()
+    gradients = [
+        torch.autograd.grad((function(*tensors, **inputs.attributes) * target).sum(), tensors)
+        for function in (bimamba2_scan_chunked, bimamba2_scan_reference)
+    ]
+    # Sums that cancel; behind a strong decay those of A and dt are next to nothing.
+    slack = 1e6 if kind == "strong decay" else 100
+    for ours, expected in zip(*gradients, strict=True):
+        assert_close(ours, expected, slack=slack)
+
+
+def test_gradients_of_silence_are_finite():
+    inputs = scan_inputs(1, 70).to(torch.float32)
+    tensors = [t.requires_grad_() for t in inputs.tensors[1:]]
+    silent = torch.zeros_like(inputs.zxbcdt).requires_grad_()
+    bimamba2_scan_chunked(silent, *tensors, **inputs.attributes).sum().backward()
+    assert all(t.grad is not None and t.grad.isfinite().all() for t in (silent, *tensors))
+
+
+# --- one direction, for training ---
+
+
+def test_directions_together_are_the_operator():
+    inputs = scan_inputs(2, 65)
+    keywords = {"d_state": ODD.d_state, "eps": inputs.eps}
+    for function in (scan_direction, scan_direction_chunked):
+        both = [
+            function(*inputs.direction(number), **keywords, reverse=number == 1)
+            for number in (0, 1)
+        ]
+        assert_close(torch.cat(both, dim=-1), chunked(inputs))
+
+
+# --- what is refused ---
+
+WRONG = {
+    "zxbcdt": [(2, 3), (2, 3, 4, 5), (), (2, 0, 2 * ODD.width)],
+    "conv_weight": [(2, 29), (2, 28, 4), (1, 29, 4), (3, 29, 4), (29, 4), (2, 29, 0), ()],
+    "conv_bias": [(2, 28), (29,), (1, 29), (2, 29, 1), ()],
+    "dt_bias": [(2, 4), (3,), (1, 3), (2, 3, 1), (6,)],
+    "A": [(2, 1), (3,), (3, 3), ()],
+    "D": [(2, 5), (3,), (2, 3, 5), ()],
+}
+
+
+@TWINS
+@pytest.mark.parametrize(
+    ("name", "shape"), [(name, shape) for name, shapes in WRONG.items() for shape in shapes]
+)
+def test_wrong_shapes_are_named_with_both_shapes(
+    twin: Callable[[ScanInputs], Tensor], name: str, shape: tuple[int, ...]
+):
+    inputs = scan_inputs(2, 3)
+    expected = {"zxbcdt": "(N, L >= 1, 2 W)", "conv_weight": "(2, 29, "}.get(
+        name, str(tuple(getattr(inputs, name).shape))
+    )
+    with pytest.raises(ValueError, match=f"^{name} ") as error:
+        twin(replace(inputs, **{name: torch.zeros(shape).double()}))
+    assert expected in str(error.value)
+    assert f"not {shape}" in str(error.value)
+
+
+@TWINS
+@pytest.mark.parametrize("width", [0, 1, 2 * ODD.width - 1, 2 * ODD.width + 4])
+def test_a_width_of_no_projection_is_named(twin: Callable[[ScanInputs], Tensor], width: int):
+    inputs = replace(scan_inputs(2, 3), zxbcdt=torch.zeros(2, 3, width).double())
+    with pytest.raises(ValueError, match=rf"^zxbcdt has {width} features") as error:
+        twin(inputs)
+    assert "2 * (2 d_inner + 2 * 7 + 3)" in str(error.value)
+
+
+@TWINS
+@pytest.mark.parametrize("change", [{"heads": 0}, {"heads": -1}, {"d_state": 0}, {"heads": 4}])
+def test_attributes_that_do_not_fit_are_refused(
+    twin: Callable[[ScanInputs], Tensor], change: dict[str, int]
+):
+    inputs = scan_inputs(2, 3)
+    with pytest.raises(ValueError, match=r"zxbcdt|n_heads|d_state"):
+        twin(replace(inputs, sizes=replace(ODD, **change)))
+
+
+# --- the custom operator ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("L", [1, 65])
+def test_custom_operator_keeps_its_promises(L: int, dtype: torch.dtype):
+    inputs = scan_inputs(2, L).to(dtype)
+    arguments = (*inputs.tensors, *inputs.attributes.values())
+    torch.library.opcheck(torch.ops.bsm.bimamba2_scan.default, arguments)
+    assert torch.equal(operator(inputs), chunked(inputs))
+
+
+def test_as_float64_does_not_round():
+    """The comparison itself: float64 stays float64."""
+    value = torch.tensor(1 + 1e-15, dtype=torch.float64)
+    assert as_float64(value) != 1

@@ -1,0 +1,132 @@
+"""Inputs of the scan: usual ones, and those that hurt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LENGTHS = (1, 2, 3, 4, 62, 63, 64, 65, 128, 129, 801)
+EXTREMES = ("strong decay", "dt near 0", "dt large", "no decay", "decay stops", "silence within")
+
+
+@dataclass(frozen=True)
+class HeadSizes:
+    """Sizes of one direction."""
+
+    heads: int
+    headdim: int
+    d_state: int
+
+    @property
+    def d_inner(self) -> int:
+        return self.heads * self.headdim
+
+    @property
+    def d_xbc(self) -> int:
+        return self.d_inner + 2 * self.d_state
+
+    @property
+    def width(self) -> int:
+        return self.d_inner + self.d_xbc + self.heads
+
+
+ODD = HeadSizes(3, 5, 7)
+ONE_HEAD = HeadSizes(1, 4, 2)
+FULL = HeadSizes(16, 64, 128)
+
+
+@dataclass(frozen=True)
+class ScanInputs:
+    """The operator's inputs and attributes."""
+
+    zxbcdt: Tensor
+    conv_weight: Tensor
+    conv_bias: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+    sizes: HeadSizes
+    eps: float = 1e-5
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the operator's order."""
+        return self.zxbcdt, self.conv_weight, self.conv_bias, self.dt_bias, self.A, self.D
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {"n_heads": self.sizes.heads, "d_state": self.sizes.d_state, "eps": self.eps}
+
+    def direction(self, number: int) -> tuple[Tensor, ...]:
+        """One direction's inputs, 0 forward, 1 backward."""
+        zxbcdt = self.zxbcdt.split(self.sizes.width, dim=-1)[number]
+        return zxbcdt, *(tensor[number] for tensor in self.tensors[1:])
+
+    def to(self, dtype: torch.dtype) -> ScanInputs:
+        """The signal in another type, the parameters in float32 or, for float64, in float64."""
+        parameters = torch.float64 if dtype == torch.float64 else torch.float32
+        signal, *rest = self.tensors
+        return ScanInputs(signal.to(dtype), *(t.to(parameters) for t in rest), self.sizes, self.eps)
+
+
+def scan_inputs(
+    N: int, L: int, sizes: HeadSizes = ODD, *, seed: int = 0, taps: int = 4
+) -> ScanInputs:
+    """Float64 inputs with steps and decays as the network starts with."""
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random, dtype=torch.float64)
+
+    def uniform(low: float, high: float) -> Tensor:
+        shape = (2, sizes.heads)
+        return low + (high - low) * torch.rand(shape, generator=random, dtype=torch.float64)
+
+    return ScanInputs(
+        zxbcdt=normal(N, L, 2 * sizes.width),
+        conv_weight=normal(2, sizes.d_xbc, taps) / 2,
+        conv_bias=normal(2, sizes.d_xbc) / 2,
+        dt_bias=torch.log(torch.expm1(torch.exp(uniform(-6.9, -2.3)))),
+        A=-uniform(1, 16),
+        D=1 + normal(2, sizes.heads) / 2,
+        sizes=sizes,
+    )
+
+
+def extreme_inputs(kind: str, N: int, L: int, sizes: HeadSizes = ODD) -> ScanInputs:
+    """One of EXTREMES, float64."""
+    inputs = scan_inputs(N, L, sizes, seed=L)
+    zxbcdt = inputs.zxbcdt.clone()
+    third = slice(L // 3, L - L // 3)
+    match kind:
+        case "strong decay":  # log decays sum to some -5000 in 64 steps
+            return replace(inputs, dt_bias=inputs.dt_bias + 8, A=inputs.A * 3)
+        case "dt near 0":
+            return replace(inputs, dt_bias=inputs.dt_bias - 60)
+        case "dt large":  # where softplus is the identity
+            return replace(inputs, dt_bias=inputs.dt_bias + 60, A=inputs.A / 100)
+        case "no decay":  # the state remembers everything
+            return replace(inputs, A=inputs.A * 1e-7)
+        case "decay stops":  # a long memory behind steps that forget everything
+            for dt in zxbcdt.split(sizes.width, dim=-1):
+                dt[..., -sizes.heads :] = -3
+                dt[:, third, -sizes.heads :] = 12
+            return replace(inputs, zxbcdt=zxbcdt)
+        case "silence within":
+            zxbcdt[:, third] = 0
+            return replace(inputs, zxbcdt=zxbcdt)
+    raise AssertionError(kind)
+
+
+def extreme_slack(kind: str, dtype: torch.dtype | str) -> float:
+    """How much more than on usual inputs a chunked form may differ.
+
+    Outputs of loud states cancel, and are normalised then. And float32 knows the sum of a chunk's
+    log decays, here some -12000, to 1e-3, which the memory behind it inherits.
+    """
+    if kind == "decay stops" and str(dtype).endswith("float32"):
+        return 400
+    return {"strong decay": 5, "dt large": 5}.get(kind, 3)
