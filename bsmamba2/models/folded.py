@@ -113,7 +113,7 @@ class FoldedBlock(nn.Module):
                 ]
             ),
             "residual": sum(merges, torch.eye(net.d_model).to(merge)),
-            "bias": cast(Tensor, block.linear.bias),
+            "bias": cast(Tensor, block.linear.bias).detach().clone(),  # all others are new
         }
         for name, value in buffers.items():
             self.register_buffer(name, value.contiguous())

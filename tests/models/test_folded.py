@@ -1,0 +1,94 @@
+"""Laws of folding: the same function, in float64 to 1e-10, whatever the parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from foreign_files import model_of
+from networks import random_network, random_spectrum
+from tolerances import assert_close, relative_rms
+
+from bsmamba2.config import ModelConfig
+from bsmamba2.models.bsmamba2 import BSMamba2
+from bsmamba2.models.folded import band_groups, fold
+
+TINY = model_of("tiny")
+
+
+def assert_same_function(network: BSMamba2, batch: int, frames: int) -> None:
+    """To 1e-10 relative, the issue's limit, and in fact to far less."""
+    spectrum = random_spectrum(batch, frames)
+    with torch.no_grad():
+        folded, expected = fold(network)(spectrum), network(spectrum)
+    assert expected.abs().max() > 0.1
+    assert (folded - expected).abs().max() <= 1e-10 * expected.abs().max()
+    assert_close(folded, expected)
+
+
+@pytest.mark.parametrize(("batch", "frames"), [(1, 1), (1, 2), (3, 5), (1, 63), (2, 65)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_folded_network_is_the_network(batch: int, frames: int, seed: int):
+    assert_same_function(random_network(seed=seed), batch, frames)
+
+
+def test_folded_full_network_is_the_network():
+    assert_same_function(random_network(model_of("bsmamba2")), 1, 2)
+
+
+def test_folding_follows_the_configuration():
+    net = replace(TINY.network, d_model=6, layers=1, headdim=8, d_state=3, d_conv=2, mask_expand=1)
+    assert_same_function(random_network(ModelConfig(audio=TINY.audio, network=net)), 2, 3)
+
+
+def test_folded_float32_is_as_near_to_float64_as_the_network():
+    network, spectrum = random_network(), random_spectrum(1, 65)
+    with torch.no_grad():
+        exact = network(spectrum)
+        network = network.float()
+        folded, plain = fold(network)(spectrum.float()), network(spectrum.float())
+    assert_close(folded, exact, "float32", slack=3)  # two layers, one after the other
+    assert relative_rms(folded, exact) < 2 * relative_rms(plain, exact)
+
+
+def test_folded_silence_is_the_networks():
+    network, silence = random_network(), torch.zeros(1, 2, 3, 1025, 2, dtype=torch.float64)
+    with torch.no_grad():
+        assert_close(fold(network)(silence), network(silence))
+
+
+def test_folding_leaves_the_network_alone():
+    network = random_network().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    fold(network)
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
+
+
+def test_folded_network_has_no_parameters_and_no_gradients():
+    folded = fold(random_network())
+    assert not list(folded.parameters())
+    assert not folded.training
+    assert not folded(random_spectrum()).requires_grad
+
+
+def test_training_on_does_not_change_what_was_folded():
+    network, spectrum = random_network(), random_spectrum()
+    folded = fold(network)
+    before = folded(spectrum)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+    assert torch.equal(folded(spectrum), before)
+
+
+def test_groups_are_the_bands_of_equal_width():
+    model = model_of("bsmamba2")
+    groups = list(band_groups(model))
+    assert [group.n_bands for group in groups] == [24, 12, 8, 8, 8, 1, 1]
+    assert [group.bands.start for group in groups] == [0, 24, 36, 44, 52, 60, 61]
+    assert [group.features.start for group in groups] == [0, 192, 384, 768, 1536, 3072, 3584]
+    assert groups[-1].bands.stop == 62
+    assert groups[-1].features.stop == 4100

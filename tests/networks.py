@@ -1,0 +1,40 @@
+"""Networks and spectra that show what a test looks for."""
+
+from __future__ import annotations
+
+import torch
+from foreign_files import model_of
+from torch import Tensor
+
+from bsmamba2.config import ModelConfig
+from bsmamba2.models.bsmamba2 import BSMamba2
+
+
+def random_network(
+    model: ModelConfig | None = None, *, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> BSMamba2:
+    """A network (the tiny one) in which no parameter has the value it starts with.
+
+    Norms' weights, skips and biases most of all: those start as 1 or 0, which hides their loss.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = BSMamba2(model or model_of("tiny")).double()
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                spread = 0.1 if parameter.ndim > 1 else 0.3
+                noise = torch.randn_like(parameter) * spread
+                parameter.mul_(1 + noise)
+                if name.endswith("bias"):
+                    parameter.add_(noise)
+    return network.to(dtype).eval()
+
+
+def random_spectrum(
+    batch: int = 1, frames: int = 3, *, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> Tensor:
+    """Noise of musical level: (batch, 2, frames, 1025, 2)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 2, frames, 1025, 2, generator=generator, dtype=torch.float64).to(
+        dtype
+    )
