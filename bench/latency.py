@@ -7,6 +7,21 @@ process of its own and computes when it is its turn, so that what disturbs the m
 all alike; ratios are made within a round, and the masks are compared in the same run. Absolute
 times move with the machine: quote the ratios.
 
+The JSON (seconds end in _s, a summary is {median, min, max} over the rounds after the warm-up):
+
+    machine, versions, command, date      where, with what and how; load average at start and end
+    model, chunk, rounds, threads         what was computed; model.onnx says where the file is from
+    flops                                 of the network by part, and their total
+    gemm                                  float32 rate at the shape of in_proj; floor_s at that rate
+    agreement                             relative RMS of the masks to `reference`; who is `wrong`
+    engines.NAME                          whole_s, real_time_factor (computing over audio time),
+                                          share of each part, ratio_to_onnxruntime (whole chunk),
+                                          ratio_to_gemm_floor (network alone), peak_memory_mib of
+                                          the process, load_s, warm_up and rounds one by one
+    skipped, failed                       engine -> why it has no row
+
+An engine whose mask is wrong gets no ratio, and the exit status is 1.
+
 Reading order: this file, latency_rounds.py (turns), latency_worker.py (one engine's process),
 latency_report.py (figures and table), flops.py, machine.py.
 """
