@@ -39,11 +39,11 @@ class Nodes:
 
     def ints(self, *values: int) -> str:
         """A vector of int64."""
-        return self._constant(np.array(values, np.int64))
+        return self.tensor(np.array(values, np.int64))
 
     def scalar(self, value: float) -> str:
         """A float32 or, for an int, an int64 without dimensions."""
-        return self._constant(np.array(value, np.int64 if isinstance(value, int) else np.float32))
+        return self.tensor(np.array(value, np.int64 if isinstance(value, int) else np.float32))
 
     def attribute(self, name: str) -> str:
         """The value of a float attribute of the function that the nodes are the body of."""
@@ -79,7 +79,8 @@ class Nodes:
         """exp(min(log, 0)): sums rounded in another order can come out slightly positive."""
         return self("Exp", self("Clip", log, "", self.scalar(0.0)))
 
-    def _constant(self, array: np.ndarray[Any, Any]) -> str:
+    def tensor(self, array: np.ndarray[Any, Any]) -> str:
+        """A constant."""
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = self("Constant", value=numpy_helper.from_array(array))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from onnx import FunctionProto, GraphProto, helper, numpy_helper
+from onnx import FunctionProto, GraphProto, helper
 from onnx.defs import OpSchema
 
 from bsmamba2.config import NetworkConfig
@@ -80,8 +80,7 @@ def scan_function(net: NetworkConfig) -> FunctionProto:
     # Pow .. Mul is the pattern that ONNX Runtime fuses into one RMSNorm kernel.
     mean = nodes("ReduceMean", nodes("Pow", y, nodes.scalar(2.0)), nodes.ints(-1))
     rms = nodes("Sqrt", nodes("Add", mean, nodes.attribute("eps")))
-    ones = numpy_helper.from_array(np.ones(net.d_inner, np.float32))
-    y = nodes("Mul", nodes("Div", y, rms), nodes("Constant", value=ones))
+    y = nodes("Mul", nodes("Div", y, rms), nodes.tensor(np.ones(net.d_inner, np.float32)))
     y = nodes.reshape(y, 0, 0, 2 * net.d_inner)
     nodes.protos[-1].output[0] = "y"
     return helper.make_function(
@@ -217,9 +216,11 @@ def _mask(
     mask = nodes("Mul", nodes.decay(log), triangle)
     mask = nodes("Mul", mask, nodes.unsqueeze(dt, axis))
     steps = nodes.dim(cs, axis)
-    zeros = nodes("ConstantOfShape", nodes("Concat", steps, steps, axis=0))
+    # Not EyeLike, which TensorRT's parser refuses for free sizes.
+    ones = nodes("Expand", nodes.scalar(1.0), nodes("Concat", steps, steps, axis=0))
+    identity = nodes("Trilu", nodes("Trilu", ones, upper=0), upper=1)
     skip = nodes.reshape(scan.D_H, net.n_heads, *([1] * (axis - 1)), 1)
-    return nodes("Add", mask, nodes("Mul", nodes("EyeLike", zeros), skip))
+    return nodes("Add", mask, nodes("Mul", identity, skip))
 
 
 def _states(
