@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from full_size import Chain
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -16,6 +20,31 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny configuration, as bsmamba2 keeps weights; no tensor has its initial value."""
+    from networks import random_network
+
+    from bsmamba2.artefact import Artefact, Provenance
+    from bsmamba2.weights import save_weights
+
+    network = random_network()
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    provenance = Provenance(source="a test", source_sha256="0" * 64, trained=True)
+    save_weights(path, network.state_dict(), Artefact(model=network.model, provenance=provenance))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_checkpoint` exported."""
+    from bsmamba2.export.export_model import export_onnx
+
+    path = tmp_path_factory.mktemp("export") / "tiny.onnx"
+    export_onnx(tiny_checkpoint, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny configuration with random weights, exported."""
     from bsmamba2.export.export_model import export_onnx
@@ -23,3 +52,11 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("engine") / "tiny.onnx"
     export_onnx("tiny", path)
     return path
+
+
+@pytest.fixture(scope="session")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A full-size foreign file, imported and exported: takes minutes, for slow tests only."""
+    from full_size import make_chain
+
+    return make_chain(tmp_path_factory.mktemp("full_size"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+from songs import assert_null, decoded, excerpt
 
 from bsmamba2.cli import main
 
@@ -73,13 +73,6 @@ def load(name: str) -> np.ndarray:
     return soundfile.read(name, dtype="float32", always_2d=True)[0]
 
 
-def assert_null(mixture: np.ndarray, vocals: np.ndarray, rest: np.ndarray) -> None:
-    """To one unit in the last place of the largest of the three numbers."""
-    largest = np.maximum(np.maximum(np.abs(vocals), np.abs(rest)), np.abs(mixture))
-    error = np.abs(vocals.astype(np.float64) + rest - mixture)
-    assert (error <= np.spacing(largest)).all()
-
-
 def files_below(folder: str | Path = ".") -> set[str]:
     return {path.as_posix() for path in Path(folder).rglob("*") if path.is_file()}
 
@@ -104,17 +97,11 @@ def test_stems_add_up_and_have_the_inputs_shape(
 
 
 def test_real_music_from_a_container_adds_up(bsm_infer: Callable[..., Outcome]):
-    av = pytest.importorskip("av")
-    found = importlib.util.find_spec("stempeg")  # its import would need ffmpeg
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("needs the stempeg wheel, for its excerpt of music")
-    song = next((Path(found.submodule_search_locations[0]) / "data").glob("*.stem.mp4"))
+    song = excerpt()
     done = bsm_infer(str(song))
     assert done.code == 0
     vocals, rest = (load(name) for name in done.out.splitlines())
-    with av.open(str(song)) as container:
-        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
-    mixture = np.concatenate(frames, axis=1).T
+    mixture = decoded(song)
     assert vocals.shape == rest.shape == mixture.shape == (268_288, 2)
     assert soundfile.info(done.out.splitlines()[0]).samplerate == 44100
     assert_null(mixture, vocals, rest)

@@ -1,0 +1,308 @@
+"""Laws of `bsm export`: the file is the network, says what it is, or is not there."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from foreign_files import model_of
+from full_size import Chain
+from networks import random_network, random_spectrum
+from onnx import ModelProto, numpy_helper
+from tolerances import assert_close
+
+from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.cli import cli
+from bsmamba2.errors import BsmError, ExportError
+from bsmamba2.export import export_model, gates
+from bsmamba2.export.export_model import export_onnx
+from bsmamba2.export.graph import export_graph
+from bsmamba2.files import sha256_file
+from bsmamba2.models.folded import FoldedBSMamba2, fold
+from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
+from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
+from bsmamba2.weights import load_weights
+
+
+@pytest.fixture
+def quick_gate(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
+    """The gate without its 801 frames, which take most of an export's time."""
+    frames = (1, 65)
+    monkeypatch.setattr(gates, "PARITY_FRAMES", frames)
+    return frames
+
+
+def scan_nodes(model: ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if (node.domain, node.op_type) == SCAN_NODE]
+
+
+def assert_is_an_engine(path: Path, name: str) -> None:
+    """What every exported file has, of any configuration."""
+    config = model_of(name)
+    net = config.network
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version == 10
+    assert {opset.domain: opset.version for opset in model.opset_import} == {"": 20, "bsm": 1}
+    assert [(f.domain, f.name) for f in model.functions] == [SCAN_NODE]
+    assert {node.domain for node in model.graph.node} == {"", "bsm"}
+    scans = scan_nodes(model)
+    assert len(scans) == 2 * net.layers
+    for node in scans:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert attributes == {
+            "n_heads": net.n_heads,
+            "d_state": net.d_state,
+            "eps": pytest.approx(net.norm_eps),
+            "plugin_namespace": b"bsm",
+            "plugin_version": b"1",
+        }
+    for value, name in ((model.graph.input, "spectrum"), (model.graph.output, "mask")):
+        (tensor,) = value
+        dims = [d.dim_param or d.dim_value for d in tensor.type.tensor_type.shape.dim]
+        assert (tensor.name, dims) == (name, ["batch", 2, "frames", 1025, 2])
+        assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def assert_parity_is_stored(artefact: Artefact) -> None:
+    assert [figure.frames for figure in artefact.parity] == [1, 2, 63, 801]
+    for figure in artefact.parity:
+        assert 0 < figure.p999 <= 1e-4
+        assert 0 < figure.relative_rms <= 1e-5
+
+
+# --- what is written ---
+
+
+def test_file_is_opset_20_with_one_scan_a_block(tiny_export: Path):
+    assert_is_an_engine(tiny_export, "tiny")
+    assert len(scan_nodes(onnx.load(tiny_export))) == 4
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("frames", [1, 2, 62, 63, 64, 65, 130])
+def test_mask_is_the_networks_at_any_batch_and_length(tiny_export: Path, batch: int, frames: int):
+    assert_mask_is_the_networks(tiny_export, batch, frames)
+
+
+def test_mask_of_a_chunk_of_audio_is_the_networks(tiny_export: Path):
+    assert_mask_is_the_networks(tiny_export, 1, 801)
+
+
+def assert_mask_is_the_networks(path: Path, batch: int, frames: int) -> None:
+    spectrum = random_spectrum(batch, frames, dtype=torch.float32)
+    with torch.no_grad():
+        expected = random_network()(spectrum.double())
+    mask = OnnxEngine(path, device="cpu")(spectrum.numpy())
+    assert mask.dtype == np.float32
+    assert_close(mask, expected, "float32", slack=3)  # two layers, one after the other
+
+
+def test_metadata_comes_back_and_equal_weights_make_equal_files(
+    tiny_checkpoint: Path, tiny_export: Path, tmp_path: Path
+):
+    said: list[str] = []
+    artefact = export_onnx(tiny_checkpoint, tmp_path / "a.onnx", report=said.append)
+    assert read_metadata(read_onnx_file(tmp_path / "a.onnx").metadata, "a.onnx") == artefact
+    source = load_weights(tiny_checkpoint)[1]
+    assert (artefact.model, artefact.provenance) == (source.model, source.provenance)
+    assert artefact.precision == "float32"
+    assert_parity_is_stored(artefact)
+    for figure in artefact.parity:  # and the figures are said
+        assert any(str(figure) in sentence for sentence in said)
+    assert (tmp_path / "a.onnx").read_bytes() == tiny_export.read_bytes()
+
+
+def test_file_does_not_tell_of_the_machine(tiny_checkpoint: Path, tiny_export: Path):
+    data = tiny_export.read_bytes()
+    folders = {Path.cwd(), Path.home(), Path(sys.prefix), Path(torch.__file__).parent}
+    folders |= {Path(__file__).parents[2], tiny_checkpoint.parent, tiny_export.parent}
+    for folder in folders - {Path("/")}:
+        assert str(folder).encode() not in data
+    assert not re.search(rb"site-packages|\.py\b|Traceback|File \"", data)
+
+
+@pytest.mark.usefixtures("quick_gate")
+def test_random_weights_say_so_and_follow_the_seed(tmp_path: Path):
+    paths = [tmp_path / f"{number}.onnx" for number in range(2)]
+    for seed, path in enumerate(paths):
+        artefact = export_onnx("tiny", path, seed=seed)
+        assert not artefact.provenance.trained
+        assert f"seed {seed}" in artefact.provenance.source
+    first, second = (onnx.load(path).graph.initializer for path in paths)
+    assert any(a.raw_data != b.raw_data for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.slow
+def test_full_size_file_is_opset_20_with_12_scans(full_size: Chain):
+    assert_is_an_engine(full_size.engine, "bsmamba2")
+    file = read_onnx_file(full_size.engine)
+    assert file.node_counts[SCAN_NODE] == 12
+    artefact = read_metadata(file.metadata, full_size.engine)
+    assert_parity_is_stored(artefact)
+    assert full_size.exported["parity"] == [asdict(figure) for figure in artefact.parity]
+
+
+# --- what is not written ---
+
+
+def break_weight(network: FoldedBSMamba2) -> FoldedBSMamba2:
+    network.blocks[1].out_proj[3] *= 1.01
+    return network
+
+
+def break_with_nan(network: FoldedBSMamba2) -> FoldedBSMamba2:
+    network.blocks[0].bias[0] = torch.nan
+    return network
+
+
+def break_graph(model: ModelProto) -> ModelProto:
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("blocks.2.A"):
+            wrong = numpy_helper.to_array(tensor) * np.float32(1.1)
+            tensor.CopyFrom(numpy_helper.from_array(wrong, tensor.name))
+            return model
+    raise AssertionError("no such weight")
+
+
+@pytest.mark.usefixtures("quick_gate")
+@pytest.mark.parametrize(
+    ("breaking", "older"),
+    [
+        (break_weight, None),
+        (break_weight, b"an older file"),
+        (break_with_nan, b"an older file"),
+        (break_graph, None),
+    ],
+)
+def test_a_failed_gate_leaves_the_folder_as_it_was(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    breaking: Callable,
+    older: bytes | None,
+):
+    if breaking is break_graph:
+        monkeypatch.setattr(
+            export_model, "export_graph", lambda *arguments: breaking(export_graph(*arguments))
+        )
+    else:
+        monkeypatch.setattr(export_model, "fold", lambda network: breaking(fold(network)))
+    target = tmp_path / "a.onnx"
+    if older:
+        target.write_bytes(older)
+    with pytest.raises(ExportError, match="differs from PyTorch"):
+        export_onnx(tiny_checkpoint, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"] * bool(older)
+    assert not older or target.read_bytes() == older
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), KeyboardInterrupt()])
+def test_an_interrupted_export_leaves_no_file_and_no_folder(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(export_model, "OnnxEngine", fail)
+    with pytest.raises(type(error)):
+        export_onnx(tiny_checkpoint, tmp_path / "new" / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("a.ckpt", "a.onnx", "bsm import a.ckpt -o a.safetensors"),
+        ("a.pt", "a.onnx", "bsm import a.pt"),
+        ("huge", "a.onnx", "huge is no model: name a .safetensors checkpoint"),
+        ("song.wav", "a.onnx", "is no model"),
+        ("absent.safetensors", "a.onnx", "No such file: absent.safetensors"),
+        ("absent.yaml", "a.onnx", "absent.yaml"),
+        ("empty.safetensors", "a.onnx", "empty.safetensors"),
+        ("text.safetensors", "a.onnx", "text.safetensors"),
+        ("cut.safetensors", "a.onnx", "truncated"),
+        ("foreign.safetensors", "a.onnx", "carries no BSMamba2 configuration"),
+        ("folder.safetensors", "a.onnx", "is a folder"),
+        ("tiny", "a.pb", "a.pb must end in .onnx"),
+        ("tiny", "a", "a must end in .onnx"),
+        ("tiny", "folder.onnx", "folder.onnx: a folder has that name"),
+        ("tiny", "text.safetensors/a.onnx", "text.safetensors"),
+    ],
+)
+def test_bad_sources_and_targets_are_one_sentence(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    target: str,
+    words: str,
+):
+    monkeypatch.chdir(tmp_path)
+    data = tiny_checkpoint.read_bytes()
+    Path("a.ckpt").write_bytes(b"x")
+    Path("empty.safetensors").touch()
+    Path("text.safetensors").write_text("hello, this is text\n")
+    Path("cut.safetensors").write_bytes(data[:-1000])
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    Path("foreign.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"0000")
+    Path("folder.safetensors").mkdir()
+    Path("folder.onnx").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BsmError, match=r"\A[^\n]+\Z") as error:
+        export_onnx(source, target)
+    assert words in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# --- the command ---
+
+
+def run_export(*arguments: str | Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli, ["export", *map(str, arguments)])
+    message = str(result.exception) if isinstance(result.exception, BsmError) else ""
+    return result.exit_code, result.stdout, result.stderr + message
+
+
+def test_command_names_the_file_after_the_model(
+    tiny_checkpoint: Path, tmp_path: Path, quick_gate: tuple[int, ...]
+):
+    source = tmp_path / "my.model.safetensors"
+    source.write_bytes(tiny_checkpoint.read_bytes())
+    code, out, err = run_export(source)
+    assert (code, out) == (0, f"{tmp_path / 'my.model.onnx'}\n")
+    assert len(re.findall(r"p99\.9 \|difference\| \S+, relative RMS \S+", err)) == len(quick_gate)
+    assert "Random weights" not in err
+
+
+def test_command_speaks_json(tmp_path: Path, quick_gate: tuple[int, ...]):
+    target = tmp_path / "out.onnx"
+    code, out, err = run_export("tiny", "-o", target, "--seed", "7", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["output"] == str(target)
+    assert report["sha256"] == sha256_file(target)
+    figures = read_metadata(read_onnx_file(target).metadata, target).parity
+    assert [figure["frames"] for figure in report["parity"]] == list(quick_gate)
+    assert [figure["p999"] for figure in report["parity"]] == [figure.p999 for figure in figures]
+    assert "Random weights" in err
+
+
+def test_command_fails_with_one_sentence_and_code_1(tmp_path: Path):
+    code = "from bsmamba2.cli import main; main()"
+    command = [sys.executable, "-c", code, "export", "absent.safetensors"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "Error: No such file: absent.safetensors.\n"
+    assert not list(tmp_path.iterdir())
