@@ -51,6 +51,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "version", lambda name: None if name == "torch" else version(name))
 
 
+@pytest.mark.slow
 def test_json_has_the_documented_fields(report: dict[str, Any]) -> None:
     assert (report["benchmark"], report["format"]) == ("latency", latency.FORMAT)
     assert set(report["machine"]) >= {"cpu", "cores", "isa", "load_average", "memory_gib"}
@@ -65,6 +66,7 @@ def test_json_has_the_documented_fields(report: dict[str, Any]) -> None:
     assert report["skipped"] == report["failed"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", latency.ENGINES)
 def test_figures_of_an_engine_are_consistent(report: dict[str, Any], name: str) -> None:
     figures = report["engines"][name]
@@ -83,12 +85,14 @@ def test_figures_of_an_engine_are_consistent(report: dict[str, Any], name: str) 
     assert figures["backend"] == name.partition("-")[0]
 
 
+@pytest.mark.slow
 def test_parts_of_the_flops_add_up(report: dict[str, Any]) -> None:
     total = report["flops"].pop("total")
     assert sum(report["flops"].values()) == pytest.approx(total)
     report["flops"]["total"] = total
 
 
+@pytest.mark.slow
 def test_engines_agree_with_the_network_as_trained(report: dict[str, Any]) -> None:
     agreement = report["agreement"]
     assert agreement["reference"] == "pytorch"
@@ -97,6 +101,7 @@ def test_engines_agree_with_the_network_as_trained(report: dict[str, Any]) -> No
     assert agreement["wrong"] == []
 
 
+@pytest.mark.slow
 def test_results_on_stdout_and_in_the_file_are_the_same(
     run: subprocess.CompletedProcess[str], folder: Path
 ) -> None:
@@ -104,6 +109,7 @@ def test_results_on_stdout_and_in_the_file_are_the_same(
     assert "round 1 of 1: onnxruntime" in run.stderr
 
 
+@pytest.mark.slow
 def test_no_absolute_path_in_the_results(
     run: subprocess.CompletedProcess[str], folder: Path
 ) -> None:
@@ -112,6 +118,7 @@ def test_no_absolute_path_in_the_results(
     assert "-o tiny.json" in run.stdout
 
 
+@pytest.mark.slow
 def test_table_has_a_row_an_engine(report: dict[str, Any]) -> None:
     text = "\n".join(lines(report))
     rows = [line for line in text.splitlines() if line.startswith(("pytorch ", "pytorch-", "onnx"))]
@@ -120,6 +127,7 @@ def test_table_has_a_row_an_engine(report: dict[str, Any]) -> None:
         assert figure in text
 
 
+@pytest.mark.slow
 def test_wrong_weights_win_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from bsmamba2.models.load import load_network
     from bsmamba2.weights import save_weights
