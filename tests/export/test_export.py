@@ -27,9 +27,11 @@ from bsmamba2.errors import BsmError, ExportError
 from bsmamba2.export import export_model, gates
 from bsmamba2.export.export_model import export_onnx
 from bsmamba2.export.graph import export_graph
+from bsmamba2.export.scan_function import scan_function
 from bsmamba2.files import sha256_file
 from bsmamba2.models.folded import FoldedBSMamba2, fold
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
+from bsmamba2.runtime.engines import default_engine_path
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 from bsmamba2.weights import load_weights
 
@@ -151,6 +153,14 @@ def test_full_size_file_is_opset_20_with_12_scans(full_size: Chain):
     artefact = read_metadata(file.metadata, full_size.engine)
     assert_parity_is_stored(artefact)
     assert full_size.exported["parity"] == [asdict(figure) for figure in artefact.parity]
+
+
+def test_embedded_engine_has_the_body_of_today():
+    path = default_engine_path()
+    net = read_metadata(read_onnx_file(path).metadata, path).model.network
+    assert list(onnx.load(path).functions) == [scan_function(net)], (
+        "scan_function changed: 'bsm export tiny -o runtime/default.onnx'"
+    )
 
 
 # --- what is not written ---

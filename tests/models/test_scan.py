@@ -172,8 +172,12 @@ def test_extremes_are_extreme():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_keep_long_memories(dtype: torch.dtype):
+@pytest.mark.parametrize("steps", [64, 2])
+def test_half_types_keep_long_memories(
+    monkeypatch: pytest.MonkeyPatch, steps: int, dtype: torch.dtype
+):
     """Steps, decays and states are float32: the end of a song is as accurate as its start."""
+    monkeypatch.setattr(scan, "CHUNK", steps)  # 2: the state passes through 400 chunks
     inputs = scan_inputs(4, 801).to(dtype)
     inputs = replace(inputs, A=inputs.A / 1000)  # half of the state is left after 800 steps
     y, expected = chunked(inputs), reference(inputs)
