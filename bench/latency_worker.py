@@ -87,8 +87,8 @@ def _start(job: Job) -> tuple[Task, dict[str, Any]]:
 
 def _prepare(job: Job) -> dict[str, Any]:
     """Writes checkpoint and ONNX file of one network."""
+    from bsmamba2.checkpoints.weights import save_weights
     from bsmamba2.models.load import load_network
-    from bsmamba2.weights import save_weights
 
     network, artefact = load_network(job.file, seed=SEED)
     if job.weights:

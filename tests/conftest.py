@@ -25,7 +25,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from networks import random_network
 
     from bsmamba2.artefact import Artefact, Provenance
-    from bsmamba2.weights import save_weights
+    from bsmamba2.checkpoints.weights import save_weights
 
     network = random_network()
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"

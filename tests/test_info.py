@@ -19,12 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
 from bsmamba2.artefact import Artefact, MaskParity, Provenance
+from bsmamba2.checkpoints.weights import save_weights
 from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
 from bsmamba2.files import sha256_file
 from bsmamba2.inspect_file import inspect_artefact, lines
 from bsmamba2.tensors import parameter_count, tensor_shapes
-from bsmamba2.weights import save_weights
 
 TINY = model_of("tiny")
 STATE = random_weights(TINY)

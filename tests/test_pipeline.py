@@ -14,8 +14,8 @@ from full_size import Chain, bsm_json
 from networks import random_network
 from songs import assert_null, decoded, excerpt
 
+from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.files import sha256_file
-from bsmamba2.weights import load_weights
 
 RATE = 44100
 

@@ -37,8 +37,8 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
     from bsmamba2.files import sha256_file
 
     try:
-        from bsmamba2.foreign import open_foreign
-        from bsmamba2.weights import adopt, save_weights
+        from bsmamba2.checkpoints.foreign import open_foreign
+        from bsmamba2.checkpoints.weights import adopt, save_weights
     except ModuleNotFoundError as error:
         raise MissingExtraError("'bsm import'", "train") from error
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from bsmamba2.artefact import Artefact, Provenance
+from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.config import config_names, load_config
 from bsmamba2.errors import CheckpointError
 from bsmamba2.models.bsmamba2 import BSMamba2
-from bsmamba2.weights import load_weights
 
 
 def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Artefact]:

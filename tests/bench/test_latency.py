@@ -129,8 +129,8 @@ def test_table_has_a_row_an_engine(report: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_wrong_weights_win_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bsmamba2.checkpoints.weights import save_weights
     from bsmamba2.models.load import load_network
-    from bsmamba2.weights import save_weights
 
     network, artefact = load_network("tiny", seed=1)
     save_weights(folder / "other.safetensors", network.state_dict(), artefact)

@@ -22,6 +22,7 @@ from onnx import ModelProto, numpy_helper
 from tolerances import assert_close
 
 from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, ExportError
 from bsmamba2.export import export_model, gates
@@ -33,7 +34,6 @@ from bsmamba2.models.folded import FoldedBSMamba2, fold
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
 from bsmamba2.runtime.engines import default_engine_path
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
-from bsmamba2.weights import load_weights
 
 
 @pytest.fixture

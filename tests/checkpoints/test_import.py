@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from foreign_files import lightning_checkpoint, model_of, random_weights
 from safetensors.torch import save_file
 
+from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError
 from bsmamba2.files import sha256_file
-from bsmamba2.weights import load_weights
 
 STATE = random_weights(model_of("tiny"))
 

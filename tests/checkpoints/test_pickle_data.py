@@ -18,10 +18,10 @@ import pytest
 import torch
 from foreign_files import lightning_checkpoint, model_of, random_weights
 
+from bsmamba2.checkpoints.pickle_data import read_pickle
+from bsmamba2.checkpoints.pickle_values import Global, Inert
+from bsmamba2.checkpoints.weights import import_checkpoint
 from bsmamba2.errors import CheckpointError
-from bsmamba2.pickle_data import read_pickle
-from bsmamba2.pickle_values import Global, Inert
-from bsmamba2.weights import import_checkpoint
 
 STATE = random_weights(model_of("tiny"))
 

@@ -17,11 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.checkpoints.pickle_values import Inert, TensorRef
+from bsmamba2.checkpoints.torch_file import TorchFile, open_torch_file
 from bsmamba2.errors import CheckpointError
 from bsmamba2.files import existing_file, read_safetensors_header
-from bsmamba2.pickle_values import Inert, TensorRef
 from bsmamba2.tensors import Shape
-from bsmamba2.torch_file import TorchFile, open_torch_file
 
 _PREFIXES = "model.", "module.", "_orig_mod."  # Lightning, DistributedDataParallel, torch.compile
 _SPECTRA = "featurizer.", "inverse_featurizer.", "multi_featurizer."  # windows of STFTs

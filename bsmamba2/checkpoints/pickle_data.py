@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from bsmamba2.errors import CheckpointError
-from bsmamba2.pickle_values import (
+from bsmamba2.checkpoints.pickle_values import (
     DamagedPickleError,
     StorageRef,
     UnsafePickleError,
@@ -23,6 +22,7 @@ from bsmamba2.pickle_values import (
     named,
     stored,
 )
+from bsmamba2.errors import CheckpointError
 
 _MARK = object()
 _INTEGERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"}

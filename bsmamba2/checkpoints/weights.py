@@ -16,10 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from bsmamba2.artefact import Artefact, Provenance, read_metadata
+from bsmamba2.checkpoints.foreign import ForeignCheckpoint, open_foreign
 from bsmamba2.config import load_config
 from bsmamba2.errors import CheckpointError
 from bsmamba2.files import atomic_path, existing_file, read_safetensors_header, sha256_file
-from bsmamba2.foreign import ForeignCheckpoint, open_foreign
 from bsmamba2.tensors import Shape, check_shapes, listed, tensor_shapes
 
 Tensors = dict[str, torch.Tensor]

@@ -14,9 +14,9 @@ from foreign_files import lightning_checkpoint, model_of, random_weights
 from safetensors.torch import load_file, save_file
 
 from bsmamba2.artefact import Artefact, Provenance
+from bsmamba2.checkpoints.weights import import_checkpoint, load_weights, save_weights
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
 from bsmamba2.files import sha256_file
-from bsmamba2.weights import import_checkpoint, load_weights, save_weights
 
 TINY = model_of("tiny")
 STATE = random_weights(TINY)

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from bsmamba2.checkpoints.pickle_data import read_pickle
+from bsmamba2.checkpoints.pickle_values import StorageRef, TensorRef
 from bsmamba2.errors import CheckpointError
-from bsmamba2.pickle_data import read_pickle
-from bsmamba2.pickle_values import StorageRef, TensorRef
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
