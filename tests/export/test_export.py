@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,9 +27,9 @@ from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, ExportError
 from bsmamba2.export import export_model, gates
 from bsmamba2.export.export_model import export_onnx
-from bsmamba2.export.graph import export_graph
 from bsmamba2.export.scan_function import scan_function
 from bsmamba2.files import sha256_file
+from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import FoldedBSMamba2, fold
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
 from bsmamba2.runtime.engines import default_engine_path
@@ -42,6 +42,12 @@ def quick_gate(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
     frames = (1, 65)
     monkeypatch.setattr(gates, "PARITY_FRAMES", frames)
     return frames
+
+
+@pytest.fixture
+def quick_graph(monkeypatch: pytest.MonkeyPatch, tiny_export: Path) -> None:
+    """The graph of `tiny_export` for any network, for tests of what comes before and after."""
+    monkeypatch.setattr(export_model, "export_graph", lambda *_: onnx.load(tiny_export))
 
 
 def scan_nodes(model: ModelProto) -> list[onnx.NodeProto]:
@@ -135,14 +141,13 @@ def test_file_does_not_tell_of_the_machine(tiny_checkpoint: Path, tiny_export: P
 
 
 @pytest.mark.usefixtures("quick_gate")
-def test_random_weights_say_so_and_follow_the_seed(tmp_path: Path):
-    paths = [tmp_path / f"{number}.onnx" for number in range(2)]
-    for seed, path in enumerate(paths):
-        artefact = export_onnx("tiny", path, seed=seed)
-        assert not artefact.provenance.trained
-        assert f"seed {seed}" in artefact.provenance.source
-    first, second = (onnx.load(path).graph.initializer for path in paths)
-    assert any(a.raw_data != b.raw_data for a, b in zip(first, second, strict=True))
+def test_random_weights_say_so_and_follow_the_seed(tiny_onnx: Path, tmp_path: Path):
+    artefact = export_onnx("tiny", tmp_path / "a.onnx", seed=1)
+    assert not artefact.provenance.trained
+    assert "seed 1" in artefact.provenance.source
+    seeds = [onnx.load(path).graph.initializer for path in (tiny_onnx, tmp_path / "a.onnx")]
+    assert [a.name for a in seeds[0]] == [b.name for b in seeds[1]]
+    assert any(a.raw_data != b.raw_data for a, b in zip(*seeds, strict=True))
 
 
 @pytest.mark.slow
@@ -166,57 +171,59 @@ def test_embedded_engine_has_the_body_of_today():
 # --- what is not written ---
 
 
-def break_weight(network: FoldedBSMamba2) -> FoldedBSMamba2:
-    network.blocks[1].out_proj[3] *= 1.01
-    return network
+def break_initializer(model: ModelProto, name: str, factor: float) -> ModelProto:
+    (tensor,) = (t for t in model.graph.initializer if t.name.endswith(name))
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[:2] *= np.float32(factor)
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return model
 
 
-def break_with_nan(network: FoldedBSMamba2) -> FoldedBSMamba2:
-    network.blocks[0].bias[0] = torch.nan
-    return network
-
-
-def break_graph(model: ModelProto) -> ModelProto:
-    for tensor in model.graph.initializer:
-        if tensor.name.endswith("blocks.2.A"):
-            wrong = numpy_helper.to_array(tensor) * np.float32(1.1)
-            tensor.CopyFrom(numpy_helper.from_array(wrong, tensor.name))
-            return model
-    raise AssertionError("no such weight")
+def assert_gate_fails(source: Path, folder: Path, older: bytes | None) -> None:
+    """And leaves the folder as it was."""
+    target = folder / "a.onnx"
+    if older:
+        target.write_bytes(older)
+    with pytest.raises(ExportError, match=r"\AThe exported mask differs from PyTorch's[^\n]+\Z"):
+        export_onnx(source, target)
+    assert [path.name for path in folder.iterdir()] == ["a.onnx"] * bool(older)
+    assert not older or target.read_bytes() == older
 
 
 @pytest.mark.usefixtures("quick_gate")
 @pytest.mark.parametrize(
-    ("breaking", "older"),
-    [
-        (break_weight, None),
-        (break_weight, b"an older file"),
-        (break_with_nan, b"an older file"),
-        (break_graph, None),
-    ],
+    ("name", "factor"),
+    [("blocks.2.A", 1.1), ("blocks.3.out_proj", 100), ("blocks.0.bias", math.nan)],
 )
+@pytest.mark.parametrize("older", [None, b"an older file"])
 def test_a_failed_gate_leaves_the_folder_as_it_was(
     tiny_checkpoint: Path,
+    tiny_export: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    breaking: Callable,
+    name: str,
+    factor: float,
     older: bytes | None,
 ):
-    if breaking is break_graph:
-        monkeypatch.setattr(
-            export_model, "export_graph", lambda *arguments: breaking(export_graph(*arguments))
-        )
-    else:
-        monkeypatch.setattr(export_model, "fold", lambda network: breaking(fold(network)))
-    target = tmp_path / "a.onnx"
-    if older:
-        target.write_bytes(older)
-    with pytest.raises(ExportError, match="differs from PyTorch"):
-        export_onnx(tiny_checkpoint, target)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"] * bool(older)
-    assert not older or target.read_bytes() == older
+    broken = break_initializer(onnx.load(tiny_export), name, factor)
+    monkeypatch.setattr(export_model, "export_graph", lambda *_: broken)
+    assert_gate_fails(tiny_checkpoint, tmp_path, older)
 
 
+@pytest.mark.usefixtures("quick_gate")
+def test_gate_compares_with_the_network_before_folding(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fold_wrongly(network: BSMamba2) -> FoldedBSMamba2:
+        folded = fold(network)
+        folded.blocks[1].out_proj[3] *= 1.01
+        return folded
+
+    monkeypatch.setattr(export_model, "fold", fold_wrongly)
+    assert_gate_fails(tiny_checkpoint, tmp_path, None)
+
+
+@pytest.mark.usefixtures("quick_graph")
 @pytest.mark.parametrize("error", [MemoryError("no memory"), KeyboardInterrupt()])
 def test_an_interrupted_export_leaves_no_file_and_no_folder(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
@@ -230,6 +237,7 @@ def test_an_interrupted_export_leaves_no_file_and_no_folder(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("quick_graph")
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
@@ -284,6 +292,7 @@ def run_export(*arguments: str | Path) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr + message
 
 
+@pytest.mark.usefixtures("quick_graph")
 def test_command_names_the_file_after_the_model(
     tiny_checkpoint: Path, tmp_path: Path, quick_gate: tuple[int, ...]
 ):
