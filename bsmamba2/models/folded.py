@@ -202,7 +202,8 @@ class FoldedBSMamba2(nn.Module):
         for time, band in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             # The number of bands as a literal: a runtime then knows the length along bands.
             x = time(x.reshape(bands * batch, frames, d_model)).view(bands, -1, d_model)
-            x = band(x.transpose(0, 1)).transpose(0, 1)
+            # Contiguous: PyTorch would multiply frame by frame otherwise.
+            x = band(x.transpose(0, 1).contiguous()).transpose(0, 1)
         return mask_spectrum(self.masks(x, batch), self.model.audio.channels)
 
 
