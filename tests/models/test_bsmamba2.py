@@ -133,6 +133,7 @@ def test_mask_of_a_bfloat16_network_is_float32():
     assert mask.isfinite().all()
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # about speed only
 def test_mask_under_autocast_is_near():
     network, spectrum = random_network(dtype=torch.float32), random_spectrum(1, 65)
     exact = mask_by(random_network(), spectrum)
