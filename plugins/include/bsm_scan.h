@@ -1,0 +1,91 @@
+/* bsm::BiMamba2Scan, version 1, as a C library: both directions of a Mamba2 scan on a CUDA device.
+ *
+ * Shapes: N sequences, L steps, H heads, P channels of a head, S state size, I = H * P,
+ * W = 2 I + 2 S + H. T is the type that `dtype` names. All arrays are contiguous, in device memory.
+ */
+#ifndef BSM_SCAN_H
+#define BSM_SCAN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define BSM_API __attribute__((visibility("default")))
+#else
+#define BSM_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Changes whenever BsmScan or the meaning of a function does. */
+#define BSM_SCAN_ABI 1
+
+enum BsmDtype { BSM_FLOAT32 = 0, BSM_FLOAT16 = 1, BSM_BFLOAT16 = 2 };
+
+enum BsmStatus {
+    BSM_OK = 0,
+    BSM_NULL_POINTER,        /* an array is missing */
+    BSM_BAD_DTYPE,           /* none of BsmDtype */
+    BSM_BAD_SHAPE,           /* N or L below 1, or more elements than 64 bits address */
+    BSM_BAD_N_HEADS,         /* outside 1..64 */
+    BSM_BAD_HEADDIM,         /* not 32 or 64 */
+    BSM_BAD_D_STATE,         /* not 32, 64 or 128 */
+    BSM_BAD_D_CONV,          /* not 4 */
+    BSM_BAD_EPS,             /* negative or not finite */
+    BSM_MISALIGNED,          /* an array does not start at a multiple of its alignment */
+    BSM_SMALL_WORKSPACE,     /* workspace_bytes below what bsm_scan_workspace asks for */
+    BSM_OLD_GPU,             /* compute capability below 8.0 */
+    BSM_NO_KERNEL,           /* the library holds no code for this GPU */
+    BSM_OLD_DRIVER,          /* the driver is too old for the library */
+    BSM_NO_DEVICE,           /* no CUDA device */
+    BSM_CUDA_ERROR,          /* any other error of CUDA: bsm_scan_cuda_error() has its text */
+    BSM_STATUS_COUNT
+};
+
+/* One call. Set `size` to sizeof(BsmScan) first. */
+typedef struct BsmScan {
+    size_t size;
+    const void* zxbcdt;      /* (N, L, 2 W) T: [z, x, B, C, dt] forward, then backward; any alignment
+                                of T, 16 bytes and rows of a multiple of 16 bytes are fastest */
+    const void* conv_weight; /* (2, I + 2 S, 4) T */
+    const void* conv_bias;   /* (2, I + 2 S) T */
+    const float* dt_bias;    /* (2, H) */
+    const float* A;          /* (2, H), negative */
+    const float* D;          /* (2, H) */
+    void* y;                 /* (N, L, 2 I) T, aligned to 16 bytes; overlaps no input */
+    void* workspace;         /* aligned to 16 bytes; may be null where none is needed */
+    size_t workspace_bytes;
+    int64_t n_sequences;     /* N >= 1 */
+    int64_t length;          /* L >= 1 */
+    int32_t n_heads;         /* H: 1..64 */
+    int32_t headdim;         /* P: 32 or 64 */
+    int32_t d_state;         /* S: 32, 64 or 128 */
+    int32_t d_conv;          /* 4 */
+    float eps;               /* added to the mean square of a row */
+    int32_t dtype;           /* a BsmDtype */
+} BsmScan;
+
+/* BSM_SCAN_ABI of the library. */
+BSM_API int bsm_scan_abi(void);
+
+/* Bytes of workspace for the sizes in `scan` on the current device; 0 on those with clusters for
+ * most sizes. Pointers in `scan` are not looked at. Without a device: the most that any needs. */
+BSM_API int bsm_scan_workspace(const BsmScan* scan, size_t* bytes);
+
+/* Enqueues the scan on `stream` (a cudaStream_t) of the current device. Allocates nothing and
+ * never synchronises, so that it can be captured in a CUDA graph; errors of the kernels themselves
+ * appear, as always, at a later synchronisation. Safe to call from several threads. */
+BSM_API int bsm_scan_enqueue(const BsmScan* scan, void* stream);
+
+/* One sentence for a BsmStatus, static. */
+BSM_API const char* bsm_scan_status_text(int status);
+
+/* CUDA's own text for this thread's last BSM_CUDA_ERROR; "" without one. */
+BSM_API const char* bsm_scan_cuda_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
