@@ -25,6 +25,10 @@ class ExportError(BsmError):
     """An export that failed its own check."""
 
 
+class PluginError(BsmError):
+    """A native library that cannot be built, found or loaded."""
+
+
 class MissingExtraError(BsmError):
     """An optional dependency that is not installed."""
 
