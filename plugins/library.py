@@ -1,0 +1,262 @@
+"""libbsm_scan from Python, by ctypes: addresses in, nothing but a status out.
+
+Knows neither torch nor CuPy nor NumPy: whoever has arrays in device memory, of whatever library,
+hands their addresses over. `include/bsm_scan.h` says what each field means.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from bsmamba2.errors import PluginError
+
+ABI = 1
+"""BSM_SCAN_ABI of the header that this file was written for."""
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+"""Names of a BsmDtype, as NumPy and PyTorch have them."""
+_INT32 = range(-(1 << 31), 1 << 31)
+_INT64 = range(-(1 << 63), 1 << 63)
+
+
+class Status(IntEnum):
+    """BsmStatus."""
+
+    OK = 0
+    NULL_POINTER = 1
+    BAD_DTYPE = 2
+    BAD_SHAPE = 3
+    BAD_N_HEADS = 4
+    BAD_HEADDIM = 5
+    BAD_D_STATE = 6
+    BAD_D_CONV = 7
+    BAD_EPS = 8
+    MISALIGNED = 9
+    SMALL_WORKSPACE = 10
+    OLD_GPU = 11
+    NO_KERNEL = 12
+    OLD_DRIVER = 13
+    NO_DEVICE = 14
+    CUDA_ERROR = 15
+
+
+class ScanError(PluginError):
+    """The library refused a call, or CUDA did.
+
+    Attributes:
+        status: A `Status`, or the bare number of a library that knows more of them.
+    """
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+    @property
+    def is_unsupported(self) -> bool:
+        """Whether the call was right, and only this library or this machine cannot do it."""
+        return self.status in _UNSUPPORTED
+
+
+_UNSUPPORTED = {
+    Status.BAD_DTYPE,
+    Status.BAD_N_HEADS,
+    Status.BAD_HEADDIM,
+    Status.BAD_D_STATE,
+    Status.BAD_D_CONV,
+    Status.OLD_GPU,
+    Status.NO_KERNEL,
+    Status.OLD_DRIVER,
+    Status.NO_DEVICE,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSizes:
+    """Everything of a call but the arrays."""
+
+    n_sequences: int
+    """N."""
+    length: int
+    """L, steps of a sequence."""
+    n_heads: int
+    """H."""
+    headdim: int
+    """P, channels of a head."""
+    d_state: int
+    """S, state size of a channel."""
+    d_conv: int = 4
+    """Taps of the convolution."""
+    eps: float = 1e-5
+    """Added to the mean square of a row."""
+    dtype: str = "float32"
+    """Type of all arrays but dt_bias, A and D: one of DTYPES."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanArrays:
+    """Device addresses of a call's contiguous arrays; shapes as in the header."""
+
+    zxbcdt: int
+    conv_weight: int
+    conv_bias: int
+    dt_bias: int
+    A: int
+    D: int
+    y: int
+
+
+class _BsmScan(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("zxbcdt", ctypes.c_void_p),
+        ("conv_weight", ctypes.c_void_p),
+        ("conv_bias", ctypes.c_void_p),
+        ("dt_bias", ctypes.c_void_p),
+        ("A", ctypes.c_void_p),
+        ("D", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("workspace", ctypes.c_void_p),
+        ("workspace_bytes", ctypes.c_size_t),
+        ("n_sequences", ctypes.c_int64),
+        ("length", ctypes.c_int64),
+        ("n_heads", ctypes.c_int32),
+        ("headdim", ctypes.c_int32),
+        ("d_state", ctypes.c_int32),
+        ("d_conv", ctypes.c_int32),
+        ("eps", ctypes.c_float),
+        ("dtype", ctypes.c_int32),
+    )
+
+
+class ScanLibrary:
+    """A loaded libbsm_scan; safe to use from several threads.
+
+    Attributes:
+        path: The library's file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Loads the library; no CUDA call is made.
+
+        Raises:
+            PluginError: No such file, no scan library, or one of another version.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise PluginError(f"No such scan library: {path}; run 'bsm plugin build'.")
+        try:
+            self._library = ctypes.CDLL(str(self.path.absolute()))
+            abi = self._library.bsm_scan_abi
+        except (OSError, AttributeError) as error:
+            raise PluginError(f"{path} is no scan library that loads here: {error}.") from error
+        abi.argtypes, abi.restype = (), ctypes.c_int
+        if (found := abi()) != ABI:
+            raise PluginError(
+                f"{path} has version {found} of the scan's interface and this bsmamba2 version "
+                f"{ABI}; run 'bsm plugin build'."
+            )
+        self._declare()
+
+    def _declare(self) -> None:
+        pointer = ctypes.POINTER(_BsmScan)
+        library = self._library
+        library.bsm_scan_workspace.argtypes = (pointer, ctypes.POINTER(ctypes.c_size_t))
+        library.bsm_scan_workspace.restype = ctypes.c_int
+        library.bsm_scan_enqueue.argtypes = (pointer, ctypes.c_void_p)
+        library.bsm_scan_enqueue.restype = ctypes.c_int
+        library.bsm_scan_status_text.argtypes = (ctypes.c_int,)
+        library.bsm_scan_status_text.restype = ctypes.c_char_p
+        library.bsm_scan_cuda_error.argtypes = ()
+        library.bsm_scan_cuda_error.restype = ctypes.c_char_p
+
+    def workspace_bytes(self, sizes: ScanSizes) -> int:
+        """Bytes of workspace that `enqueue` needs on the current device.
+
+        Raises:
+            ScanError: Sizes or a device that the library does not take.
+        """
+        call, needed = _call(sizes), ctypes.c_size_t()
+        status = self._library.bsm_scan_workspace(ctypes.byref(call), ctypes.byref(needed))
+        self._check(status, sizes, call)
+        return needed.value
+
+    def enqueue(
+        self,
+        sizes: ScanSizes,
+        arrays: ScanArrays,
+        *,
+        workspace: int = 0,
+        workspace_bytes: int = 0,
+        stream: int = 0,
+    ) -> None:
+        """Enqueues a scan on a stream of the current device, and does not wait for it.
+
+        Args:
+            sizes: Of the arrays; nothing can check that they are true.
+            arrays: Device addresses; the arrays must live until the stream has passed.
+            workspace: Device address, 0 where `workspace_bytes` asks for none.
+            workspace_bytes: Its size.
+            stream: A cudaStream_t; 0 is the default stream.
+
+        Raises:
+            ScanError: Sizes, addresses or a device that the library does not take.
+        """
+        call = _call(sizes)
+        for name, address in vars(arrays).items():
+            setattr(call, name, address)
+        call.workspace, call.workspace_bytes = workspace, workspace_bytes
+        self._check(self._library.bsm_scan_enqueue(ctypes.byref(call), stream), sizes, call)
+
+    def _check(self, status: int, sizes: ScanSizes, call: _BsmScan) -> None:
+        if status == Status.OK:
+            return
+        text = self._library.bsm_scan_status_text(status).decode().rstrip(".")
+        detail = _detail(status, sizes, call)
+        if status == Status.CUDA_ERROR:
+            detail = self._library.bsm_scan_cuda_error().decode()
+        raise ScanError(f"Scan: {text}{f' ({detail})' if detail else ''}.", status)
+
+
+def _call(sizes: ScanSizes) -> _BsmScan:
+    """The structure without arrays. ctypes would cut large numbers in silence."""
+    for name in ("n_sequences", "length"):
+        if getattr(sizes, name) not in _INT64:
+            raise ScanError(f"Scan: {name} {getattr(sizes, name)} is too large.", Status.BAD_SHAPE)
+    for name in ("n_heads", "headdim", "d_state", "d_conv"):
+        if getattr(sizes, name) not in _INT32:
+            status = Status[f"BAD_{name.upper()}"]
+            raise ScanError(f"Scan: {name} {getattr(sizes, name)} is too large.", status)
+    if sizes.dtype not in DTYPES:
+        raise ScanError(
+            f"Scan: the type must be one of {', '.join(DTYPES)}, not {sizes.dtype}.",
+            Status.BAD_DTYPE,
+        )
+    values = vars(sizes) | {"dtype": DTYPES[sizes.dtype]}
+    return _BsmScan(size=ctypes.sizeof(_BsmScan), **values)
+
+
+def _detail(status: int, sizes: ScanSizes, call: _BsmScan) -> str:
+    """The values that a refusal is about."""
+    addresses = [
+        name for name, kind in _BsmScan._fields_ if kind is ctypes.c_void_p and name != "workspace"
+    ]
+    match status:
+        case Status.NULL_POINTER:
+            return ", ".join(name for name in addresses if not getattr(call, name))
+        case Status.MISALIGNED:
+            found = {name: getattr(call, name) or 0 for name in (*addresses, "workspace")}
+            return ", ".join(f"{name} at {address:#x}" for name, address in found.items())
+        case Status.SMALL_WORKSPACE:
+            return f"workspace_bytes {call.workspace_bytes}"
+        case Status.BAD_SHAPE:
+            return f"n_sequences {sizes.n_sequences}, length {sizes.length}"
+        case Status.BAD_DTYPE:
+            return f"dtype {sizes.dtype}"
+        case Status.BAD_EPS:
+            return f"eps {sizes.eps}"
+        case Status.BAD_N_HEADS | Status.BAD_HEADDIM | Status.BAD_D_STATE | Status.BAD_D_CONV:
+            name = Status(status).name.removeprefix("BAD_").lower()
+            return f"{name} {getattr(sizes, name)}"
+    return ""
