@@ -1,8 +1,8 @@
 """The bidirectional Mamba2 scan: a sequential reference and a chunked form, one signature.
 
 `bsm::bimamba2_scan` carries everything between the two matrix products of a block: causal
-convolution, SiLU, selective state space, skip, gate and norm, of both directions. The third twin
-is the ONNX function body (`bsmamba2.export.scan_function`).
+convolution, SiLU, selective state space, skip, gate and norm, of both directions. Their twins are
+the ONNX function body (`bsmamba2.export.scan_function`) and the CUDA kernel (`cuda_scan`).
 
 Shape suffixes: N sequences, L steps, H heads, P channels of a head, S state size, c chunks,
 Q steps of a chunk, I = H * P inner channels, W = 2 I + 2 S + H inputs of a direction.
@@ -374,7 +374,8 @@ def bimamba2_scan(
 ) -> Tensor:
     """The operator for inference: opaque to `torch.export`, which makes it one ONNX node.
 
-    Args, returns and raises: as `bimamba2_scan_chunked`, which computes it.
+    Args, returns and raises: as `bimamba2_scan_chunked`, which computes it; on a GPU the CUDA
+    kernel does, where there is one.
     """
     return bimamba2_scan_chunked(
         zxbcdt,
@@ -403,3 +404,30 @@ def _(
 ) -> Tensor:
     d_inner = conv_weight.shape[1] - 2 * d_state
     return zxbcdt.new_empty(zxbcdt.shape[0], zxbcdt.shape[1], 2 * d_inner)
+
+
+@bimamba2_scan.register_kernel("cuda")
+def _(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    n_heads: int,
+    d_state: int,
+    eps: float,
+) -> Tensor:
+    from bsmamba2.models.cuda_scan import cuda_scan  # which imports this file
+
+    return cuda_scan(
+        zxbcdt,
+        conv_weight,
+        conv_bias,
+        dt_bias,
+        A,
+        D,
+        n_heads=n_heads,
+        d_state=d_state,
+        eps=eps,
+    )

@@ -1,0 +1,202 @@
+"""The scan operator on a GPU, for inference, by the kernel of `plugins/cuda`.
+
+The library comes from the environment variable BSM_SCAN_LIBRARY or from what `bsm plugin build`
+left in the cache; a forward pass never builds it. What the library or the GPU cannot do goes to
+the chunked form, with one line in the log for each reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bsmamba2.errors import PluginError
+from bsmamba2.models.scan import Sizes, bimamba2_scan_chunked, scan_sizes
+from bsmamba2.plugins.library import ScanArrays, ScanError, ScanLibrary, ScanSizes
+
+logger = logging.getLogger(__name__)
+
+LIBRARY_VARIABLE = "BSM_SCAN_LIBRARY"
+"""Environment variable that names a library to take in place of the cached one."""
+_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+def cuda_scan(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    *,
+    n_heads: int,
+    d_state: int,
+    eps: float,
+) -> Tensor:
+    """The operator by the library where it can, else in the chunked form.
+
+    Args and returns: as `bsmamba2.models.scan.bimamba2_scan_chunked`. Float64 is always computed
+    by that.
+
+    Raises:
+        ValueError: Sizes that do not fit each other, or inputs on several devices.
+        PluginError: BSM_SCAN_LIBRARY names no library, or CUDA failed.
+    """
+    tensors = (zxbcdt, conv_weight, conv_bias, dt_bias, A, D)
+    if zxbcdt.dtype in _DTYPES and (library := scan_library()) is not None:
+        try:
+            return library_scan(library, *tensors, n_heads=n_heads, d_state=d_state, eps=eps)
+        except ScanError as error:
+            if not error.is_unsupported:
+                raise
+            _explain_once(str(error))
+    return bimamba2_scan_chunked(*tensors, n_heads=n_heads, d_state=d_state, eps=eps)
+
+
+def scan_library() -> ScanLibrary | None:
+    """The library that scans here, or None, with a line in the log, where there is none.
+
+    It is looked for once a process, and again when BSM_SCAN_LIBRARY changes.
+
+    Raises:
+        PluginError: BSM_SCAN_LIBRARY names no library.
+    """
+    named = os.environ.get(LIBRARY_VARIABLE)
+    return _cached_library() if not named else _load(named)
+
+
+@functools.cache
+def _load(path: str) -> ScanLibrary:
+    return ScanLibrary(path)
+
+
+@functools.cache
+def _cached_library() -> ScanLibrary | None:
+    from bsmamba2.plugins.build import find_libraries
+
+    try:
+        if libraries := find_libraries():
+            return ScanLibrary(libraries.scan)
+        reason = "The kernel of the scan is not built: run 'bsm plugin build'."
+    except PluginError as error:
+        reason = str(error)
+    _explain_once(reason)
+    return None
+
+
+@functools.cache
+def _explain_once(reason: str) -> None:
+    logger.warning("%s The scan takes PyTorch's chunked form instead, many times slower.", reason)
+
+
+def library_scan(
+    library: ScanLibrary,
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    *,
+    n_heads: int,
+    d_state: int,
+    eps: float,
+    out: Tensor | None = None,
+) -> Tensor:
+    """The operator by a library, on the current stream of the tensors' device.
+
+    The convolution's weights are rounded to the type of `zxbcdt`, steps, decays and skips are
+    float32. Nothing synchronises, and memory comes from PyTorch's allocator, so that a CUDA graph
+    can capture it. A library of the emulation takes CPU tensors.
+
+    Args:
+        library: Its kernels run on the tensors' device.
+        zxbcdt: (N, L, 2 W) float32, float16 or bfloat16; any strides.
+        conv_weight: (2, I + 2 S, 4).
+        conv_bias: (2, I + 2 S).
+        dt_bias: (2, H).
+        A: (2, H).
+        D: (2, H).
+        n_heads: H.
+        d_state: S.
+        eps: Added to the mean square of the gated output.
+        out: (N, L, 2 I), contiguous, to be written; None makes a new one.
+
+    Returns:
+        (N, L, 2 I) of the type of `zxbcdt`.
+
+    Raises:
+        ValueError: Sizes that do not fit each other, inputs on several devices, an unfit `out`.
+        ScanError: What the library or CUDA refuses.
+    """
+    sizes = scan_sizes(zxbcdt, conv_weight, conv_bias, dt_bias, A, D, n_heads, d_state)
+    inputs = _marshalled(zxbcdt, conv_weight, conv_bias, dt_bias, A, D)
+    y = _output(inputs["zxbcdt"], sizes, out)
+    if y.numel() == 0:
+        return y
+    call = ScanSizes(
+        n_sequences=zxbcdt.shape[0],
+        length=zxbcdt.shape[1],
+        n_heads=n_heads,
+        headdim=sizes.headdim,
+        d_state=d_state,
+        d_conv=conv_weight.shape[-1],
+        eps=eps,
+        dtype=_DTYPES.get(zxbcdt.dtype, str(zxbcdt.dtype).removeprefix("torch.")),
+    )
+    with _current_stream(zxbcdt.device) as stream:
+        needed = library.workspace_bytes(call)
+        workspace = torch.empty(needed, dtype=torch.uint8, device=zxbcdt.device)
+        arrays = ScanArrays(**{name: t.data_ptr() for name, t in inputs.items()}, y=y.data_ptr())
+        library.enqueue(
+            call,
+            arrays,
+            workspace=workspace.data_ptr(),
+            workspace_bytes=needed,
+            stream=stream,
+        )
+    return y
+
+
+def _marshalled(
+    zxbcdt: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor
+) -> dict[str, Tensor]:
+    """The inputs as the library takes them: contiguous, typed, all on one device."""
+    signal = {"zxbcdt": zxbcdt, "conv_weight": conv_weight, "conv_bias": conv_bias}
+    steps = {"dt_bias": dt_bias, "A": A, "D": D}
+    for name, tensor in (signal | steps).items():
+        if tensor.device != zxbcdt.device:  # an address of another device would end the process
+            raise ValueError(f"{name} is on {tensor.device} and zxbcdt on {zxbcdt.device}")
+    inputs = {name: tensor.to(zxbcdt.dtype) for name, tensor in signal.items()}
+    inputs |= {name: tensor.to(torch.float32) for name, tensor in steps.items()}
+    return {name: tensor.contiguous() for name, tensor in inputs.items()}
+
+
+def _output(zxbcdt: Tensor, sizes: Sizes, out: Tensor | None) -> Tensor:
+    shape = (*zxbcdt.shape[:2], 2 * sizes.d_inner)
+    if out is None:
+        return zxbcdt.new_empty(shape)
+    if (out.shape, out.dtype, out.device) != (shape, zxbcdt.dtype, zxbcdt.device):
+        raise ValueError(
+            f"out must be {shape} {zxbcdt.dtype} on {zxbcdt.device}, not {tuple(out.shape)} "
+            f"{out.dtype} on {out.device}"
+        )
+    if not out.is_contiguous():
+        raise ValueError("out must be contiguous")
+    return out
+
+
+@contextlib.contextmanager
+def _current_stream(device: torch.device) -> Iterator[int]:
+    """Makes a device the current one; its stream as a cudaStream_t. A CPU has none: 0."""
+    if device.type != "cuda":
+        yield 0
+        return
+    with torch.cuda.device(device):
+        yield torch.cuda.current_stream(device).cuda_stream
