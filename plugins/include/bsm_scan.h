@@ -26,6 +26,7 @@ enum BsmDtype { BSM_FLOAT32 = 0, BSM_FLOAT16 = 1, BSM_BFLOAT16 = 2 };
 
 enum BsmStatus {
     BSM_OK = 0,
+    BSM_BAD_STRUCT,          /* `size` is not sizeof(BsmScan): the caller has another version */
     BSM_NULL_POINTER,        /* an array is missing */
     BSM_BAD_DTYPE,           /* none of BsmDtype */
     BSM_BAD_SHAPE,           /* N or L below 1, or more elements than 64 bits address */
@@ -49,8 +50,8 @@ typedef struct BsmScan {
     size_t size;
     const void* zxbcdt;      /* (N, L, 2 W) T: [z, x, B, C, dt] forward, then backward; any alignment
                                 of T, 16 bytes and rows of a multiple of 16 bytes are fastest */
-    const void* conv_weight; /* (2, I + 2 S, 4) T */
-    const void* conv_bias;   /* (2, I + 2 S) T */
+    const void* conv_weight; /* (2, I + 2 S, 4) T, aligned to 16 bytes */
+    const void* conv_bias;   /* (2, I + 2 S) T, aligned to 16 bytes */
     const float* dt_bias;    /* (2, H) */
     const float* A;          /* (2, H), negative */
     const float* D;          /* (2, H) */

@@ -1,0 +1,174 @@
+// The machine under the kernels, on a GPU of compute capability 8.0 or newer: one instruction a
+// function. PTX ISA 8.x names the fragments' layouts; products.cuh relies on them.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define BSM_DEVICE __device__ __forceinline__
+#define BSM_KERNEL(max_threads, min_blocks) \
+    __global__ void __launch_bounds__(max_threads, min_blocks)
+#define BSM_UNROLL _Pragma("unroll")
+
+namespace bsm::device {
+
+struct alignas(16) Bytes16 {
+    uint32_t word[4];
+};
+
+BSM_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+BSM_DEVICE int64_t block_index() { return blockIdx.x; }
+BSM_DEVICE int64_t block_count() { return gridDim.x; }
+
+BSM_DEVICE char* shared_memory() {
+    extern __shared__ char4 shared_bytes[];  // aligned by the launch to far more than 16
+    return reinterpret_cast<char*>(shared_bytes);
+}
+
+BSM_DEVICE uint32_t shared_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// Order of memory: after a barrier every thread of the block (warp, cluster) sees what any of them
+// wrote before. Exchanges and products order nothing.
+
+BSM_DEVICE void block_barrier() { __syncthreads(); }
+
+#if __CUDA_ARCH__ >= 900
+BSM_DEVICE void cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+BSM_DEVICE void cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// The value at the same place in the shared memory of another block of the cluster.
+BSM_DEVICE float cluster_load(const float* own, int rank) {
+    uint32_t address;
+    float value;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(address)
+                 : "r"(shared_address(own)), "r"(rank));
+    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+    return value;
+}
+#else  // never launched with a cluster there
+BSM_DEVICE void cluster_arrive() { __trap(); }
+BSM_DEVICE void cluster_wait() { __trap(); }
+BSM_DEVICE float cluster_load(const float*, int) { __trap(); return 0; }
+#endif
+
+template <class V>
+BSM_DEVICE V shuffle_xor(V value, int mask) {
+    return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+// The value `delta` lanes below; a lane's own value where there is none.
+template <class V>
+BSM_DEVICE V shuffle_up(V value, int delta) {
+    return __shfl_up_sync(0xffffffffu, value, delta);
+}
+template <class V>
+BSM_DEVICE V shuffle_from(V value, int lane) {
+    return __shfl_sync(0xffffffffu, value, lane);
+}
+
+// 16 bytes from global to shared memory, zeros if not `valid`; there after a wait and a barrier.
+BSM_DEVICE void copy_async(void* shared, const void* global, bool valid) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+                 "l"(global), "r"(valid ? 16 : 0)
+                 : "memory");
+}
+BSM_DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+BSM_DEVICE void prefetch(const void* global) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+}
+
+// Inputs are read once by a block: not kept in L1 longer than the neighbouring rows need.
+BSM_DEVICE Bytes16 load_global(const void* global) {
+    Bytes16 v;
+    asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+                 : "l"(global));
+    return v;
+}
+
+// Four 8x8 matrices of 16-bit values; lane i gives the address of row i % 8 of matrix i / 8, and
+// gets the pair (row lane / 4, columns 2 (lane % 4) and the next) of each.
+BSM_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+// The same of the transposed matrices.
+BSM_DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+// d += a b, 16 x 16 by 16 x 8.
+BSM_DEVICE void multiply_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+BSM_DEVICE void multiply_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// d += a b, 16 x 8 by 8 x 8, of float32 values rounded by round_to_tf32.
+BSM_DEVICE void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+BSM_DEVICE uint32_t round_to_tf32(float value) {
+    uint32_t rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(value));
+    return rounded;
+}
+
+// Two values to a word, the first in the low half. float16 saturates at its largest value; NaN
+// stays NaN.
+BSM_DEVICE uint32_t pack_f16(float low, float high) {
+    uint32_t word;
+    asm("{.reg .b32 v;\n"
+        "cvt.rn.f16x2.f32 v, %2, %1;\n"
+        "min.NaN.f16x2 v, v, %3;\n"
+        "max.NaN.f16x2 %0, v, %4;}"
+        : "=r"(word)
+        : "f"(low), "f"(high), "r"(0x7bff7bffu), "r"(0xfbfffbffu));
+    return word;
+}
+BSM_DEVICE uint32_t pack_bf16(float low, float high) {
+    uint32_t word;
+    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(word) : "f"(low), "f"(high));
+    return word;
+}
+BSM_DEVICE float float_of_f16(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
+
+BSM_DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
+BSM_DEVICE uint32_t float_to_bits(float value) { return __float_as_uint(value); }
+
+BSM_DEVICE float exp2_fast(float x) {  // 2 ulp
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+BSM_DEVICE float tanh_fast(float x) {  // relative error 2^-11
+    float y;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+BSM_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
+BSM_DEVICE float reciprocal_root(float x) { return rsqrtf(x); }  // 2 ulp
+BSM_DEVICE float root(float x) { return __fsqrt_rn(x); }
+
+}  // namespace bsm::device

@@ -1,0 +1,95 @@
+// RMSNorm over all heads of a step, which no block holds alone.
+//
+// A group's outputs wait in shared memory as T, each step divided by its own RMS: in range for
+// float16 whatever their size. Once the other groups' sums of squares are known, one factor makes
+// that the norm. Blocks of a cluster read each other's sums; without a cluster the sums go to
+// global memory and a second kernel multiplies.
+#pragma once
+
+#include "outputs.cuh"
+
+namespace bsm {
+
+// The sum over warps of their squares, and what divides a step by its RMS over the group.
+template <class S>
+BSM_DEVICE void sum_squares(const float* squares, float* total, float* scale) {
+    for (int step = device::thread_index(); step < S::kChunk; step += S::kThreads) {
+        float sum = 0;
+        BSM_UNROLL
+        for (int warp = 0; warp < S::kWarps; ++warp) sum += squares[warp * S::kChunk + step];
+        total[step] = sum;
+        scale[step] = device::reciprocal_root(fmaxf(sum / S::kChannels, 1e-36f));
+    }
+}
+
+// Undoes `scale` of a group and divides by the RMS of the whole row.
+template <class S>
+BSM_DEVICE float norm_factor(float group_squares, float row_squares, int d_inner, float eps) {
+    return device::root(fmaxf(group_squares / S::kChannels, 1e-36f)) *
+           device::reciprocal_root(row_squares / d_inner + eps);
+}
+
+// The sum over the blocks of a cluster, of a value that lies at one place in all of them.
+BSM_DEVICE float cluster_sum(const float* own, int cluster) {
+    float sum = 0;
+    for (int rank = 0; rank < cluster; ++rank) sum += device::cluster_load(own, rank);
+    return sum;
+}
+
+template <class T>
+BSM_DEVICE Bytes16 scaled(Bytes16 unit, float factor) {
+    constexpr int kWords = Pair<T>::kWords;
+    BSM_UNROLL
+    for (int i = 0; i < 4; i += kWords) {
+        float v[2];
+        Pair<T>::unpack(&unit.word[i], v);
+        Pair<T>::pack(v[0] * factor, v[1] * factor, &unit.word[i]);
+    }
+    return unit;
+}
+
+// Writes a group's tile to y, times `factor` of the step (none: as it is).
+template <class S>
+BSM_DEVICE void write_outputs(const Tile<typename S::T, S::kChannels>& tile, const float* factor,
+                              const Scan<S>& scan, const Group<S>& group, int64_t start) {
+    using T = typename S::T;
+    constexpr int kUnits = Tile<T, S::kChannels>::kUnits;
+    for (int item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
+        const int unit = item % kUnits, row = item / kUnits, column = unit * kPerUnit<T>;
+        if (start + row >= scan.length || column >= group.channels()) continue;
+        Bytes16 values = tile.unit(row, unit);
+        if (factor) values = scaled<T>(values, factor[row]);
+        T* to = scan.outputs(start + row) + group.first_channel() + column;
+        *reinterpret_cast<Bytes16*>(to) = values;
+    }
+}
+
+// Writes a group's sums of squares for the second kernel.
+template <class S>
+BSM_DEVICE void write_squares(const Params& params, const float* total, const Scan<S>& scan,
+                              const Group<S>& group, int64_t start) {
+    for (int row = device::thread_index(); row < S::kChunk; row += S::kThreads)
+        if (start + row < scan.length)
+            params.squares[scan.squares(start + row) + group.number] = total[row];
+}
+
+// The second kernel: a warp a row, `rows` = N L 2.
+template <class S>
+BSM_KERNEL(256, 4) void normalise(const Params params, int64_t rows) {
+    using T = typename S::T;
+    constexpr int kUnits = S::kChannels / kPerUnit<T>;  // of a group
+    const int d_inner = params.n_heads * S::kHeaddim;
+    const int64_t step = device::block_count() * 8;
+    for (int64_t row = device::block_index() * 8 + warp_index(); row < rows; row += step) {
+        const float* squares = params.squares + row * params.groups;
+        float sum = 0;
+        for (int group = lane_index(); group < params.groups; group += 32) sum += squares[group];
+        for (int mask = 16; mask; mask /= 2) sum += device::shuffle_xor(sum, mask);
+        auto* y = reinterpret_cast<Bytes16*>(static_cast<T*>(params.y) + row * d_inner);
+        for (int unit = lane_index(); unit < d_inner / kPerUnit<T>; unit += 32)
+            y[unit] = scaled<T>(
+                y[unit], norm_factor<S>(squares[unit / kUnits], sum, d_inner, params.eps));
+    }
+}
+
+}  // namespace bsm

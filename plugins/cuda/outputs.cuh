@@ -1,0 +1,235 @@
+// From tiles to outputs: the matrix products of a chunk, gate, norm, and the way to global memory.
+#pragma once
+
+#include "inputs.cuh"
+
+namespace bsm {
+
+// Accumulators of C B^T of the rows that a warp owns: row tile `warp + i * kWarps` for each i.
+template <class S>
+struct Scores {
+    static constexpr int kOwn = (S::kRowTiles + S::kWarps - 1) / S::kWarps;
+    Accumulator value[kOwn][S::kChunk / 8];
+
+    template <class Tile>
+    BSM_DEVICE void compute(const Tile& C, const Tile& B) {
+        using P = Products<typename S::T>;
+        BSM_UNROLL
+        for (int own = 0; own < kOwn; ++own) {
+            const int tile = warp_index() + own * S::kWarps;
+            BSM_UNROLL
+            for (int j = 0; j < S::kChunk / 8; ++j)
+                BSM_UNROLL
+                for (int i = 0; i < 4; ++i) value[own][j][i] = 0;
+            if (tile >= S::kRowTiles) continue;
+            for (int k = 0; k < S::kDState; k += P::kDepth) {
+                const typename P::A a = P::load_a(C, 16 * tile, k);
+                BSM_UNROLL
+                for (int j = 0; j < S::kRowTiles; ++j) {
+                    if (j > tile) continue;  // later steps reach no earlier ones
+                    typename P::B b[2];
+                    P::load_b(B, 16 * j, k, b);
+                    P::multiply(value[own][2 * j], a, b[0]);
+                    P::multiply(value[own][2 * j + 1], a, b[1]);
+                }
+            }
+        }
+    }
+
+    // Stores M(i, j) = dt_j exp2(cs_i - cs_j) C_i B_j, i >= j, for one head.
+    template <class Tile>
+    BSM_DEVICE void store_mask(const Tile& M, const typename Decays<S>::Head& head) const {
+        const int g = lane_index() / 4, t = lane_index() % 4;
+        BSM_UNROLL
+        for (int own = 0; own < kOwn; ++own) {
+            const int tile = warp_index() + own * S::kWarps;
+            if (tile >= S::kRowTiles) continue;
+            BSM_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                const int row = 16 * tile + g + 8 * half;
+                const float high = head.sum_high[row], low = head.sum_low[row];
+                BSM_UNROLL
+                for (int j = 0; j < S::kChunk / 8; ++j) {
+                    if (j > 2 * tile + 1) continue;  // not read
+                    float m[2];
+                    BSM_UNROLL
+                    for (int i = 0; i < 2; ++i) {
+                        const int column = 8 * j + 2 * t + i;
+                        const float decay =
+                            high - head.sum_high[column] + (low - head.sum_low[column]);
+                        // Above the diagonal the sum is positive, on it rounding may make it so.
+                        m[i] = row < column ? 0
+                                            : value[own][j][2 * half + i] * head.dt[column] *
+                                                  device::exp2_fast(fminf(decay, 0));
+                    }
+                    store_pair(M.at(row, 8 * j + 2 * t), m[0], m[1]);
+                }
+            }
+        }
+    }
+};
+
+// What a warp holds of a head's state h: its slab of channels by all of S, in float32.
+template <class S>
+struct State {
+    using P = Products<typename S::T>;
+    static constexpr int kTiles = S::kSlab / 16;
+    Accumulator value[kTiles][S::kDState / 8];
+
+    BSM_DEVICE void clear() {
+        BSM_UNROLL
+        for (int p = 0; p < kTiles; ++p)
+            BSM_UNROLL
+            for (int s = 0; s < S::kDState / 8; ++s)
+                BSM_UNROLL
+                for (int i = 0; i < 4; ++i) value[p][s][i] = 0;
+    }
+
+    // h = exp2(cs_last) h + sum over j of to_end_j x_j B_j^T.
+    template <class TileX, class TileB>
+    BSM_DEVICE void advance(const TileX& x, int column, const TileB& B,
+                            const typename Decays<S>::Head& head) {
+        const float carry = head.from_start[S::kChunk - 1];
+        BSM_UNROLL
+        for (int p = 0; p < kTiles; ++p)
+            BSM_UNROLL
+            for (int s = 0; s < S::kDState / 8; ++s)
+                BSM_UNROLL
+                for (int i = 0; i < 4; ++i) value[p][s][i] *= carry;
+        for (int k = 0; k < S::kChunk; k += P::kDepth) {
+            typename P::A a[kTiles];
+            BSM_UNROLL
+            for (int p = 0; p < kTiles; ++p)
+                a[p] = P::load_a_transposed(x, k, column + 16 * p, head.to_end);
+            BSM_UNROLL
+            for (int s = 0; s < S::kDState; s += 16) {
+                typename P::B b[2];
+                P::load_b_transposed(B, k, s, b);
+                BSM_UNROLL
+                for (int p = 0; p < kTiles; ++p) {
+                    P::multiply(value[p][s / 8], a[p], b[0]);
+                    P::multiply(value[p][s / 8 + 1], a[p], b[1]);
+                }
+            }
+        }
+    }
+};
+
+// What a warp holds of a chunk's outputs: all steps by its slab of one head's channels.
+template <class S>
+struct Outputs {
+    using T = typename S::T;
+    using P = Products<T>;
+    static constexpr int kColumns = S::kSlab / 8;
+    Accumulator value[S::kRowTiles][kColumns];
+
+    static BSM_DEVICE int head() { return warp_index() / S::kWarpsPerHead; }
+    // First channel of the slab, in the group.
+    static BSM_DEVICE int column() { return warp_index() * S::kSlab; }
+
+    BSM_DEVICE void clear() {
+        BSM_UNROLL
+        for (int row = 0; row < S::kRowTiles; ++row)
+            BSM_UNROLL
+            for (int j = 0; j < kColumns; ++j)
+                BSM_UNROLL
+                for (int i = 0; i < 4; ++i) value[row][j][i] = 0;
+    }
+
+    // y_i += exp2(cs_i) C_i h, of the state before the chunk.
+    template <class Tile>
+    BSM_DEVICE void add_state(const Tile& C, const State<S>& state,
+                              const typename Decays<S>::Head& head) {
+        BSM_UNROLL
+        for (int k = 0; k < S::kDState; k += P::kDepth) {
+            typename P::B b[kColumns];
+            BSM_UNROLL
+            for (int j = 0; j < kColumns; ++j)
+                b[j] = P::from_accumulators(&state.value[j / 2][k / 8], j % 2);
+            BSM_UNROLL
+            for (int row = 0; row < S::kRowTiles; ++row) {
+                const typename P::A a = P::load_a(C, 16 * row, k);
+                BSM_UNROLL
+                for (int j = 0; j < kColumns; ++j) P::multiply(value[row][j], a, b[j]);
+            }
+        }
+        const int g = lane_index() / 4;
+        BSM_UNROLL
+        for (int row = 0; row < S::kRowTiles; ++row)
+            BSM_UNROLL
+            for (int i = 0; i < 4; ++i) {
+                const float decay = head.from_start[16 * row + g + i / 2 * 8];
+                BSM_UNROLL
+                for (int j = 0; j < kColumns; ++j) value[row][j][i] *= decay;
+            }
+    }
+
+    // y_i += sum over j <= i of M(i, j) x_j.
+    template <class TileM, class TileX>
+    BSM_DEVICE void add_chunk(const TileM& M, const TileX& x) {
+        BSM_UNROLL
+        for (int k = 0; k < S::kChunk; k += P::kDepth) {
+            typename P::B b[kColumns];
+            BSM_UNROLL
+            for (int j = 0; j < kColumns; j += 2) {
+                typename P::B pair[2];
+                P::load_b_transposed(x, k, column() + 8 * j, pair);
+                b[j] = pair[0];
+                b[j + 1] = pair[1];
+            }
+            BSM_UNROLL
+            for (int row = k / 16; row < S::kRowTiles; ++row) {
+                const typename P::A a = P::load_a(M, 16 * row, k);
+                BSM_UNROLL
+                for (int j = 0; j < kColumns; ++j) P::multiply(value[row][j], a, b[j]);
+            }
+        }
+    }
+
+    // y = (y + D x) SiLU(z), and its squares summed over the slab: squares[warp][step].
+    template <class Tile>
+    BSM_DEVICE void gate(const Tile& x, const Tile& z, float D, float* squares) {
+        const int g = lane_index() / 4, t = lane_index() % 4;
+        BSM_UNROLL
+        for (int row = 0; row < S::kRowTiles; ++row)
+            BSM_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                const int step = 16 * row + g + 8 * half;
+                float sum = 0;
+                BSM_UNROLL
+                for (int j = 0; j < kColumns; ++j) {
+                    float skip[2], gates[2];
+                    load_pair(x.at(step, column() + 8 * j + 2 * t), skip);
+                    load_pair(z.at(step, column() + 8 * j + 2 * t), gates);
+                    BSM_UNROLL
+                    for (int i = 0; i < 2; ++i) {
+                        float& y = value[row][j][2 * half + i];
+                        y = (y + D * skip[i]) * silu<T>(gates[i]);
+                        sum += y * y;
+                    }
+                }
+                sum += device::shuffle_xor(sum, 1);
+                sum += device::shuffle_xor(sum, 2);
+                if (t == 0) squares[warp_index() * S::kChunk + step] = sum;
+            }
+    }
+
+    // Stores y scaled by step, in place of z.
+    template <class Tile>
+    BSM_DEVICE void store(const Tile& tile, const float* scale) const {
+        const int g = lane_index() / 4, t = lane_index() % 4;
+        BSM_UNROLL
+        for (int row = 0; row < S::kRowTiles; ++row)
+            BSM_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                const int step = 16 * row + g + 8 * half;
+                const float by = scale[step];
+                BSM_UNROLL
+                for (int j = 0; j < kColumns; ++j)
+                    store_pair(tile.at(step, column() + 8 * j + 2 * t),
+                               value[row][j][2 * half] * by, value[row][j][2 * half + 1] * by);
+            }
+    }
+};
+
+}  // namespace bsm

@@ -1,0 +1,108 @@
+// What a launch is told, and how its thread blocks divide the work.
+//
+// Letters: N sequences, L steps, H heads, P channels of a head, S state size, I = H P,
+// W = 2 I + 2 S + H. A group is the heads that a block takes at a time.
+#pragma once
+
+#include "products.cuh"
+
+namespace bsm {
+
+constexpr int kTaps = 4;  // of the convolution
+
+// The sizes of a kernel. The stateful kernel walks sequences of any length chunk by chunk, the
+// other one takes sequences of at most one chunk.
+template <class T_, int kHeaddim_, int kDState_, bool kStateful>
+struct Shape {
+    using T = T_;
+    static constexpr bool kWide = sizeof(T) == 4;  // float32: half of everything fits
+    static constexpr int kHeaddim = kHeaddim_;
+    static constexpr int kDState = kDState_;
+    static constexpr int kChunk = kWide && kStateful ? 32 : 64;  // steps
+    static constexpr int kHeads = kWide ? 1 : 2;                 // of a group
+    static constexpr int kSlab = kWide ? 16 : kHeaddim / 2;      // channels of a warp's outputs
+    static constexpr int kWarpsPerHead = kHeaddim / kSlab;
+    static constexpr int kWarps = kHeads * kWarpsPerHead;
+    static constexpr int kThreads = 32 * kWarps;
+    static constexpr int kChannels = kHeads * kHeaddim;  // of a group
+    static constexpr int kRowTiles = kChunk / 16;        // products take 16 steps at a time
+};
+
+struct Params {
+    const void* zxbcdt;
+    const void* conv_weight;
+    const void* conv_bias;
+    const float* dt_bias;
+    const float* A;
+    const float* D;
+    void* y;
+    float* squares;  // (N, L, 2, groups): sums over a group's channels; null: norm by the blocks
+    int64_t first_sequence;  // of this launch
+    int64_t length;          // L
+    int n_heads;             // H
+    int groups;              // ceil(H / heads of a group)
+    int groups_per_block;
+    int cluster;  // blocks that share the groups of a sequence and direction
+    float eps;
+    bool aligned;  // rows of zxbcdt start at multiples of 16 bytes
+};
+
+// One direction of a sequence, its steps in the order of the scan.
+template <class S>
+struct Scan {
+    using T = typename S::T;
+
+    const T* first;         // features of step 0
+    int64_t stride;         // to the features of the next step
+    T* first_y;             // outputs of step 0
+    int64_t stride_y;
+    int64_t length;
+    int64_t first_squares;  // index into Params::squares of step 0
+    int64_t stride_squares;
+    int direction;
+    int d_inner;
+
+    BSM_DEVICE Scan(const Params& params, int64_t sequence, int direction_)
+        : length(params.length), direction(direction_), d_inner(params.n_heads * S::kHeaddim) {
+        const int64_t width = 2 * d_inner + 2 * S::kDState + params.n_heads;
+        const int64_t step = direction ? -1 : 1;
+        const int64_t row = sequence * length + (direction ? length - 1 : 0);
+        first = static_cast<const T*>(params.zxbcdt) + (2 * row + direction) * width;
+        stride = step * 2 * width;
+        first_y = static_cast<T*>(params.y) + (2 * row + direction) * d_inner;
+        stride_y = step * 2 * d_inner;
+        first_squares = (2 * row + direction) * params.groups;
+        stride_squares = step * 2 * params.groups;
+    }
+
+    BSM_DEVICE const T* features(int64_t step) const { return first + step * stride; }
+    BSM_DEVICE T* outputs(int64_t step) const { return first_y + step * stride_y; }
+    BSM_DEVICE int64_t squares(int64_t step) const {
+        return first_squares + step * stride_squares;
+    }
+
+    // Where the features of a step have z, x, B, C and dt.
+    BSM_DEVICE int z_at() const { return 0; }
+    BSM_DEVICE int x_at() const { return d_inner; }
+    BSM_DEVICE int B_at() const { return 2 * d_inner; }
+    BSM_DEVICE int C_at() const { return 2 * d_inner + S::kDState; }
+    BSM_DEVICE int dt_at() const { return 2 * d_inner + 2 * S::kDState; }
+};
+
+// The heads of one group; the last group may have fewer than kHeads.
+template <class S>
+struct Group {
+    int number;
+    int first_head;
+    int heads;
+
+    BSM_DEVICE Group(const Params& params, int number_)
+        : number(number_), first_head(number_ * S::kHeads) {
+        const int left = params.n_heads - first_head;
+        heads = left < S::kHeads ? left : S::kHeads;
+    }
+    BSM_DEVICE int first_channel() const { return first_head * S::kHeaddim; }
+    BSM_DEVICE int channels() const { return heads * S::kHeaddim; }
+};
+
+}  // namespace bsm

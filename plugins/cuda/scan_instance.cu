@@ -1,0 +1,134 @@
+// The kernels for one type and size, BSM_DTYPE, BSM_HEADDIM and BSM_D_STATE, and how they are
+// launched. Compiled once for each.
+#include "instance.cuh"
+#include "scan_chunks.cuh"
+#include "scan_short.cuh"
+
+namespace bsm {
+namespace {
+
+template <int kDtype>
+struct Type;
+template <>
+struct Type<BSM_FLOAT32> {
+    using T = float;
+};
+template <>
+struct Type<BSM_FLOAT16> {
+    using T = Float16;
+};
+template <>
+struct Type<BSM_BFLOAT16> {
+    using T = BFloat16;
+};
+
+using T = Type<BSM_DTYPE>::T;
+using Short = Shape<T, BSM_HEADDIM, BSM_D_STATE, false>;
+using Long = Shape<T, BSM_HEADDIM, BSM_D_STATE, true>;
+static_assert(Short::kHeads == Long::kHeads);
+
+constexpr int kMaxGroupsPerBlock = 4;  // two blocks of the short form fit an SM of 228 KB
+
+struct Plan {
+    bool is_short;
+    int groups;
+    int groups_per_block;
+    int blocks_per_row;  // a row is one direction of a sequence
+    int cluster;
+    size_t shared_bytes;
+    bool two_steps;  // the norm takes a second kernel
+};
+
+bool can_share_norm(int blocks, const host::Device& device) {
+    const bool power = (blocks & (blocks - 1)) == 0;
+    return blocks == 1 || (device.has_clusters() && power && blocks <= host::kMaxCluster);
+}
+
+// How a scan is divided on a device: so that the blocks can norm their rows by themselves, if there
+// is such a way.
+Plan make_plan(const BsmScan& scan, const host::Device& device) {
+    Plan plan = {};
+    plan.is_short = scan.length <= Short::kChunk;
+    plan.groups = (scan.n_heads + Short::kHeads - 1) / Short::kHeads;
+    plan.two_steps = true;
+    for (int most = plan.is_short ? kMaxGroupsPerBlock : 1; most && plan.two_steps; --most) {
+        const size_t bytes =
+            plan.is_short ? ShortMemory<Short>::bytes(most) : ChunksMemory<Long>::bytes();
+        if (bytes > device.shared_bytes) continue;
+        const int blocks = (plan.groups + most - 1) / most;
+        plan.two_steps = !can_share_norm(blocks, device);
+        if (plan.groups_per_block && plan.two_steps) continue;  // the first that fits is the largest
+        plan.groups_per_block = most;
+        plan.blocks_per_row = blocks;
+        plan.cluster = plan.two_steps ? 1 : blocks;
+        plan.shared_bytes = bytes;
+    }
+    return plan;
+}
+
+size_t workspace_bytes(const BsmScan& scan, const Plan& plan) {
+    return plan.two_steps ? sizeof(float) * scan.n_sequences * scan.length * 2 * plan.groups : 0;
+}
+
+size_t workspace(const BsmScan& scan, const host::Device& device) {
+    return workspace_bytes(scan, make_plan(scan, device));
+}
+
+bool is_aligned(const void* pointer, int64_t bytes = 16) {
+    return (reinterpret_cast<uintptr_t>(pointer) | static_cast<uintptr_t>(bytes)) % 16 == 0;
+}
+
+int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
+    const Plan plan = make_plan(scan, device);
+    if (!plan.groups_per_block) return BSM_OLD_GPU;  // less shared memory than any from 8.0 on
+    if (scan.workspace_bytes < workspace_bytes(scan, plan)) return BSM_SMALL_WORKSPACE;
+    if (plan.two_steps && !scan.workspace) return BSM_NULL_POINTER;
+    const int64_t d_inner = int64_t{scan.n_heads} * scan.headdim;
+    const int64_t width = 2 * d_inner + 2 * scan.d_state + scan.n_heads;
+    Params params = {};
+    params.zxbcdt = scan.zxbcdt;
+    params.conv_weight = scan.conv_weight;
+    params.conv_bias = scan.conv_bias;
+    params.dt_bias = scan.dt_bias;
+    params.A = scan.A;
+    params.D = scan.D;
+    params.y = scan.y;
+    params.squares = plan.two_steps ? static_cast<float*>(scan.workspace) : nullptr;
+    params.length = scan.length;
+    params.n_heads = scan.n_heads;
+    params.groups = plan.groups;
+    params.groups_per_block = plan.groups_per_block;
+    params.cluster = plan.cluster;
+    params.eps = scan.eps;
+    params.aligned = is_aligned(scan.zxbcdt, width * static_cast<int64_t>(sizeof(T)));
+
+    const int64_t most = host::kMaxBlocks / host::kMaxCluster * host::kMaxCluster /
+                         (2 * plan.blocks_per_row);  // sequences of a launch
+    for (int64_t first = 0; first < scan.n_sequences; first += most) {
+        const int64_t left = scan.n_sequences - first;
+        params.first_sequence = first;
+        const host::Grid grid = {2 * plan.blocks_per_row * (left < most ? left : most),
+                                 plan.is_short ? Short::kThreads : Long::kThreads, plan.cluster,
+                                 plan.shared_bytes};
+        const int status =
+            plan.is_short ? host::launch<const Params>(scan_short<Short>, grid, stream, params)
+                          : host::launch<const Params>(scan_chunks<Long>, grid, stream, params);
+        if (status != BSM_OK) return status;
+    }
+    if (!plan.two_steps) return BSM_OK;
+    const int64_t rows = 2 * scan.n_sequences * scan.length;
+    const int64_t blocks = (rows + 7) / 8;
+    const host::Grid grid = {blocks < (1 << 20) ? blocks : 1 << 20, 256, 1, 0};
+    return host::launch<const Params, int64_t>(normalise<Short>, grid, stream, params, rows);
+}
+
+}  // namespace
+
+#define BSM_NAME(dtype, headdim, d_state) BSM_PASTE(dtype, headdim, d_state)
+#define BSM_PASTE(dtype, headdim, d_state) instance_##dtype##_##headdim##_##d_state
+
+extern const Instance BSM_NAME(BSM_DTYPE, BSM_HEADDIM, BSM_D_STATE);
+const Instance BSM_NAME(BSM_DTYPE, BSM_HEADDIM, BSM_D_STATE) = {BSM_DTYPE, BSM_HEADDIM, BSM_D_STATE,
+                                                               workspace, enqueue};
+
+}  // namespace bsm

@@ -1,0 +1,137 @@
+// The scan of sequences of at most one chunk, as along bands: no state. A block takes some groups
+// of heads of one direction of a sequence, with C B^T made once, and keeps all their outputs until
+// the norm is known.
+#pragma once
+
+#include "norm.cuh"
+
+namespace bsm {
+
+template <class S>
+struct ShortMemory {
+    using T = typename S::T;
+    Tile<T, S::kDState> B, C;  // until the scores are made; then x and M lie there
+    Tile<T, S::kChannels> x;
+    Tile<T, S::kChunk> M[S::kHeads];
+    Decays<S> decays;
+    float* squares;  // (warps, chunk)
+    float* scale;    // (chunk)
+    float* sums;     // (chunk) over the groups of the block
+    char* groups;    // per group: z, which becomes y, and totals
+
+    static constexpr size_t kB = decltype(B)::bytes(S::kChunk);
+    static constexpr size_t kX = decltype(x)::bytes(S::kChunk);
+    static constexpr size_t kM = Tile<T, S::kChunk>::bytes(S::kChunk);
+    static constexpr size_t kRow = sizeof(float) * S::kChunk;
+    static constexpr size_t kLater = kX + S::kHeads * kM;
+    static constexpr size_t kShared = 2 * kB > kLater ? 2 * kB : kLater;
+    static constexpr size_t kGroup = kX + kRow;
+
+    static constexpr size_t bytes(int groups_per_block) {
+        return kShared + Decays<S>::bytes() + (S::kWarps + 2) * kRow + groups_per_block * kGroup;
+    }
+
+    BSM_DEVICE explicit ShortMemory(char* at) {
+        B.data = reinterpret_cast<T*>(at);
+        C.data = reinterpret_cast<T*>(at + kB);
+        x.data = reinterpret_cast<T*>(at);
+        for (int head = 0; head < S::kHeads; ++head)
+            M[head].data = reinterpret_cast<T*>(at + kX + head * kM);
+        const auto take = [&at](size_t size) { return (at += size) - size; };
+        take(kShared);
+        decays.heads = reinterpret_cast<typename Decays<S>::Head*>(take(Decays<S>::bytes()));
+        squares = reinterpret_cast<float*>(take(S::kWarps * kRow));
+        scale = reinterpret_cast<float*>(take(kRow));
+        sums = reinterpret_cast<float*>(take(kRow));
+        groups = at;
+    }
+    BSM_DEVICE Tile<T, S::kChannels> z(int i) const {
+        return {reinterpret_cast<T*>(groups + i * kX)};
+    }
+    BSM_DEVICE float* totals(int i, int groups_per_block) const {
+        return reinterpret_cast<float*>(groups + groups_per_block * kX + i * kRow);
+    }
+};
+
+// Turns the outputs of a block's groups into normalised rows of y.
+template <class S>
+BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
+                            const Scan<S>& scan, int first_group, int groups) {
+    for (int step = device::thread_index(); step < S::kChunk; step += S::kThreads) {
+        float sum = 0;
+        for (int i = 0; i < groups; ++i) sum += memory.totals(i, params.groups_per_block)[step];
+        memory.sums[step] = sum;
+    }
+    if (params.cluster > 1) {
+        device::cluster_arrive();
+        device::cluster_wait();
+    } else {
+        device::block_barrier();
+    }
+    for (int i = 0; i < groups; ++i) {
+        const Group<S> group(params, first_group + i);
+        float* totals = memory.totals(i, params.groups_per_block);
+        if (params.squares) {
+            write_squares<S>(params, totals, scan, group, 0);
+            continue;
+        }
+        for (int step = device::thread_index(); step < S::kChunk; step += S::kThreads) {
+            const float* sum = &memory.sums[step];
+            const float row = params.cluster > 1 ? cluster_sum(sum, params.cluster) : *sum;
+            totals[step] = norm_factor<S>(totals[step], row, scan.d_inner, params.eps);
+        }
+    }
+    if (params.cluster > 1) device::cluster_arrive();
+    device::block_barrier();
+    for (int i = 0; i < groups; ++i)
+        write_outputs<S>(memory.z(i),
+                         params.squares ? nullptr : memory.totals(i, params.groups_per_block), scan,
+                         Group<S>(params, first_group + i), 0);
+    if (params.cluster > 1) device::cluster_wait();  // others have read this block's sums
+}
+
+template <class S>
+BSM_KERNEL(S::kThreads, 2) void scan_short(const Params params) {
+    const ShortMemory<S> memory(device::shared_memory());
+    const int blocks = (params.groups + params.groups_per_block - 1) / params.groups_per_block;
+    const int first_group =
+        static_cast<int>(device::block_index() % blocks) * params.groups_per_block;
+    const int left = params.groups - first_group;
+    const int groups = left < params.groups_per_block ? left : params.groups_per_block;
+    const int64_t row = device::block_index() / blocks;
+    const Scan<S> scan(params, params.first_sequence + row / 2, static_cast<int>(row % 2));
+
+    for (int i = 0; i < groups; ++i)
+        copy_gate<S>(memory.z(i), params, scan, Group<S>(params, first_group + i), 0);
+    convolve<S>(memory.B, params, scan, 0, scan.d_inner, S::kDState);
+    convolve<S>(memory.C, params, scan, 0, scan.d_inner + S::kDState, S::kDState);
+    device::block_barrier();  // B and C are there
+    Scores<S> scores;
+    scores.compute(memory.C, memory.B);
+    device::wait_copies();
+    device::block_barrier();  // z is there, B and C are done with
+
+    for (int i = 0; i < groups; ++i) {
+        const Group<S> group(params, first_group + i);
+        const int h = group.first_head + Outputs<S>::head();
+        const float D = h < params.n_heads ? params.D[scan.direction * params.n_heads + h] : 0;
+        convolve<S>(memory.x, params, scan, 0, group.first_channel(), group.channels());
+        memory.decays.compute(params, scan, group, 0);
+        device::block_barrier();  // x and decays are there, M is free
+        BSM_UNROLL
+        for (int head = 0; head < S::kHeads; ++head)
+            scores.store_mask(memory.M[head], memory.decays.heads[head]);
+        device::block_barrier();  // M is there
+        Outputs<S> y;
+        y.clear();
+        y.add_chunk(memory.M[Outputs<S>::head()], memory.x);
+        y.gate(memory.x, memory.z(i), D, memory.squares);
+        device::block_barrier();  // all squares are there, x is free
+        sum_squares<S>(memory.squares, memory.totals(i, params.groups_per_block), memory.scale);
+        device::block_barrier();  // their sums are there
+        y.store(memory.z(i), memory.scale);
+    }
+    finish_rows<S>(params, memory, scan, first_group, groups);
+}
+
+}  // namespace bsm
