@@ -14,9 +14,7 @@ using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
 
 constexpr char const* kNAMES[kINPUTS] = {"zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A", "D"};
-
 constexpr int32_t kMAX_HEADS = 64;
-constexpr int32_t kMAX_HEADDIM = 64;
 
 PluginField const* find_field(
     nvinfer1::PluginFieldCollection const* fields, char const* name) noexcept {
@@ -68,7 +66,7 @@ bool find_headdim(Attributes const& attributes, Dims const& zxbcdt, int32_t* hea
         return false;
     }
     int64_t const channels = inner4 / (4 * heads);
-    if (channels != 32 && channels != kMAX_HEADDIM) {
+    if (channels != 32 && channels != 64) {
         log_error("zxbcdt %s has heads of %lld channels for n_heads = %d and d_state = %d: the "
                   "kernel takes 32 or 64",
             ShapeText(zxbcdt).text, static_cast<long long>(channels), attributes.n_heads,

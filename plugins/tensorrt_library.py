@@ -1,0 +1,169 @@
+"""The plugin library in TensorRT and TensorRT-RTX: headers to build it, loading, counting.
+
+The library only has `getCreators`, which TensorRT's registry calls. Merely opening it, as
+`ctypes.CDLL`, LD_PRELOAD and Polygraphy's `--plugins` do, registers nothing: use `load_plugin`,
+trtexec's `--dynamicPlugins`, or a plan that embeds the library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bsmamba2.errors import PluginError
+from bsmamba2.files import c_path, existing_file
+from bsmamba2.plugins.rtx_name import provide_rtx_name
+
+NAME, VERSION, NAMESPACE = "BiMamba2Scan", "1", "bsm"
+"""Of the plugin's creator."""
+OLDEST_HEADERS = 10
+"""Major version of TensorRT; the interfaces that the plugin implements came with it."""
+
+_VARIABLE = "TENSORRT_INCLUDE_DIR"
+_MAJOR = re.compile(r"^#define (?:NV_TENSORRT_MAJOR|TRT_MAJOR_ENTERPRISE) (\d+)", re.MULTILINE)
+
+
+def find_include_dir() -> Path:
+    """The folder of TensorRT's headers.
+
+    That which TENSORRT_INCLUDE_DIR names, or the first of an installed SDK, of Debian's and
+    conda's packages, and of the wheel `kernel-lens`, which carries them.
+
+    Raises:
+        PluginError: There is none, TENSORRT_INCLUDE_DIR names another folder, or they are of an
+            older TensorRT.
+    """
+    named = os.environ.get(_VARIABLE)
+    if named:
+        if not _has_headers(Path(named)):
+            raise PluginError(f"{_VARIABLE} names {named}, which has no NvInferRuntime.h.")
+        return _checked(Path(named))
+    for folder in _usual_folders():
+        if _has_headers(folder):
+            return _checked(folder)
+    raise PluginError(
+        "No headers of TensorRT found: set TENSORRT_INCLUDE_DIR to the folder of NvInferRuntime.h "
+        "in TensorRT's SDK, or pip install --no-deps kernel-lens==2.0.1, which carries them."
+    )
+
+
+def load_plugin(trt: ModuleType, path: str | Path) -> None:
+    """Registers the plugin library, so that the ONNX parser takes it and plans that need it load.
+
+    Registered once, it stays for the life of the process; later calls, for whatever file, change
+    nothing.
+
+    Args:
+        trt: The module `tensorrt` or `tensorrt_rtx`.
+        path: `libbsm_trt_plugin.so`.
+
+    Raises:
+        BsmError: No such file.
+        PluginError: The library cannot be opened or registered.
+    """
+    path = existing_file(path).resolve()
+    if trt.__name__ == "tensorrt_rtx" and sys.platform == "linux":
+        provide_rtx_name()
+    registry = trt.get_plugin_registry()
+    if _is_registered(registry):
+        return
+    try:
+        library = ctypes.CDLL(os.fspath(c_path(path)))  # TensorRT would not say why it fails
+    except OSError as error:
+        raise PluginError(f"The plugin library cannot be opened: {error}.") from error
+    if not hasattr(library, "getCreators"):
+        raise PluginError(f"{path} is no TensorRT plugin: it has no getCreators.")
+    registry.load_library(str(path))
+    if not _is_registered(registry):
+        raise PluginError(
+            f"{trt.__name__} {trt.__version__} did not register {NAME} of {path}: "
+            "build the plugin again."
+        )
+
+
+def count_plugin_layers(network: Any) -> int:
+    """How many layers of a parsed network are this plugin.
+
+    A scan node that is not one was replaced by its body in standard operators, silently.
+
+    Args:
+        network: An `INetworkDefinition` of `tensorrt` or `tensorrt_rtx`.
+    """
+    return sum(_is_plugin(network, network.get_layer(i)) for i in range(network.num_layers))
+
+
+def check_plugin_layers(network: Any, scan_nodes: int) -> None:
+    """Makes sure that the parser took the plugin for every scan node.
+
+    Args:
+        network: An `INetworkDefinition` of `tensorrt` or `tensorrt_rtx`.
+        scan_nodes: Nodes of `bsm::BiMamba2Scan` in the file that was parsed.
+
+    Raises:
+        PluginError: It took the operator's body instead.
+    """
+    layers = count_plugin_layers(network)
+    if layers != scan_nodes:
+        raise PluginError(
+            f"The network has {layers} plugin layers for {scan_nodes} scan nodes: load the plugin "
+            f'before parsing, and export nodes with plugin_namespace "{NAMESPACE}" and '
+            f'plugin_version "{VERSION}".'
+        )
+
+
+def _is_plugin(network: Any, layer: Any) -> bool:
+    if layer.type.name != "PLUGIN_V3":
+        return False
+    trt = sys.modules[type(network).__module__]
+    layer.__class__ = trt.IPluginV3Layer  # the binding's way to cast down
+    core = layer.plugin.get_capability_interface(trt.PluginCapabilityType.CORE)
+    return (core.plugin_name, core.plugin_namespace) == (NAME, NAMESPACE)
+
+
+def _is_registered(registry: Any) -> bool:
+    """Asked of the list, because `get_creator` logs an error for what is not there."""
+    wanted = (NAME, VERSION, NAMESPACE)
+    return any(
+        (creator.name, creator.plugin_version, creator.plugin_namespace) == wanted
+        for creator in registry.all_creators
+    )
+
+
+def _usual_folders() -> Iterator[Path]:
+    for variable in ("TENSORRT_ROOT", "TENSORRT_DIR", "TRT_ROOT", "CONDA_PREFIX"):
+        if root := os.environ.get(variable):
+            yield Path(root) / "include"
+    for prefix in (Path("/usr/local/tensorrt"), Path("/opt/tensorrt")):
+        yield prefix / "include"
+    for archive in sorted(Path("/usr/local").glob("TensorRT-*"), reverse=True):
+        yield archive / "include"
+    machine = os.uname().machine if hasattr(os, "uname") else ""
+    yield Path("/usr/include") / f"{machine}-linux-gnu"
+    yield Path("/usr/include")
+    wheel = importlib.util.find_spec("kernel_lens")
+    if wheel is not None and wheel.origin is not None:
+        yield Path(wheel.origin).parent / "include" / "tensorrt"
+
+
+def _has_headers(folder: Path) -> bool:
+    return (folder / "NvInferRuntime.h").is_file()
+
+
+def _checked(folder: Path) -> Path:
+    """The folder; refuses headers without the interfaces that the plugin implements."""
+    version = folder / "NvInferVersion.h"
+    text = version.read_text(errors="replace") if version.is_file() else ""
+    majors = [int(major) for major in _MAJOR.findall(text)]
+    if not majors or majors[0] < OLDEST_HEADERS:
+        found = f"TensorRT {majors[0]}" if majors else "an unknown TensorRT"
+        raise PluginError(
+            f"The headers in {folder} are of {found}: the plugin needs {OLDEST_HEADERS} or newer."
+        )
+    return folder
