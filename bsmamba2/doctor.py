@@ -61,6 +61,8 @@ class Report:
     """Packages that do not load, and the embedded engine's run."""
     engines: tuple[Check, ...]
     """By suffix of the engine file."""
+    cuda: tuple[Check, ...]
+    """Libraries that 'bsm plugin build' makes."""
     audio: tuple[Check, ...]
     """What decodes and encodes."""
     providers: tuple[str, ...]
@@ -94,6 +96,7 @@ def examine() -> Report:
             _guarded(".safetensors", _torch_detail),
             _guarded(".plan", _plan_detail),
         ),
+        cuda=(_guarded("scan library", _scan_library_detail),),
         audio=tuple(_audio_checks()),
         providers=tuple(providers),
     )
@@ -190,6 +193,20 @@ def _torch_detail() -> str:
 
 def _plan_detail() -> str:
     raise _Unusable("this version runs no TensorRT plans: use the .onnx file")
+
+
+def _scan_library_detail() -> str:
+    from bsmamba2.plugins.architectures import describe, gpus
+    from bsmamba2.plugins.build import find_libraries
+    from bsmamba2.plugins.toolchain import find_toolchain
+
+    libraries = find_libraries()
+    if not libraries:
+        release = find_toolchain().release  # raises what is missing
+        command = "bsm plugin build" if gpus() else "bsm plugin build --arch all"
+        raise _Unusable(f"not built: {command} (nvcc {release} is here)")
+    plugin = "with" if find_libraries(plugin=True) else "without"
+    return f"for {describe(libraries.architectures)}, {plugin} the TensorRT plugin"
 
 
 def _audio_checks() -> Iterator[Check]:

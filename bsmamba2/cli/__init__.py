@@ -19,6 +19,7 @@ COMMANDS = {  # name -> module below this package, in the order of a first use
     "infer": "infer",
     "import": "import_",
     "export": "export",
+    "plugin": "plugin",
     "info": "info",
     "doctor": "doctor",
 }

@@ -25,7 +25,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
     click.echo(f"bsmamba2 {report.bsmamba2}, Python {report.python}, {report.platform}, {cpus}")
     click.echo(f"NVIDIA driver: {'found' if report.nvidia_driver else 'none'}")
     click.echo(f"ONNX Runtime providers: {', '.join(report.providers) or 'none'}")
-    groups = {"Core": report.core, "Engines": report.engines, "Audio files": report.audio}
+    groups = {
+        "Core": report.core,
+        "Engines": report.engines,
+        "CUDA": report.cuda,
+        "Audio files": report.audio,
+    }
     for title, checks in groups.items():
         click.echo(f"\n{title}")
         for check in checks:

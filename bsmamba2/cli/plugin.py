@@ -1,0 +1,72 @@
+"""`bsm plugin`: the CUDA libraries."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group(name="plugin")
+def command() -> None:
+    """Build the CUDA scan and its TensorRT plugin."""
+
+
+@command.command()
+@click.option(
+    "--arch",
+    default="native",
+    show_default=True,
+    metavar="NAMES",
+    help="GPUs to build for: native (those here), all, or a list such as 80,90 or 90+PTX.",
+)
+@click.option("--no-tensorrt", is_flag=True, help="Build the scan library only.")
+@click.option(
+    "--tensorrt-include",
+    metavar="DIR",
+    help="The folder of NvInferRuntime.h.  [default: TENSORRT_INCLUDE_DIR, or looked for]",
+)
+@click.option("--force", is_flag=True, help="Build even what is built already.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Compilers at a time.  [default: CPUs]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
+def build(
+    arch: str,
+    no_tensorrt: bool,
+    tensorrt_include: str | None,
+    force: bool,
+    jobs: int | None,
+    as_json: bool,
+) -> None:
+    """Compile the CUDA libraries and print their paths.
+
+    They are kept in the user's cache folder and built again only when the sources, the compilers
+    or the options change. Needs nvcc, CMake and a C++ compiler, but no GPU; the TensorRT plugin
+    needs the headers of TensorRT.
+    """
+    import json
+    from pathlib import Path
+
+    from bsmamba2.files import sha256_file
+    from bsmamba2.plugins.build import build_libraries
+
+    if no_tensorrt and tensorrt_include:
+        raise click.UsageError("--no-tensorrt and --tensorrt-include exclude each other.")
+    libraries = build_libraries(
+        architectures=arch,
+        plugin=not no_tensorrt,
+        include_dir=Path(tensorrt_include) if tensorrt_include else None,
+        jobs=jobs,
+        force=force,
+        report=lambda line: click.echo(line, err=True),
+    )
+    built = {"scan": libraries.scan, "plugin": libraries.plugin}
+    if as_json:
+        record = {
+            name: path and {"path": str(path), "sha256": sha256_file(path)}
+            for name, path in built.items()
+        }
+        record["architectures"] = list(libraries.architectures)
+        click.echo(json.dumps(record, indent=2))
+        return
+    for path in filter(None, built.values()):
+        click.echo(path)

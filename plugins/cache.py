@@ -1,0 +1,161 @@
+"""Where built libraries are kept: one folder a build, in the user's own cache.
+
+A folder has its final name only when it is complete, and holds the SHA-256 of its libraries. What
+is found there will be loaded into processes, so nothing is taken from a folder that somebody else
+could have written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bsmamba2.errors import PluginError
+from bsmamba2.files import sha256_file
+
+SCAN, PLUGIN = "libbsm_scan.so", "libbsm_trt_plugin.so"
+PTXAS_LOG = "ptxas.log"
+_RECORD = "build.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Libraries:
+    """A finished build."""
+
+    scan: Path
+    """libbsm_scan.so, the C interface of include/bsm_scan.h."""
+    plugin: Path | None
+    """libbsm_trt_plugin.so, which needs no other library of ours; None if it was not built."""
+    architectures: tuple[str, ...]
+    """In CMake's words: 90-real is machine code, 90-virtual PTX."""
+    ptxas_log: Path
+    """What ptxas said of each kernel's registers and spills."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a build was made from, and the SHA-256 of what it gave."""
+
+    sources: str
+    """SHA-256 of all sources."""
+    sizes: tuple[str, ...]
+    """Kernels that were chosen; none for all."""
+    architectures: tuple[str, ...]
+    sha256: dict[str, str]
+    """By file name."""
+
+
+def cache_root(*, create: bool) -> Path | None:
+    """The folder of all builds, private to this user; None where it is absent and not wanted.
+
+    It is bsmamba2/plugins in XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        PluginError: It cannot be made, or others can write into it.
+    """
+    root = _user_cache() / "bsmamba2" / "plugins"
+    try:
+        if create:
+            root.parent.parent.mkdir(parents=True, exist_ok=True)
+            root.parent.mkdir(mode=0o700, exist_ok=True)
+            root.mkdir(mode=0o700, exist_ok=True)
+        elif not root.exists():
+            return None
+        for folder in (root.parent, root):
+            _check_private(folder)
+    except OSError as error:
+        raise PluginError(
+            f"Cannot use {root}: {error.strerror or error}; name another folder in XDG_CACHE_HOME."
+        ) from error
+    return root
+
+
+def load_build(folder: Path) -> tuple[Record, Libraries] | None:
+    """A build whose record is complete; None where there is none. `is_intact` checks the files."""
+    try:
+        values = json.loads((folder / _RECORD).read_text("utf-8"))
+        record = Record(
+            sources=str(values["sources"]),
+            sizes=tuple(map(str, values["sizes"])),
+            architectures=tuple(map(str, values["architectures"])),
+            sha256={name: str(values["sha256"][name]) for name in values["sha256"]},
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    libraries = Libraries(
+        scan=folder / SCAN,
+        plugin=folder / PLUGIN if PLUGIN in record.sha256 else None,
+        architectures=record.architectures,
+        ptxas_log=folder / PTXAS_LOG,
+    )
+    return record, libraries
+
+
+def is_intact(folder: Path, record: Record) -> bool:
+    """Whether the folder is private and its libraries are those that were built."""
+    try:
+        _check_private(folder)
+        return SCAN in record.sha256 and all(
+            sha256_file(folder / name) == digest for name, digest in record.sha256.items()
+        )
+    except (OSError, PluginError):
+        return False
+
+
+def keep_build(staging: Path, folder: Path, record: Record) -> None:
+    """Writes the record and gives a complete folder its final name, in one step.
+
+    Whoever has loaded the libraries of an older folder of that name keeps them.
+    """
+    (staging / _RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", "utf-8")
+    replaced = staging.with_suffix(".replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
+    staging.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Holds a lock file, which frees itself when the process ends; `wait` tells that it is taken.
+
+    The file stays: deleting it would let two processes lock two files of one name.
+    """
+    import fcntl  # absent on Windows, where nothing is built
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _user_cache() -> Path:
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if named.is_absolute():  # its specification: others are to be ignored
+        return named
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError as error:
+        raise PluginError("No home folder: name a cache folder in XDG_CACHE_HOME.") from error
+
+
+def _check_private(folder: Path) -> None:
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise PluginError(
+            f"{folder} belongs to another user: name a folder of yours in XDG_CACHE_HOME."
+        )
+    if status.st_mode & 0o022:
+        raise PluginError(f"Others can write into {folder}: delete it, it is only a cache.")

@@ -1,0 +1,204 @@
+"""The programs that a build needs: nvcc, a C++ compiler, CMake, and Ninja or Make."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from bsmamba2.errors import PluginError
+
+OLDEST_NVCC = (12, 0)
+OLDEST_CMAKE = (3, 24)
+_TOOLKITS = (Path("/usr/local/cuda"), Path("/opt/cuda"))
+_WHEELS = "nvidia-cuda-nvcc nvidia-cuda-cccl"  # the first brings headers, runtime and NVVM along
+_FLAG_VARIABLES = ("CXXFLAGS", "CUDAFLAGS", "LDFLAGS", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """Programs that were found and answer."""
+
+    nvcc: Path
+    nvcc_version: str
+    """Everything that `nvcc --version` prints."""
+    architectures: frozenset[int]
+    """Compute capabilities that nvcc has targets for, 90 for 9.0."""
+    host: Path
+    """The C++ compiler, of nvcc too."""
+    host_version: str
+    cmake: Path
+    generator: str
+    """Of CMake's names: Ninja or Unix Makefiles."""
+    make: Path
+    """The program of that generator."""
+
+    @property
+    def release(self) -> str:
+        """Of nvcc, such as 13.0."""
+        return ".".join(map(str, _nvcc_release(self.nvcc_version)))
+
+    @property
+    def fingerprint(self) -> tuple[str, ...]:
+        """What decides, beside the sources, what the compilers put out."""
+        flags = (f"{name}={os.environ.get(name, '')}" for name in _FLAG_VARIABLES)
+        return (self.nvcc_version, self.host_version, *flags)
+
+    @property
+    def from_wheels(self) -> bool:
+        """Whether nvcc is that of pip's packages."""
+        return self.nvcc.parent.parent.parent.name == "nvidia"
+
+    @property
+    def cmake_arguments(self) -> list[str]:
+        """That make CMake use these programs."""
+        return [
+            f"-G{self.generator}",
+            f"-DCMAKE_MAKE_PROGRAM={self.make}",
+            f"-DCMAKE_CXX_COMPILER={self.host}",
+            f"-DCMAKE_CUDA_COMPILER={self.nvcc}",
+            f"-DCMAKE_CUDA_HOST_COMPILER={self.host}",
+        ]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For the build's processes: messages in English, and the libraries of pip's nvcc.
+
+        That nvcc links with a folder lib64, but the packages have only lib.
+        """
+        environment = os.environ | {"LC_ALL": "C"}
+        root = self.nvcc.resolve().parent.parent
+        if (root / "lib").is_dir() and not (root / "lib64").exists():
+            folders = [str(root / "lib"), environment.get("LIBRARY_PATH", "")]
+            environment["LIBRARY_PATH"] = os.pathsep.join(filter(None, folders))
+        return environment
+
+
+def find_toolchain() -> Toolchain:
+    """Finds the programs and asks them for their versions.
+
+    Raises:
+        PluginError: One is missing, does not run or is too old.
+    """
+    if sys.platform != "linux":
+        raise PluginError(f"The CUDA libraries are built on Linux only, not on {sys.platform}.")
+    nvcc = find_nvcc()
+    nvcc_version = _ask(nvcc, "--version")
+    release = _nvcc_release(nvcc_version)
+    if release < OLDEST_NVCC:
+        raise PluginError(
+            f"{nvcc} is nvcc {release[0]}.{release[1]}, older than {OLDEST_NVCC[0]}."
+            f"{OLDEST_NVCC[1]}: install a newer CUDA toolkit and name its nvcc in CUDACXX."
+        )
+    host = _find_host()
+    cmake = _find_cmake()
+    generator, make = _find_generator()
+    return Toolchain(
+        nvcc=nvcc,
+        nvcc_version=nvcc_version,
+        architectures=frozenset(map(int, re.findall(r"\d+", _ask(nvcc, "--list-gpu-arch")))),
+        host=host,
+        host_version=_ask(host, "--version"),
+        cmake=cmake,
+        generator=generator,
+        make=make,
+    )
+
+
+def find_nvcc() -> Path:
+    """CUDACXX, then nvcc on PATH, in CUDA_HOME, in the usual folders, in pip's packages.
+
+    Raises:
+        PluginError: None of them.
+    """
+    if named := _named_program("CUDACXX"):
+        return named
+    if found := shutil.which("nvcc"):
+        return Path(found)
+    homes = (os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH"))
+    roots = [*(Path(home) for home in homes if home), *_TOOLKITS, *_wheel_roots()]
+    for root in roots:
+        if os.access(root / "bin/nvcc", os.X_OK):
+            return root / "bin/nvcc"
+    raise PluginError(
+        "No nvcc found: install the CUDA toolkit and put nvcc on PATH or name it in CUDACXX, "
+        f"or pip install {_WHEELS}."
+    )
+
+
+def _wheel_roots() -> list[Path]:
+    """Folders such as site-packages/nvidia/cu13, newest first."""
+    roots = (root for entry in sys.path for root in Path(entry).glob("nvidia/cu[0-9]*"))
+    return sorted(roots, key=lambda root: root.name, reverse=True)
+
+
+def _find_host() -> Path:
+    """The compiler that nvcc's own variables or CXX name, or the system's."""
+    for variable in ("CUDAHOSTCXX", "NVCC_CCBIN", "CXX"):
+        if named := _named_program(variable):
+            return named
+    for name in ("g++", "c++", "clang++"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise PluginError("No C++ compiler found: install g++, or name one in CUDAHOSTCXX.")
+
+
+def _find_cmake() -> Path:
+    oldest = ".".join(map(str, OLDEST_CMAKE))
+    cmake = _find_program("cmake")
+    if not cmake:
+        raise PluginError(f"No cmake found: pip install cmake ({oldest} or newer).")
+    match = re.search(r"version (\d+)\.(\d+)", _ask(cmake, "--version"))
+    if match and (int(match[1]), int(match[2])) < OLDEST_CMAKE:
+        raise PluginError(f"{cmake} is older than {oldest}: pip install cmake.")
+    return cmake
+
+
+def _find_generator() -> tuple[str, Path]:
+    for name, generator in (("ninja", "Ninja"), ("make", "Unix Makefiles")):
+        if found := _find_program(name):
+            return generator, found
+    raise PluginError("Neither ninja nor make found: pip install ninja.")
+
+
+def _find_program(name: str) -> Path | None:
+    """On PATH, or beside this Python, where pip puts programs."""
+    found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
+    return Path(found) if found else None
+
+
+def _named_program(variable: str) -> Path | None:
+    """The program that an environment variable names; None where it is unset."""
+    name = os.environ.get(variable)
+    if not name:
+        return None
+    found = shutil.which(name)
+    if not found:
+        raise PluginError(f"{variable} names '{name}', which is no program: mend or unset it.")
+    return Path(found).absolute()
+
+
+def _nvcc_release(version: str) -> tuple[int, int]:
+    match = re.search(r"release (\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _ask(program: Path, option: str) -> str:
+    """What a program prints when asked.
+
+    Raises:
+        PluginError: It does not run.
+    """
+    try:
+        done = subprocess.run([program, option], capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise PluginError(f"{program} does not run: {error.strerror or error}.") from error
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())[-200:]
+        raise PluginError(f"'{program} {option}' fails: {said or f'code {done.returncode}'}.")
+    return done.stdout
