@@ -3,6 +3,9 @@
 Exact algebra, verified in float64: the weights of all norms go into the matrices beside them,
 both directions share one input projection, the output projections of a block and its merge become
 one matrix, and bands of equal width share a batched product. `export` turns this into ONNX.
+
+In a half type (`fold(network, torch.float16)`) the matrices and what flows between them have that
+type; norms, steps, decays, skips and the mask stay float32.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsmamba2.config import ModelConfig
@@ -20,6 +24,9 @@ from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.dual_path import BidirectionalBlock, ResidualMamba2
 from bsmamba2.models.masks import MaskEstimator
 from bsmamba2.models.scan import bimamba2_scan
+
+STEP_PARAMETERS = ("dt_bias", "A", "D")
+"""Buffers of a block that a half type leaves in float32: decays are exponentials of them."""
 
 
 class BandGroup(NamedTuple):
@@ -70,7 +77,7 @@ class FoldedBandSplit(nn.Module):
         for number, group in enumerate(self.groups):
             weight, bias = self.get_buffer(f"weight_{number}"), self.get_buffer(f"bias_{number}")
             x = features[..., group.features].reshape(-1, group.n_bands, weight.shape[1])
-            outputs.append(unit(x).transpose(0, 1) @ weight + bias)
+            outputs.append(unit(x).to(weight.dtype).transpose(0, 1) @ weight + bias)
         return torch.cat(outputs)
 
 
@@ -121,9 +128,8 @@ class FoldedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, d_model) to the same shape."""
         net = self.net
-        rms = torch.rsqrt(x.square().mean(-1, keepdim=True) + net.norm_eps)
         y = bimamba2_scan(
-            (x * rms) @ self.in_proj,
+            _normalised(x, net.norm_eps) @ self.in_proj,
             self.conv_weight,
             self.conv_bias,
             self.dt_bias,
@@ -136,6 +142,13 @@ class FoldedBlock(nn.Module):
         out = torch.addmm(self.bias, x.reshape(-1, net.d_model), self.residual)
         out = torch.addmm(out, y.reshape(-1, 2 * net.d_inner), self.out_proj)
         return out.view_as(x)
+
+
+def _normalised(x: Tensor, eps: float) -> Tensor:
+    """x / rms(x) over the last axis, of the same type."""
+    if x.itemsize < 4:
+        return F.rms_norm(x, x.shape[-1:], eps=eps)  # float32 inside, in one kernel
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
 class FoldedMasks(nn.Module):
@@ -164,7 +177,7 @@ class FoldedMasks(nn.Module):
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
         """(bands, batch * frames, d_model) to (batch, frames, features)."""
-        hidden = torch.tanh(unit(x) @ self.hidden + self.hidden_bias)
+        hidden = torch.tanh(unit(_at_least_float32(x)).to(x.dtype) @ self.hidden + self.hidden_bias)
         outputs = []
         for number, group in enumerate(self.groups):
             # The halves of the gated linear unit apart: no copy of their sum of columns.
@@ -174,8 +187,12 @@ class FoldedMasks(nn.Module):
                 for part in ("value", "gate")
             )
             outputs.append((value * torch.sigmoid(gate)).transpose(0, 1).flatten(1))
-        features = torch.cat(outputs, dim=-1)
+        features = _at_least_float32(torch.cat(outputs, dim=-1))
         return features.unflatten(0, (batch, -1))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.itemsize < 4 else x
 
 
 class FoldedBSMamba2(nn.Module):
@@ -207,11 +224,23 @@ class FoldedBSMamba2(nn.Module):
         return mask_spectrum(self.masks(x, batch), self.model.audio.channels)
 
 
-def fold(network: BSMamba2) -> FoldedBSMamba2:
-    """The network folded for inference, of the same type and device.
+def fold(network: BSMamba2, dtype: torch.dtype | None = None) -> FoldedBSMamba2:
+    """The network folded for inference, on the same device.
 
     Args:
         network: A trained network; it is not changed.
+        dtype: Of the matrices and their products; None keeps the network's. Rounded once, after
+            folding. The spectrum and the mask of a half type are float32.
     """
     with torch.no_grad():
-        return FoldedBSMamba2(network).eval()
+        folded = FoldedBSMamba2(network).eval()
+        if dtype is not None:
+            _round_matrices(folded, dtype)
+    return folded
+
+
+def _round_matrices(folded: FoldedBSMamba2, dtype: torch.dtype) -> None:
+    steps = torch.promote_types(dtype, torch.float32)
+    for module in folded.modules():
+        for name, tensor in module.named_buffers(recurse=False):
+            setattr(module, name, tensor.to(steps if name in STEP_PARAMETERS else dtype))

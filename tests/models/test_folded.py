@@ -92,3 +92,41 @@ def test_groups_are_the_bands_of_equal_width():
     assert [group.features.start for group in groups] == [0, 192, 384, 768, 1536, 3072, 3584]
     assert groups[-1].bands.stop == 62
     assert groups[-1].features.stop == 4100
+
+
+# --- half types ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("level", [0, 1e-3, 1, 1e3], ids=["silent", "quiet", "usual", "loud"])
+def test_half_types_are_near_float64_at_any_level(dtype: torch.dtype, level: float):
+    network, spectrum = random_network(), random_spectrum(2, 65) * level
+    with torch.no_grad():
+        mask = fold(network, dtype)(spectrum.float())
+        assert mask.dtype == torch.float32
+        assert_close(mask, network(spectrum), dtype, slack=2)  # two layers, one after the other
+
+
+def test_half_type_takes_a_stream_whose_squares_it_cannot_hold():
+    """A residual stream in the thousands, as deep networks have them: norms are float32."""
+    network, spectrum = random_network(), random_spectrum(1, 5)
+    with torch.no_grad():
+        for band in network.band_split.to_features:
+            band[1].weight.mul_(2000)
+        mask, expected = fold(network, torch.float16)(spectrum.float()), network(spectrum)
+    assert_close(mask, expected, torch.float16, slack=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_type_is_that_of_the_matrices_and_never_of_the_steps(dtype: torch.dtype):
+    folded = fold(random_network(), dtype)
+    types = {name.rpartition(".")[2]: tensor.dtype for name, tensor in folded.named_buffers()}
+    steps = {name: types.pop(name) for name in ("dt_bias", "A", "D")}
+    assert set(steps.values()) == {torch.float32}
+    assert set(types.values()) == {dtype}
+
+
+def test_folding_to_a_half_type_leaves_the_network_alone():
+    network = random_network()
+    fold(network, torch.float16)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float64}
