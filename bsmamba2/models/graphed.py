@@ -1,0 +1,109 @@
+"""CUDA graphs of a network: the launches of a whole pass as one.
+
+The folded network launches some 200 kernels a pass; on a fast GPU starting them one by one can
+take longer than what they do.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Function = Callable[[Tensor], Tensor]
+Capture = Callable[[Function, Tensor], Function]
+"""Makes a function of one input shape faster; raises RuntimeError where it cannot."""
+
+MAX_GRAPHS = 4
+"""Shapes that are kept: whole batches, the last one of a song, and room for another batch size."""
+_WARM_UP = 2  # passes before the capture: libraries choose and load their kernels in them
+
+
+class GraphedNetwork:
+    """A network that is captured once an input shape and replayed from then on.
+
+    Of many shapes the last used `max_graphs` are kept. Where a capture fails the network runs as
+    it is, with one line in the log. Not for several threads at once.
+    """
+
+    def __init__(
+        self, network: Function, *, max_graphs: int = MAX_GRAPHS, capture: Capture | None = None
+    ) -> None:
+        """Wraps a network.
+
+        Args:
+            network: Without control flow over values.
+            max_graphs: Shapes to keep; each holds its own buffers on the device.
+            capture: Another way to capture than CUDA's, for tests.
+        """
+        if max_graphs < 1:
+            raise ValueError(f"max_graphs must be at least 1, not {max_graphs}")
+        self._network = network
+        self._max_graphs = max_graphs
+        self._capture = capture or CudaCapture()
+        self._replays: OrderedDict[tuple[torch.Size, torch.dtype], Function] = OrderedDict()
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        """The network's output for `x`, which is on the network's device: a tensor of its own."""
+        key = x.shape, x.dtype
+        if key not in self._replays:
+            while len(self._replays) >= self._max_graphs:
+                self._replays.popitem(last=False)
+            self._replays[key] = self._captured(x)
+        self._replays.move_to_end(key)
+        return self._replays[key](x)
+
+    def _captured(self, x: Tensor) -> Function:
+        try:
+            return self._capture(self._network, x)
+        except RuntimeError as error:  # every error of CUDA is one
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            _explain_once(reason)
+            return self._network
+
+
+@functools.cache
+def _explain_once(reason: str) -> None:
+    logger.warning("The network runs without a CUDA graph, whose capture failed: %s", reason)
+
+
+class CudaCapture:
+    """Captures with PyTorch; all graphs of an object share one pool of memory.
+
+    They may, because they are replayed one after the other and what they return is copied.
+    """
+
+    def __init__(self) -> None:
+        self._pool: tuple[int, int] | None = None
+
+    def __call__(self, network: Function, x: Tensor) -> Function:
+        """Runs the network to warm up, then captures it; raises RuntimeError where it cannot."""
+        with torch.cuda.device(x.device):
+            return self._capture(network, x.clone())
+
+    def _capture(self, network: Function, static_input: Tensor) -> Function:
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                network(static_input)
+        current.wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            static_output = network(static_input)
+
+        def replay(x: Tensor) -> Tensor:
+            static_input.copy_(x)
+            graph.replay()
+            return static_output.clone()
+
+        return replay
