@@ -87,6 +87,11 @@ _BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv
     show_default=True,
     help="Where the engine runs.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    help="Of a .safetensors engine's matrix products; float16 needs a GPU.  [default: float32]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 @click.pass_context
@@ -102,6 +107,7 @@ def command(
     batch: int,
     threads: int | None,
     device: str,
+    precision: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -121,7 +127,7 @@ def command(
     reports: list[Report] = []
     about: dict[str, Any] | None = None
     if sources:
-        loaded = load_engine(engine, device=device, threads=threads)
+        loaded = load_engine(engine, device=device, threads=threads, precision=precision)
         trained = loaded.artefact.provenance.trained
         about = {"path": engine, "trained": trained, **loaded.describe()}
         separator = Separator(loaded, overlap_s=overlap_s, batch=batch)

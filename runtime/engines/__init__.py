@@ -16,8 +16,16 @@ def default_engine_path() -> Path:
     return Path(__file__).parent.parent / "default.onnx"
 
 
+PRECISIONS = ("float32", "float16")
+"""Of matrix products, where an engine can choose."""
+
+
 def load_engine(
-    path: str | Path = "default", *, device: str = "auto", threads: int | None = None
+    path: str | Path = "default",
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
 ) -> Engine:
     """Loads an engine: `.onnx` (ONNX Runtime), `.safetensors` (PyTorch).
 
@@ -25,6 +33,8 @@ def load_engine(
         path: An engine file, or "default" for the one embedded in the package.
         device: "auto" (the GPU where the backend has one), "cpu" or "cuda".
         threads: CPU threads; None leaves the choice to the backend.
+        precision: Of the matrix products of a `.safetensors` engine: "float32", which None is,
+            or on a GPU "float16". Other files have theirs in them.
 
     Raises:
         BsmError: No such file, a file of another network, a missing backend or device.
@@ -33,7 +43,11 @@ def load_engine(
         raise EngineError(f"Unknown device '{device}': choose auto, cpu or cuda.")
     if threads is not None and threads < 1:
         raise EngineError(f"threads must be at least 1, not {threads}.")
+    if precision not in (None, *PRECISIONS):
+        raise EngineError(f"Unknown precision '{precision}': choose {' or '.join(PRECISIONS)}.")
     path = default_engine_path() if str(path) == "default" else existing_file(path)
+    if precision and path.suffix != ".safetensors":
+        raise EngineError(f"{path} has its precision in it: leave --precision out.")
     if path.suffix == ".onnx":
         from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
@@ -43,7 +57,9 @@ def load_engine(
             from bsmamba2.runtime.engines.pytorch import TorchEngine
         except ModuleNotFoundError as error:
             raise MissingExtraError(f"{path} runs in PyTorch and", "train") from error
-        return TorchEngine(path, device=device, threads=threads)
+        return TorchEngine(
+            path, device=device, threads=threads, precision=precision or PRECISIONS[0]
+        )
     if path.suffix == ".plan":
         raise EngineError(
             f"{path} is a TensorRT plan: plans need the 'trt' extra and a later version of "

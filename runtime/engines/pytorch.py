@@ -1,4 +1,8 @@
-"""PyTorch: runs `.safetensors` checkpoints, folded for inference."""
+"""PyTorch: runs `.safetensors` checkpoints, folded for inference.
+
+On a GPU the scan is the project's own kernel where it is built (`bsmamba2.models.cuda_scan`), and
+the whole pass is one CUDA graph.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,31 @@ import torch
 
 from bsmamba2.errors import EngineError
 from bsmamba2.models.folded import fold
+from bsmamba2.models.graphed import GraphedNetwork
 from bsmamba2.models.load import load_network
 from bsmamba2.runtime.engines.base import Spectrum, check_spectrum
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class TorchEngine:
     """A checkpoint in PyTorch."""
 
-    def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> None:
         """Loads and folds the network.
 
         Args:
             path: A checkpoint written by `bsm import`.
             device: "auto" takes the GPU when there is one; "cpu"; "cuda".
             threads: CPU threads of this process; None leaves PyTorch's setting.
+            precision: "float32", or on a GPU "float16" for the matrix products.
 
         Raises:
             BsmError: A file of another network, or a missing device.
@@ -30,11 +45,15 @@ class TorchEngine:
         has_cuda = torch.cuda.is_available()
         if device == "cuda" and not has_cuda:
             raise EngineError("PyTorch finds no CUDA GPU here: use --device cpu.")
+        self._device = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
+        if precision == "float16" and self._device.type == "cpu":
+            raise EngineError("float16 in PyTorch is for a GPU: use --precision float32.")
         if threads is not None:
             torch.set_num_threads(threads)
         network, self.artefact = load_network(path)
-        self._device = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
-        self._network = fold(network).to(self._device)
+        folded = fold(network, _DTYPES[precision]).to(self._device)
+        self._precision = precision
+        self._network = folded if self._device.type == "cpu" else GraphedNetwork(folded)
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
         """The mask; see `Engine`."""
@@ -49,10 +68,11 @@ class TorchEngine:
         return result
 
     def describe(self) -> dict[str, Any]:
-        """Backend, version, device and threads."""
+        """Backend, version, device, precision and threads."""
         return {
             "backend": "pytorch",
             "version": torch.__version__,
             "device": self._device.type,
+            "precision": self._precision,
             "threads": torch.get_num_threads(),
         }

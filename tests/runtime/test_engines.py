@@ -294,10 +294,38 @@ def test_cuda_without_a_gpu_is_one_sentence(path: Path):
     assert ("onnxruntime-gpu" if path.suffix == ".onnx" else "--device cpu") in sentence
 
 
-@pytest.mark.parametrize("options", [{"device": "tpu"}, {"threads": 0}, {"threads": -1}])
+@pytest.mark.parametrize(
+    "options", [{"device": "tpu"}, {"threads": 0}, {"threads": -1}, {"precision": "int3"}]
+)
 def test_options_that_cannot_be_are_one_sentence(path: Path, options: dict[str, Any]):
     (value,) = options.values()
     assert str(value) in refused(path, **options)
+
+
+def test_float16_is_refused_where_it_cannot_be(path: Path):
+    sentence = refused(path, device="cpu", precision="float16")
+    assert ("leave --precision out" if path.suffix == ".onnx" else "for a GPU") in sentence
+
+
+def test_float32_is_what_a_checkpoint_has_without_a_word(tiny_checkpoint: Path):
+    spectrum = fixed_spectrum(AUDIO, 3)
+    engine, named = (
+        load_engine(tiny_checkpoint, device="cpu", **options)
+        for options in ({}, {"precision": "float32"})
+    )
+    assert engine.describe()["precision"] == "float32"
+    assert np.array_equal(engine(spectrum), named(spectrum))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_mask_on_a_gpu_is_the_networks(tiny_checkpoint: Path, precision: str):
+    engine = load_engine(tiny_checkpoint, device="cuda", precision=precision)
+    for frames in (1, 130, 63, 130):
+        spectrum = fixed_spectrum(AUDIO, frames)
+        with torch.no_grad():
+            expected = random_network()(torch.from_numpy(spectrum).double())
+        assert_close(engine(spectrum), expected, precision, slack=10)
 
 
 # --- what it costs ---
