@@ -10,6 +10,7 @@
 #define BSM_KERNEL(max_threads, min_blocks) \
     __global__ void __launch_bounds__(max_threads, min_blocks)
 #define BSM_UNROLL _Pragma("unroll")
+#define BSM_ROLLED _Pragma("unroll 1")
 
 namespace bsm::device {
 
@@ -17,7 +18,13 @@ struct alignas(16) Bytes16 {
     uint32_t word[4];
 };
 
-BSM_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+// Volatile, so that what follows from it is worked out where it is needed: the compiler would else
+// take every address of every fragment out of the loop over chunks, and spill.
+BSM_DEVICE int thread_index() {
+    int index;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+    return index;
+}
 BSM_DEVICE int64_t block_index() { return blockIdx.x; }
 BSM_DEVICE int64_t block_count() { return gridDim.x; }
 

@@ -36,6 +36,7 @@ BSM_DEVICE void convolve(const Tile<typename S::T, kWidth>& tile, const Params& 
     const int first = scan.direction * (scan.d_inner + 2 * S::kDState) + channel;
     const T* weights = static_cast<const T*>(params.conv_weight) + int64_t{first} * kTaps;
     const T* biases = static_cast<const T*>(params.conv_bias) + first;
+    BSM_ROLLED
     for (int item = device::thread_index(); item < kUnits * (S::kChunk / kSteps);
          item += S::kThreads) {
         const int unit = item % kUnits, row = item / kUnits * kSteps;
@@ -85,6 +86,7 @@ BSM_DEVICE void copy_gate(const Tile<typename S::T, S::kChannels>& tile, const P
                           const Scan<S>& scan, const Group<S>& group, int64_t start) {
     using T = typename S::T;
     constexpr int kUnits = Tile<T, S::kChannels>::kUnits;
+    BSM_ROLLED
     for (int item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
         const int unit = item % kUnits, row = item / kUnits, column = unit * kPerUnit<T>;
         const bool exists = start + row < scan.length && column < group.channels();
@@ -106,6 +108,7 @@ BSM_DEVICE void prefetch_chunk(const Scan<S>& scan, const Group<S>& group, int64
     constexpr int kOwn = (S::kChannels + kLine - 1) / kLine;  // of z and of x
     constexpr int kShared = (2 * S::kDState + kLine - 1) / kLine;
     constexpr int kLines = 2 * kOwn + kShared;
+    BSM_ROLLED
     for (int item = device::thread_index(); item < kLines * S::kChunk; item += S::kThreads) {
         const int64_t step = start + item / kLines;
         const int line = item % kLines;
@@ -125,23 +128,31 @@ BSM_DEVICE void prefetch_chunk(const Scan<S>& scan, const Group<S>& group, int64
 // large sums must be as exact as a small sum.
 template <class S>
 struct Decays {
-    struct Head {
-        float dt[S::kChunk];
-        float sum_high[S::kChunk];  // cs_i
-        float sum_low[S::kChunk];
-        float from_start[S::kChunk];  // exp2(cs_i)
-        float to_end[S::kChunk];      // dt_i exp2(cs_last - cs_i)
-    };
-    Head* heads;
+    static constexpr int kArrays = 5;
+    static constexpr size_t bytes() { return sizeof(float) * kArrays * S::kChunk * S::kHeads; }
 
-    static constexpr size_t bytes() { return sizeof(Head) * S::kHeads; }
+    struct Head {
+        float* at;
+
+        BSM_DEVICE float* dt() const { return at; }
+        BSM_DEVICE float* sum_high() const { return at + S::kChunk; }  // cs_i
+        BSM_DEVICE float* sum_low() const { return at + 2 * S::kChunk; }
+        BSM_DEVICE float* from_start() const { return at + 3 * S::kChunk; }  // exp2(cs_i)
+        BSM_DEVICE float* to_end() const { return at + 4 * S::kChunk; }  // dt_i exp2(cs_last - cs_i)
+    };
+
+    char* at;
+
+    BSM_DEVICE Head head(int number) const {
+        return {reinterpret_cast<float*>(at) + number * kArrays * S::kChunk};
+    }
 
     // One warp a head, two steps a lane (one where a chunk has 32).
     BSM_DEVICE void compute(const Params& params, const Scan<S>& scan, const Group<S>& group,
                             int64_t start) const {
         constexpr int kOwn = S::kChunk / 32;
         if (warp_index() >= S::kHeads) return;
-        Head& head = heads[warp_index()];
+        const Head own = head(warp_index());
         const bool exists = warp_index() < group.heads;
         const int h = group.first_head + warp_index();
         const float bias = exists ? params.dt_bias[scan.direction * params.n_heads + h] : 0;
@@ -168,11 +179,11 @@ struct Decays {
         for (int i = 0; i < kOwn; ++i) {
             const int row = lane_index() * kOwn + i;
             const double total = before + sum[i];
-            head.dt[row] = dt[i];
-            head.sum_high[row] = static_cast<float>(total);
-            head.sum_low[row] = static_cast<float>(total - static_cast<float>(total));
-            head.from_start[row] = device::exp2_fast(static_cast<float>(total));
-            head.to_end[row] = dt[i] * device::exp2_fast(static_cast<float>(last - total));
+            own.dt()[row] = dt[i];
+            own.sum_high()[row] = static_cast<float>(total);
+            own.sum_low()[row] = static_cast<float>(total - static_cast<float>(total));
+            own.from_start()[row] = device::exp2_fast(static_cast<float>(total));
+            own.to_end()[row] = dt[i] * device::exp2_fast(static_cast<float>(last - total));
         }
     }
 };

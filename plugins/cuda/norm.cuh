@@ -54,6 +54,7 @@ BSM_DEVICE void write_outputs(const Tile<typename S::T, S::kChannels>& tile, con
                               const Scan<S>& scan, const Group<S>& group, int64_t start) {
     using T = typename S::T;
     constexpr int kUnits = Tile<T, S::kChannels>::kUnits;
+    BSM_ROLLED
     for (int item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
         const int unit = item % kUnits, row = item / kUnits, column = unit * kPerUnit<T>;
         if (start + row >= scan.length || column >= group.channels()) continue;
@@ -75,7 +76,7 @@ BSM_DEVICE void write_squares(const Params& params, const float* total, const Sc
 
 // The second kernel: a warp a row, `rows` = N L 2.
 template <class S>
-BSM_KERNEL(256, 4) void normalise(const Params params, int64_t rows) {
+BSM_KERNEL(256, 4) normalise(const Params params, int64_t rows) {
     using T = typename S::T;
     constexpr int kUnits = S::kChannels / kPerUnit<T>;  // of a group
     const int d_inner = params.n_heads * S::kHeaddim;

@@ -5,30 +5,41 @@
 
 namespace bsm {
 
-// Accumulators of C B^T of the rows that a warp owns: row tile `warp + i * kWarps` for each i.
+// What a warp holds of C B^T: tiles of 16 steps by all steps up to them. Where there are more warps
+// than tiles, several hold the same one and share its heads.
 template <class S>
 struct Scores {
-    static constexpr int kOwn = (S::kRowTiles + S::kWarps - 1) / S::kWarps;
+    using P = Products<typename S::T>;
+    static constexpr int kSharing = S::kWarps > S::kRowTiles ? S::kWarps / S::kRowTiles : 1;
+    static constexpr int kOwn = S::kRowTiles * kSharing / S::kWarps;  // tiles of a warp
+    static_assert(kOwn * S::kWarps == S::kRowTiles * kSharing);
     Accumulator value[kOwn][S::kChunk / 8];
+
+    static BSM_DEVICE int row_tile(int warp, int own) {
+        return (warp + own * S::kWarps) % S::kRowTiles;
+    }
+    static BSM_DEVICE bool has_head(int warp, int head) {
+        return warp / S::kRowTiles % kSharing == head % kSharing;
+    }
 
     template <class Tile>
     BSM_DEVICE void compute(const Tile& C, const Tile& B) {
-        using P = Products<typename S::T>;
+        const int lane = lane_index(), warp = warp_index();
         BSM_UNROLL
         for (int own = 0; own < kOwn; ++own) {
-            const int tile = warp_index() + own * S::kWarps;
+            const int tile = row_tile(warp, own);
             BSM_UNROLL
             for (int j = 0; j < S::kChunk / 8; ++j)
                 BSM_UNROLL
                 for (int i = 0; i < 4; ++i) value[own][j][i] = 0;
-            if (tile >= S::kRowTiles) continue;
+            BSM_ROLLED
             for (int k = 0; k < S::kDState; k += P::kDepth) {
-                const typename P::A a = P::load_a(C, 16 * tile, k);
+                const typename P::A a = P::load_a(lane, C, 16 * tile, k);
                 BSM_UNROLL
                 for (int j = 0; j < S::kRowTiles; ++j) {
                     if (j > tile) continue;  // later steps reach no earlier ones
                     typename P::B b[2];
-                    P::load_b(B, 16 * j, k, b);
+                    P::load_b(lane, B, 16 * j, k, b);
                     P::multiply(value[own][2 * j], a, b[0]);
                     P::multiply(value[own][2 * j + 1], a, b[1]);
                 }
@@ -36,18 +47,18 @@ struct Scores {
         }
     }
 
-    // Stores M(i, j) = dt_j exp2(cs_i - cs_j) C_i B_j, i >= j, for one head.
+    // Stores M(i, j) = dt_j exp2(cs_i - cs_j) C_i B_j, i >= j, of a head that the warp has.
     template <class Tile>
     BSM_DEVICE void store_mask(const Tile& M, const typename Decays<S>::Head& head) const {
-        const int g = lane_index() / 4, t = lane_index() % 4;
+        const int lane = lane_index(), g = lane / 4, t = lane % 4;
+        const int warp = warp_index();
         BSM_UNROLL
         for (int own = 0; own < kOwn; ++own) {
-            const int tile = warp_index() + own * S::kWarps;
-            if (tile >= S::kRowTiles) continue;
+            const int tile = row_tile(warp, own);
             BSM_UNROLL
             for (int half = 0; half < 2; ++half) {
                 const int row = 16 * tile + g + 8 * half;
-                const float high = head.sum_high[row], low = head.sum_low[row];
+                const float high = head.sum_high()[row], low = head.sum_low()[row];
                 BSM_UNROLL
                 for (int j = 0; j < S::kChunk / 8; ++j) {
                     if (j > 2 * tile + 1) continue;  // not read
@@ -56,10 +67,10 @@ struct Scores {
                     for (int i = 0; i < 2; ++i) {
                         const int column = 8 * j + 2 * t + i;
                         const float decay =
-                            high - head.sum_high[column] + (low - head.sum_low[column]);
+                            high - head.sum_high()[column] + (low - head.sum_low()[column]);
                         // Above the diagonal the sum is positive, on it rounding may make it so.
                         m[i] = row < column ? 0
-                                            : value[own][j][2 * half + i] * head.dt[column] *
+                                            : value[own][j][2 * half + i] * head.dt()[column] *
                                                   device::exp2_fast(fminf(decay, 0));
                     }
                     store_pair(M.at(row, 8 * j + 2 * t), m[0], m[1]);
@@ -89,22 +100,24 @@ struct State {
     template <class TileX, class TileB>
     BSM_DEVICE void advance(const TileX& x, int column, const TileB& B,
                             const typename Decays<S>::Head& head) {
-        const float carry = head.from_start[S::kChunk - 1];
+        const int lane = lane_index();
+        const float carry = head.from_start()[S::kChunk - 1];
         BSM_UNROLL
         for (int p = 0; p < kTiles; ++p)
             BSM_UNROLL
             for (int s = 0; s < S::kDState / 8; ++s)
                 BSM_UNROLL
                 for (int i = 0; i < 4; ++i) value[p][s][i] *= carry;
+        BSM_ROLLED
         for (int k = 0; k < S::kChunk; k += P::kDepth) {
             typename P::A a[kTiles];
             BSM_UNROLL
             for (int p = 0; p < kTiles; ++p)
-                a[p] = P::load_a_transposed(x, k, column + 16 * p, head.to_end);
+                a[p] = P::load_a_transposed(lane, x, k, column + 16 * p, head.to_end());
             BSM_UNROLL
             for (int s = 0; s < S::kDState; s += 16) {
                 typename P::B b[2];
-                P::load_b_transposed(B, k, s, b);
+                P::load_b_transposed(lane, B, k, s, b);
                 BSM_UNROLL
                 for (int p = 0; p < kTiles; ++p) {
                     P::multiply(value[p][s / 8], a[p], b[0]);
@@ -140,6 +153,7 @@ struct Outputs {
     template <class Tile>
     BSM_DEVICE void add_state(const Tile& C, const State<S>& state,
                               const typename Decays<S>::Head& head) {
+        const int lane = lane_index(), g = lane / 4;
         BSM_UNROLL
         for (int k = 0; k < S::kDState; k += P::kDepth) {
             typename P::B b[kColumns];
@@ -148,17 +162,16 @@ struct Outputs {
                 b[j] = P::from_accumulators(&state.value[j / 2][k / 8], j % 2);
             BSM_UNROLL
             for (int row = 0; row < S::kRowTiles; ++row) {
-                const typename P::A a = P::load_a(C, 16 * row, k);
+                const typename P::A a = P::load_a(lane, C, 16 * row, k);
                 BSM_UNROLL
                 for (int j = 0; j < kColumns; ++j) P::multiply(value[row][j], a, b[j]);
             }
         }
-        const int g = lane_index() / 4;
         BSM_UNROLL
         for (int row = 0; row < S::kRowTiles; ++row)
             BSM_UNROLL
             for (int i = 0; i < 4; ++i) {
-                const float decay = head.from_start[16 * row + g + i / 2 * 8];
+                const float decay = head.from_start()[16 * row + g + i / 2 * 8];
                 BSM_UNROLL
                 for (int j = 0; j < kColumns; ++j) value[row][j][i] *= decay;
             }
@@ -167,19 +180,20 @@ struct Outputs {
     // y_i += sum over j <= i of M(i, j) x_j.
     template <class TileM, class TileX>
     BSM_DEVICE void add_chunk(const TileM& M, const TileX& x) {
+        const int lane = lane_index(), slab = column();
         BSM_UNROLL
         for (int k = 0; k < S::kChunk; k += P::kDepth) {
             typename P::B b[kColumns];
             BSM_UNROLL
             for (int j = 0; j < kColumns; j += 2) {
                 typename P::B pair[2];
-                P::load_b_transposed(x, k, column() + 8 * j, pair);
+                P::load_b_transposed(lane, x, k, slab + 8 * j, pair);
                 b[j] = pair[0];
                 b[j + 1] = pair[1];
             }
             BSM_UNROLL
             for (int row = k / 16; row < S::kRowTiles; ++row) {
-                const typename P::A a = P::load_a(M, 16 * row, k);
+                const typename P::A a = P::load_a(lane, M, 16 * row, k);
                 BSM_UNROLL
                 for (int j = 0; j < kColumns; ++j) P::multiply(value[row][j], a, b[j]);
             }
@@ -189,7 +203,7 @@ struct Outputs {
     // y = (y + D x) SiLU(z), and its squares summed over the slab: squares[warp][step].
     template <class Tile>
     BSM_DEVICE void gate(const Tile& x, const Tile& z, float D, float* squares) {
-        const int g = lane_index() / 4, t = lane_index() % 4;
+        const int lane = lane_index(), g = lane / 4, t = lane % 4, slab = column();
         BSM_UNROLL
         for (int row = 0; row < S::kRowTiles; ++row)
             BSM_UNROLL
@@ -199,8 +213,8 @@ struct Outputs {
                 BSM_UNROLL
                 for (int j = 0; j < kColumns; ++j) {
                     float skip[2], gates[2];
-                    load_pair(x.at(step, column() + 8 * j + 2 * t), skip);
-                    load_pair(z.at(step, column() + 8 * j + 2 * t), gates);
+                    load_pair(x.at(step, slab + 8 * j + 2 * t), skip);
+                    load_pair(z.at(step, slab + 8 * j + 2 * t), gates);
                     BSM_UNROLL
                     for (int i = 0; i < 2; ++i) {
                         float& y = value[row][j][2 * half + i];
@@ -217,7 +231,7 @@ struct Outputs {
     // Stores y scaled by step, in place of z.
     template <class Tile>
     BSM_DEVICE void store(const Tile& tile, const float* scale) const {
-        const int g = lane_index() / 4, t = lane_index() % 4;
+        const int lane = lane_index(), g = lane / 4, t = lane % 4, slab = column();
         BSM_UNROLL
         for (int row = 0; row < S::kRowTiles; ++row)
             BSM_UNROLL
@@ -226,7 +240,7 @@ struct Outputs {
                 const float by = scale[step];
                 BSM_UNROLL
                 for (int j = 0; j < kColumns; ++j)
-                    store_pair(tile.at(step, column() + 8 * j + 2 * t),
+                    store_pair(tile.at(step, slab + 8 * j + 2 * t),
                                value[row][j][2 * half] * by, value[row][j][2 * half + 1] * by);
             }
     }

@@ -20,7 +20,9 @@ struct Shape {
     static constexpr int kDState = kDState_;
     static constexpr int kChunk = kWide && kStateful ? 32 : 64;  // steps
     static constexpr int kHeads = kWide ? 1 : 2;                 // of a group
-    static constexpr int kSlab = kWide ? 16 : kHeaddim / 2;      // channels of a warp's outputs
+    // Channels of a warp's outputs: wide slabs read less shared memory for a product, narrow ones
+    // make more warps, which hide the latency of loads.
+    static constexpr int kSlab = kStateful && !kWide ? kHeaddim / 2 : 16;
     static constexpr int kWarpsPerHead = kHeaddim / kSlab;
     static constexpr int kWarps = kHeads * kWarpsPerHead;
     static constexpr int kThreads = 32 * kWarps;

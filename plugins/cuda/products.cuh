@@ -13,6 +13,7 @@ namespace bsm {
 
 using Accumulator = float[4];
 
+// Asked for once by each function that loops over fragments, and handed on: see thread_index.
 BSM_DEVICE int lane_index() { return device::thread_index() % 32; }
 BSM_DEVICE int warp_index() { return device::thread_index() / 32; }
 
@@ -29,17 +30,15 @@ struct Products {
 
     // A(m, k) = tile(row + m, column + k).
     template <class Tile>
-    static BSM_DEVICE A load_a(const Tile& tile, int row, int column) {
-        const int lane = lane_index();
+    static BSM_DEVICE A load_a(int lane, const Tile& tile, int row, int column) {
         A a;
         device::load_matrices(a.word, tile.at(row + lane % 16, column + lane / 16 * 8));
         return a;
     }
     // A(m, k) = tile(row + k, column + m) * weight[row + k].
     template <class Tile>
-    static BSM_DEVICE A load_a_transposed(const Tile& tile, int row, int column,
+    static BSM_DEVICE A load_a_transposed(int lane, const Tile& tile, int row, int column,
                                           const float* weight) {
-        const int lane = lane_index();
         A a;
         device::load_matrices_transposed(
             a.word, tile.at(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
@@ -54,8 +53,7 @@ struct Products {
     }
     // B(k, n) = tile(row + n, column + k), and the same eight rows further.
     template <class Tile>
-    static BSM_DEVICE void load_b(const Tile& tile, int row, int column, B (&b)[2]) {
-        const int lane = lane_index();
+    static BSM_DEVICE void load_b(int lane, const Tile& tile, int row, int column, B (&b)[2]) {
         uint32_t word[4];
         device::load_matrices(
             word, tile.at(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
@@ -64,8 +62,7 @@ struct Products {
     }
     // B(k, n) = tile(row + k, column + n), and the same eight columns further.
     template <class Tile>
-    static BSM_DEVICE void load_b_transposed(const Tile& tile, int row, int column, B (&b)[2]) {
-        const int lane = lane_index();
+    static BSM_DEVICE void load_b_transposed(int lane, const Tile& tile, int row, int column, B (&b)[2]) {
         uint32_t word[4];
         device::load_matrices_transposed(word,
                                          tile.at(row + lane % 16, column + lane / 16 * 8));
@@ -108,8 +105,8 @@ struct Products<float> {
     using B = Split<2>;
 
     template <class Tile>
-    static BSM_DEVICE A load_a(const Tile& tile, int row, int column) {
-        const int g = lane_index() / 4, t = lane_index() % 4;
+    static BSM_DEVICE A load_a(int lane, const Tile& tile, int row, int column) {
+        const int g = lane / 4, t = lane % 4;
         A a;
         BSM_UNROLL
         for (int i = 0; i < 4; ++i)
@@ -117,9 +114,9 @@ struct Products<float> {
         return a;
     }
     template <class Tile>
-    static BSM_DEVICE A load_a_transposed(const Tile& tile, int row, int column,
+    static BSM_DEVICE A load_a_transposed(int lane, const Tile& tile, int row, int column,
                                           const float* weight) {
-        const int g = lane_index() / 4, t = lane_index() % 4;
+        const int g = lane / 4, t = lane % 4;
         A a;
         BSM_UNROLL
         for (int i = 0; i < 4; ++i) {
@@ -129,15 +126,15 @@ struct Products<float> {
         return a;
     }
     template <class Tile>
-    static BSM_DEVICE void load_b(const Tile& tile, int row, int column, B (&b)[2]) {
-        const int g = lane_index() / 4, t = lane_index() % 4;
+    static BSM_DEVICE void load_b(int lane, const Tile& tile, int row, int column, B (&b)[2]) {
+        const int g = lane / 4, t = lane % 4;
         BSM_UNROLL
         for (int i = 0; i < 4; ++i)
             b[i / 2].set(i % 2, *tile.at(row + g + i / 2 * 8, column + 2 * t + i % 2));
     }
     template <class Tile>
-    static BSM_DEVICE void load_b_transposed(const Tile& tile, int row, int column, B (&b)[2]) {
-        const int g = lane_index() / 4, t = lane_index() % 4;
+    static BSM_DEVICE void load_b_transposed(int lane, const Tile& tile, int row, int column, B (&b)[2]) {
+        const int g = lane / 4, t = lane % 4;
         BSM_UNROLL
         for (int i = 0; i < 4; ++i)
             b[i / 2].set(i % 2, *tile.at(row + 2 * t + i % 2, column + g + i / 2 * 8));

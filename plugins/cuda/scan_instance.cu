@@ -53,7 +53,7 @@ Plan make_plan(const BsmScan& scan, const host::Device& device) {
     plan.two_steps = true;
     for (int most = plan.is_short ? kMaxGroupsPerBlock : 1; most && plan.two_steps; --most) {
         const size_t bytes =
-            plan.is_short ? ShortMemory<Short>::bytes(most) : ChunksMemory<Long>::bytes();
+            plan.is_short ? ShortMemory<Short>::bytes(most) : ChunksMemory<Long>::kBytes;
         if (bytes > device.shared_bytes) continue;
         const int blocks = (plan.groups + most - 1) / most;
         plan.two_steps = !can_share_norm(blocks, device);

@@ -10,46 +10,39 @@ namespace bsm {
 template <class S>
 struct ShortMemory {
     using T = typename S::T;
-    Tile<T, S::kDState> B, C;  // until the scores are made; then x and M lie there
-    Tile<T, S::kChannels> x;
-    Tile<T, S::kChunk> M[S::kHeads];
-    Decays<S> decays;
-    float* squares;  // (warps, chunk)
-    float* scale;    // (chunk)
-    float* sums;     // (chunk) over the groups of the block
-    char* groups;    // per group: z, which becomes y, and totals
-
-    static constexpr size_t kB = decltype(B)::bytes(S::kChunk);
-    static constexpr size_t kX = decltype(x)::bytes(S::kChunk);
+    static constexpr size_t kB = Tile<T, S::kDState>::bytes(S::kChunk);
+    static constexpr size_t kX = Tile<T, S::kChannels>::bytes(S::kChunk);
     static constexpr size_t kM = Tile<T, S::kChunk>::bytes(S::kChunk);
     static constexpr size_t kRow = sizeof(float) * S::kChunk;
     static constexpr size_t kLater = kX + S::kHeads * kM;
-    static constexpr size_t kShared = 2 * kB > kLater ? 2 * kB : kLater;
-    static constexpr size_t kGroup = kX + kRow;
+    static constexpr size_t kDecays = 2 * kB > kLater ? 2 * kB : kLater;
+    static constexpr size_t kSquares = kDecays + Decays<S>::bytes();
+    static constexpr size_t kGroups = kSquares + (S::kWarps + 2) * kRow;
 
-    static constexpr size_t bytes(int groups_per_block) {
-        return kShared + Decays<S>::bytes() + (S::kWarps + 2) * kRow + groups_per_block * kGroup;
-    }
+    static constexpr size_t bytes(int groups) { return kGroups + groups * (kX + kRow); }
 
-    BSM_DEVICE explicit ShortMemory(char* at) {
-        B.data = reinterpret_cast<T*>(at);
-        C.data = reinterpret_cast<T*>(at + kB);
-        x.data = reinterpret_cast<T*>(at);
-        for (int head = 0; head < S::kHeads; ++head)
-            M[head].data = reinterpret_cast<T*>(at + kX + head * kM);
-        const auto take = [&at](size_t size) { return (at += size) - size; };
-        take(kShared);
-        decays.heads = reinterpret_cast<typename Decays<S>::Head*>(take(Decays<S>::bytes()));
-        squares = reinterpret_cast<float*>(take(S::kWarps * kRow));
-        scale = reinterpret_cast<float*>(take(kRow));
-        sums = reinterpret_cast<float*>(take(kRow));
-        groups = at;
+    char* at;
+
+    // Until the scores are made; then x and M lie there.
+    BSM_DEVICE Tile<T, S::kDState> B() const { return {reinterpret_cast<T*>(at)}; }
+    BSM_DEVICE Tile<T, S::kDState> C() const { return {reinterpret_cast<T*>(at + kB)}; }
+    BSM_DEVICE Tile<T, S::kChannels> x() const { return {reinterpret_cast<T*>(at)}; }
+    BSM_DEVICE Tile<T, S::kChunk> M(int head) const {
+        return {reinterpret_cast<T*>(at + kX + head * kM)};
     }
+    BSM_DEVICE Decays<S> decays() const { return {at + kDecays}; }
+    // (warps, chunk)
+    BSM_DEVICE float* squares() const { return reinterpret_cast<float*>(at + kSquares); }
+    // (chunk)
+    BSM_DEVICE float* scale() const { return squares() + S::kWarps * S::kChunk; }
+    // (chunk), over the groups of the block.
+    BSM_DEVICE float* sums() const { return scale() + S::kChunk; }
+    // z of a group of the block, which becomes y, and behind it the group's totals (chunk).
     BSM_DEVICE Tile<T, S::kChannels> z(int i) const {
-        return {reinterpret_cast<T*>(groups + i * kX)};
+        return {reinterpret_cast<T*>(at + kGroups + i * (kX + kRow))};
     }
-    BSM_DEVICE float* totals(int i, int groups_per_block) const {
-        return reinterpret_cast<float*>(groups + groups_per_block * kX + i * kRow);
+    BSM_DEVICE float* totals(int i) const {
+        return reinterpret_cast<float*>(at + kGroups + i * (kX + kRow) + kX);
     }
 };
 
@@ -59,8 +52,8 @@ BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
                             const Scan<S>& scan, int first_group, int groups) {
     for (int step = device::thread_index(); step < S::kChunk; step += S::kThreads) {
         float sum = 0;
-        for (int i = 0; i < groups; ++i) sum += memory.totals(i, params.groups_per_block)[step];
-        memory.sums[step] = sum;
+        for (int i = 0; i < groups; ++i) sum += memory.totals(i)[step];
+        memory.sums()[step] = sum;
     }
     if (params.cluster > 1) {
         device::cluster_arrive();
@@ -70,13 +63,13 @@ BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
     }
     for (int i = 0; i < groups; ++i) {
         const Group<S> group(params, first_group + i);
-        float* totals = memory.totals(i, params.groups_per_block);
+        float* totals = memory.totals(i);
         if (params.squares) {
             write_squares<S>(params, totals, scan, group, 0);
             continue;
         }
         for (int step = device::thread_index(); step < S::kChunk; step += S::kThreads) {
-            const float* sum = &memory.sums[step];
+            const float* sum = &memory.sums()[step];
             const float row = params.cluster > 1 ? cluster_sum(sum, params.cluster) : *sum;
             totals[step] = norm_factor<S>(totals[step], row, scan.d_inner, params.eps);
         }
@@ -85,14 +78,14 @@ BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
     device::block_barrier();
     for (int i = 0; i < groups; ++i)
         write_outputs<S>(memory.z(i),
-                         params.squares ? nullptr : memory.totals(i, params.groups_per_block), scan,
+                         params.squares ? nullptr : memory.totals(i), scan,
                          Group<S>(params, first_group + i), 0);
     if (params.cluster > 1) device::cluster_wait();  // others have read this block's sums
 }
 
 template <class S>
-BSM_KERNEL(S::kThreads, 2) void scan_short(const Params params) {
-    const ShortMemory<S> memory(device::shared_memory());
+BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
+    const ShortMemory<S> memory{device::shared_memory()};
     const int blocks = (params.groups + params.groups_per_block - 1) / params.groups_per_block;
     const int first_group =
         static_cast<int>(device::block_index() % blocks) * params.groups_per_block;
@@ -103,11 +96,11 @@ BSM_KERNEL(S::kThreads, 2) void scan_short(const Params params) {
 
     for (int i = 0; i < groups; ++i)
         copy_gate<S>(memory.z(i), params, scan, Group<S>(params, first_group + i), 0);
-    convolve<S>(memory.B, params, scan, 0, scan.d_inner, S::kDState);
-    convolve<S>(memory.C, params, scan, 0, scan.d_inner + S::kDState, S::kDState);
+    convolve<S>(memory.B(), params, scan, 0, scan.d_inner, S::kDState);
+    convolve<S>(memory.C(), params, scan, 0, scan.d_inner + S::kDState, S::kDState);
     device::block_barrier();  // B and C are there
     Scores<S> scores;
-    scores.compute(memory.C, memory.B);
+    scores.compute(memory.C(), memory.B());
     device::wait_copies();
     device::block_barrier();  // z is there, B and C are done with
 
@@ -115,21 +108,23 @@ BSM_KERNEL(S::kThreads, 2) void scan_short(const Params params) {
         const Group<S> group(params, first_group + i);
         const int h = group.first_head + Outputs<S>::head();
         const float D = h < params.n_heads ? params.D[scan.direction * params.n_heads + h] : 0;
-        convolve<S>(memory.x, params, scan, 0, group.first_channel(), group.channels());
-        memory.decays.compute(params, scan, group, 0);
+        convolve<S>(memory.x(), params, scan, 0, group.first_channel(), group.channels());
+        memory.decays().compute(params, scan, group, 0);
         device::block_barrier();  // x and decays are there, M is free
+        const int warp = warp_index();
         BSM_UNROLL
         for (int head = 0; head < S::kHeads; ++head)
-            scores.store_mask(memory.M[head], memory.decays.heads[head]);
+            if (scores.has_head(warp, head))
+                scores.store_mask(memory.M(head), memory.decays().head(head));
         device::block_barrier();  // M is there
         Outputs<S> y;
         y.clear();
-        y.add_chunk(memory.M[Outputs<S>::head()], memory.x);
-        y.gate(memory.x, memory.z(i), D, memory.squares);
+        y.add_chunk(memory.M(Outputs<S>::head()), memory.x());
+        y.gate(memory.x(), memory.z(i), D, memory.squares());
         device::block_barrier();  // all squares are there, x is free
-        sum_squares<S>(memory.squares, memory.totals(i, params.groups_per_block), memory.scale);
+        sum_squares<S>(memory.squares(), memory.totals(i), memory.scale());
         device::block_barrier();  // their sums are there
-        y.store(memory.z(i), memory.scale);
+        y.store(memory.z(i), memory.scale());
     }
     finish_rows<S>(params, memory, scan, first_group, groups);
 }

@@ -10,8 +10,9 @@
 #include "machine.h"
 
 #define BSM_DEVICE inline
-#define BSM_KERNEL(max_threads, min_blocks)
+#define BSM_KERNEL(max_threads, min_blocks) void
 #define BSM_UNROLL
+#define BSM_ROLLED
 
 namespace bsm::device {
 
