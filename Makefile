@@ -8,6 +8,13 @@ TORCH ?= torch==2.13.0
 # A six-second excerpt of real music ships in this wheel (non-commercial licence, not in here);
 # its own dependencies are not needed.
 EXCERPT ?= stempeg==0.2.6
+# TensorRT-RTX parses and builds engines without a GPU; kernel-lens carries TensorRT's headers,
+# Apache-2.0, and its own dependencies are not needed.
+TENSORRT ?= tensorrt-rtx==1.7.1.116
+HEADERS ?= kernel-lens==2.0.1
+# A compiler for the CUDA sources, all of one release, where no CUDA toolkit is installed.
+NVCC ?= nvidia-cuda-nvcc~=13.0.0 nvidia-cuda-crt~=13.0.0 nvidia-nvvm~=13.0.0 \
+	nvidia-cuda-runtime~=13.0.0 nvidia-cuda-cccl~=13.0.0
 SONG ?=
 
 DEMO := .venv-demo
@@ -29,7 +36,9 @@ $(TEST)/ready: pyproject.toml Makefile
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --quiet $(TORCH)
 	$(TEST)/bin/pip install --quiet '.[dev]'
-	$(TEST)/bin/pip install --quiet --no-deps $(EXCERPT)
+	$(TEST)/bin/pip install --quiet --no-deps $(EXCERPT) $(HEADERS)
+	$(TEST)/bin/pip install --quiet $(TENSORRT)
+	which nvcc || test -x /usr/local/cuda/bin/nvcc || $(TEST)/bin/pip install --quiet $(NVCC)
 	touch $@
 
 # Tests and type checker see the installed package, as users do, not the source tree.
