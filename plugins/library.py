@@ -25,21 +25,22 @@ class Status(IntEnum):
     """BsmStatus."""
 
     OK = 0
-    NULL_POINTER = 1
-    BAD_DTYPE = 2
-    BAD_SHAPE = 3
-    BAD_N_HEADS = 4
-    BAD_HEADDIM = 5
-    BAD_D_STATE = 6
-    BAD_D_CONV = 7
-    BAD_EPS = 8
-    MISALIGNED = 9
-    SMALL_WORKSPACE = 10
-    OLD_GPU = 11
-    NO_KERNEL = 12
-    OLD_DRIVER = 13
-    NO_DEVICE = 14
-    CUDA_ERROR = 15
+    BAD_STRUCT = 1
+    NULL_POINTER = 2
+    BAD_DTYPE = 3
+    BAD_SHAPE = 4
+    BAD_N_HEADS = 5
+    BAD_HEADDIM = 6
+    BAD_D_STATE = 7
+    BAD_D_CONV = 8
+    BAD_EPS = 9
+    MISALIGNED = 10
+    SMALL_WORKSPACE = 11
+    OLD_GPU = 12
+    NO_KERNEL = 13
+    OLD_DRIVER = 14
+    NO_DEVICE = 15
+    CUDA_ERROR = 16
 
 
 class ScanError(PluginError):

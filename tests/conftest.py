@@ -66,6 +66,14 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def emulated_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """libbsm_scan with all kernels, for the GPU that `cuda_on_host` emulates."""
+    from emulation import build_scan
+
+    return build_scan(tmp_path_factory.mktemp("emulation") / "libbsm_scan.so")
+
+
+@pytest.fixture(scope="session")
 def full_size(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """A full-size foreign file, imported and exported: takes minutes, for slow tests only."""
     from full_size import make_chain
