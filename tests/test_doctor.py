@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from click.testing import CliRunner
 from bsmamba2 import doctor
 from bsmamba2.cli import cli
 from bsmamba2.errors import EngineError
+from bsmamba2.plugins import build
+from bsmamba2.plugins.cache import Libraries
 from bsmamba2.runtime import engines
 
 
@@ -40,6 +43,11 @@ def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
 def run_doctor(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(cli, ["doctor", *arguments], catch_exceptions=False)
     return result.exit_code, result.stdout
+
+
+@pytest.fixture
+def no_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def test_json_says_what_runs_here() -> None:
@@ -130,6 +138,33 @@ def test_people_see_every_engine_kind() -> None:
     code, out = run_doctor()
     assert code == 0
     assert all(name in out for name in (".onnx", ".safetensors", ".plan", "libsndfile"))
+
+
+@pytest.mark.usefixtures("no_libraries")
+def test_scan_library_that_is_not_built_names_the_command() -> None:
+    (check,) = doctor.examine().cuda
+    assert not check.ok
+    assert check.detail.startswith("not built: bsm plugin build")
+
+
+@pytest.mark.usefixtures("no_libraries")
+def test_missing_compiler_says_why_there_is_no_scan_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDACXX", "absent")
+    report = doctor.examine()
+    assert report.ok
+    assert "CUDACXX names 'absent'" in report.cuda[0].detail
+
+
+def test_scan_library_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Libraries(
+        scan=Path("scan"), plugin=None, architectures=("90-real",), ptxas_log=Path("log")
+    )
+    monkeypatch.setattr(build, "find_libraries", lambda plugin=False: None if plugin else built)
+    (check,) = doctor.examine().cuda
+    assert check.ok
+    assert check.detail == "for sm_90, without the TensorRT plugin"
 
 
 def test_doctor_module_imports_no_backend() -> None:

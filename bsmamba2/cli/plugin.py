@@ -61,11 +61,11 @@ def build(
     )
     built = {"scan": libraries.scan, "plugin": libraries.plugin}
     if as_json:
-        record = {
+        files = {
             name: path and {"path": str(path), "sha256": sha256_file(path)}
             for name, path in built.items()
         }
-        record["architectures"] = list(libraries.architectures)
+        record = {"architectures": list(libraries.architectures), **files}
         click.echo(json.dumps(record, indent=2))
         return
     for path in filter(None, built.values()):

@@ -10,30 +10,12 @@ import pytest
 from small_builds import ARCHITECTURE, SIZE, folders, leftovers, write_sources
 
 from bsmamba2.errors import PluginError
-from bsmamba2.plugins import architectures, build, cache
+from bsmamba2.plugins import architectures, build
 from bsmamba2.plugins.build import build_libraries, find_libraries
 from bsmamba2.plugins.cache import Libraries
 from bsmamba2.plugins.compilation import Options
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def compiled(sources: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Options]:
-    """What a pretended CMake was asked to build; it writes files of the right names."""
-    asked: list[Options] = []
-
-    def run(_: Path, tree: Path, __: object, options: Options, log: Path, ___: object) -> None:
-        asked.append(options)
-        (tree / "ptxas").mkdir(parents=True)
-        (tree / "ptxas/scan.log").write_text("ptxas info\n")
-        (tree / "architectures.txt").write_text(";".join(options.architectures))
-        for name in (cache.SCAN, cache.PLUGIN):
-            (tree / name).write_text(f"{name} {len(asked)}")
-        log.write_text("done\n")
-
-    monkeypatch.setattr(build, "run_cmake", run)
-    return asked
 
 
 def make(*, force: bool = False, plugin: bool = False, arch: str = ARCHITECTURE) -> Libraries:
