@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from bsmamba2.errors import PluginError
 from bsmamba2.models import cuda_scan as module
 from bsmamba2.models.cuda_scan import LIBRARY_VARIABLE, cuda_scan, library_scan, scan_library
 from bsmamba2.models.scan import bimamba2_scan_chunked, bimamba2_scan_reference
+from bsmamba2.plugins import build
 from bsmamba2.plugins.library import ScanError, ScanLibrary, ScanSizes, Status
 
 SMALL = HeadSizes(2, 32, 32)
@@ -181,8 +183,7 @@ def test_a_named_library_is_taken(library: ScanLibrary, dtype: torch.dtype):
 def test_the_cached_library_is_taken(
     emulated_scan: Path, library: ScanLibrary, monkeypatch: pytest.MonkeyPatch
 ):
-    build = pytest.importorskip("bsmamba2.plugins.build")
-    cached = build.Libraries(scan=emulated_scan, plugin=None)
+    cached = SimpleNamespace(scan=emulated_scan)
     monkeypatch.setattr(build, "find_libraries", lambda: cached)
     inputs = typed(scan_inputs(1, 3, SMALL), torch.float16)
     assert torch.equal(chosen(inputs), by_library(library, inputs))
@@ -191,7 +192,6 @@ def test_the_cached_library_is_taken(
 def test_without_a_library_the_chunked_form_scans_and_one_line_names_the_command(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    build = pytest.importorskip("bsmamba2.plugins.build")
     monkeypatch.setattr(build, "find_libraries", lambda: None)
     inputs = typed(scan_inputs(1, 3, SMALL), torch.float16)
     for _ in range(3):
