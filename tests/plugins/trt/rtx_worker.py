@@ -1,0 +1,88 @@
+"""Parses, and builds, an ONNX file with TensorRT-RTX, and prints what came of it as JSON.
+
+    python rtx_worker.py model.onnx [--plugin libbsm_trt_plugin.so] [--as-installed] [--plan PATH]
+
+A process of its own for every file: a registered plugin stays registered, and TensorRT-RTX ends
+the process where it finds no library under the name that it looks for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import tensorrt_rtx as trt
+
+from bsmamba2.errors import PluginError
+from bsmamba2.plugins import tensorrt_library
+from bsmamba2.plugins.tensorrt_library import check_plugin_layers, count_plugin_layers, load_plugin
+
+
+class Logger(trt.ILogger):
+    """Keeps errors."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self.errors: list[str] = []
+
+    def log(self, severity: trt.ILogger.Severity, message: str) -> None:
+        if severity <= trt.ILogger.Severity.ERROR:
+            self.errors.append(message)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--plugin", type=Path)
+    parser.add_argument("--as-installed", action="store_true", help="do not provide the name")
+    parser.add_argument("--plan", type=Path)
+    parser.add_argument("--scan-nodes", type=int, default=0)
+    options = parser.parse_args()
+    logger = Logger()
+    if options.as_installed:
+        tensorrt_library.provide_rtx_name = lambda: None
+    builder = trt.Builder(logger)
+    if options.plugin:
+        load_plugin(trt, options.plugin)
+    network = builder.create_network(0)
+    onnx = trt.OnnxParser(network, logger)
+    report: dict[str, Any] = {"parsed": onnx.parse(options.model.read_bytes())}
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    report |= {
+        "types": [layer.type.name for layer in layers],
+        "names": [layer.name for layer in layers],
+        "plugins": count_plugin_layers(network),
+        "check": check(network, options.scan_nodes),
+    }
+    if report["parsed"] and options.plan:
+        report["built"] = build(builder, network, options.plan)
+    print(json.dumps(report | {"errors": logger.errors}))
+
+
+def check(network: Any, scan_nodes: int) -> str:
+    """What the check of this package says."""
+    try:
+        check_plugin_layers(network, scan_nodes)
+    except PluginError as error:
+        return str(error)
+    return ""
+
+
+def build(builder: Any, network: Any, path: Path) -> bool:
+    """Writes the plan for one chunk of up to 801 frames."""
+    spectrum = network.get_input(0)
+    channels, bins, parts = (spectrum.shape[axis] for axis in (1, 3, 4))
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    largest = (1, channels, 801, bins, parts)
+    profile.set_shape(spectrum.name, (1, channels, 1, bins, parts), largest, largest)
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    if plan is not None:
+        path.write_bytes(plan)
+    return plan is not None
+
+
+if __name__ == "__main__":
+    main()

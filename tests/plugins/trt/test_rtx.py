@@ -1,0 +1,183 @@
+"""TensorRT-RTX, which parses, builds and serialises without a GPU, takes the plugin."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from half_graph import to_float16
+from onnx import ModelProto
+
+from bsmamba2.export.scan_function import OP_TYPE
+from bsmamba2.models.folded import fold
+from bsmamba2.models.load import load_network
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx"
+)
+WORKER = Path(__file__).with_name("rtx_worker.py")
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(WORKER), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def parse(*arguments: str | Path) -> dict[str, Any]:
+    """The worker's report."""
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def scans(model: ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == OP_TYPE]
+
+
+def inlined(report: dict[str, Any], model: ModelProto) -> set[str]:
+    """Layers that come from the operator's body; they are named after what they put out."""
+    (body,) = model.functions
+    made = {f"node_of_{name}" for node in body.node for name in node.output}
+    return made & set(report["names"])
+
+
+def assert_plan_has_only_plugins(model: ModelProto, plugin: Path, folder: Path) -> None:
+    """One plugin layer a scan node, nothing of the body, and a plan that holds them."""
+    nodes = len(scans(model))
+    path, plan = folder / "model.onnx", folder / "model.plan"
+    onnx.save(model, path)
+    report = parse(path, "--plugin", plugin, "--plan", plan, "--scan-nodes", str(nodes))
+    assert report["errors"] == []
+    assert (report["parsed"], report["built"]) == (True, True)
+    assert report["plugins"] == report["types"].count("PLUGIN_V3") == nodes
+    assert report["check"] == ""
+    assert not inlined(report, model)
+    assert plan.read_bytes().count(b"d_state") >= nodes  # serialised attributes
+
+
+@pytest.fixture
+def model(tiny_onnx: Path) -> ModelProto:
+    return onnx.load(tiny_onnx)
+
+
+@pytest.fixture(scope="module")
+def full_size_graph() -> ModelProto:
+    """The published network with random weights, not compared with PyTorch: a minute less."""
+    from bsmamba2.export.graph import export_graph
+
+    network, artefact = load_network("bsmamba2")
+    return export_graph(fold(network), artefact)
+
+
+def test_every_scan_node_becomes_a_plugin_layer(
+    model: ModelProto, plugin_library: Path, tmp_path: Path
+):
+    assert len(scans(model)) == 4
+    assert_plan_has_only_plugins(model, plugin_library, tmp_path)
+
+
+def test_every_scan_node_becomes_a_plugin_layer_in_float16(
+    model: ModelProto, plugin_library: Path, tmp_path: Path
+):
+    to_float16(model)
+    assert_plan_has_only_plugins(model, plugin_library, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_published_network_has_twelve_plugin_layers(
+    full_size_graph: ModelProto, precision: str, plugin_library: Path, tmp_path: Path
+):
+    model = ModelProto()
+    model.CopyFrom(full_size_graph)
+    if precision == "float16":
+        to_float16(model)
+    assert len(scans(model)) == 12
+    assert_plan_has_only_plugins(model, plugin_library, tmp_path)
+
+
+# --- what goes wrong silently elsewhere ---
+
+
+def test_without_the_plugin_the_body_is_inlined_and_the_check_says_so(
+    model: ModelProto, tiny_onnx: Path
+):
+    report = parse(tiny_onnx, "--scan-nodes", "4")
+    assert report["parsed"]
+    assert report["plugins"] == 0
+    assert inlined(report, model)
+    assert report["check"].startswith("The network has 0 plugin layers for 4 scan nodes: ")
+
+
+@pytest.mark.parametrize("name", ["plugin_namespace", "plugin_version"])
+def test_node_that_does_not_name_the_creator_is_inlined_and_the_check_says_so(
+    model: ModelProto, plugin_library: Path, tmp_path: Path, name: str
+):
+    first = scans(model)[0]
+    (attribute,) = (attribute for attribute in first.attribute if attribute.name == name)
+    attribute.s = b"7"
+    onnx.save(model, tmp_path / "model.onnx")
+    options = ("--plugin", plugin_library, "--scan-nodes", "4")
+    report = parse(tmp_path / "model.onnx", *options)
+    assert report["parsed"]
+    assert report["plugins"] == 3
+    assert inlined(report, model)
+    assert report["check"].startswith("The network has 3 plugin layers for 4 scan nodes: ")
+
+
+def test_tensorrt_rtx_as_installed_ends_the_process(tiny_onnx: Path, plugin_library: Path):
+    """Why `rtx_name` exists. When this fails, TensorRT-RTX no longer needs it."""
+    done = run(tiny_onnx, "--plugin", plugin_library, "--as-installed")
+    assert done.returncode < 0, done.stderr
+
+
+# --- messages reach TensorRT's logger ---
+
+
+def errors(model: ModelProto, plugin: Path, folder: Path) -> str:
+    """What is logged about a graph that must not be parsed."""
+    onnx.save(model, folder / "model.onnx")
+    report = parse(folder / "model.onnx", "--plugin", plugin)
+    assert not report["parsed"]
+    return "\n".join(report["errors"])
+
+
+def test_bad_attribute_is_an_error_in_the_log(
+    model: ModelProto, plugin_library: Path, tmp_path: Path
+):
+    for attribute in scans(model)[0].attribute:
+        if attribute.name == "n_heads":
+            attribute.i = 65
+    sentence = "bsm::BiMamba2Scan: attribute n_heads must be 1 to 64, not 65"
+    assert sentence in errors(model, plugin_library, tmp_path)
+
+
+def test_bad_shape_is_an_error_in_the_log(model: ModelProto, plugin_library: Path, tmp_path: Path):
+    scan = scans(model)[0]
+    scan.input[2] = scan.input[1]
+    found = errors(model, plugin_library, tmp_path)
+    assert "bsm::BiMamba2Scan: conv_bias must be (2, 128) for zxbcdt (?, ?, 388)" in found
+
+
+def test_missing_input_is_an_error_in_the_log(
+    model: ModelProto, plugin_library: Path, tmp_path: Path
+):
+    del scans(model)[0].input[5]
+    assert "it takes 6 inputs" in errors(model, plugin_library, tmp_path)
+
+
+def test_bad_type_is_an_error_in_the_log(model: ModelProto, plugin_library: Path, tmp_path: Path):
+    to_float16(model)
+    scan = scans(model)[0]
+    scan.input[1], weight = "weight", scan.input[1]
+    cast = onnx.helper.make_node("Cast", [weight], ["weight"], to=onnx.TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    found = errors(model, plugin_library, tmp_path)
+    assert "conv_weight must be float16 as zxbcdt is, not float32" in found
