@@ -61,14 +61,13 @@ def build_libraries(
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
     work = _Work(toolchain=toolchain, options=options, sources=_hash_sources())
-    root = cache.cache_root(create=True)
-    assert root is not None
+    root = cache.make_cache()
     folder = root / work.key
     if not force and (libraries := _cached(folder)):
         return libraries
     try:
         with cache.locked(
-            root / f"{work.key}.lock", lambda: report("Another process builds the same; waiting.")
+            folder.with_suffix(".lock"), lambda: report("Another process builds the same; waiting.")
         ):
             if not force and (libraries := _cached(folder)):
                 return libraries  # the other process's
@@ -88,7 +87,7 @@ def find_libraries(*, plugin: bool = False) -> Libraries | None:
     Raises:
         PluginError: Others can write into the cache.
     """
-    root = cache.cache_root(create=False)
+    root = cache.find_cache()
     if root is None:
         return None
     sources = _hash_sources()

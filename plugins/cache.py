@@ -50,29 +50,31 @@ class Record:
     """By file name."""
 
 
-def cache_root(*, create: bool) -> Path | None:
-    """The folder of all builds, private to this user; None where it is absent and not wanted.
+def make_cache() -> Path:
+    """The folder of all builds, made where it is absent and private to this user.
 
     It is bsmamba2/plugins in XDG_CACHE_HOME or ~/.cache.
 
     Raises:
         PluginError: It cannot be made, or others can write into it.
     """
-    root = _user_cache() / "bsmamba2" / "plugins"
-    try:
-        if create:
-            root.parent.parent.mkdir(parents=True, exist_ok=True)
-            root.parent.mkdir(mode=0o700, exist_ok=True)
-            root.mkdir(mode=0o700, exist_ok=True)
-        elif not root.exists():
-            return None
-        for folder in (root.parent, root):
-            _check_private(folder)
-    except OSError as error:
-        raise PluginError(
-            f"Cannot use {root}: {error.strerror or error}; name another folder in XDG_CACHE_HOME."
-        ) from error
-    return root
+    root = _cache_path()
+    with _as_sentence(root):
+        root.parent.parent.mkdir(parents=True, exist_ok=True)
+        root.parent.mkdir(mode=0o700, exist_ok=True)
+        root.mkdir(mode=0o700, exist_ok=True)
+    return _checked(root)
+
+
+def find_cache() -> Path | None:
+    """The folder of all builds; None before the first.
+
+    Raises:
+        PluginError: It cannot be read, or others can write into it.
+    """
+    root = _cache_path()
+    with _as_sentence(root):
+        return _checked(root) if root.exists() else None
 
 
 def load_build(folder: Path) -> tuple[Record, Libraries] | None:
@@ -141,14 +143,29 @@ def locked(path: Path, wait: Callable[[], None]) -> Iterator[None]:
         os.close(handle)
 
 
-def _user_cache() -> Path:
+def _cache_path() -> Path:
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if named.is_absolute():  # its specification: others are to be ignored
-        return named
-    try:
-        return Path.home() / ".cache"
+    try:  # a relative one is to be ignored, says its specification
+        user = named if named.is_absolute() else Path.home() / ".cache"
     except RuntimeError as error:
         raise PluginError("No home folder: name a cache folder in XDG_CACHE_HOME.") from error
+    return user / "bsmamba2" / "plugins"
+
+
+@contextlib.contextmanager
+def _as_sentence(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PluginError(
+            f"Cannot use {root}: {error.strerror or error}; name another folder in XDG_CACHE_HOME."
+        ) from error
+
+
+def _checked(root: Path) -> Path:
+    for folder in (root.parent, root):
+        _check_private(folder)
+    return root
 
 
 def _check_private(folder: Path) -> None:
