@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from bsmamba2.errors import PluginError
-from bsmamba2.files import c_path, existing_file
+from bsmamba2.files import existing_file
 from bsmamba2.plugins.rtx_name import provide_rtx_name
 
 NAME, VERSION, NAMESPACE = "BiMamba2Scan", "1", "bsm"
@@ -75,7 +75,7 @@ def load_plugin(trt: ModuleType, path: str | Path) -> None:
     if _is_registered(registry):
         return
     try:
-        library = ctypes.CDLL(os.fspath(c_path(path)))  # TensorRT would not say why it fails
+        library = ctypes.CDLL(str(path))  # TensorRT would not say why it fails
     except OSError as error:
         raise PluginError(f"The plugin library cannot be opened: {error}.") from error
     if not hasattr(library, "getCreators"):
