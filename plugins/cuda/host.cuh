@@ -11,6 +11,8 @@ namespace bsm::host {
 struct Device {
     int compute;          // capability: 10 major + minor
     size_t shared_bytes;  // that a block can have
+    int64_t max_blocks;   // of a grid
+
     bool has_clusters() const { return compute >= 90; }
 };
 
@@ -21,7 +23,6 @@ struct Grid {
     size_t shared_bytes;
 };
 
-constexpr int64_t kMaxBlocks = 0x7fffffff;  // of a grid
 constexpr int kMaxCluster = 8;              // blocks, on every GPU that has clusters
 
 }  // namespace bsm::host

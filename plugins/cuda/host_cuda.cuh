@@ -10,7 +10,7 @@ int status_of(cudaError_t error);
 const char* last_cuda_error();
 
 inline int current_device(Device& device) {
-    int number, major, minor, shared;
+    int number, major, minor, shared, blocks;
     cudaError_t error = cudaGetDevice(&number);
     const auto ask = [&](int& value, cudaDeviceAttr attribute) {
         if (error == cudaSuccess) error = cudaDeviceGetAttribute(&value, attribute, number);
@@ -18,8 +18,9 @@ inline int current_device(Device& device) {
     ask(major, cudaDevAttrComputeCapabilityMajor);
     ask(minor, cudaDevAttrComputeCapabilityMinor);
     ask(shared, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    ask(blocks, cudaDevAttrMaxGridDimX);
     if (error != cudaSuccess) return status_of(error);
-    device = {10 * major + minor, static_cast<size_t>(shared)};
+    device = {10 * major + minor, static_cast<size_t>(shared), blocks};
     return BSM_OK;
 }
 

@@ -79,7 +79,7 @@ int bsm_scan_workspace(const BsmScan* scan, size_t* bytes) {
     bsm::host::Device device = {};
     const int status = bsm::host::current_device(device);
     if (status == BSM_NO_DEVICE || status == BSM_OLD_DRIVER) {
-        device = {80, 99 << 10};  // which needs the most
+        device = {80, 99 << 10, INT32_MAX};  // which needs the most
     } else if (status != BSM_OK) {
         return status;
     }

@@ -102,8 +102,7 @@ int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
     params.eps = scan.eps;
     params.aligned = is_aligned(scan.zxbcdt, width * static_cast<int64_t>(sizeof(T)));
 
-    const int64_t most = host::kMaxBlocks / host::kMaxCluster * host::kMaxCluster /
-                         (2 * plan.blocks_per_row);  // sequences of a launch
+    const int64_t most = device.max_blocks / (2 * plan.blocks_per_row);  // sequences of a launch
     for (int64_t first = 0; first < scan.n_sequences; first += most) {
         const int64_t left = scan.n_sequences - first;
         params.first_sequence = first;
@@ -118,7 +117,7 @@ int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
     if (!plan.two_steps) return BSM_OK;
     const int64_t rows = 2 * scan.n_sequences * scan.length;
     const int64_t blocks = (rows + 7) / 8;
-    const host::Grid grid = {blocks < (1 << 20) ? blocks : 1 << 20, 256, 1, 0};
+    const host::Grid grid = {blocks < device.max_blocks ? blocks : device.max_blocks, 256, 1, 0};
     return host::launch<const Params, int64_t>(normalise<Short>, grid, stream, params, rows);
 }
 

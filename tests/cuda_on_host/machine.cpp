@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -57,6 +56,8 @@ namespace on_host {
 namespace {
 
 constexpr size_t kStack = 1 << 18;  // bytes; only touched pages exist
+constexpr int kMaxCopies = 64;      // under way at once, of a thread
+constexpr int kMaxWords = 8;        // of an exchange, from a lane
 constexpr unsigned kNoSync = 1;     // a switch of fibers orders no memory for ThreadSanitizer
 
 struct Gate {  // opens when `members` have arrived, over and over
@@ -81,14 +82,17 @@ struct Fiber {
     int64_t until = 0;  // `passed` of the gate that lets it go on
     int64_t cluster_until = 0;
     int barriers = 0;  // block barriers so far
-    std::deque<Copy> copies;
+    Copy copies[kMaxCopies];
+    int first_copy = 0, last_copy = 0;
 
     bool ready() const { return !done && (!waits_for || waits_for->passed >= until); }
 };
 
+using Words = volatile uint32_t;  // copied one by one: ThreadSanitizer sees what memcpy does
+
 struct Warp {
     Gate gate;
-    std::vector<char> brought[2];  // exchanges in turn: nobody is two ahead of another
+    uint32_t brought[2][kLanes * kMaxWords];  // exchanges in turn: nobody is two ahead of another
 };
 
 struct Block {
@@ -256,12 +260,13 @@ void run_cluster(int64_t first_block) {
             worker->stacks.push_back(fiber.stack);
             if (__tsan_destroy_fiber) __tsan_destroy_fiber(fiber.tsan);
         }
+    acquire(const_cast<Shape*>(worker->shape));  // the threads are done with what is freed next
 }
 
 }  // namespace
 
 void run(const Shape& shape, void (*kernel)(const void*), const void* arguments) {
-    std::atomic<int64_t> next{0};
+    std::atomic<int64_t> next{planted("BSM_FIRST_BLOCK", 0)};
     release(const_cast<Shape*>(&shape));
     const auto work = [&] {
         Worker state;
@@ -317,20 +322,28 @@ void cluster_wait() {
 void exchange(const void* mine, size_t size, void* all) {
     Fiber& fiber = *worker->current;
     Warp& warp = fiber.block->warps[fiber.thread / kLanes];
-    std::vector<char>& brought = warp.brought[warp.gate.passed % 2];
-    if (brought.size() < size * kLanes) brought.resize(size * kLanes);
-    std::memcpy(brought.data() + fiber.thread % kLanes * size, mine, size);
+    Words* brought = warp.brought[warp.gate.passed % 2];
+    const size_t words = size / sizeof(uint32_t);
+    if (words > kMaxWords || words * sizeof(uint32_t) != size) std::abort();
+    for (size_t i = 0; i < words; ++i)
+        brought[fiber.thread % kLanes * words + i] = static_cast<const Words*>(mine)[i];
     meet(warp.gate);
-    std::memcpy(all, brought.data(), size * kLanes);
+    for (size_t i = 0; i < kLanes * words; ++i) static_cast<Words*>(all)[i] = brought[i];
 }
 
-void later(const Copy& copy) { worker->current->copies.push_back(copy); }
+void later(const Copy& copy) {
+    Fiber& fiber = *worker->current;
+    if (fiber.last_copy == kMaxCopies) std::abort();
+    fiber.copies[fiber.last_copy++] = copy;
+}
 
 bool next_copy(Copy& copy) {
-    std::deque<Copy>& copies = worker->current->copies;
-    if (copies.empty()) return false;
-    copy = copies.front();
-    copies.pop_front();
+    Fiber& fiber = *worker->current;
+    if (fiber.first_copy == fiber.last_copy) {
+        fiber.first_copy = fiber.last_copy = 0;
+        return false;
+    }
+    copy = fiber.copies[fiber.first_copy++];
     return true;
 }
 
