@@ -1,15 +1,14 @@
-"""The plugin driven through its IPluginV3 interface, its enqueue by the emulated scan."""
+"""The plugin's creator, shapes, types and formats, through its IPluginV3 interface."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from native import compile_host
+from layers import DTYPES, attributes, one_message, specs
 from plugin_host import (
     CHAR,
     CHW4,
@@ -20,72 +19,9 @@ from plugin_host import (
     Host,
     Plugin,
     Spec,
-    operands,
-    specs_of,
 )
-from scans import HeadSizes, ScanInputs, scan_inputs
-from tolerances import assert_close
-from torch import Tensor
 
-from bsmamba2.export.scan_function import (
-    ATTRIBUTES,
-    OP_TYPE,
-    PLUGIN_NAMESPACE,
-    PLUGIN_VERSION,
-)
-from bsmamba2.models.scan import bimamba2_scan_reference
-from bsmamba2.plugins.library import ScanLibrary, ScanSizes
-
-SIZES = HeadSizes(heads=2, headdim=32, d_state=32)
-SHAPES = ((3, 5, 2 * 2 * 97), (2, 128, 4), (2, 128), (2, 2), (2, 2), (2, 2))
-assert SHAPES[0][2] == 2 * SIZES.width
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-Attributes = dict[str, tuple[int, bytes]]
-
-
-def attributes(n_heads: int = 2, d_state: int = 32, eps: float = 1e-5) -> Attributes:
-    return {
-        "n_heads": (INT32, struct.pack("i", n_heads)),
-        "d_state": (INT32, struct.pack("i", d_state)),
-        "eps": (FLOAT32, struct.pack("f", eps)),
-    }
-
-
-def specs(dtype: torch.dtype = torch.float32) -> list[Spec]:
-    """Inputs that fit, N and L free."""
-    signal = [Spec(shape, dtype) for shape in SHAPES[:3]]
-    signal[0] = replace(signal[0], free=(0, 1))
-    return signal + [Spec(shape) for shape in SHAPES[3:]]
-
-
-@pytest.fixture(scope="module")
-def loaded(plugin_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
-    return Host(compile_host(tmp_path_factory.mktemp("host") / "libhost.so"), plugin_library)
-
-
-@pytest.fixture
-def host(loaded: Host) -> Iterator[Host]:
-    """Everything that is logged must have been asked for by the test."""
-    loaded.messages()
-    yield loaded
-    assert loaded.messages() == ""
-
-
-@pytest.fixture
-def plugin(host: Host) -> Plugin:
-    plugin = host.create(attributes())
-    assert plugin
-    return plugin
-
-
-def one_message(host: Host) -> str:
-    """The sentence of a refusal, without the operator's name."""
-    name, _, sentence = host.messages().partition(": ")
-    assert name == "bsm::BiMamba2Scan"
-    assert sentence.endswith("\n")
-    assert sentence.count("\n") == 1
-    return sentence.rstrip()
-
+from bsmamba2.export.scan_function import ATTRIBUTES, OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
 # --- creator ---
 
@@ -277,110 +213,3 @@ def test_wrong_number_of_inputs_is_refused(host: Host, plugin: Plugin):
     assert one_message(host) == sentence
     assert plugin.configure(five) is None
     assert set(host.messages().splitlines()) == {f"bsm::BiMamba2Scan: {sentence}"}
-
-
-# --- engines ---
-
-
-def test_workspace_is_that_of_the_largest_shapes(plugin: Plugin, emulated_scan: Path):
-    sizes = ScanSizes(n_sequences=3, length=5, n_heads=2, headdim=32, d_state=32)
-    assert plugin.configure(specs()) == ScanLibrary(emulated_scan).workspace_bytes(sizes)
-
-
-def test_plan_keeps_the_attributes(host: Host):
-    plugin = host.create(attributes(n_heads=3, d_state=128, eps=0.25))
-    assert plugin
-    assert plugin.reload().metadata() == "n_heads=3,d_state=128,eps=0.25"
-
-
-def test_copies_outlive_the_original(host: Host):
-    plugin = host.create(attributes(d_state=64))
-    assert plugin
-    copies = (plugin.clone(), plugin.attach(), plugin.attach().clone(), plugin.reload())
-    del plugin
-    assert {copy.reload().metadata() for copy in copies} == {
-        "n_heads=2,d_state=64,eps=9.99999975e-06"
-    }
-
-
-# --- enqueue ---
-
-
-def run(plugin: Plugin, tensors: list[Tensor]) -> Tensor:
-    """y, as an engine would get it whose largest shapes are these; NaN where nothing wrote."""
-    given = specs_of(tensors, free=(0, 1))
-    workspace_bytes = plugin.configure(given)
-    assert workspace_bytes is not None
-    assert plugin.shape_change(given)
-    shape = [size for size, _ in plugin.output_shape(given) or []]
-    y = torch.full(shape, torch.nan, dtype=tensors[0].dtype)
-    workspace = torch.full((workspace_bytes,), 255, dtype=torch.uint8) if workspace_bytes else None
-    assert plugin.enqueue(tensors, given, y, workspace)
-    return y
-
-
-def reference(inputs: ScanInputs, tensors: list[Tensor]) -> Tensor:
-    """Of the rounded inputs."""
-    return bimamba2_scan_reference(*tensors, **inputs.attributes)
-
-
-@pytest.mark.parametrize("length", [1, 65])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_enqueue_is_the_reference(host: Host, dtype: torch.dtype, length: int):
-    inputs = scan_inputs(2, length, SIZES, seed=length)
-    tensors = operands(inputs, dtype)
-    plugin = host.create(attributes(inputs.sizes.heads, inputs.sizes.d_state, inputs.eps))
-    assert plugin
-    y = run(plugin.reload().attach(), tensors)
-    assert_close(y, reference(inputs, tensors), dtype, slack=2)
-
-
-def test_eps_of_the_node_is_that_of_the_norm(host: Host):
-    inputs = replace(scan_inputs(1, 3, SIZES), eps=10.0)
-    plugin = host.create(attributes(eps=10.0))
-    assert plugin
-    tensors = operands(inputs, torch.float32)
-    assert_close(run(plugin, tensors), reference(inputs, tensors), torch.float32, slack=2)
-
-
-def test_smaller_shapes_than_those_built_for_run_in_its_workspace(host: Host, plugin: Plugin):
-    largest = operands(scan_inputs(3, 5, SIZES), torch.float32)
-    workspace_bytes = plugin.configure(specs_of(largest, free=(0, 1)))
-    assert workspace_bytes is not None
-    inputs = scan_inputs(1, 2, SIZES)
-    tensors = operands(inputs, torch.float32)
-    guard = 64
-    workspace = torch.full((workspace_bytes + guard,), 255, dtype=torch.uint8)
-    y = torch.full((1, 2, 2 * SIZES.d_inner), torch.nan)
-    assert plugin.enqueue(tensors, specs_of(tensors), y, workspace)
-    assert_close(y, reference(inputs, tensors), torch.float32, slack=2)
-    assert (workspace[workspace_bytes:] == 255).all()
-
-
-@pytest.mark.parametrize("empty", [(0, 5), (3, 0), (0, 0)])
-def test_nothing_to_scan_is_no_error(plugin: Plugin, empty: tuple[int, int]):
-    given = [Spec((*empty, SHAPES[0][2])), *specs()[1:]]
-    assert plugin.configure(given) == 0
-    assert plugin.shape_change(given)
-    assert plugin.enqueue([None] * 6, given, None, None)
-
-
-@pytest.mark.parametrize("name", [*INPUTS, "y"])
-def test_missing_array_is_refused(host: Host, plugin: Plugin, name: str):
-    tensors: list[Tensor | None] = [*operands(scan_inputs(3, 5, SIZES), torch.float32)]
-    y: Tensor | None = torch.zeros(3, 5, 128)
-    if name == "y":
-        y = None
-    else:
-        tensors[INPUTS.index(name)] = None
-    workspace = torch.zeros(max(plugin.configure(specs()) or 0, 1), dtype=torch.uint8)
-    assert not plugin.enqueue(tensors, specs(), y, workspace)
-    assert one_message(host).startswith("not run: ")
-
-
-def test_missing_workspace_is_refused(host: Host, plugin: Plugin):
-    if not plugin.configure(specs()):
-        pytest.skip("these sizes need no workspace")
-    tensors = operands(scan_inputs(3, 5, SIZES), torch.float32)
-    assert not plugin.enqueue(tensors, specs(), torch.zeros(3, 5, 128), None)
-    assert "bytes of workspace, which the engine was built without" in one_message(host)

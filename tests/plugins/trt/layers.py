@@ -1,0 +1,42 @@
+"""Layers that tests make, and what they say when they refuse."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import torch
+from plugin_host import FLOAT32, INT32, Host, Spec
+from scans import HeadSizes
+
+SIZES = HeadSizes(heads=2, headdim=32, d_state=32)
+FOUR_HEADS = HeadSizes(heads=4, headdim=32, d_state=32)
+"""Of several blocks: GPUs without clusters norm them in a second step, with workspace."""
+SHAPES = ((3, 5, 2 * 2 * 97), (2, 128, 4), (2, 128), (2, 2), (2, 2), (2, 2))
+"""Of the inputs; of SIZES."""
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+Attributes = dict[str, tuple[int, bytes]]
+
+
+def attributes(n_heads: int = 2, d_state: int = 32, eps: float = 1e-5) -> Attributes:
+    return {
+        "n_heads": (INT32, struct.pack("i", n_heads)),
+        "d_state": (INT32, struct.pack("i", d_state)),
+        "eps": (FLOAT32, struct.pack("f", eps)),
+    }
+
+
+def specs(dtype: torch.dtype = torch.float32) -> list[Spec]:
+    """Inputs that fit, N and L free."""
+    signal = [Spec(shape, dtype) for shape in SHAPES[:3]]
+    signal[0] = replace(signal[0], free=(0, 1))
+    return signal + [Spec(shape) for shape in SHAPES[3:]]
+
+
+def one_message(host: Host) -> str:
+    """The sentence of a refusal, without the operator's name."""
+    name, _, sentence = host.messages().partition(": ")
+    assert name == "bsm::BiMamba2Scan"
+    assert sentence.endswith("\n")
+    assert sentence.count("\n") == 1
+    return sentence.rstrip()
