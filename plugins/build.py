@@ -61,19 +61,20 @@ def build_libraries(
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
     work = _Work(toolchain=toolchain, options=options, sources=_hash_sources())
-    root = cache.make_cache()
-    folder = root / work.key
+    folder = cache.make_cache() / work.key
     if not force and (libraries := _cached(folder)):
         return libraries
+
+    def wait() -> None:
+        report("Another process builds the same; waiting for it.")
+
     try:
-        with cache.locked(
-            folder.with_suffix(".lock"), lambda: report("Another process builds the same; waiting.")
-        ):
+        with cache.locked(folder.with_suffix(".lock"), wait):
             if not force and (libraries := _cached(folder)):
                 return libraries  # the other process's
             return work.build(folder, report)
     except OSError as error:
-        raise PluginError(f"Cannot build in {root}: {error.strerror or error}.") from error
+        raise PluginError(f"Cannot build {folder}: {error.strerror or error}.") from error
 
 
 def find_libraries(*, plugin: bool = False) -> Libraries | None:

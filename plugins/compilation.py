@@ -112,6 +112,8 @@ def _process(
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
+                for _ in process.stdout or ():  # up to the end of the last child
+                    pass
 
 
 def _failure(log: Path, toolchain: Toolchain) -> str:

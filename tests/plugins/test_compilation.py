@@ -68,6 +68,7 @@ def test_ptxas_speaks_of_every_kernel(real: Libraries) -> None:
     assert text.count("bytes spill stores") >= compiled
 
 
+@pytest.mark.slow
 def test_failed_build_names_its_log_and_leaves_nothing_else(sources: Path, own_cache: Path) -> None:
     (sources / "cuda/scan_instance.cu").write_text("#error no such luck\n")
     with pytest.raises(PluginError, match=r"no such luck.*: see (.*\.log)") as error:
