@@ -1,0 +1,219 @@
+"""Everything that only a GPU can answer of the scan and the network, by one command.
+
+    python bench/gpu.py [--quick] [--parts parity scan] [--mamba-ssm FOLDER] [-o FILE.json]
+    python bench/gpu.py --rehearse LIBRARY -o FILE.json
+
+It needs PyTorch with CUDA, nvcc, NumPy, SciPy and PyYAML, runs from the checkout, installed or
+not, and downloads nothing. FOLDER is a checkout of state-spaces/mamba, whose Triton kernels are
+the baseline; it need not be installed. A rehearsal runs every part on the CPU, in small, with the
+emulated LIBRARY of the tests: it shows that the script works and measures nothing.
+
+Each part has a process of its own and the JSON is written after each, so that a part that fails,
+crashes or hangs loses no other's figures. In the JSON `parts.NAME` has `status` (ok, failed,
+skipped or timed out), `reason`, `seconds` and the part's figures:
+
+    gpu         GPU, driver, compilers, versions
+    build       libbsm_scan for this GPU, and what ptxas said of its kernels
+    parity      the scan against the float64 reference: types, both paths, odd lengths, extremes
+    sanitizer   compute-sanitizer's tools over small cases, and over one planted error
+    scan        the scan's time against mamba_ssm, the chunked form and a copy of its bytes
+    mask        the network's mask in float16 and others against float64, random weights
+    network     the folded network eager and as a CUDA graph, batch 1 and 4, against the published
+                one in eager PyTorch, the measured floor, and the longest kernels
+    song        four minutes through Separator and a .safetensors engine
+
+Reading order: this file, gpu_worker.py (one part's process), gpu_part.py, gpu_clock.py (turns and
+times), gpu_scan.py with gpu_cases.py, gpu_network.py, gpu_sanitizer.py with gpu_sanitized.py,
+gpu_machine.py, gpu_report.py (table), checkout.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from checkout import ROOT, use_checkout
+from gpu_report import lines
+from gpu_worker import FUNCTIONS
+
+FORMAT = 1
+"""Of the JSON."""
+RESULTS = ROOT / "bench" / "results"
+WORKER = Path(__file__).with_name("gpu_worker.py")
+_NEED_LIBRARY = ("parity", "sanitizer", "scan")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the parts, prints the table; returns 1 when a part failed."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    if problem := _problem(options):
+        print(f"Error: {problem}", file=sys.stderr)
+        return 2
+    use_checkout()
+    from machine import describe_machine
+
+    report: dict[str, Any] = {
+        "benchmark": "gpu",
+        "format": FORMAT,
+        "rehearsal": options.rehearse is not None,
+        "quick": options.quick,
+        "command": _command(arguments),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "parts": {},
+    }
+    interrupted = _run_parts(options, report)
+    print("\n" + "\n".join(lines(report)))
+    if interrupted:
+        return 130
+    failed = any(part["status"] in ("failed", "timed out") for part in report["parts"].values())
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench/gpu.py", description="Builds, checks and times the scan and network on a GPU."
+    )
+    add = parser.add_argument
+    parts = tuple(FUNCTIONS)[1:]
+    add("--parts", nargs="+", choices=parts, default=parts, help="(default: all)")
+    add("--quick", action="store_true", help="fewer cases, rounds and types")
+    add("--mamba-ssm", type=Path, metavar="FOLDER", help="checkout of state-spaces/mamba")
+    add("--library", type=Path, metavar="FILE", help="libbsm_scan to take; builds none")
+    add("--sanitizer", metavar="PROGRAM", help="(default: compute-sanitizer, where installed)")
+    add("--driver", metavar="FILE", help="CUDA driver for the sanitizer's cases")
+    add("--timeout", type=float, default=900, metavar="S", help="of a part (default: 900)")
+    add("--rehearse", type=Path, metavar="LIBRARY", help="on the CPU, with the emulated scan")
+    add("-o", "--output", type=Path, metavar="FILE", help="(default: bench/results/gpu-NAME.json)")
+    return parser
+
+
+def _problem(options: argparse.Namespace) -> str | None:
+    """What is wrong with the options, in a sentence."""
+    if options.rehearse and not options.output:
+        return "a rehearsal needs -o FILE: it measures nothing, and goes into no results."
+    if options.rehearse and RESULTS in options.output.resolve().parents:
+        return f"a rehearsal measures nothing: its -o must not be in {RESULTS.relative_to(ROOT)}."
+    for path in (options.library, options.rehearse):
+        if path and not path.is_file():
+            return f"no such library: {path}."
+    return None
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command line, absolute paths cut to their last part."""
+    short = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    return shlex.join(["python", "bench/gpu.py", *short])
+
+
+def _run_parts(options: argparse.Namespace, report: dict[str, Any]) -> bool:
+    """Runs the parts one after the other; True when the user interrupted."""
+    named = options.library or options.rehearse
+    library = str(named.resolve()) if named else ""
+    wanted = ["gpu", *(name for name in FUNCTIONS if name in options.parts)]
+    if not library and "build" not in wanted:
+        wanted.insert(1, "build")
+    for name in wanted:
+        print(f"{name}:", flush=True)
+        if name in _NEED_LIBRARY and not library:
+            part: dict[str, Any] = {"status": "skipped", "reason": "there is no scan library"}
+        else:
+            try:
+                part = _run_part(name, library, options)
+            except KeyboardInterrupt:
+                return True
+        library = part.pop("library", library)
+        if not part.get("reason"):
+            part.pop("reason", None)
+        print(f"  {part['status']}{': ' + part['reason'] if 'reason' in part else ''}", flush=True)
+        report["parts"][name] = part
+        _write(options, report)
+        if name == "gpu" and part["status"] != "ok":
+            break  # without PyTorch or a GPU all others would say the same
+    return False
+
+
+def _run_part(name: str, library: str, options: argparse.Namespace) -> dict[str, Any]:
+    start_s = time.perf_counter()
+    sanitizer = options.sanitizer or (None if options.rehearse else "compute-sanitizer")
+    with tempfile.TemporaryDirectory(prefix="bsm-gpu-") as folder:
+        result = Path(folder) / "result.json"
+        job = {
+            "part": name,
+            "result": str(result),
+            "library": library,
+            "mamba_ssm": str(options.mamba_ssm.resolve()) if options.mamba_ssm else "",
+            "sanitizer": shutil.which(sanitizer) or "" if sanitizer else "",
+            "driver": options.driver or "",
+            "rehearsal": options.rehearse is not None,
+            "quick": options.quick,
+        }
+        status = _process([sys.executable, str(WORKER), json.dumps(job)], options.timeout)
+        values: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {}
+        values = _without_paths(values, folder)
+    reason = values.pop("error", None)
+    if status is None:
+        word, reason = "timed out", f"it ran longer than {options.timeout:g} s"
+    elif status == 0:
+        word = "ok"
+    else:
+        word, reason = "failed", reason or f"its process ended with exit status {status}"
+    head = {"status": word, "reason": reason, "seconds": round(time.perf_counter() - start_s, 1)}
+    return head | values
+
+
+def _process(command: Sequence[str], timeout_s: float) -> int | None:
+    """The exit status of a command, whose whole family is killed when it takes too long: None."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    # A session of its own: compilers and tools that it starts end with it.
+    process = subprocess.Popen(command, start_new_session=True, env=environment)
+    try:
+        return process.wait(timeout_s)
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None
+        raise
+
+
+def _without_paths(values: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Figures without this machine's folders; the library's path stays, and is never written."""
+    library = values.pop("library", None)
+    text = json.dumps(values)
+    for path in (folder, str(ROOT), str(Path.home()), tempfile.gettempdir()):
+        if len(path) > 1:
+            text = text.replace(json.dumps(path)[1:-1] + "/", "")
+    cleaned: dict[str, Any] = json.loads(text)
+    return cleaned | ({"library": library} if library else {})
+
+
+def _write(options: argparse.Namespace, report: dict[str, Any]) -> None:
+    from bsmamba2.files import atomic_path
+
+    name = report["parts"]["gpu"].get("name") or "unknown"
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
+    path = options.output or RESULTS / f"gpu-{slug}.json"
+    if report["parts"]["gpu"]["status"] == "ok" or options.output:
+        with atomic_path(path.resolve()) as partial:
+            partial.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""One part of `gpu.py` in a process of its own.
+
+    python bench/gpu_worker.py JOB
+
+JOB is a `Job` as JSON. An illegal access ends the CUDA context of a whole process: in one of its
+own it ends a part, and what that had measured before is saved.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+from checkout import use_checkout, use_mamba_ssm
+
+FUNCTIONS = {
+    "gpu": ("gpu_machine", "gpu"),
+    "build": ("gpu_machine", "build"),
+    "parity": ("gpu_scan", "parity"),
+    "sanitizer": ("gpu_sanitizer", "sanitizer"),
+    "scan": ("gpu_scan", "times"),
+    "mask": ("gpu_network", "mask"),
+    "network": ("gpu_network", "times"),
+    "song": ("gpu_network", "song"),
+}
+"""Part -> module and function, in the order they run."""
+
+
+def main() -> int:
+    """Computes one part; returns 1 when it failed."""
+    use_checkout()
+    import torch
+    from gpu_clock import Clock, reason
+    from gpu_part import Job, Part
+
+    # Of the published network in autocast, whose norms have float32 weights.
+    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+    job = Job(**json.loads(sys.argv[1]))
+    device = torch.device("cpu" if job.rehearsal else "cuda")
+    part = Part(job, Clock(device, rehearsal=job.rehearsal))
+    try:
+        if job.library:
+            os.environ["BSM_SCAN_LIBRARY"] = job.library
+        if job.mamba_ssm:
+            use_mamba_ssm(Path(job.mamba_ssm))
+        if not job.rehearsal and not torch.cuda.is_available():
+            raise RuntimeError("PyTorch finds no CUDA GPU here; --rehearse needs none")
+        module, function = FUNCTIONS[job.part]
+        getattr(importlib.import_module(module), function)(part)
+    except Exception as error:
+        traceback.print_exc()
+        part.values["error"] = reason(error)
+    part.save()
+    return 1 if "error" in part.values else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""A machine that `bench/gpu.py` has never seen: stand-ins for what only a GPU's machine has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ABSENT = ("bsmamba2", "__editable__", "soxr", "soundfile", "_soundfile", "click", "tqdm", "onnx")
+
+DRIVER = r"""
+// The CUDA driver's memory calls, on the heap; with room to spare for the planted error.
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+extern "C" {
+int cuInit(unsigned) { return 0; }
+int cuDeviceGet(int* device, int) { *device = 0; return 0; }
+int cuDevicePrimaryCtxRetain(void** context, int) { *context = context; return 0; }
+int cuCtxSetCurrent(void*) { return 0; }
+int cuCtxSynchronize() { return 0; }
+int cuMemAlloc_v2(uint64_t* address, size_t size) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 512, 2 * size + 65536)) return 2;
+    *address = (uint64_t)memory;
+    return 0;
+}
+int cuMemcpyHtoD_v2(uint64_t to, const void* from, size_t size) {
+    memcpy((void*)to, from, size); return 0;
+}
+int cuMemcpyDtoH_v2(void* to, uint64_t from, size_t size) {
+    memcpy(to, (const void*)from, size); return 0;
+}
+}
+"""
+
+SANITIZER = """#!/bin/sh
+# Runs what it is given, and finds the planted error.
+tool=$2; shift 4
+case "$tool" in racecheck) what=RACECHECK; of=hazards;; *) what=ERROR; of=errors;; esac
+"$@" || exit
+case "$*" in
+    *--plant*) echo "========= ERROR SUMMARY: 3 errors"; exit 86;;
+    *) echo "========= $what SUMMARY: ${FOUND:-0} $of displayed"; [ -z "$FOUND" ] || exit 86;;
+esac
+"""
+
+MAMBA_SSM = '''
+"""mamba_ssm's scan in a plain loop."""
+import torch
+from torch.nn.functional import softplus
+
+causal_conv1d_fwd_function = None
+
+def mamba_chunk_scan_combined(
+    x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, dt_softplus=False
+):
+    assert dt_softplus and z is None and chunk_size & (chunk_size - 1) == 0
+    step = softplus(dt.float() + dt_bias)
+    h, y = torch.zeros(*x[:, 0].shape, B.shape[-1]), []
+    for t in range(x.shape[1]):
+        update = (step[:, t, :, None] * x[:, t])[..., None] * B[:, t, :, None].float()
+        h = torch.exp(A * step[:, t])[..., None, None] * h + update
+        y.append((h * C[:, t, :, None].float()).sum(-1) + D[:, None] * x[:, t])
+    return torch.stack(y, dim=1).to(x.dtype)
+'''
+
+
+def strange_python(folder: Path) -> Path:
+    """A Python with everything of this one but bsmamba2 and what a GPU's machine may lack."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (target,) = folder.glob("lib/python*/site-packages")
+    for source in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for entry in Path(source).iterdir():
+            if not entry.name.startswith(ABSENT) and not (target / entry.name).exists():
+                (target / entry.name).symlink_to(entry)
+    return folder / "bin" / "python"
+
+
+def cuda_driver(folder: Path) -> Path:
+    """The driver's stand-in."""
+    (folder / "driver.cpp").write_text(DRIVER)
+    path = folder / "libcuda.so.1"
+    command = ["g++", "-shared", "-fPIC", "driver.cpp", "-o", str(path)]
+    subprocess.run(command, check=True, cwd=folder)
+    return path
+
+
+def compute_sanitizer(folder: Path) -> Path:
+    """The sanitizer's stand-in."""
+    path = folder / "compute-sanitizer"
+    path.write_text(SANITIZER)
+    os.chmod(path, 0o755)
+    return path
+
+
+def mamba_checkout(folder: Path) -> Path:
+    """A checkout of state-spaces/mamba whose __init__ must not run."""
+    triton = folder / "mamba_ssm" / "ops" / "triton"
+    triton.mkdir(parents=True)
+    (folder / "mamba_ssm" / "__init__.py").write_text("raise ImportError('needs CUDA')\n")
+    (triton.parent / "__init__.py").touch()
+    (triton / "__init__.py").touch()
+    (triton / "ssd_combined.py").write_text(MAMBA_SSM)
+    return folder
