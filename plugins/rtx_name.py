@@ -4,10 +4,10 @@ The ONNX parser of TensorRT-RTX opens `libtensorrt_rtx.so` when it adds a plugin
 ends the process when there is none. The wheel has only `libtensorrt_rtx.so.1`.
 
 The loader takes a library that is already open when its DT_SONAME is the name asked for. So one
-opened here has that name, no code, and the real library as its only dependency, in which the
-parser then finds what it looks for. It has no section with code and is 400 bytes long, hence
-needs no compiler; the file is gone once it is open. Nothing is written beside TensorRT-RTX, and
-LD_LIBRARY_PATH, which the loader reads only when a process starts, is not needed.
+is opened here that has this name, no code, and the real library as its only dependency, in which
+the parser then finds what it looks for. It is some 500 bytes long, so it needs no compiler, and its
+file is gone once it is open. Nothing is written beside TensorRT-RTX, and LD_LIBRARY_PATH, which
+the loader reads only when a process starts, is not needed.
 """
 
 from __future__ import annotations
@@ -25,15 +25,8 @@ _NAME = "libtensorrt_rtx.so"
 _MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
 _PT_LOAD, _PT_DYNAMIC, _PT_GNU_STACK = 1, 2, 0x6474E551
 _READ_WRITE = 6  # no segment is executable: a folder mounted noexec will do
-_DT_NEEDED, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_SYMENT, _DT_SONAME = (
-    1,
-    4,
-    5,
-    6,
-    10,
-    11,
-    14,
-)
+_DT_NULL, _DT_NEEDED, _DT_HASH, _DT_STRTAB, _DT_SYMTAB = 0, 1, 4, 5, 6
+_DT_STRSZ, _DT_SYMENT, _DT_SONAME = 10, 11, 14
 _LARGEST_PAGE = 0x10000  # bytes; of any kernel for these machines
 
 
@@ -99,7 +92,7 @@ def shared_library(name: str, dependency: str) -> bytes:
         (_DT_SYMTAB, symbols),
         (_DT_STRSZ, len(strings)),
         (_DT_SYMENT, 24),
-        (0, 0),
+        (_DT_NULL, 0),
     )
     hash_table = struct.pack("<4I", 1, 1, 0, 0)  # one bucket, one symbol, an empty chain
     body = b"".join(struct.pack("<QQ", *tag) for tag in tags)

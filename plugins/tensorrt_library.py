@@ -132,7 +132,7 @@ def _is_registered(registry: Any) -> bool:
     wanted = (NAME, VERSION, NAMESPACE)
     return any(
         (creator.name, creator.plugin_version, creator.plugin_namespace) == wanted
-        for creator in registry.all_creators
+        for creator in registry.all_creators or ()  # None where one is of a kind it does not know
     )
 
 

@@ -23,9 +23,9 @@ def compile_plugin(output: Path, scan_library: Path) -> Path:
     return output
 
 
-def compile_host(output: Path) -> Path:
-    """What stands in for TensorRT."""
-    _compile(output, HERE / "plugin_host.cpp")
+def compile_host(output: Path, *flags: str) -> Path:
+    """What stands in for TensorRT, of the headers' version unless -DHOST_MAJOR says another."""
+    _compile(output, *flags, HERE / "plugin_host.cpp")
     return output
 
 

@@ -11,8 +11,12 @@
 
 using namespace nvinfer1;
 
+#ifndef HOST_MAJOR
+#define HOST_MAJOR NV_TENSORRT_MAJOR
+#endif
+
 // By these the plugin library sees which TensorRT it is in.
-extern "C" int32_t getInferLibMajorVersion() noexcept { return NV_TENSORRT_MAJOR; }
+extern "C" int32_t getInferLibMajorVersion() noexcept { return HOST_MAJOR; }
 extern "C" int32_t getInferLibMinorVersion() noexcept { return NV_TENSORRT_MINOR; }
 
 namespace {

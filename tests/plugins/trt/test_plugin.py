@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from layers import DTYPES, attributes, one_message, specs
+from native import compile_host
 from plugin_host import (
     CHAR,
     CHW4,
@@ -213,3 +216,19 @@ def test_wrong_number_of_inputs_is_refused(host: Host, plugin: Plugin):
     assert one_message(host) == sentence
     assert plugin.configure(five) is None
     assert set(host.messages().splitlines()) == {f"bsm::BiMamba2Scan: {sentence}"}
+
+
+# --- messages ---
+
+
+def test_message_goes_to_stderr_where_the_logger_is_of_an_unknown_tensorrt(
+    plugin_library: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """Calling a logger of another layout would crash."""
+    copy = tmp_path / "libcopy.so"  # with a logger of its own
+    shutil.copy(plugin_library, copy)
+    host = Host(compile_host(tmp_path / "libhost.so", "-DHOST_MAJOR=9"), copy)
+    assert host.create(attributes(n_heads=0)) is None
+    assert host.messages() == ""
+    sentence = "bsm::BiMamba2Scan: attribute n_heads must be 1 to 64, not 0\n"
+    assert capfd.readouterr().err == sentence
