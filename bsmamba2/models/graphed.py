@@ -10,6 +10,7 @@ import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +82,7 @@ class CudaCapture:
     """
 
     def __init__(self) -> None:
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # PyTorch's handle
 
     def __call__(self, network: Function, x: Tensor) -> Function:
         """Runs the network to warm up, then captures it; raises RuntimeError where it cannot."""
