@@ -18,7 +18,11 @@ PUBLISHED_SIZES: tuple[Size, ...] = tuple((dtype, 64, 128) for dtype in (0, 1, 2
 
 
 def build_scan(
-    target: Path, sizes: Iterable[Size] = ALL_SIZES, *, sanitizer: str = "", main: Path | None = None
+    target: Path,
+    sizes: Iterable[Size] = ALL_SIZES,
+    *,
+    sanitizer: str = "",
+    main: Path | None = None,
 ) -> Path:
     """Compiles the scan into a shared library, or with `main` into a program.
 
@@ -31,7 +35,7 @@ def build_scan(
     """
     sizes = list(sizes)
     listed = " ".join("X({},{},{})".format(*size) for size in sizes)
-    flags = ["-std=c++17", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-std=c++17", "-O2", "-march=native", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror"]
     flags += [f"-I{folder}" for folder in (PLUGINS / "include", PLUGINS / "cuda", HOST)]
     checked = [f"-fsanitize={sanitizer}"] if sanitizer else []
     jobs = [

@@ -53,11 +53,16 @@ BSM_DEVICE void convolve(const Tile<typename S::T, kWidth>& tile, const Params& 
             BSM_UNROLL
             for (int pair = 0; pair < kPerUnit<T> / 2; ++pair) {
                 constexpr int kWords = Pair<T>::kWords;
+                const T* of_pair = weights + (column + 2 * pair) * kTaps;
+                Bytes16 units[kWords];  // two channels by four taps
+                BSM_UNROLL
+                for (int i = 0; i < kWords; ++i)
+                    units[i] = device::load_global(of_pair + i * kPerUnit<T>);
                 float weight[2][kTaps / 2][2], bias[2], x[kRows][2];
                 BSM_UNROLL
                 for (int i = 0; i < kTaps; ++i)
-                    load_pair(weights + (column + 2 * pair) * kTaps + 2 * i,
-                              weight[i / 2][i % 2]);
+                    Pair<T>::unpack(&units[i * kWords / 4].word[i * kWords % 4],
+                                    weight[i / 2][i % 2]);
                 load_pair(biases + column + 2 * pair, bias);
                 BSM_UNROLL
                 for (int i = 0; i < kRows; ++i) Pair<T>::unpack(&in[i].word[pair * kWords], x[i]);

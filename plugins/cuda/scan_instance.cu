@@ -51,7 +51,8 @@ Plan make_plan(const BsmScan& scan, const host::Device& device) {
     plan.is_short = scan.length <= Short::kChunk;
     plan.groups = (scan.n_heads + Short::kHeads - 1) / Short::kHeads;
     plan.two_steps = true;
-    for (int most = plan.is_short ? kMaxGroupsPerBlock : 1; most && plan.two_steps; --most) {
+    int most = plan.is_short ? kMaxGroupsPerBlock : 1;
+    for (most = most < plan.groups ? most : plan.groups; most && plan.two_steps; --most) {
         const size_t bytes =
             plan.is_short ? ShortMemory<Short>::bytes(most) : ChunksMemory<Long>::kBytes;
         if (bytes > device.shared_bytes) continue;

@@ -224,7 +224,9 @@ void set_up_cluster(int64_t first_block) {
         block.rank = rank;
         const size_t bytes = shape.shared_bytes - std::min(shape.shared_bytes,
                                                            worker->shared_short);
-        block.shared.reset(static_cast<char*>(std::aligned_alloc(128, bytes)));
+        void* memory = nullptr;
+        if (posix_memalign(&memory, 128, bytes)) std::abort();
+        block.shared.reset(static_cast<char*>(memory));
         std::memset(block.shared.get(), 0xff, bytes);  // NaN in every type, until written
         block.gate = Gate{shape.threads};
         block.warps = std::vector<Warp>(shape.threads / kLanes);

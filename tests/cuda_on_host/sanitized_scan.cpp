@@ -9,8 +9,12 @@
 namespace {
 
 struct Array {
-    std::unique_ptr<char, decltype(&std::free)> bytes;
-    explicit Array(size_t size) : bytes(static_cast<char*>(std::aligned_alloc(16, size)), free) {}
+    std::unique_ptr<char, decltype(&std::free)> bytes{nullptr, &std::free};
+    explicit Array(size_t size) {
+        void* memory = nullptr;
+        if (posix_memalign(&memory, 16, size)) std::abort();
+        bytes.reset(static_cast<char*>(memory));
+    }
     char* get() const { return bytes.get(); }
 };
 
