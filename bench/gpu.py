@@ -10,21 +10,22 @@ emulated LIBRARY of the tests: it shows that the script works and measures nothi
 
 Each part has a process of its own and the JSON is written after each, so that a part that fails,
 crashes or hangs loses no other's figures. In the JSON `parts.NAME` has `status` (ok, failed,
-skipped or timed out), `reason`, `seconds` and the part's figures:
+skipped or timed out), `reason`, `seconds`, `logged` (warnings: read them) and the part's figures:
 
     gpu         GPU, driver, compilers, versions
     build       libbsm_scan for this GPU, and what ptxas said of its kernels
     parity      the scan against the float64 reference: types, both paths, odd lengths, extremes
-    sanitizer   compute-sanitizer's tools over small cases, and over one planted error
     scan        the scan's time against mamba_ssm, the chunked form and a copy of its bytes
     mask        the network's mask in float16 and others against float64, random weights
     network     the folded network eager and as a CUDA graph, batch 1 and 4, against the published
                 one in eager PyTorch, the measured floor, and the longest kernels
     song        four minutes through Separator and a .safetensors engine
+    sanitizer   compute-sanitizer's tools over small cases, and over one planted error
+    profile     ncu's sections for the scan's kernels at the model's sizes
 
 Reading order: this file, gpu_worker.py (one part's process), gpu_part.py, gpu_clock.py (turns and
-times), gpu_scan.py with gpu_cases.py, gpu_network.py, gpu_sanitizer.py with gpu_sanitized.py,
-gpu_machine.py, gpu_report.py (table), checkout.py.
+times), gpu_scan.py with gpu_cases.py, gpu_network.py, gpu_sanitizer.py and gpu_profile.py
+with gpu_sanitized.py, gpu_machine.py, gpu_report.py (table), checkout.py.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ FORMAT = 1
 """Of the JSON."""
 RESULTS = ROOT / "bench" / "results"
 WORKER = Path(__file__).with_name("gpu_worker.py")
-_NEED_LIBRARY = ("parity", "sanitizer", "scan")
+_NEED_LIBRARY = ("parity", "sanitizer", "scan", "profile")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--mamba-ssm", type=Path, metavar="FOLDER", help="checkout of state-spaces/mamba")
     add("--library", type=Path, metavar="FILE", help="libbsm_scan to take; builds none")
     add("--sanitizer", metavar="PROGRAM", help="(default: compute-sanitizer, where installed)")
-    add("--driver", metavar="FILE", help="CUDA driver for the sanitizer's cases")
+    add("--ncu", metavar="PROGRAM", help="(default: ncu, where installed)")
+    add("--driver", metavar="FILE", help="CUDA driver for what these two watch")
     add("--timeout", type=float, default=900, metavar="S", help="of a part (default: 900)")
     add("--rehearse", type=Path, metavar="LIBRARY", help="on the CPU, with the emulated scan")
     add("-o", "--output", type=Path, metavar="FILE", help="(default: bench/results/gpu-NAME.json)")
@@ -150,7 +152,9 @@ def _run_parts(options: argparse.Namespace, report: dict[str, Any]) -> bool:
 
 def _run_part(name: str, library: str, options: argparse.Namespace) -> dict[str, Any]:
     start_s = time.perf_counter()
-    sanitizer = options.sanitizer or (None if options.rehearse else "compute-sanitizer")
+    tools = {"sanitizer": "compute-sanitizer", "ncu": "ncu"}
+    if options.rehearse:
+        tools = dict.fromkeys(tools, "")
     with tempfile.TemporaryDirectory(prefix="bsm-gpu-") as folder:
         result = Path(folder) / "result.json"
         job = {
@@ -158,7 +162,7 @@ def _run_part(name: str, library: str, options: argparse.Namespace) -> dict[str,
             "result": str(result),
             "library": library,
             "mamba_ssm": str(options.mamba_ssm.resolve()) if options.mamba_ssm else "",
-            "sanitizer": shutil.which(sanitizer) or "" if sanitizer else "",
+            **{name: _program(getattr(options, name) or tools[name]) for name in tools},
             "driver": options.driver or "",
             "rehearsal": options.rehearse is not None,
             "quick": options.quick,
@@ -175,6 +179,11 @@ def _run_part(name: str, library: str, options: argparse.Namespace) -> dict[str,
         word, reason = "failed", reason or f"its process ended with exit status {status}"
     head = {"status": word, "reason": reason, "seconds": round(time.perf_counter() - start_s, 1)}
     return head | values
+
+
+def _program(name: str) -> str:
+    """The path of a program, "" where there is none."""
+    return (shutil.which(name) if name else None) or ""
 
 
 def _process(command: Sequence[str], timeout_s: float) -> int | None:

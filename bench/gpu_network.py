@@ -47,14 +47,23 @@ def _spectrum(part: Part, model: ModelConfig, frames: int, batch: int = 1) -> Te
     return one.repeat(batch, 1, 1, 1, 1).to(part.device)
 
 
+class CaptureFailed(Exception):  # noqa: N818  (GraphedNetwork takes a RuntimeError in its stride)
+    """There is no graph, so there is no time of one."""
+
+
 def _graphed(part: Part, network: nn.Module) -> GraphedNetwork:
-    """As the engine has it; a CPU has no graphs, and rehearses without one."""
+    """As the engine has it, but never eager; a CPU has no graphs, and rehearses without one."""
+    cuda_capture = CudaCapture()
 
-    def no_capture(network: Function, x: Tensor) -> Function:
-        return network
+    def capture(network: Function, x: Tensor) -> Function:
+        if part.device.type != "cuda":
+            return network
+        try:
+            return cuda_capture(network, x)
+        except RuntimeError as error:
+            raise CaptureFailed(reason(error)) from error
 
-    on_gpu = part.device.type == "cuda"
-    return GraphedNetwork(network, capture=CudaCapture() if on_gpu else no_capture)
+    return GraphedNetwork(network, capture=capture)
 
 
 def _autocast(part: Part, network: nn.Module) -> Function:

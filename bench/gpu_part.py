@@ -26,8 +26,10 @@ class Job:
     """Checkout of state-spaces/mamba; "" takes what is installed, if anything."""
     sanitizer: str = ""
     """compute-sanitizer's program; "" where there is none."""
+    ncu: str = ""
+    """Nsight Compute's program; "" where there is none."""
     driver: str = ""
-    """The CUDA driver's library for the sanitizer; "" is the machine's."""
+    """The CUDA driver's library for what both watch; "" is the machine's."""
     rehearsal: bool = False
     """On the CPU, in small, to see whether everything runs."""
     quick: bool = False

@@ -19,6 +19,7 @@ def lines(report: Row) -> Iterator[str]:
         yield f"== {name}: {part['status']}{seconds}"
         if "reason" in part:
             yield f"   {part['reason']}"
+        yield from (f"   warning: {line}" for line in part.get("logged", ()))
         try:
             yield from _BLOCKS[name](part)
         except (KeyError, TypeError, ValueError):  # a part that ended before it had all figures
@@ -99,6 +100,23 @@ def _scan(part: Row) -> Iterator[str]:
         )
 
 
+_METRICS = {  # as ncu names them, and shorter
+    "Duration": "takes",
+    "DRAM Throughput": "of DRAM",
+    "Compute (SM) Throughput": "of SM",
+    "Registers Per Thread": "registers",
+    "Achieved Occupancy": "occupancy",
+}
+
+
+def _profile(part: Row) -> Iterator[str]:
+    rows = [("kernel", "grid", "block", *_METRICS.values())]
+    for row in part["kernels"]:
+        metrics = (row["metrics"].get(name, "") for name in _METRICS)
+        rows.append((row["kernel"][:48], row["grid"], row["block"], *metrics))
+    yield from _aligned(rows)
+
+
 def _mask(part: Row) -> Iterator[str]:
     yield f"   relative RMS to {part['reference']}, {part['weights']} weights"
     rows = [("network", "frames", "relative RMS", "largest")]
@@ -160,6 +178,7 @@ _BLOCKS = {
     "parity": _parity,
     "sanitizer": _sanitizer,
     "scan": _scan,
+    "profile": _profile,
     "mask": _mask,
     "network": _network,
     "song": _song,

@@ -1,4 +1,4 @@
-"""Scans of small cases without torch, for compute-sanitizer to watch.
+"""Scans of single cases without torch, for compute-sanitizer and ncu to watch.
 
     python bench/gpu_sanitized.py LIBRARY [--driver libcuda.so.1] [--plant] CASE...
 
@@ -27,6 +27,10 @@ _POISON = 0xFF  # as a float of any size: NaN
 class Memory(Protocol):
     """Where the arrays lie."""
 
+    def allocate(self, size: int) -> int:
+        """The address of `size` bytes that nobody has written."""
+        ...
+
     def put(self, array: Array) -> int:
         """The address of a copy."""
         ...
@@ -42,13 +46,17 @@ class HostMemory:
     def __init__(self) -> None:
         self._kept: list[Array] = []
 
+    def allocate(self, size: int) -> int:
+        """See `Memory`."""
+        block = np.empty(size + 64, np.uint8)
+        self._kept.append(block)
+        return block.ctypes.data + -block.ctypes.data % 64
+
     def put(self, array: Array) -> int:
         """See `Memory`."""
-        block = np.empty(array.nbytes + 64, np.uint8)
-        start = -block.ctypes.data % 64
-        block[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
-        self._kept.append(block)
-        return block.ctypes.data + start
+        address = self.allocate(array.nbytes)
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+        return address
 
     def get(self, address: int, array: Array) -> None:
         """See `Memory`."""
@@ -66,13 +74,18 @@ class DriverMemory:
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
         self._call("cuCtxSetCurrent", context)
 
-    def put(self, array: Array) -> int:
+    def allocate(self, size: int) -> int:
         """See `Memory`."""
         address = ctypes.c_uint64()
-        size = ctypes.c_size_t(array.nbytes)
-        self._call("cuMemAlloc_v2", ctypes.byref(address), size)
-        self._call("cuMemcpyHtoD_v2", address, ctypes.c_void_p(array.ctypes.data), size)
+        self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
         return address.value
+
+    def put(self, array: Array) -> int:
+        """See `Memory`."""
+        address = self.allocate(array.nbytes)
+        source, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
+        self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), source, size)
+        return address
 
     def get(self, address: int, array: Array) -> None:
         """See `Memory`."""
@@ -129,7 +142,7 @@ def _scan(path: Path, memory: Memory, case: str, *, short: bool) -> bool:
     }
     itemsize = inputs["zxbcdt"].itemsize
     needed = library.workspace_bytes(sizes)
-    workspace = memory.put(np.zeros(needed, np.uint8)) if needed else 0
+    workspace = memory.allocate(needed) if needed else 0
     addresses = {name: memory.put(array) for name, array in inputs.items()}
     y = np.full((N, L, 2 * d_inner * itemsize), _POISON, np.uint8)
     addresses["y"] = memory.put(y.reshape(-1)[: y.size // 2] if short else y)

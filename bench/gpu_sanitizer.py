@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_part import Part
+from gpu_part import Job, Part
 
 SCRIPT = Path(__file__).with_name("gpu_sanitized.py")
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
@@ -56,11 +56,16 @@ def _cases(part: Part) -> list[str]:
     ]
 
 
+def driver_options(job: Job) -> list[str]:
+    """Where the cases' arrays lie: on the GPU, in a rehearsal in host memory."""
+    if job.rehearsal and not job.driver:
+        return []
+    return ["--driver", job.driver or "libcuda.so.1"]
+
+
 def _run(part: Part, tool: str, cases: Sequence[str], *options: str) -> dict[str, Any]:
     command = [sys.executable, str(SCRIPT), part.job.library, *options]
-    if not part.job.rehearsal or part.job.driver:
-        command += ["--driver", part.job.driver or "libcuda.so.1"]
-    command += ["--", *cases]
+    command += [*driver_options(part.job), "--", *cases]
     if part.job.sanitizer:
         watch = [part.job.sanitizer, "--tool", tool, "--error-exitcode", str(_EXIT_CODE)]
         command = [*watch, *command]

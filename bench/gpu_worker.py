@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import sys
 import traceback
@@ -22,11 +23,12 @@ FUNCTIONS = {
     "gpu": ("gpu_machine", "gpu"),
     "build": ("gpu_machine", "build"),
     "parity": ("gpu_scan", "parity"),
-    "sanitizer": ("gpu_sanitizer", "sanitizer"),
     "scan": ("gpu_scan", "times"),
     "mask": ("gpu_network", "mask"),
     "network": ("gpu_network", "times"),
     "song": ("gpu_network", "song"),
+    "sanitizer": ("gpu_sanitizer", "sanitizer"),
+    "profile": ("gpu_profile", "profile"),
 }
 """Part -> module and function, in the order they run."""
 
@@ -43,6 +45,7 @@ def main() -> int:
     job = Job(**json.loads(sys.argv[1]))
     device = torch.device("cpu" if job.rehearsal else "cuda")
     part = Part(job, Clock(device, rehearsal=job.rehearsal))
+    logging.getLogger().addHandler(_Collector(part.values.setdefault("logged", [])))
     try:
         if job.library:
             os.environ["BSM_SCAN_LIBRARY"] = job.library
@@ -57,6 +60,21 @@ def main() -> int:
         part.values["error"] = reason(error)
     part.save()
     return 1 if "error" in part.values else 0
+
+
+class _Collector(logging.Handler):
+    """Keeps each warning once: "the scan takes the chunked form" changes what a figure means."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        line = record.getMessage()
+        if line not in self._lines:
+            self._lines.append(line)
+            print(f"  warning: {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from gpu_part import Job, Part, relative_rms
 from gpu_report import lines
 from gpu_sanitizer import sanitizer
 from gpu_worker import FUNCTIONS
-from stranger import compute_sanitizer, cuda_driver, mamba_checkout, strange_python
+from stranger import compute_sanitizer, cuda_driver, mamba_checkout, ncu, strange_python
 
 SCRIPT = Path(gpu.__file__)
 CPU = Clock(torch.device("cpu"), rehearsal=True)
@@ -41,6 +41,7 @@ def rehearsal(
         *(strange_python(folder / "python"), SCRIPT, "--rehearse", emulated_scan, "-o", output),
         *("--mamba-ssm", mamba_checkout(folder / "mamba"), "--timeout", "600"),
         *("--sanitizer", compute_sanitizer(folder), "--driver", cuda_driver(folder)),
+        *("--ncu", ncu(folder)),
     ]
     environment = {
         k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "BSM_SCAN_LIBRARY")
@@ -58,6 +59,7 @@ def test_all_parts_run_on_a_strangers_machine(
     assert {name: part["status"] for name, part in report["parts"].items()} == dict.fromkeys(
         PARTS, "ok"
     ), done.stdout + done.stderr
+    assert not any(part["logged"] for part in report["parts"].values())
     assert done.returncode == 0
     assert report["rehearsal"]
     assert (report["benchmark"], report["format"]) == ("gpu", gpu.FORMAT)
@@ -91,6 +93,9 @@ def test_json_has_the_documented_figures(
         ("planted", "memcheck"),
         *(("scan", tool) for tool in ("memcheck", "racecheck", "synccheck", "initcheck")),
     ]
+    first, second = parts["profile"]["kernels"]
+    assert first["metrics"] == {"DRAM Throughput": "71.5 %", "Duration": "150.2 us"}
+    assert second["kernel"] == "normalise"
     assert all(row["relative_rms"] < 2e-2 for row in parts["mask"]["rows"])
     assert [row["batch"] for row in parts["network"]["rows"]] == [1, 4]
     assert all(len(row["networks"]) == 4 for row in parts["network"]["rows"])
