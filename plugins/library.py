@@ -173,10 +173,10 @@ class ScanLibrary:
         library.bsm_scan_cuda_error.restype = ctypes.c_char_p
 
     def workspace_bytes(self, sizes: ScanSizes) -> int:
-        """Bytes of workspace that `enqueue` needs on the current device.
+        """Bytes of workspace that `enqueue` needs, on whatever device; grows with the sizes.
 
         Raises:
-            ScanError: Sizes or a device that the library does not take.
+            ScanError: Sizes that the library does not take.
         """
         call, needed = _call(sizes), ctypes.c_size_t()
         status = self._library.bsm_scan_workspace(ctypes.byref(call), ctypes.byref(needed))
@@ -188,8 +188,8 @@ class ScanLibrary:
         sizes: ScanSizes,
         arrays: ScanArrays,
         *,
-        workspace: int = 0,
-        workspace_bytes: int = 0,
+        workspace: int,
+        workspace_bytes: int,
         stream: int = 0,
     ) -> None:
         """Enqueues a scan on a stream of the current device, and does not wait for it.
@@ -197,8 +197,8 @@ class ScanLibrary:
         Args:
             sizes: Of the arrays; nothing can check that they are true.
             arrays: Device addresses; the arrays must live until the stream has passed.
-            workspace: Device address, 0 where `workspace_bytes` asks for none.
-            workspace_bytes: Its size.
+            workspace: Device address.
+            workspace_bytes: Its size, at least that of the method `workspace_bytes`.
             stream: A cudaStream_t; 0 is the default stream.
 
         Raises:
@@ -240,14 +240,12 @@ def _call(sizes: ScanSizes) -> _BsmScan:
 
 def _detail(status: int, sizes: ScanSizes, call: _BsmScan) -> str:
     """The values that a refusal is about."""
-    addresses = [
-        name for name, kind in _BsmScan._fields_ if kind is ctypes.c_void_p and name != "workspace"
-    ]
+    addresses = [name for name, kind in _BsmScan._fields_ if kind is ctypes.c_void_p]
     match status:
         case Status.NULL_POINTER:
             return ", ".join(name for name in addresses if not getattr(call, name))
         case Status.MISALIGNED:
-            found = {name: getattr(call, name) or 0 for name in (*addresses, "workspace")}
+            found = {name: getattr(call, name) or 0 for name in addresses}
             return ", ".join(f"{name} at {address:#x}" for name, address in found.items())
         case Status.SMALL_WORKSPACE:
             return f"workspace_bytes {call.workspace_bytes}"

@@ -7,7 +7,7 @@ namespace bsm {
 
 struct Instance {
     int dtype, headdim, d_state;
-    size_t (*workspace)(const BsmScan&, const host::Device&);
+    size_t (*workspace)(const BsmScan&);  // bytes
     int (*enqueue)(const BsmScan&, const host::Device&, void* stream);
 };
 

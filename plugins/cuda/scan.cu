@@ -58,12 +58,12 @@ int check_pointers(const BsmScan& scan) {
         size_t alignment;
     } arrays[] = {{scan.zxbcdt, element}, {scan.conv_weight, 16}, {scan.conv_bias, 16},
                   {scan.dt_bias, 4},      {scan.A, 4},            {scan.D, 4},
-                  {scan.y, 16}};
+                  {scan.y, 16},           {scan.workspace, 16}};
     for (const auto& array : arrays) {
         if (!array.pointer) return BSM_NULL_POINTER;
         if (reinterpret_cast<uintptr_t>(array.pointer) % array.alignment) return BSM_MISALIGNED;
     }
-    return reinterpret_cast<uintptr_t>(scan.workspace) % 16 ? BSM_MISALIGNED : BSM_OK;
+    return BSM_OK;
 }
 
 }  // namespace
@@ -76,14 +76,7 @@ int bsm_scan_workspace(const BsmScan* scan, size_t* bytes) {
     if (const int status = bsm::check_sizes(*scan)) return status;
     const bsm::Instance* instance = bsm::find_instance(*scan);
     if (!instance) return BSM_NO_KERNEL;
-    bsm::host::Device device = {};
-    const int status = bsm::host::current_device(device);
-    if (status == BSM_NO_DEVICE || status == BSM_OLD_DRIVER) {
-        device = {80, 99 << 10, INT32_MAX};  // which needs the most
-    } else if (status != BSM_OK) {
-        return status;
-    }
-    *bytes = instance->workspace(*scan, device);
+    *bytes = instance->workspace(*scan);
     return BSM_OK;
 }
 

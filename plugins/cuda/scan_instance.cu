@@ -39,6 +39,8 @@ struct Plan {
     bool two_steps;  // the norm takes a second kernel
 };
 
+int group_count(const BsmScan& scan) { return (scan.n_heads + Short::kHeads - 1) / Short::kHeads; }
+
 bool can_share_norm(int blocks, const host::Device& device) {
     const bool power = (blocks & (blocks - 1)) == 0;
     return blocks == 1 || (device.has_clusters() && power && blocks <= host::kMaxCluster);
@@ -49,7 +51,7 @@ bool can_share_norm(int blocks, const host::Device& device) {
 Plan make_plan(const BsmScan& scan, const host::Device& device) {
     Plan plan = {};
     plan.is_short = scan.length <= Short::kChunk;
-    plan.groups = (scan.n_heads + Short::kHeads - 1) / Short::kHeads;
+    plan.groups = group_count(scan);
     plan.two_steps = true;
     int most = plan.is_short ? kMaxGroupsPerBlock : 1;
     for (most = most < plan.groups ? most : plan.groups; most && plan.two_steps; --most) {
@@ -67,12 +69,9 @@ Plan make_plan(const BsmScan& scan, const host::Device& device) {
     return plan;
 }
 
-size_t workspace_bytes(const BsmScan& scan, const Plan& plan) {
-    return plan.two_steps ? sizeof(float) * scan.n_sequences * scan.length * 2 * plan.groups : 0;
-}
-
-size_t workspace(const BsmScan& scan, const host::Device& device) {
-    return workspace_bytes(scan, make_plan(scan, device));
+// Sums of squares, for the norm in two steps.
+size_t workspace(const BsmScan& scan) {
+    return sizeof(float) * scan.n_sequences * scan.length * 2 * group_count(scan);
 }
 
 bool is_aligned(const void* pointer, int64_t bytes = 16) {
@@ -82,8 +81,7 @@ bool is_aligned(const void* pointer, int64_t bytes = 16) {
 int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
     const Plan plan = make_plan(scan, device);
     if (!plan.groups_per_block) return BSM_OLD_GPU;  // less shared memory than any from 8.0 on
-    if (scan.workspace_bytes < workspace_bytes(scan, plan)) return BSM_SMALL_WORKSPACE;
-    if (plan.two_steps && !scan.workspace) return BSM_NULL_POINTER;
+    if (scan.workspace_bytes < workspace(scan)) return BSM_SMALL_WORKSPACE;
     const int64_t d_inner = int64_t{scan.n_heads} * scan.headdim;
     const int64_t width = 2 * d_inner + 2 * scan.d_state + scan.n_heads;
     Params params = {};

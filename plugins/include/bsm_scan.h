@@ -56,7 +56,7 @@ typedef struct BsmScan {
     const float* A;          /* (2, H), negative */
     const float* D;          /* (2, H) */
     void* y;                 /* (N, L, 2 I) T, aligned to 16 bytes; overlaps no input */
-    void* workspace;         /* aligned to 16 bytes; may be null where none is needed */
+    void* workspace;         /* aligned to 16 bytes */
     size_t workspace_bytes;
     int64_t n_sequences;     /* N >= 1 */
     int64_t length;          /* L >= 1 */
@@ -71,8 +71,9 @@ typedef struct BsmScan {
 /* BSM_SCAN_ABI of the library. */
 BSM_API int bsm_scan_abi(void);
 
-/* Bytes of workspace for the sizes in `scan` on the current device; 0 on those with clusters for
- * most sizes. Pointers in `scan` are not looked at. Without a device: the most that any needs. */
+/* Bytes of workspace for the sizes in `scan`: enough on every GPU, as a TensorRT engine may run on
+ * another one than built it. Grows with N and L. Pointers in `scan` are not looked at, and no device
+ * is needed. */
 BSM_API int bsm_scan_workspace(const BsmScan* scan, size_t* bytes);
 
 /* Enqueues the scan on `stream` (a cudaStream_t) of the current device. Allocates nothing and

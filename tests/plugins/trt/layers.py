@@ -11,7 +11,7 @@ from scans import HeadSizes
 
 SIZES = HeadSizes(heads=2, headdim=32, d_state=32)
 FOUR_HEADS = HeadSizes(heads=4, headdim=32, d_state=32)
-"""Of several blocks: GPUs without clusters norm them in a second step, with workspace."""
+"""Of several blocks: GPUs without clusters norm them in a second step."""
 SHAPES = ((3, 5, 2 * 2 * 97), (2, 128, 4), (2, 128), (2, 2), (2, 2), (2, 2))
 """Of the inputs; of SIZES."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
