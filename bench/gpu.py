@@ -14,7 +14,8 @@ skipped or timed out), `reason`, `seconds`, `logged` (warnings: read them) and t
 
     gpu         GPU, driver, compilers, versions
     build       libbsm_scan for this GPU, and what ptxas said of its kernels
-    parity      the scan against the float64 reference: types, both paths, odd lengths, extremes
+    parity      the scan against the float64 reference: types, both paths, odd lengths, extremes,
+                and batches of more elements than 32 bits count
     scan        the scan's time against mamba_ssm, the chunked form and a copy of its bytes
     mask        the network's mask in float16 and others against float64, random weights
     network     the folded network eager and as a CUDA graph, batch 1 and 4, against the published

@@ -227,8 +227,8 @@ def song(part: Part) -> None:
         provenance = Provenance(source="random weights", licence="none", trained=False)
         artefact = Artefact(model=model, provenance=provenance)
         save_weights(path, _network(part, model).state_dict(), artefact)
-        options = {} if job.rehearsal else {"precision": "float16"}
-        engine = load_engine(path, device=part.device.type, **options)
+        precision = "float32" if job.rehearsal else "float16"
+        engine = load_engine(path, device=part.device.type, precision=precision)
     timed = _TimedEngine(engine)
     separator = Separator(timed, batch=BATCHES[-1])
     if not job.rehearsal:

@@ -42,7 +42,9 @@ def _build(part: Row) -> Iterator[str]:
 
 
 def _parity(part: Row) -> Iterator[str]:
-    rows = [("N", "L", "heads", "kind", "type", "relative RMS", "worst row", "")]
+    rows: list[Sequence[str]] = [
+        ("N", "L", "heads", "kind", "type", "relative RMS", "worst row", "")
+    ]
     for row in part["rows"]:
         verdict = "" if row["ok"] else row.get("error", "WRONG")
         if row.get("repeatable") is False:
@@ -71,7 +73,9 @@ def _scan(part: Row) -> Iterator[str]:
     copy = part["copy_gb_s"]
     yield f"   copy of {copy['bytes'] >> 20} MiB: {_range(copy, 0)} GB/s, read and written"
     yield f"   mamba_ssm: {part['mamba_ssm']}"
-    rows = [("path", "type", "candidate", "ms", "ours is faster by", "GB/s", "of copy", "differs")]
+    rows: list[Sequence[str]] = [
+        ("path", "type", "candidate", "ms", "ours is faster by", "GB/s", "of copy", "differs")
+    ]
     for row in part["rows"]:
         for name, ms in row["ms"].items():
             ours = name == "bsm"
@@ -110,7 +114,7 @@ _METRICS = {  # as ncu names them, and shorter
 
 
 def _profile(part: Row) -> Iterator[str]:
-    rows = [("kernel", "grid", "block", *_METRICS.values())]
+    rows: list[Sequence[str]] = [("kernel", "grid", "block", *_METRICS.values())]
     for row in part["kernels"]:
         metrics = (row["metrics"].get(name, "") for name in _METRICS)
         rows.append((row["kernel"][:48], row["grid"], row["block"], *metrics))
@@ -119,7 +123,7 @@ def _profile(part: Row) -> Iterator[str]:
 
 def _mask(part: Row) -> Iterator[str]:
     yield f"   relative RMS to {part['reference']}, {part['weights']} weights"
-    rows = [("network", "frames", "relative RMS", "largest")]
+    rows: list[Sequence[str]] = [("network", "frames", "relative RMS", "largest")]
     rows += [
         (
             row["network"],
@@ -137,7 +141,9 @@ def _network(part: Row) -> Iterator[str]:
     parts = ", ".join(f"{name} {ms:.2f}" for name, ms in floor["parts_ms"].items())
     yield f"   floor {floor['ms']:.2f} ms a chunk of {part['chunk_s']} s ({parts})"
     yield f"   the published network scans by {part['published_scan']}"
-    rows = [("batch", "network", "ms a chunk", "x real time", "speedup", "x floor", "pass MiB")]
+    rows: list[Sequence[str]] = [
+        ("batch", "network", "ms a chunk", "x real time", "speedup", "x floor", "pass MiB")
+    ]
     for row in part["rows"]:
         for name, figures in row["networks"].items():
             memory = figures["pass_memory_mib"]
