@@ -68,10 +68,10 @@ struct Scores {
                         const int column = 8 * j + 2 * t + i;
                         const float decay =
                             high - head.sum_high()[column] + (low - head.sum_low()[column]);
-                        // Above the diagonal the sum is positive, on it rounding may make it so.
+                        // Sums this exact need no clamp at 0, which would hide a NaN.
                         m[i] = row < column ? 0
                                             : value[own][j][2 * half + i] * head.dt()[column] *
-                                                  device::exp2_fast(fminf(decay, 0));
+                                                  device::exp2_fast(decay);
                     }
                     store_pair(M.at(row, 8 * j + 2 * t), m[0], m[1]);
                 }

@@ -1,5 +1,7 @@
 // The kernels for one type and size, BSM_DTYPE, BSM_HEADDIM and BSM_D_STATE, and how they are
 // launched. Compiled once for each.
+#include <algorithm>
+
 #include "instance.cuh"
 #include "scan_chunks.cuh"
 #include "scan_short.cuh"
@@ -46,25 +48,25 @@ bool can_share_norm(int blocks, const host::Device& device) {
     return blocks == 1 || (device.has_clusters() && power && blocks <= host::kMaxCluster);
 }
 
-// How a scan is divided on a device: so that the blocks can norm their rows by themselves, if there
-// is such a way.
+// How a scan is divided on a device: by as many groups a block as fit, or by as few less as let the
+// blocks norm their rows by themselves.
 Plan make_plan(const BsmScan& scan, const host::Device& device) {
     Plan plan = {};
     plan.is_short = scan.length <= Short::kChunk;
     plan.groups = group_count(scan);
     plan.two_steps = true;
-    int most = plan.is_short ? kMaxGroupsPerBlock : 1;
-    for (most = most < plan.groups ? most : plan.groups; most && plan.two_steps; --most) {
+    const int most = plan.is_short ? std::min(kMaxGroupsPerBlock, plan.groups) : 1;
+    for (int held = most; held > 0 && plan.two_steps; --held) {
         const size_t bytes =
-            plan.is_short ? ShortMemory<Short>::bytes(most) : ChunksMemory<Long>::kBytes;
-        if (bytes > device.shared_bytes) continue;
-        const int blocks = (plan.groups + most - 1) / most;
-        plan.two_steps = !can_share_norm(blocks, device);
-        if (plan.groups_per_block && plan.two_steps) continue;  // the first that fits is the largest
-        plan.groups_per_block = most;
+            plan.is_short ? ShortMemory<Short>::bytes(held) : ChunksMemory<Long>::kBytes;
+        const int blocks = (plan.groups + held - 1) / held;
+        const bool can_norm = can_share_norm(blocks, device);
+        if (bytes > device.shared_bytes || (plan.groups_per_block && !can_norm)) continue;
+        plan.groups_per_block = held;
         plan.blocks_per_row = blocks;
-        plan.cluster = plan.two_steps ? 1 : blocks;
+        plan.cluster = can_norm ? blocks : 1;
         plan.shared_bytes = bytes;
+        plan.two_steps = !can_norm;
     }
     return plan;
 }
@@ -105,7 +107,7 @@ int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
     for (int64_t first = 0; first < scan.n_sequences; first += most) {
         const int64_t left = scan.n_sequences - first;
         params.first_sequence = first;
-        const host::Grid grid = {2 * plan.blocks_per_row * (left < most ? left : most),
+        const host::Grid grid = {2 * plan.blocks_per_row * std::min(left, most),
                                  plan.is_short ? Short::kThreads : Long::kThreads, plan.cluster,
                                  plan.shared_bytes};
         const int status =
@@ -115,8 +117,7 @@ int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
     }
     if (!plan.two_steps) return BSM_OK;
     const int64_t rows = 2 * scan.n_sequences * scan.length;
-    const int64_t blocks = (rows + 7) / 8;
-    const host::Grid grid = {blocks < device.max_blocks ? blocks : device.max_blocks, 256, 1, 0};
+    const host::Grid grid = {std::min((rows + 7) / 8, device.max_blocks), 256, 1, 0};
     return host::launch<const Params, int64_t>(normalise<Short>, grid, stream, params, rows);
 }
 

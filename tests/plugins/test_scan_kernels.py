@@ -150,6 +150,16 @@ def test_nan_shows_from_its_step_on(library: ScanLibrary, dtype: torch.dtype, le
     assert forward[1].isfinite().all()
 
 
+@pytest.mark.parametrize("length", [62, 130])
+@pytest.mark.parametrize("name", ["dt_bias", "A", "D", "conv_bias"])
+def test_nan_of_a_parameter_shows_everywhere(library: ScanLibrary, name: str, length: int):
+    inputs = rounded(scan_inputs(1, length, THREE_HEADS), torch.float32)
+    getattr(inputs, name)[0, 0] = math.nan
+    forward, backward = scan(library, inputs).split(THREE_HEADS.d_inner, -1)
+    assert forward.isnan().all()
+    assert backward.isfinite().all()
+
+
 def test_float16_saturates(library: ScanLibrary):
     """Where the reference passes 65504 on the way: no infinity, and no NaN out of one."""
     inputs = scan_inputs(1, 200, HeadSizes(2, 64, 128))
