@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 LIBRARY_VARIABLE = "BSM_SCAN_LIBRARY"
 """Environment variable that names a library to take in place of the cached one."""
+_ALIGNMENT = 16  # bytes; what PyTorch allocates has more
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
@@ -175,7 +176,11 @@ def _marshalled(
             raise ValueError(f"{name} is on {tensor.device} and zxbcdt on {zxbcdt.device}")
     inputs = {name: tensor.to(zxbcdt.dtype) for name, tensor in signal.items()}
     inputs |= {name: tensor.to(torch.float32) for name, tensor in steps.items()}
-    return {name: tensor.contiguous() for name, tensor in inputs.items()}
+    inputs = {name: tensor.contiguous() for name, tensor in inputs.items()}
+    for name in ("conv_weight", "conv_bias"):
+        if inputs[name].data_ptr() % _ALIGNMENT:  # a view into something larger
+            inputs[name] = inputs[name].clone()
+    return inputs
 
 
 def _output(zxbcdt: Tensor, sizes: Sizes, out: Tensor | None) -> Tensor:

@@ -112,6 +112,18 @@ def test_signal_may_start_anywhere(library: ScanLibrary):
     assert torch.equal(by_library(library, replace(inputs, zxbcdt=odd)), expected)
 
 
+def test_weights_may_be_views_into_larger_ones(library: ScanLibrary):
+    inputs = typed(scan_inputs(2, 5, SMALL), torch.float16)
+
+    def shifted(tensor: Tensor) -> Tensor:
+        memory = torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)
+        return memory[1:].view_as(tensor).copy_(tensor)
+
+    views = ScanInputs(*map(shifted, inputs.tensors), SMALL)
+    assert all(tensor.data_ptr() % 16 for tensor in views.tensors)
+    assert torch.equal(by_library(library, views), by_library(library, inputs))
+
+
 def test_inputs_are_left_alone_and_the_output_is_new(library: ScanLibrary):
     inputs = typed(scan_inputs(2, 5, SMALL), torch.float32)
     before = [tensor.clone() for tensor in inputs.tensors]
