@@ -11,15 +11,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from networks import random_network, random_spectrum
 from scans import EXTREMES, FULL, HeadSizes, ScanInputs, extreme_inputs, extreme_slack, scan_inputs
 from tolerances import assert_close
 from torch import Tensor
 
 from bsmamba2.errors import PluginError
 from bsmamba2.models import cuda_scan as module
+from bsmamba2.models import folded
 from bsmamba2.models.cuda_scan import LIBRARY_VARIABLE, cuda_scan, library_scan, scan_library
 from bsmamba2.models.scan import bimamba2_scan_chunked, bimamba2_scan_reference
 from bsmamba2.plugins import build
@@ -258,6 +261,27 @@ def test_a_named_library_that_is_not_there_is_an_error(monkeypatch: pytest.Monke
     monkeypatch.setenv(LIBRARY_VARIABLE, "absent.so")
     with pytest.raises(PluginError, match=r"absent\.so"):
         scan_library()
+
+
+# --- the network ---
+
+
+@pytest.mark.usefixtures("named")
+@DTYPES
+def test_folded_network_by_the_library_is_near_float64(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def scan(*arguments: Any) -> Tensor:
+        *tensors, n_heads, d_state, eps = arguments
+        return cuda_scan(*tensors, n_heads=n_heads, d_state=d_state, eps=eps)
+
+    network, spectrum = random_network(), random_spectrum(1, 5)
+    with torch.no_grad():
+        expected = network(spectrum)
+        monkeypatch.setattr(folded, "bimamba2_scan", scan)
+        mask = folded.fold(network, dtype)(spectrum.float())
+    assert not caplog.records, "it was not the library's"
+    assert_close(mask, expected, dtype, slack=3)  # two layers, one after the other
 
 
 # --- the real kernel ---
