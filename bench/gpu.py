@@ -56,6 +56,7 @@ FORMAT = 1
 """Of the JSON."""
 RESULTS = ROOT / "bench" / "results"
 WORKER = Path(__file__).with_name("gpu_worker.py")
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+@-]+/)+")  # of an absolute path, not of "GB/s"
 _NEED_LIBRARY = ("parity", "sanitizer", "scan", "profile")
 
 
@@ -170,7 +171,7 @@ def _run_part(name: str, library: str, options: argparse.Namespace) -> dict[str,
         }
         status = _process([sys.executable, str(WORKER), json.dumps(job)], options.timeout)
         values: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {}
-        values = _without_paths(values, folder)
+        values = _without_folders(values)
     reason = values.pop("error", None)
     if status is None:
         word, reason = "timed out", f"it ran longer than {options.timeout:g} s"
@@ -184,12 +185,19 @@ def _run_part(name: str, library: str, options: argparse.Namespace) -> dict[str,
 
 def _program(name: str) -> str:
     """The path of a program, "" where there is none."""
-    return (shutil.which(name) if name else None) or ""
+    return (shutil.which(name, path=_search_path()) if name else None) or ""
+
+
+def _search_path() -> str:
+    """PATH, and behind it where CUDA's tools lie when nobody has put them there."""
+    homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+    folders = [f"{home}/bin" for home in homes if home]
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
 
 
 def _process(command: Sequence[str], timeout_s: float) -> int | None:
     """The exit status of a command, whose whole family is killed when it takes too long: None."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PATH": _search_path()}
     # A session of its own: compilers and tools that it starts end with it.
     process = subprocess.Popen(command, start_new_session=True, env=environment)
     try:
@@ -203,14 +211,10 @@ def _process(command: Sequence[str], timeout_s: float) -> int | None:
         raise
 
 
-def _without_paths(values: dict[str, Any], folder: str) -> dict[str, Any]:
+def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
     """Figures without this machine's folders; the library's path stays, and is never written."""
     library = values.pop("library", None)
-    text = json.dumps(values)
-    for path in (folder, str(ROOT), str(Path.home()), tempfile.gettempdir()):
-        if len(path) > 1:
-            text = text.replace(json.dumps(path)[1:-1] + "/", "")
-    cleaned: dict[str, Any] = json.loads(text)
+    cleaned: dict[str, Any] = json.loads(_FOLDERS.sub("", json.dumps(values)))
     return cleaned | ({"library": library} if library else {})
 
 

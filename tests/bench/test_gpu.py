@@ -150,6 +150,12 @@ def test_command_names_no_folder():
     assert command == "python bench/gpu.py --mamba-ssm mamba --quick -o a/b.json"
 
 
+def test_figures_keep_units_and_lose_folders():
+    values = {"error": "no /opt/a-b/c.d/nvcc, ../x/y at 3 GB/s", "library": "/a/b/l.so"}
+    cleaned = {"error": "no nvcc, ../x/y at 3 GB/s", "library": "/a/b/l.so"}
+    assert gpu._without_folders(values) == cleaned
+
+
 # --- parts that fail ---
 
 
