@@ -18,15 +18,19 @@ struct alignas(16) Bytes16 {
     uint32_t word[4];
 };
 
-// Volatile, so that what follows from it is worked out where it is needed: the compiler would else
-// take every address of every fragment out of the loop over chunks, and spill.
+// Indices are volatile, so that what follows from them is worked out where it is needed: the compiler
+// would else take every address of every fragment out of the loop over chunks, and spill.
 BSM_DEVICE int thread_index() {
     int index;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
     return index;
 }
-BSM_DEVICE int64_t block_index() { return blockIdx.x; }
-BSM_DEVICE int64_t block_count() { return gridDim.x; }
+BSM_DEVICE int block_index() {
+    int index;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
+    return index;
+}
+BSM_DEVICE int block_count() { return static_cast<int>(gridDim.x); }
 
 BSM_DEVICE char* shared_memory() {
     extern __shared__ char4 shared_bytes[];  // aligned by the launch to far more than 16

@@ -5,37 +5,65 @@
 
 namespace bsm {
 
-// The unit of 16 bytes at `from`, by elements where rows are not aligned.
+// The unit of 16 bytes at `from`, of any alignment.
 template <class T>
-BSM_DEVICE Bytes16 load_unit(const T* from, bool aligned) {
-    if (aligned) return device::load_global(from);
+BSM_DEVICE Bytes16 gather_unit(const T* from) {
     Bytes16 unit;
-    T element[kPerUnit<T>];
-    BSM_UNROLL
-    for (int i = 0; i < kPerUnit<T>; ++i) element[i] = from[i];
     BSM_UNROLL
     for (int i = 0; i < 4; ++i) {
         if constexpr (sizeof(T) == 4) {
-            unit.word[i] = device::float_to_bits(element[i]);
+            unit.word[i] = device::float_to_bits(from[i]);
         } else {
-            unit.word[i] = element[2 * i].bits | uint32_t{element[2 * i + 1].bits} << 16;
+            unit.word[i] = from[2 * i].bits | uint32_t{from[2 * i + 1].bits} << 16;
         }
     }
     return unit;
 }
 
+// SiLU of the convolution of a unit of channels, kSteps steps of it, from the rows before and at
+// them. `weights` and `biases` are those of the unit.
+template <class T, int kSteps>
+BSM_DEVICE void convolve_unit(const Bytes16 (&in)[kSteps + kTaps - 1], Bytes16 (&out)[kSteps],
+                              const T* weights, const T* biases) {
+    constexpr int kWords = Pair<T>::kWords, kRows = kSteps + kTaps - 1;
+    BSM_UNROLL
+    for (int pair = 0; pair < kPerUnit<T> / 2; ++pair) {
+        Bytes16 units[kWords];  // two channels by four taps
+        BSM_UNROLL
+        for (int i = 0; i < kWords; ++i)
+            units[i] = device::load_global(weights + 2 * pair * kTaps + i * kPerUnit<T>);
+        float weight[2][kTaps / 2][2], bias[2], x[kRows][2];
+        BSM_UNROLL
+        for (int i = 0; i < kTaps; ++i)
+            Pair<T>::unpack(&units[i * kWords / 4].word[i * kWords % 4], weight[i / 2][i % 2]);
+        load_pair(biases + 2 * pair, bias);
+        BSM_UNROLL
+        for (int i = 0; i < kRows; ++i) Pair<T>::unpack(&in[i].word[pair * kWords], x[i]);
+        BSM_UNROLL
+        for (int i = 0; i < kSteps; ++i) {
+            float sum[2];
+            BSM_UNROLL
+            for (int c = 0; c < 2; ++c) {
+                sum[c] = bias[c];
+                BSM_UNROLL
+                for (int tap = 0; tap < kTaps; ++tap)
+                    sum[c] += weight[c][tap / 2][tap % 2] * x[i + tap][c];
+            }
+            Pair<T>::pack(silu<T>(sum[0]), silu<T>(sum[1]), &out[i].word[pair * kWords]);
+        }
+    }
+}
+
 // SiLU of the causal convolution of a chunk, (kChunk, kWidth): channels from `channel` of the
-// convolution on, of which `channels` exist; the rest is 0. Steps behind the end read as 0.
+// convolution on, of which `channels` exist; the rest is 0. Rows that do not exist read as 0.
 //
 // A thread takes one unit of channels and four steps, for which it loads seven rows at once.
 template <class S, int kWidth>
 BSM_DEVICE void convolve(const Tile<typename S::T, kWidth>& tile, const Params& params,
-                         const Scan<S>& scan, int64_t start, int channel, int channels) {
+                         const Chunk<S>& chunk, int channel, int channels) {
     using T = typename S::T;
     constexpr int kUnits = Tile<T, kWidth>::kUnits, kSteps = 4, kRows = kSteps + kTaps - 1;
-    const int first = scan.direction * (scan.d_inner + 2 * S::kDState) + channel;
-    const T* weights = static_cast<const T*>(params.conv_weight) + int64_t{first} * kTaps;
-    const T* biases = static_cast<const T*>(params.conv_bias) + first;
+    const int first = chunk.scan.direction * (chunk.scan.d_inner + 2 * S::kDState) + channel;
     BSM_ROLLED
     for (int item = device::thread_index(); item < kUnits * (S::kChunk / kSteps);
          item += S::kThreads) {
@@ -43,42 +71,25 @@ BSM_DEVICE void convolve(const Tile<typename S::T, kWidth>& tile, const Params& 
         const int column = unit * kPerUnit<T>;
         Bytes16 in[kRows] = {}, out[kSteps] = {};
         if (column < channels) {
-            BSM_UNROLL
-            for (int i = 0; i < kRows; ++i) {
-                const int64_t step = start + row + i - (kTaps - 1);
-                if (step >= 0 && step < scan.length)
-                    in[i] = load_unit(scan.features(step) + scan.x_at() + channel + column,
-                                      params.aligned);
-            }
-            BSM_UNROLL
-            for (int pair = 0; pair < kPerUnit<T> / 2; ++pair) {
-                constexpr int kWords = Pair<T>::kWords;
-                const T* of_pair = weights + (column + 2 * pair) * kTaps;
-                Bytes16 units[kWords];  // two channels by four taps
+            const T* from = chunk.features(row) + chunk.scan.x_at() + channel + column;
+            if (params.aligned) {
                 BSM_UNROLL
-                for (int i = 0; i < kWords; ++i)
-                    units[i] = device::load_global(of_pair + i * kPerUnit<T>);
-                float weight[2][kTaps / 2][2], bias[2], x[kRows][2];
+                for (int i = 0; i < kRows; ++i) {
+                    const int before = i - (kTaps - 1);
+                    if (chunk.has(row + before))
+                        in[i] = device::load_global(from + before * chunk.scan.stride);
+                }
+            } else {
                 BSM_UNROLL
-                for (int i = 0; i < kTaps; ++i)
-                    Pair<T>::unpack(&units[i * kWords / 4].word[i * kWords % 4],
-                                    weight[i / 2][i % 2]);
-                load_pair(biases + column + 2 * pair, bias);
-                BSM_UNROLL
-                for (int i = 0; i < kRows; ++i) Pair<T>::unpack(&in[i].word[pair * kWords], x[i]);
-                BSM_UNROLL
-                for (int i = 0; i < kSteps; ++i) {
-                    float sum[2];
-                    BSM_UNROLL
-                    for (int c = 0; c < 2; ++c) {
-                        sum[c] = bias[c];
-                        BSM_UNROLL
-                        for (int tap = 0; tap < kTaps; ++tap)
-                            sum[c] += weight[c][tap / 2][tap % 2] * x[i + tap][c];
-                    }
-                    Pair<T>::pack(silu<T>(sum[0]), silu<T>(sum[1]), &out[i].word[pair * kWords]);
+                for (int i = 0; i < kRows; ++i) {
+                    const int before = i - (kTaps - 1);
+                    if (chunk.has(row + before))
+                        in[i] = gather_unit(from + before * chunk.scan.stride);
                 }
             }
+            convolve_unit<T, kSteps>(
+                in, out, static_cast<const T*>(params.conv_weight) + (first + column) * kTaps,
+                static_cast<const T*>(params.conv_bias) + first + column);
         }
         BSM_UNROLL
         for (int i = 0; i < kSteps; ++i) tile.unit(row + i, unit) = out[i];
@@ -88,41 +99,37 @@ BSM_DEVICE void convolve(const Tile<typename S::T, kWidth>& tile, const Params& 
 // Starts to copy z of a group and chunk, (kChunk, kChannels); what does not exist is 0.
 template <class S>
 BSM_DEVICE void copy_gate(const Tile<typename S::T, S::kChannels>& tile, const Params& params,
-                          const Scan<S>& scan, const Group<S>& group, int64_t start) {
+                          const Chunk<S>& chunk, const Group<S>& group) {
     using T = typename S::T;
     constexpr int kUnits = Tile<T, S::kChannels>::kUnits;
     BSM_ROLLED
     for (int item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
         const int unit = item % kUnits, row = item / kUnits, column = unit * kPerUnit<T>;
-        const bool exists = start + row < scan.length && column < group.channels();
-        const T* from = scan.features(exists ? start + row : 0) + scan.z_at() +
+        const bool exists = row < chunk.rows && column < group.channels();
+        const T* from = chunk.features(exists ? row : 0) + chunk.scan.z_at() +
                         (exists ? group.first_channel() + column : 0);
         if (params.aligned) {
             device::copy_async(&tile.unit(row, unit), from, exists);
         } else {
-            tile.unit(row, unit) = exists ? load_unit(from, false) : Bytes16{};
+            tile.unit(row, unit) = exists ? gather_unit(from) : Bytes16{};
         }
     }
 }
 
-// Asks for the rows that the next chunk will load.
+// Asks for the rows of a chunk that will be loaded next.
 template <class S>
-BSM_DEVICE void prefetch_chunk(const Scan<S>& scan, const Group<S>& group, int64_t start) {
-    using T = typename S::T;
-    constexpr int kLine = 128 / sizeof(T);
-    constexpr int kOwn = (S::kChannels + kLine - 1) / kLine;  // of z and of x
-    constexpr int kShared = (2 * S::kDState + kLine - 1) / kLine;
-    constexpr int kLines = 2 * kOwn + kShared;
+BSM_DEVICE void prefetch_chunk(const Chunk<S>& chunk, const Group<S>& group) {
+    constexpr int kLine = 128 / sizeof(typename S::T);
+    constexpr int kOwn = (S::kChannels + kLine - 1) / kLine;  // lines of z, and of x
+    constexpr int kLines = 2 * kOwn + (2 * S::kDState + kLine - 1) / kLine;
     BSM_ROLLED
-    for (int item = device::thread_index(); item < kLines * S::kChunk; item += S::kThreads) {
-        const int64_t step = start + item / kLines;
+    for (int item = device::thread_index(); item < kLines * chunk.rows; item += S::kThreads) {
         const int line = item % kLines;
-        if (step >= scan.length) continue;
-        const int column = line < kOwn       ? scan.z_at() + group.first_channel() + line * kLine
-                           : line < 2 * kOwn ? scan.x_at() + group.first_channel() +
-                                                   (line - kOwn) * kLine
-                                             : scan.B_at() + (line - 2 * kOwn) * kLine;
-        device::prefetch(scan.features(step) + column);
+        const int column =
+            line < kOwn       ? chunk.scan.z_at() + group.first_channel() + line * kLine
+            : line < 2 * kOwn ? chunk.scan.x_at() + group.first_channel() + (line - kOwn) * kLine
+                              : chunk.scan.B_at() + (line - 2 * kOwn) * kLine;
+        device::prefetch(chunk.features(item / kLines) + column);
     }
 }
 
@@ -153,23 +160,24 @@ struct Decays {
     }
 
     // One warp a head, two steps a lane (one where a chunk has 32).
-    BSM_DEVICE void compute(const Params& params, const Scan<S>& scan, const Group<S>& group,
-                            int64_t start) const {
+    BSM_DEVICE void compute(const Params& params, const Chunk<S>& chunk,
+                            const Group<S>& group) const {
         constexpr int kOwn = S::kChunk / 32;
         if (warp_index() >= S::kHeads) return;
         const Head own = head(warp_index());
         const bool exists = warp_index() < group.heads;
         const int h = group.first_head + warp_index();
-        const float bias = exists ? params.dt_bias[scan.direction * params.n_heads + h] : 0;
-        const float A = exists ? params.A[scan.direction * params.n_heads + h] : 0;
+        const int of_direction = chunk.scan.direction * params.n_heads + h;
+        const float bias = exists ? params.dt_bias[of_direction] : 0;
+        const float A = exists ? params.A[of_direction] : 0;
         float dt[kOwn];
         double sum[kOwn];
         BSM_UNROLL
         for (int i = 0; i < kOwn; ++i) {
-            const int64_t step = start + lane_index() * kOwn + i;
+            const int row = lane_index() * kOwn + i;
             // Steps behind the end neither decay nor feed the state.
-            dt[i] = exists && step < scan.length
-                        ? softplus(to_float(scan.features(step)[scan.dt_at() + h]) + bias)
+            dt[i] = exists && row < chunk.rows
+                        ? softplus(to_float(chunk.features(row)[chunk.scan.dt_at() + h]) + bias)
                         : 0;
             sum[i] = double(dt[i]) * double(A) * 1.4426950408889634 + (i ? sum[i - 1] : 0);
         }

@@ -29,8 +29,9 @@ BSM_DEVICE float norm_factor(float group_squares, float row_squares, int d_inner
            device::reciprocal_root(row_squares / d_inner + eps);
 }
 
-// The sum over the blocks of a cluster, of a value that lies at one place in all of them.
+// The sum over the blocks of a cluster, if there is one, of a value at one place in all of them.
 BSM_DEVICE float cluster_sum(const float* own, int cluster) {
+    if (cluster == 1) return *own;
     float sum = 0;
     for (int rank = 0; rank < cluster; ++rank) sum += device::cluster_load(own, rank);
     return sum;
@@ -51,27 +52,24 @@ BSM_DEVICE Bytes16 scaled(Bytes16 unit, float factor) {
 // Writes a group's tile to y, times `factor` of the step (none: as it is).
 template <class S>
 BSM_DEVICE void write_outputs(const Tile<typename S::T, S::kChannels>& tile, const float* factor,
-                              const Scan<S>& scan, const Group<S>& group, int64_t start) {
+                              const Chunk<S>& chunk, const Group<S>& group) {
     using T = typename S::T;
     constexpr int kUnits = Tile<T, S::kChannels>::kUnits;
     BSM_ROLLED
     for (int item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
         const int unit = item % kUnits, row = item / kUnits, column = unit * kPerUnit<T>;
-        if (start + row >= scan.length || column >= group.channels()) continue;
+        if (row >= chunk.rows || column >= group.channels()) continue;
         Bytes16 values = tile.unit(row, unit);
         if (factor) values = scaled<T>(values, factor[row]);
-        T* to = scan.outputs(start + row) + group.first_channel() + column;
-        *reinterpret_cast<Bytes16*>(to) = values;
+        *reinterpret_cast<Bytes16*>(chunk.y(row) + group.first_channel() + column) = values;
     }
 }
 
 // Writes a group's sums of squares for the second kernel.
 template <class S>
-BSM_DEVICE void write_squares(const Params& params, const float* total, const Scan<S>& scan,
-                              const Group<S>& group, int64_t start) {
-    for (int row = device::thread_index(); row < S::kChunk; row += S::kThreads)
-        if (start + row < scan.length)
-            params.squares[scan.squares(start + row) + group.number] = total[row];
+BSM_DEVICE void write_squares(const float* total, const Chunk<S>& chunk, const Group<S>& group) {
+    for (int row = device::thread_index(); row < chunk.rows; row += S::kThreads)
+        chunk.squares(row, group.number) = total[row];
 }
 
 // The second kernel: a warp a row, `rows` = N L 2.
@@ -80,8 +78,8 @@ BSM_KERNEL(256, 4) normalise(const Params params, int64_t rows) {
     using T = typename S::T;
     constexpr int kUnits = S::kChannels / kPerUnit<T>;  // of a group
     const int d_inner = params.n_heads * S::kHeaddim;
-    const int64_t step = device::block_count() * 8;
-    for (int64_t row = device::block_index() * 8 + warp_index(); row < rows; row += step) {
+    const int64_t step = int64_t{device::block_count()} * 8;
+    for (int64_t row = int64_t{device::block_index()} * 8 + warp_index(); row < rows; row += step) {
         const float* squares = params.squares + row * params.groups;
         float sum = 0;
         for (int group = lane_index(); group < params.groups; group += 32) sum += squares[group];

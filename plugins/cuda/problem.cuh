@@ -54,33 +54,28 @@ template <class S>
 struct Scan {
     using T = typename S::T;
 
-    const T* first;         // features of step 0
-    int64_t stride;         // to the features of the next step
-    T* first_y;             // outputs of step 0
-    int64_t stride_y;
+    const T* features;  // of step 0
+    T* y;               // of step 0
+    float* squares;     // of step 0, if the norm takes two kernels
     int64_t length;
-    int64_t first_squares;  // index into Params::squares of step 0
-    int64_t stride_squares;
+    int stride, stride_y, stride_squares;  // to the next step, elements; negative backwards
     int direction;
     int d_inner;
 
-    BSM_DEVICE Scan(const Params& params, int64_t sequence, int direction_)
-        : length(params.length), direction(direction_), d_inner(params.n_heads * S::kHeaddim) {
-        const int64_t width = 2 * d_inner + 2 * S::kDState + params.n_heads;
-        const int64_t step = direction ? -1 : 1;
-        const int64_t row = sequence * length + (direction ? length - 1 : 0);
-        first = static_cast<const T*>(params.zxbcdt) + (2 * row + direction) * width;
-        stride = step * 2 * width;
-        first_y = static_cast<T*>(params.y) + (2 * row + direction) * d_inner;
-        stride_y = step * 2 * d_inner;
-        first_squares = (2 * row + direction) * params.groups;
-        stride_squares = step * 2 * params.groups;
-    }
-
-    BSM_DEVICE const T* features(int64_t step) const { return first + step * stride; }
-    BSM_DEVICE T* outputs(int64_t step) const { return first_y + step * stride_y; }
-    BSM_DEVICE int64_t squares(int64_t step) const {
-        return first_squares + step * stride_squares;
+    // Of a row of this launch: sequences in turn, both directions of each.
+    BSM_DEVICE Scan(const Params& params, int launch_row)
+        : length(params.length), direction(launch_row % 2), d_inner(params.n_heads * S::kHeaddim) {
+        const int64_t sequence = params.first_sequence + launch_row / 2;
+        const int width = 2 * d_inner + 2 * S::kDState + params.n_heads;
+        const int sign = direction ? -1 : 1;
+        const int64_t step = sequence * length + (direction ? length - 1 : 0);
+        const int64_t row = 2 * step + direction;
+        features = static_cast<const T*>(params.zxbcdt) + row * width;
+        y = static_cast<T*>(params.y) + row * d_inner;
+        squares = params.squares + row * params.groups;
+        stride = sign * 2 * width;
+        stride_y = sign * 2 * d_inner;
+        stride_squares = sign * 2 * params.groups;
     }
 
     // Where the features of a step have z, x, B, C and dt.
@@ -89,6 +84,31 @@ struct Scan {
     BSM_DEVICE int B_at() const { return 2 * d_inner; }
     BSM_DEVICE int C_at() const { return 2 * d_inner + S::kDState; }
     BSM_DEVICE int dt_at() const { return 2 * d_inner + 2 * S::kDState; }
+};
+
+// The steps of a scan that a block takes at a time; row r is step start + r.
+template <class S>
+struct Chunk {
+    Scan<S> scan;
+    int64_t start;
+    int first;  // row whose features exist: 0, or before it those that the convolution sees
+    int rows;   // that exist; none behind the end
+
+    BSM_DEVICE Chunk(const Scan<S>& scan_, int64_t start_) : scan(scan_), start(start_) {
+        const int64_t left = scan.length - start;
+        first = start ? 1 - kTaps : 0;
+        rows = static_cast<int>(left < S::kChunk ? left : S::kChunk);
+    }
+    BSM_DEVICE bool has(int row) const { return row >= first && row < rows; }
+    BSM_DEVICE const typename S::T* features(int row) const {
+        return scan.features + start * scan.stride + row * scan.stride;
+    }
+    BSM_DEVICE typename S::T* y(int row) const {
+        return scan.y + start * scan.stride_y + row * scan.stride_y;
+    }
+    BSM_DEVICE float& squares(int row, int group) const {
+        return scan.squares[start * scan.stride_squares + row * scan.stride_squares + group];
+    }
 };
 
 // The heads of one group; the last group may have fewer than kHeads.
@@ -105,6 +125,10 @@ struct Group {
     }
     BSM_DEVICE int first_channel() const { return first_head * S::kHeaddim; }
     BSM_DEVICE int channels() const { return heads * S::kHeaddim; }
+    // D of a head of the group.
+    BSM_DEVICE float skip(const Params& params, int direction, int head) const {
+        return head < heads ? params.D[direction * params.n_heads + first_head + head] : 0;
+    }
 };
 
 }  // namespace bsm

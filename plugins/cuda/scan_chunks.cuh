@@ -36,71 +36,94 @@ struct ChunksMemory {
     BSM_DEVICE float* scale() const { return totals(2); }
 };
 
+// What a block works on. Made anew for each use: kept, it would cost registers that the state needs.
+template <class S>
+struct ChunkOfBlock {
+    Group<S> group;
+    Chunk<S> chunk;
+
+    BSM_DEVICE ChunkOfBlock(const Params& params, int64_t start)
+        : ChunkOfBlock(params, start, device::block_index()) {}
+    BSM_DEVICE ChunkOfBlock(const Params& params, int64_t start, int block)
+        : group(params, block % params.groups),
+          chunk(Scan<S>(params, block / params.groups), start) {}
+};
+
+template <class S>
+BSM_DEVICE void load_chunk(const Params& params, const ChunksMemory<S>& memory, int64_t start) {
+    const ChunkOfBlock<S> at(params, start);
+    const int d_inner = at.chunk.scan.d_inner;
+    convolve<S>(memory.x(), params, at.chunk, at.group.first_channel(), at.group.channels());
+    convolve<S>(memory.B(), params, at.chunk, d_inner, S::kDState);
+    convolve<S>(memory.C(), params, at.chunk, d_inner + S::kDState, S::kDState);
+    memory.decays().compute(params, at.chunk, at.group);
+    device::block_barrier();  // x, B, C and decays are there, z is free
+    copy_gate<S>(memory.z(), params, at.chunk, at.group);
+    prefetch_chunk<S>(Chunk<S>(at.chunk.scan, start + S::kChunk), at.group);
+}
+
+// y of the chunk in place of z, each row divided by its RMS over the group.
+template <class S>
+BSM_DEVICE void compute_chunk(const Params& params, const ChunksMemory<S>& memory, int64_t start,
+                              float* totals, const State<S>& state) {
+    const int own = Outputs<S>::head();
+    Outputs<S> y;
+    y.clear();
+    if (start) y.add_state(memory.C(), state, memory.decays().head(own));
+    y.add_chunk(memory.M(own), memory.x());
+    {
+        const ChunkOfBlock<S> at(params, start);
+        y.gate(memory.x(), memory.z(), at.group.skip(params, at.chunk.scan.direction, own),
+               memory.squares());
+    }
+    device::block_barrier();  // all squares are there
+    sum_squares<S>(memory.squares(), totals, memory.scale());
+    device::block_barrier();  // their sums are there
+    y.store(memory.z(), memory.scale());
+}
+
+template <class S>
+BSM_DEVICE void write_chunk(const Params& params, const ChunksMemory<S>& memory, int64_t start,
+                            const float* totals) {
+    const ChunkOfBlock<S> at(params, start);
+    if (params.squares) {
+        write_squares<S>(totals, at.chunk, at.group);
+    } else {
+        for (int row = device::thread_index(); row < S::kChunk; row += S::kThreads) {
+            const float of_row = cluster_sum(&totals[row], params.cluster);
+            memory.scale()[row] =
+                norm_factor<S>(totals[row], of_row, at.chunk.scan.d_inner, params.eps);
+        }
+        device::block_barrier();  // factors are there
+    }
+    write_outputs<S>(memory.z(), params.squares ? nullptr : memory.scale(), at.chunk, at.group);
+}
+
 template <class S>
 BSM_KERNEL(S::kThreads, 2) scan_chunks(const Params params) {
     const ChunksMemory<S> memory{device::shared_memory()};
-    const Group<S> group(params, static_cast<int>(device::block_index() % params.groups));
-    const int64_t row = device::block_index() / params.groups;
-    const Scan<S> scan(params, params.first_sequence + row / 2, static_cast<int>(row % 2));
-    const auto head = memory.decays().head(Outputs<S>::head());
-    const auto M = memory.M(Outputs<S>::head());
-    const bool has_head = Outputs<S>::head() < group.heads;
-    const float D = has_head ? params.D[scan.direction * params.n_heads + group.first_head +
-                                        Outputs<S>::head()]
-                             : 0;
     State<S> state;
     state.clear();
-    for (int64_t start = 0; start < scan.length; start += S::kChunk) {
+    for (int64_t start = 0; start < params.length; start += S::kChunk) {
         float* totals = memory.totals(start / S::kChunk % 2);
-        convolve<S>(memory.x(), params, scan, start, group.first_channel(), group.channels());
-        convolve<S>(memory.B(), params, scan, start, scan.d_inner, S::kDState);
-        convolve<S>(memory.C(), params, scan, start, scan.d_inner + S::kDState, S::kDState);
-        memory.decays().compute(params, scan, group, start);
-        device::block_barrier();  // x, B, C and decays are there, z is free
-
-        copy_gate<S>(memory.z(), params, scan, group, start);
-        prefetch_chunk<S>(scan, group, start + S::kChunk);
+        load_chunk<S>(params, memory, start);
         {
             Scores<S> scores;
             scores.compute(memory.C(), memory.B());
-            const int warp = warp_index();
-            BSM_UNROLL
-            for (int h = 0; h < S::kHeads; ++h)
-                if (scores.has_head(warp, h))
-                    scores.store_mask(memory.M(h), memory.decays().head(h));
+            store_masks(scores, memory);
         }
         device::wait_copies();
         device::block_barrier();  // M and z are there
-
-        {
-            Outputs<S> y;
-            y.clear();
-            if (start) y.add_state(memory.C(), state, head);
-            y.add_chunk(M, memory.x());
-            y.gate(memory.x(), memory.z(), D, memory.squares());
-            device::block_barrier();  // all squares are there
-            sum_squares<S>(memory.squares(), totals, memory.scale());
-            device::block_barrier();  // their sums are there
-            y.store(memory.z(), memory.scale());
-        }
+        compute_chunk<S>(params, memory, start, totals, state);
         if (params.cluster > 1) device::cluster_arrive();
-        state.advance(memory.x(), Outputs<S>::column(), memory.B(), head);
+        state.advance(memory.x(), Outputs<S>::column(), memory.B(),
+                      memory.decays().head(Outputs<S>::head()));
         if (params.cluster > 1) {
-            device::cluster_wait();  // the sums of all groups are there, and y
+            device::cluster_wait();  // y is there, and the sums of all groups
         } else {
             device::block_barrier();  // y is there
         }
-        if (params.squares) {
-            write_squares<S>(params, totals, scan, group, start);
-        } else {
-            for (int i = device::thread_index(); i < S::kChunk; i += S::kThreads)
-                memory.scale()[i] = norm_factor<S>(
-                    totals[i],
-                    params.cluster > 1 ? cluster_sum(&totals[i], params.cluster) : totals[i],
-                    scan.d_inner, params.eps);
-            device::block_barrier();  // factors are there
-        }
-        write_outputs<S>(memory.z(), params.squares ? nullptr : memory.scale(), scan, group, start);
+        write_chunk<S>(params, memory, start, totals);
     }
     if (params.cluster > 1) {  // others may still read this block's sums
         device::cluster_arrive();

@@ -49,7 +49,7 @@ struct ShortMemory {
 // Turns the outputs of a block's groups into normalised rows of y.
 template <class S>
 BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
-                            const Scan<S>& scan, int first_group, int groups) {
+                            const Chunk<S>& chunk, int first_group, int groups) {
     for (int step = device::thread_index(); step < S::kChunk; step += S::kThreads) {
         float sum = 0;
         for (int i = 0; i < groups; ++i) sum += memory.totals(i)[step];
@@ -65,21 +65,20 @@ BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
         const Group<S> group(params, first_group + i);
         float* totals = memory.totals(i);
         if (params.squares) {
-            write_squares<S>(params, totals, scan, group, 0);
+            write_squares<S>(totals, chunk, group);
             continue;
         }
         for (int step = device::thread_index(); step < S::kChunk; step += S::kThreads) {
-            const float* sum = &memory.sums()[step];
-            const float row = params.cluster > 1 ? cluster_sum(sum, params.cluster) : *sum;
-            totals[step] = norm_factor<S>(totals[step], row, scan.d_inner, params.eps);
+            const float row = cluster_sum(&memory.sums()[step], params.cluster);
+            totals[step] = norm_factor<S>(totals[step], row, chunk.scan.d_inner, params.eps);
         }
     }
     if (params.cluster > 1) device::cluster_arrive();
     device::block_barrier();
     for (int i = 0; i < groups; ++i)
         write_outputs<S>(memory.z(i),
-                         params.squares ? nullptr : memory.totals(i), scan,
-                         Group<S>(params, first_group + i), 0);
+                         params.squares ? nullptr : memory.totals(i), chunk,
+                         Group<S>(params, first_group + i));
     if (params.cluster > 1) device::cluster_wait();  // others have read this block's sums
 }
 
@@ -87,17 +86,16 @@ template <class S>
 BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
     const ShortMemory<S> memory{device::shared_memory()};
     const int blocks = (params.groups + params.groups_per_block - 1) / params.groups_per_block;
-    const int first_group =
-        static_cast<int>(device::block_index() % blocks) * params.groups_per_block;
+    const int block = device::block_index(), first_group = block % blocks * params.groups_per_block;
     const int left = params.groups - first_group;
     const int groups = left < params.groups_per_block ? left : params.groups_per_block;
-    const int64_t row = device::block_index() / blocks;
-    const Scan<S> scan(params, params.first_sequence + row / 2, static_cast<int>(row % 2));
+    const Scan<S> scan(params, block / blocks);
+    const Chunk<S> chunk(scan, 0);
 
     for (int i = 0; i < groups; ++i)
-        copy_gate<S>(memory.z(i), params, scan, Group<S>(params, first_group + i), 0);
-    convolve<S>(memory.B(), params, scan, 0, scan.d_inner, S::kDState);
-    convolve<S>(memory.C(), params, scan, 0, scan.d_inner + S::kDState, S::kDState);
+        copy_gate<S>(memory.z(i), params, chunk, Group<S>(params, first_group + i));
+    convolve<S>(memory.B(), params, chunk, scan.d_inner, S::kDState);
+    convolve<S>(memory.C(), params, chunk, scan.d_inner + S::kDState, S::kDState);
     device::block_barrier();  // B and C are there
     Scores<S> scores;
     scores.compute(memory.C(), memory.B());
@@ -106,27 +104,23 @@ BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
 
     for (int i = 0; i < groups; ++i) {
         const Group<S> group(params, first_group + i);
-        const int h = group.first_head + Outputs<S>::head();
-        const float D = h < params.n_heads ? params.D[scan.direction * params.n_heads + h] : 0;
-        convolve<S>(memory.x(), params, scan, 0, group.first_channel(), group.channels());
-        memory.decays().compute(params, scan, group, 0);
+        const int own = Outputs<S>::head();
+        const float D = group.skip(params, scan.direction, own);
+        convolve<S>(memory.x(), params, chunk, group.first_channel(), group.channels());
+        memory.decays().compute(params, chunk, group);
         device::block_barrier();  // x and decays are there, M is free
-        const int warp = warp_index();
-        BSM_UNROLL
-        for (int head = 0; head < S::kHeads; ++head)
-            if (scores.has_head(warp, head))
-                scores.store_mask(memory.M(head), memory.decays().head(head));
+        store_masks(scores, memory);
         device::block_barrier();  // M is there
         Outputs<S> y;
         y.clear();
-        y.add_chunk(memory.M(Outputs<S>::head()), memory.x());
+        y.add_chunk(memory.M(own), memory.x());
         y.gate(memory.x(), memory.z(i), D, memory.squares());
         device::block_barrier();  // all squares are there, x is free
         sum_squares<S>(memory.squares(), memory.totals(i), memory.scale());
         device::block_barrier();  // their sums are there
         y.store(memory.z(i), memory.scale());
     }
-    finish_rows<S>(params, memory, scan, first_group, groups);
+    finish_rows<S>(params, memory, chunk, first_group, groups);
 }
 
 }  // namespace bsm

@@ -21,8 +21,8 @@ struct alignas(16) Bytes16 {
 };
 
 inline int thread_index() { return on_host::thread_index(); }
-inline int64_t block_index() { return on_host::block_index(); }
-inline int64_t block_count() { return on_host::block_count(); }
+inline int block_index() { return static_cast<int>(on_host::block_index()); }
+inline int block_count() { return static_cast<int>(on_host::block_count()); }
 inline char* shared_memory() { return on_host::shared_memory(on_host::cluster_rank()); }
 
 inline void block_barrier() { on_host::block_barrier(); }
