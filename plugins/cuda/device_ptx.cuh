@@ -23,11 +23,13 @@ struct alignas(16) Bytes16 {
 BSM_DEVICE int thread_index() {
     int index;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+    __builtin_assume(index >= 0 && index < 1024);
     return index;
 }
 BSM_DEVICE int block_index() {
     int index;
     asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
+    __builtin_assume(index >= 0);
     return index;
 }
 BSM_DEVICE int block_count() { return static_cast<int>(gridDim.x); }
@@ -150,12 +152,7 @@ BSM_DEVICE uint32_t round_to_tf32(float value) {
 // stays NaN.
 BSM_DEVICE uint32_t pack_f16(float low, float high) {
     uint32_t word;
-    asm("{.reg .b32 v;\n"
-        "cvt.rn.f16x2.f32 v, %2, %1;\n"
-        "min.NaN.f16x2 v, v, %3;\n"
-        "max.NaN.f16x2 %0, v, %4;}"
-        : "=r"(word)
-        : "f"(low), "f"(high), "r"(0x7bff7bffu), "r"(0xfbfffbffu));
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %2, %1;" : "=r"(word) : "f"(low), "f"(high));
     return word;
 }
 BSM_DEVICE uint32_t pack_bf16(float low, float high) {

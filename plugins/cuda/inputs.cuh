@@ -26,6 +26,7 @@ template <class T, int kSteps>
 BSM_DEVICE void convolve_unit(const Bytes16 (&in)[kSteps + kTaps - 1], Bytes16 (&out)[kSteps],
                               const T* weights, const T* biases) {
     constexpr int kWords = Pair<T>::kWords, kRows = kSteps + kTaps - 1;
+    const Bytes16 bias_unit = device::load_global(biases);
     BSM_UNROLL
     for (int pair = 0; pair < kPerUnit<T> / 2; ++pair) {
         Bytes16 units[kWords];  // two channels by four taps
@@ -36,7 +37,7 @@ BSM_DEVICE void convolve_unit(const Bytes16 (&in)[kSteps + kTaps - 1], Bytes16 (
         BSM_UNROLL
         for (int i = 0; i < kTaps; ++i)
             Pair<T>::unpack(&units[i * kWords / 4].word[i * kWords % 4], weight[i / 2][i % 2]);
-        load_pair(biases + 2 * pair, bias);
+        Pair<T>::unpack(&bias_unit.word[pair * kWords], bias);
         BSM_UNROLL
         for (int i = 0; i < kRows; ++i) Pair<T>::unpack(&in[i].word[pair * kWords], x[i]);
         BSM_UNROLL
@@ -65,7 +66,7 @@ BSM_DEVICE void convolve(const Tile<typename S::T, kWidth>& tile, const Params& 
     constexpr int kUnits = Tile<T, kWidth>::kUnits, kSteps = 4, kRows = kSteps + kTaps - 1;
     const int first = chunk.scan.direction * (chunk.scan.d_inner + 2 * S::kDState) + channel;
     BSM_ROLLED
-    for (int item = device::thread_index(); item < kUnits * (S::kChunk / kSteps);
+    for (unsigned item = device::thread_index(); item < kUnits * (S::kChunk / kSteps);
          item += S::kThreads) {
         const int unit = item % kUnits, row = item / kUnits * kSteps;
         const int column = unit * kPerUnit<T>;
@@ -103,7 +104,7 @@ BSM_DEVICE void copy_gate(const Tile<typename S::T, S::kChannels>& tile, const P
     using T = typename S::T;
     constexpr int kUnits = Tile<T, S::kChannels>::kUnits;
     BSM_ROLLED
-    for (int item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
+    for (unsigned item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
         const int unit = item % kUnits, row = item / kUnits, column = unit * kPerUnit<T>;
         const bool exists = row < chunk.rows && column < group.channels();
         const T* from = chunk.features(exists ? row : 0) + chunk.scan.z_at() +
@@ -123,7 +124,8 @@ BSM_DEVICE void prefetch_chunk(const Chunk<S>& chunk, const Group<S>& group) {
     constexpr int kOwn = (S::kChannels + kLine - 1) / kLine;  // lines of z, and of x
     constexpr int kLines = 2 * kOwn + (2 * S::kDState + kLine - 1) / kLine;
     BSM_ROLLED
-    for (int item = device::thread_index(); item < kLines * chunk.rows; item += S::kThreads) {
+    for (unsigned item = device::thread_index(); item < unsigned(kLines * chunk.rows);
+         item += S::kThreads) {
         const int line = item % kLines;
         const int column =
             line < kOwn       ? chunk.scan.z_at() + group.first_channel() + line * kLine

@@ -56,7 +56,7 @@ BSM_DEVICE void write_outputs(const Tile<typename S::T, S::kChannels>& tile, con
     using T = typename S::T;
     constexpr int kUnits = Tile<T, S::kChannels>::kUnits;
     BSM_ROLLED
-    for (int item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
+    for (unsigned item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
         const int unit = item % kUnits, row = item / kUnits, column = unit * kPerUnit<T>;
         if (row >= chunk.rows || column >= group.channels()) continue;
         Bytes16 values = tile.unit(row, unit);

@@ -97,7 +97,7 @@ struct Chunk {
     BSM_DEVICE Chunk(const Scan<S>& scan_, int64_t start_) : scan(scan_), start(start_) {
         const int64_t left = scan.length - start;
         first = start ? 1 - kTaps : 0;
-        rows = static_cast<int>(left < S::kChunk ? left : S::kChunk);
+        rows = left < 0 ? 0 : static_cast<int>(left < S::kChunk ? left : S::kChunk);
     }
     BSM_DEVICE bool has(int row) const { return row >= first && row < rows; }
     BSM_DEVICE const typename S::T* features(int row) const {

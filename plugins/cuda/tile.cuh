@@ -19,13 +19,14 @@ struct Tile {
 
     static constexpr size_t bytes(int rows) { return sizeof(T) * kWidth * rows; }
 
-    // A unit of 16 bytes.
-    BSM_DEVICE Bytes16& unit(int row, int unit) const {
-        const int turned = unit ^ (row / (8 / kTurn) % kTurn);
+    // A unit of 16 bytes. Indices are unsigned because a signed division by 2^n takes four
+    // instructions.
+    BSM_DEVICE Bytes16& unit(unsigned row, unsigned unit) const {
+        const unsigned turned = unit ^ (row / (8 / kTurn) % kTurn);
         return reinterpret_cast<Bytes16*>(data)[row * kUnits + turned];
     }
     // An element; its neighbours follow it to the end of its unit.
-    BSM_DEVICE T* at(int row, int column) const {
+    BSM_DEVICE T* at(unsigned row, unsigned column) const {
         return reinterpret_cast<T*>(&unit(row, column / kPerUnit<T>)) + column % kPerUnit<T>;
     }
 };
