@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bsmamba2.errors import PluginError
 
-OLDEST_NVCC = (12, 0)
+OLDEST_NVCC = (12, 1)
 OLDEST_CMAKE = (3, 24)
 _TOOLKITS = (Path("/usr/local/cuda"), Path("/opt/cuda"))
 _WHEELS = "nvidia-cuda-nvcc nvidia-cuda-cccl"  # the first brings headers, runtime and NVVM along
