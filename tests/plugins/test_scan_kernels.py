@@ -191,6 +191,15 @@ def test_nothing_is_written_around_the_outputs(library: ScanLibrary, length: int
     assert memory[128 + size :].isnan().all()
 
 
+@pytest.mark.parametrize("length", [62, 130])
+def test_copies_arrive_when_waited_for_and_not_before(
+    library: ScanLibrary, monkeypatch: pytest.MonkeyPatch, length: int
+):
+    inputs = rounded(scan_inputs(1, length, HeadSizes(2, 32, 32)), torch.float16)
+    monkeypatch.setenv("BSM_SKIP_WAITS", "1")
+    assert scan(library, inputs).isnan().all()
+
+
 @pytest.mark.parametrize("length", [10, 70])
 @pytest.mark.usefixtures("gpu")
 def test_a_small_grid_takes_several_launches(

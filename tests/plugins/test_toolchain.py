@@ -151,7 +151,7 @@ def test_absent_program_is_named(programs: Programs, absent: str, sentence: str)
 @pytest.mark.parametrize(
     ("program", "script", "sentence"),
     [
-        ("nvcc", "echo release 11.8", r"nvcc is nvcc 11\.8, older than 12\.0: .*CUDACXX\.$"),
+        ("nvcc", "echo release 11.8", r"nvcc is nvcc 11\.8, older than 12\.1: .*CUDACXX\.$"),
         ("nvcc", "echo no libc >&2; exit 1", r"^'.*nvcc --version' fails: no libc\.$"),
         ("g++", "exit 3", r"^'.*g\+\+ --version' fails: code 3\.$"),
         ("cmake", "echo cmake version 3.18.4", r"cmake is older than 3\.24: pip install cmake\.$"),
