@@ -1,0 +1,51 @@
+"""What ptxas -v says of the kernels that it compiled."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\w+)'")
+_STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_REGISTERS = re.compile(r"Used (\d+) registers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelUsage:
+    """What one kernel takes on one kind of chip."""
+
+    kernel: str
+    """Mangled, as in the machine code."""
+    architecture: str
+    """90 for sm_90."""
+    registers: int
+    """Of a thread."""
+    stack_bytes: int
+    """Of a thread: arrays and registers that did not fit."""
+    spill_bytes: int
+    """Loads and stores of registers that did not fit, as many bytes as the code names."""
+
+
+def read_ptxas_log(text: str) -> list[KernelUsage]:
+    """All kernels of a log in its order.
+
+    Raises:
+        ValueError: The log breaks off within a kernel, or words its figures differently.
+    """
+    parts = _ENTRY.split(text)[1:]  # name, architecture, text, and over again
+    return [_read_kernel(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
+
+
+def _read_kernel(kernel: str, architecture: str, text: str) -> KernelUsage:
+    stacks, registers = _STACK.findall(text), _REGISTERS.search(text)
+    if not stacks or not registers:
+        raise ValueError(f"No figures of {kernel} for sm_{architecture} in ptxas's log")
+    # Functions that were not inlined follow their kernel and count with it.
+    stack, stores, loads = (sum(map(int, column)) for column in zip(*stacks, strict=True))
+    return KernelUsage(
+        kernel=kernel,
+        architecture=architecture,
+        registers=int(registers[1]),
+        stack_bytes=stack,
+        spill_bytes=stores + loads,
+    )

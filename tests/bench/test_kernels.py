@@ -1,0 +1,247 @@
+"""Laws of the analysis of compiled kernels: its counts against what is known of them by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import kernels
+import pytest
+from kernel_build import DTYPES, Compiler, find_nvdisasm
+from kernel_gpus import GPUS, occupancy
+from kernel_sass import KINDS, read_sass
+from kernel_tables import BEGIN, END, markdown, replace_block
+from kernel_trips import Source, conditions
+
+from bsmamba2.errors import PluginError
+from bsmamba2.plugins.build import source_folder
+from bsmamba2.plugins.toolchain import Toolchain, find_toolchain
+
+# ---- Occupancy: cases by hand ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gpu", "threads", "registers", "shared_kib", "blocks", "limit"),
+    [
+        (90, 128, 255, 84, 2, "registers"),  # a warp takes 8192: two fit each quarter
+        (90, 128, 168, 16, 3, "registers"),  # 168 * 32 = 5376: three warps a quarter
+        (90, 128, 169, 16, 2, "registers"),  # a register more takes 256 more of a warp
+        (90, 256, 128, 102, 2, "registers"),  # and shared memory for two: (102 + 1) * 2 <= 228
+        (90, 256, 64, 113, 2, "shared memory"),
+        (90, 256, 64, 114, 1, "shared memory"),  # the system's KiB is one too many
+        (80, 256, 64, 82, 1, "shared memory"),
+        (90, 32, 16, 0, 32, "blocks"),
+        (86, 1024, 32, 0, 1, "warps"),
+        (120, 128, 255, 84, 1, "shared memory"),
+    ],
+)
+def test_blocks_that_fit(
+    gpu: int, threads: int, registers: int, shared_kib: int, blocks: int, limit: str
+):
+    found = occupancy(
+        GPUS[gpu], threads=threads, registers=registers, shared_bytes=shared_kib * 1024
+    )
+    assert (found.blocks, found.limit) == (blocks, limit)
+    assert found.share == blocks * threads / 32 / GPUS[gpu].warps
+
+
+def test_a_block_may_have_all_shared_memory_but_the_systems():
+    # cudaDevAttrMaxSharedMemoryPerBlockOptin, in KiB
+    known = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+    assert {gpu: each.block_shared_bytes / 1024 for gpu, each in GPUS.items()} == known
+
+
+# ---- Source and machine code, small ----------------------------------------------------------
+
+SOURCE = """\
+if (params.aligned) {
+    fast();
+} else {
+    slow();
+}
+for (int j = 0; j < n; ++j) {
+    if (j > tile) continue;  // above
+    product();
+}
+behind();
+if (start)
+    add(first,
+        second);
+"""
+
+
+def test_lines_under_a_condition_run_as_often_as_it_is_true(tmp_path: Path):
+    (tmp_path / "a.cuh").write_text(SOURCE)
+    shares = Source(tmp_path).shares({"params.aligned": 1.0, "j > tile": 0.25, "start": 0.5})
+    assert shares == {
+        ("a.cuh", 2): 1.0,
+        ("a.cuh", 4): 0.0,
+        ("a.cuh", 8): 0.75,
+        ("a.cuh", 12): 0.5,
+        ("a.cuh", 13): 0.5,
+    }
+
+
+SASS = """\
+.text._ZN3bsm10scan_shortE:
+\t//## File "/somewhere/a.cuh", line 7 inlined at "/somewhere/b.cuh", line 3
+\t//## File "/somewhere/b.cuh", line 3
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+.L_x_1:
+        /*0010*/              @!P0 LDSM.16.M88.4 R4, [R2] ;
+\t//## File "/somewhere/b.cuh", line 4
+        /*0020*/                   HMMA.16816.F32 R4, R4, R8, R4 ;
+        /*0030*/                   LDS.64 R4, [R2] ;
+        /*0040*/               @P1 BRA `(.L_x_1) ;
+        /*0050*/                   EXIT ;
+.L_x_2:
+        /*0060*/                   BRA `(.L_x_2);
+"""
+
+
+def test_machine_code_is_read():
+    (kernel,) = read_sass(SASS)
+    assert kernel.short_name == "scan_short"
+    assert [each.kind for each in kernel.code] == [
+        *("integer", "shared load", "tensor", "shared load", "control", "control", "control")
+    ]
+    assert [each.l1_passes for each in kernel.code] == [0, 4, 0, 2, 0, 0, 0]
+    assert kernel.code[0].places == (("a.cuh", 7), ("b.cuh", 3))
+    assert kernel.code[1].places == kernel.code[0].places  # until another is named
+    assert kernel.code[2].places == (("b.cuh", 4),)
+    assert [(loop.first, loop.last) for loop in kernel.loops()] == [(1, 4)]
+    assert kernel.end == 6
+
+
+# ---- The real kernels ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def toolchain() -> Toolchain:
+    try:
+        return find_toolchain()
+    except PluginError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def nvdisasm(toolchain: Toolchain) -> Path:
+    try:
+        return find_nvdisasm(toolchain)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def report(request: pytest.FixtureRequest, toolchain: Toolchain, nvdisasm: Path) -> dict[str, Any]:
+    return kernels.analyse(toolchain, nvdisasm, architectures=[90], dtypes=[request.param])
+
+
+def products(plan: dict[str, Any], steps: int) -> float:
+    """Instructions of tensor cores that a warp runs, by hand."""
+    tiles, columns = plan["row_tiles"], plan["slab"] // 8
+    deep = plan["d_state"] // plan["depth"]
+    chunks = -(-steps // plan["chunk"])
+    half = (tiles + 1) / 2  # of the tiles in a row, those up to the diagonal
+    scores = plan["own_tiles"] * deep * half * 2
+    in_chunk = (plan["chunk"] // plan["depth"]) * half * columns
+    if plan["groups_per_block"] > 1 or chunks == 1:
+        return plan["products"] * (scores + plan["groups_per_block"] * in_chunk)
+    read = deep * tiles * columns
+    written = plan["chunk"] // plan["depth"] * plan["slab"] // 16 * plan["d_state"] // 8
+    return plan["products"] * (chunks * (scores + in_chunk + written) + (chunks - 1) * read)
+
+
+@pytest.mark.slow
+def test_products_are_as_many_as_by_hand(report: dict[str, Any]):
+    for row in report["kernels"]:
+        steps = report["ways"][row["way"]]["L"]
+        assert row["mix"]["tensor"]["run"] == pytest.approx(products(row["plan"], steps), abs=0.1)
+
+
+@pytest.mark.slow
+def test_global_stores_write_every_output_once(report: dict[str, Any]):
+    for row in report["kernels"]:
+        plan = row["plan"]
+        groups = plan["groups_per_block"] if row["chunks"] == 1 else row["chunks"]
+        units = groups * plan["chunk"] * plan["channels"] * plan["item_bytes"] // 16
+        more = row["mix"]["global store"]["run"] - units / plan["threads"]
+        # Squares, for the norm in two steps; the compiler unrolls that loop, and its rests count.
+        assert more == pytest.approx(0, abs=0.6) or (plan["two_steps"] and 0 < more < 8 * groups)
+
+
+@pytest.mark.slow
+def test_every_loop_is_known(report: dict[str, Any]):
+    assert [row["unknown_loops"] for row in report["kernels"]] == [[], []]
+
+
+@pytest.mark.slow
+def test_shared_memory_is_what_the_launch_asks_for(report: dict[str, Any]):
+    for row in report["kernels"]:
+        plan = row["plan"]
+        assert plan["launch_bytes"] == plan["shared_bytes"] <= GPUS[90].block_shared_bytes
+        tile = plan["chunk"] * plan["item_bytes"]
+        # z of all groups lies there, and either B and C or x and the masks
+        least = plan["groups_per_block"] * plan["channels"] + 2 * plan["d_state"]
+        assert tile * least < plan["launch_bytes"] < 2 * tile * least
+
+
+@pytest.mark.slow
+def test_the_report_is_consistent(report: dict[str, Any]):
+    json.dumps(report)
+    for row in report["kernels"]:
+        assert row["spill_bytes"] == 0
+        assert row["registers"] <= 255
+        assert set(row["mix"]) <= set(KINDS)
+        run = sum(kind["run"] for kind in row["mix"].values())
+        assert sum(stage["run"] for stage in row["stages"]) == pytest.approx(run, rel=0.1)
+        figures = row["bounds"]
+        assert figures["ms"]["memory"][0] == pytest.approx(
+            {"float16": 0.1545, "float32": 0.309}[row["dtype"]], abs=1e-3
+        )
+        assert figures["ms"][figures["bound"]][0] == max(ms[0] for ms in figures["ms"].values())
+        assert all(slow >= fast > 0 for slow, fast in figures["ms"].values())
+    text = markdown(report)
+    assert report["kernels"][0]["kernel"] in text
+    assert all(line.count("|") > 3 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_every_condition_is_in_the_source():
+    shape = {"row_tiles": 4, "two_steps": 0, "cluster": 8, "sharing": 1, "heads": 2, "warps": 4}
+    source = Source(source_folder() / "cuda")
+    for condition in conditions(shape, 13):
+        assert source.shares({condition: 0.5}), condition
+
+
+def test_types_are_in_the_order_of_the_header():
+    text = (source_folder() / "include/bsm_scan.h").read_text()
+    names = [f"BSM_{name.upper()} = {number}" for number, name in enumerate(DTYPES)]
+    assert ", ".join(names) in text
+
+
+@pytest.mark.slow
+def test_a_plan_follows_the_gpu(toolchain: Toolchain, nvdisasm: Path, tmp_path: Path):
+    compiler = Compiler(toolchain, nvdisasm, tmp_path, (1, 64, 128))
+    plans = {gpu: compiler.plan(gpu, heads=16, sequences=801, steps=62) for gpu in (80, 90, 120)}
+    assert [plans[gpu]["two_steps"] for gpu in plans] == [True, False, False]
+    assert plans[80]["cluster"] == 1
+    assert plans[90]["groups_per_block"] > plans[120]["groups_per_block"]
+
+
+# ---- The README ------------------------------------------------------------------------------
+
+
+def test_a_marked_block_is_replaced_and_nothing_else():
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert replace_block(text, "\nnew\n\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    with pytest.raises(ValueError, match="No '"):
+        replace_block("before\n", "new")
+
+
+def test_the_readme_has_the_tables_of_todays_shape():
+    report = json.loads(kernels.RESULT.read_text())
+    text = kernels.README.read_text()
+    assert replace_block(text, markdown(report)) == text
+    assert {row["kernel"] for row in report["kernels"]} == {"scan_short", "scan_chunks"}
+    assert all((source_folder() / "cuda" / f"{name}.cuh").exists() for name in kernels._KERNELS)
