@@ -58,12 +58,13 @@ BSM_DEVICE void convolve_unit(const Bytes16 (&in)[kSteps + kTaps - 1], Bytes16 (
 // SiLU of the causal convolution of a chunk, (kChunk, kWidth): channels from `channel` of the
 // convolution on, of which `channels` exist; the rest is 0. Rows that do not exist read as 0.
 //
-// A thread takes one unit of channels and four steps, for which it loads seven rows at once.
+// A thread takes one unit of channels and kSteps steps, and loads all rows for them at once.
 template <class S, int kWidth>
 BSM_DEVICE void convolve(const Tile<typename S::T, kWidth>& tile, const Params& params,
                          const Chunk<S>& chunk, int channel, int channels) {
     using T = typename S::T;
-    constexpr int kUnits = Tile<T, kWidth>::kUnits, kSteps = 4, kRows = kSteps + kTaps - 1;
+    constexpr int kUnits = Tile<T, kWidth>::kUnits, kSteps = S::kSteps;
+    constexpr int kRows = kSteps + kTaps - 1;
     const int first = chunk.scan.direction * (chunk.scan.d_inner + 2 * S::kDState) + channel;
     BSM_ROLLED
     for (unsigned item = device::thread_index(); item < kUnits * (S::kChunk / kSteps);

@@ -27,6 +27,9 @@ struct Shape {
     static constexpr int kWarps = kHeads * kWarpsPerHead;
     static constexpr int kThreads = 32 * kWarps;
     static constexpr int kChannels = kHeads * kHeaddim;  // of a group
+    // Steps of the convolution that a thread makes at a time: the more, the less often a row is
+    // loaded and unpacked, and the more registers.
+    static constexpr int kSteps = kStateful && !kWide ? 8 : 4;
     static constexpr int kRowTiles = kChunk / 16;        // products take 16 steps at a time
 };
 
