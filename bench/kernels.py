@@ -1,7 +1,7 @@
 """What the compiled scan kernels take and what bounds them, without a GPU.
 
-    python bench/kernels.py                     # tables, and bench/results/kernels.json
-    python bench/kernels.py --write-readme      # and the tables into plugins/README.md
+    python bench/kernels.py                   # tables
+    python bench/kernels.py --write-readme    # into plugins/README.md, and results/kernels.json
 
 Needs nvcc and nvdisasm. Registers, occupancy and instructions are those of the machine code; how
 often a loop runs is worked out from its source line, and times are lower bounds by one resource
@@ -58,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PluginError, FileNotFoundError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    result: Path | None = options.json or (RESULT if options.write_readme else None)
+    if result:
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     text = markdown(report)
     print(text)
     if options.write_readme:
@@ -74,8 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         "--arch", type=int, nargs="+", choices=sorted(GPUS), default=[80, 90, 100, 120]
     )
     parser.add_argument("--dtype", type=int, nargs="+", choices=range(3), default=[0, 1])
-    parser.add_argument("--json", type=Path, default=RESULT, help=f"default: {RESULT.name}")
-    parser.add_argument("--write-readme", action="store_true", help="tables into plugins/README.md")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument(
+        "--write-readme",
+        action="store_true",
+        help="tables into plugins/README.md, figures into bench/results/kernels.json",
+    )
     return parser
 
 

@@ -75,6 +75,7 @@ def test_a_planted_spill_is_found(
     shutil.copytree(build.source_folder(), folder)
     path = folder / "cuda/scan_chunks.cuh"
     text = path.read_text()
+    # As if for 512 threads: each then has 128 registers, half of what it needs.
     planted = text.replace(
         "BSM_KERNEL(S::kThreads, 2) scan_chunks", "BSM_KERNEL(512, 1) scan_chunks"
     )
