@@ -26,10 +26,11 @@ int main(int count, char** words) {
         using S = decltype(shape);
         using P = bsm::Products<typename S::T>;
         std::printf("{\"threads\": %d, \"warps\": %d, \"chunk\": %d, \"heads\": %d, \"slab\": %d, "
+                    "\"conv_steps\": %d, "
                     "\"channels\": %d, \"d_state\": %d, \"item_bytes\": %zu, \"depth\": %d, "
                     "\"products\": %d, \"row_tiles\": %d, \"sharing\": %d, \"own_tiles\": %d, "
                     "\"shared_bytes\": %zu, ",
-                    S::kThreads, S::kWarps, S::kChunk, S::kHeads, S::kSlab, S::kChannels,
+                    S::kThreads, S::kWarps, S::kChunk, S::kHeads, S::kSlab, S::kSteps, S::kChannels,
                     S::kDState, sizeof(typename S::T), P::kDepth, S::kWide ? 3 : 1, S::kRowTiles,
                     bsm::Scores<S>::kSharing, bsm::Scores<S>::kOwn, shared_bytes);
     };

@@ -190,7 +190,7 @@ def _names(shape: Mapping[str, Any], padded_steps: int) -> dict[str, float]:
         "kThreads": shape["threads"],
         "kDState": shape["d_state"],
         "kDepth": shape["depth"],
-        "kSteps": 4,
+        "kSteps": shape["conv_steps"],
         "kHeads": shape["heads"],
         "kWarps": shape["warps"],
         "kRowTiles": shape["row_tiles"],

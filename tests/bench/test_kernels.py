@@ -160,6 +160,25 @@ def test_products_are_as_many_as_by_hand(report: dict[str, Any]):
         assert row["mix"]["tensor"]["run"] == pytest.approx(products(row["plan"], steps), abs=0.1)
 
 
+def special_functions(plan: dict[str, Any], steps: int) -> float:
+    """Of a warp, by hand: SiLU of the convolution and of the gate, and the masks' decays."""
+    chunks = -(-steps // plan["chunk"])
+    groups = plan["groups_per_block"] if chunks == 1 else chunks
+    shared = 1 if chunks == 1 else chunks  # times that B and C are convolved
+    channels = 2 * groups * plan["channels"] + 2 * shared * plan["d_state"]
+    of_silu = 1 if plan["item_bytes"] == 2 else 2  # tanh, or exp and reciprocal
+    half = (plan["row_tiles"] + 1) / 2
+    masks = groups * plan["heads"] / plan["sharing"] * plan["own_tiles"] * half * 16 * 16 / 32
+    return of_silu * channels * plan["chunk"] / plan["threads"] + masks
+
+
+@pytest.mark.slow
+def test_special_functions_are_a_few_more_than_by_hand(report: dict[str, Any]):
+    for row in report["kernels"]:
+        least = special_functions(row["plan"], report["ways"][row["way"]]["L"])
+        assert least <= row["mix"]["mufu"]["run"] < 1.1 * least
+
+
 @pytest.mark.slow
 def test_global_stores_write_every_output_once(report: dict[str, Any]):
     for row in report["kernels"]:
