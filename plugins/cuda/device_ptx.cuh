@@ -35,8 +35,8 @@ BSM_DEVICE int block_index() {
 BSM_DEVICE int block_count() { return static_cast<int>(gridDim.x); }
 
 BSM_DEVICE char* shared_memory() {
-    extern __shared__ char4 shared_bytes[];  // aligned by the launch to far more than 16
-    return reinterpret_cast<char*>(shared_bytes);
+    extern __shared__ Bytes16 shared_units[];
+    return reinterpret_cast<char*>(shared_units);
 }
 
 BSM_DEVICE uint32_t shared_address(const void* pointer) {
@@ -52,23 +52,38 @@ BSM_DEVICE void block_barrier() { __syncthreads(); }
 BSM_DEVICE void cluster_arrive() {
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
+// Orders no memory: for what must not begin, or end, before the others are there.
+BSM_DEVICE void cluster_arrive_relaxed() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
 BSM_DEVICE void cluster_wait() {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// The value at the same place in the shared memory of another block of the cluster.
-BSM_DEVICE float cluster_load(const float* own, int rank) {
+// The address of the same place in the shared memory of another block of the cluster.
+BSM_DEVICE uint32_t peer_address(const void* own, int rank) {
     uint32_t address;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;"
+        : "=r"(address)
+        : "r"(shared_address(own)), "r"(rank));
+    return address;
+}
+BSM_DEVICE float load_peer(uint32_t address) {
     float value;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-                 : "=r"(address)
-                 : "r"(shared_address(own)), "r"(rank));
     asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
     return value;
 }
+BSM_DEVICE void store_peer(uint32_t address, const Bytes16& v) {
+    asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address),
+                 "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
+                 : "memory");
+}
 #else  // never launched with a cluster there
 BSM_DEVICE void cluster_arrive() { __trap(); }
+BSM_DEVICE void cluster_arrive_relaxed() { __trap(); }
 BSM_DEVICE void cluster_wait() { __trap(); }
-BSM_DEVICE float cluster_load(const float*, int) { __trap(); return 0; }
+BSM_DEVICE uint32_t peer_address(const void*, int) { __trap(); return 0; }
+BSM_DEVICE float load_peer(uint32_t) { __trap(); return 0; }
+BSM_DEVICE void store_peer(uint32_t, const Bytes16&) { __trap(); }
 #endif
 
 template <class V>
@@ -165,6 +180,12 @@ BSM_DEVICE float float_of_f16(uint16_t bits) { return __half2float(__ushort_as_h
 BSM_DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
 BSM_DEVICE uint32_t float_to_bits(float value) { return __float_as_uint(value); }
 
+// The smaller one; NaN if one of them is.
+BSM_DEVICE float minimum(float a, float b) {
+    float y;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+}
 BSM_DEVICE float exp2_fast(float x) {  // 2 ulp
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -55,65 +55,127 @@ BSM_DEVICE void convolve_unit(const Bytes16 (&in)[kSteps + kTaps - 1], Bytes16 (
     }
 }
 
-// SiLU of the causal convolution of a chunk, (kChunk, kWidth): channels from `channel` of the
-// convolution on, of which `channels` exist; the rest is 0. Rows that do not exist read as 0.
-//
-// A thread takes one unit of channels and kSteps steps, and loads all rows for them at once.
-template <class S, int kWidth>
-BSM_DEVICE void convolve(const Tile<typename S::T, kWidth>& tile, const Params& params,
-                         const Chunk<S>& chunk, int channel, int channels) {
-    using T = typename S::T;
-    constexpr int kUnits = Tile<T, kWidth>::kUnits, kSteps = S::kSteps;
-    constexpr int kRows = kSteps + kTaps - 1;
-    const int first = chunk.scan.direction * (chunk.scan.d_inner + 2 * S::kDState) + channel;
-    BSM_ROLLED
-    for (unsigned item = device::thread_index(); item < kUnits * (S::kChunk / kSteps);
-         item += S::kThreads) {
-        const int unit = item % kUnits, row = item / kUnits * kSteps;
-        const int column = unit * kPerUnit<T>;
-        Bytes16 in[kRows] = {}, out[kSteps] = {};
-        if (column < channels) {
-            const T* from = chunk.features(row) + chunk.scan.x_at() + channel + column;
-            if (params.aligned) {
-                BSM_UNROLL
-                for (int i = 0; i < kRows; ++i) {
-                    const int before = i - (kTaps - 1);
-                    if (chunk.has(row + before))
-                        in[i] = device::load_global(from + before * chunk.scan.stride);
-                }
-            } else {
-                BSM_UNROLL
-                for (int i = 0; i < kRows; ++i) {
-                    const int before = i - (kTaps - 1);
-                    if (chunk.has(row + before))
-                        in[i] = gather_unit(from + before * chunk.scan.stride);
-                }
-            }
-            convolve_unit<T, kSteps>(
-                in, out, static_cast<const T*>(params.conv_weight) + (first + column) * kTaps,
-                static_cast<const T*>(params.conv_bias) + first + column);
-        }
+// The rows from kTaps - 1 before `row` on, a unit of channels each; 0 where there is no row. `from`
+// is where the unit lies in `row`.
+template <class S, int kRows>
+BSM_DEVICE void load_rows(Bytes16 (&in)[kRows], const Chunk<S>& chunk, int row,
+                          const typename S::T* from, bool aligned) {
+    const int stride = chunk.scan.stride;
+    const typename S::T* at = from - (kTaps - 1) * stride;
+    row -= kTaps - 1;
+    if (aligned && chunk.has(row) && chunk.has(row + kRows - 1)) {
         BSM_UNROLL
-        for (int i = 0; i < kSteps; ++i) tile.unit(row + i, unit) = out[i];
+        for (int i = 0; i < kRows; ++i, at += stride) in[i] = device::load_global(at);
+        return;
+    }
+    BSM_UNROLL
+    for (int i = 0; i < kRows; ++i, at += stride) {
+        in[i] = Bytes16{};
+        if (chunk.has(row + i)) in[i] = aligned ? device::load_global(at) : gather_unit(at);
     }
 }
+
+// Some channels of the convolution, and the tile (kChunk, channels) that takes them.
+template <class T>
+struct Part {
+    T* tile;
+    int units;     // of a row of the tile
+    int channel;   // the first one, among the convolution's
+    int channels;  // that exist; the rest of the tile is 0
+
+    template <int kWidth>
+    BSM_DEVICE Part(const Tile<T, kWidth>& to, int channel_, int channels_)
+        : tile(to.data), units(Tile<T, kWidth>::kUnits), channel(channel_), channels(channels_) {}
+};
+
+// SiLU of the causal convolution of a chunk, in parts. All blocks of a cluster need the same parts but
+// the first: of those each convolves some steps, and gives them to all.
+//
+// A thread takes a unit of channels and kSteps steps at a time.
+template <class S, int kParts>
+BSM_DEVICE void convolve(const Params& params, const Chunk<S>& chunk,
+                         const Part<typename S::T> (&parts)[kParts], int cluster, int rank) {
+    using T = typename S::T;
+    constexpr int kSteps = S::kSteps;
+    const int first = chunk.scan.direction * (chunk.scan.d_inner + 2 * S::kDState);
+    BSM_ROLLED
+    for (unsigned item = device::thread_index();; item += S::kThreads) {
+        Part<T> part = parts[0];
+        unsigned of_part = item, turns = S::kChunk / kSteps, turn = 0;
+        BSM_UNROLL
+        for (int i = 1; i < kParts; ++i) {
+            if (of_part < part.units * turns) continue;
+            of_part -= part.units * turns;
+            part = parts[i];
+            turns = S::kChunk / kSteps / cluster;
+            turn = turns * rank;
+        }
+        if (of_part >= part.units * turns) return;
+        const int unit = of_part % part.units, column = unit * kPerUnit<T>;
+        const int row = (of_part / part.units + turn) * kSteps;
+        Bytes16 in[kSteps + kTaps - 1], out[kSteps] = {};
+        if (column < part.channels) {
+            const int channel = part.channel + column;
+            load_rows<S>(in, chunk, row, chunk.features(row) + chunk.scan.x_at() + channel,
+                         params.aligned);
+            convolve_unit<T, kSteps>(
+                in, out, static_cast<const T*>(params.conv_weight) + (first + channel) * kTaps,
+                static_cast<const T*>(params.conv_bias) + first + channel);
+        }
+        const int peers = part.tile == parts[0].tile ? 1 : cluster;
+        BSM_ROLLED
+        for (int peer = 0; peer < peers; ++peer) {
+            const uint32_t at = peers > 1 ? device::peer_address(part.tile, peer) : 0;
+            BSM_UNROLL
+            for (int i = 0; i < kSteps; ++i) {
+                const unsigned index = unit_index(row + i, unit, part.units);
+                if (peers > 1) {
+                    device::store_peer(at + 16 * index, out[i]);
+                } else {
+                    reinterpret_cast<Bytes16*>(part.tile)[index] = out[i];
+                }
+            }
+        }
+    }
+}
+
+// The units of a tile (kChunk, kChannels) that a thread copies: one column, every kStep-th row.
+template <class S>
+struct UnitsOfThread {
+    static constexpr int kUnits = Tile<typename S::T, S::kChannels>::kUnits;
+    static constexpr int kStep = S::kThreads / kUnits;
+    static constexpr int kTurns = S::kChunk / kStep;
+    static_assert(kStep * kUnits == S::kThreads && kTurns * kStep == S::kChunk);
+
+    int unit, first;  // first row
+
+    BSM_DEVICE UnitsOfThread() {
+        const unsigned thread = device::thread_index();
+        unit = thread % kUnits;
+        first = thread / kUnits;
+    }
+    BSM_DEVICE int column() const { return unit * kPerUnit<typename S::T>; }
+};
 
 // Starts to copy z of a group and chunk, (kChunk, kChannels); what does not exist is 0.
 template <class S>
 BSM_DEVICE void copy_gate(const Tile<typename S::T, S::kChannels>& tile, const Params& params,
                           const Chunk<S>& chunk, const Group<S>& group) {
-    using T = typename S::T;
-    constexpr int kUnits = Tile<T, S::kChannels>::kUnits;
-    BSM_ROLLED
-    for (unsigned item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
-        const int unit = item % kUnits, row = item / kUnits, column = unit * kPerUnit<T>;
-        const bool exists = row < chunk.rows && column < group.channels();
-        const T* from = chunk.features(exists ? row : 0) + chunk.scan.z_at() +
-                        (exists ? group.first_channel() + column : 0);
-        if (params.aligned) {
-            device::copy_async(&tile.unit(row, unit), from, exists);
-        } else {
-            tile.unit(row, unit) = exists ? gather_unit(from) : Bytes16{};
+    const UnitsOfThread<S> own;
+    const int rows = own.column() < group.channels() ? chunk.rows : 0;
+    const auto* from =
+        chunk.features(own.first) + chunk.scan.z_at() + group.first_channel() + own.column();
+    if (params.aligned) {
+        BSM_UNROLL
+        for (int turn = 0; turn < own.kTurns; ++turn, from += own.kStep * chunk.scan.stride) {
+            const int row = own.first + turn * own.kStep;
+            device::copy_async(&tile.unit(row, own.unit), from, row < rows);
+        }
+    } else {
+        BSM_ROLLED
+        for (int row = own.first; row < S::kChunk; row += own.kStep) {
+            tile.unit(row, own.unit) = row < rows ? gather_unit(from) : Bytes16{};
+            from += own.kStep * chunk.scan.stride;
         }
     }
 }
@@ -139,21 +201,22 @@ BSM_DEVICE void prefetch_chunk(const Chunk<S>& chunk, const Group<S>& group) {
 // How much a chunk's steps weigh, in float32, of the heads of a group.
 //
 // With a_i = dt_i A and cs_i = a_0 + .. + a_i in units of log2, step j reaches step i >= j times
-// dt_j exp2(cs_i - cs_j). Sums are made in double and kept as two floats, because a difference of
-// large sums must be as exact as a small sum.
+// dt_j exp2(cs_i - cs_j) = exp2(cs_i - feed_j). Sums are made in double, and float32 keeps them as two
+// floats, because a difference of large sums must be as exact as a small sum.
 template <class S>
 struct Decays {
-    static constexpr int kArrays = 5;
+    static constexpr int kArrays = S::kWide ? 6 : 4;
     static constexpr size_t bytes() { return sizeof(float) * kArrays * S::kChunk * S::kHeads; }
 
     struct Head {
         float* at;
 
-        BSM_DEVICE float* dt() const { return at; }
-        BSM_DEVICE float* sum_high() const { return at + S::kChunk; }  // cs_i
-        BSM_DEVICE float* sum_low() const { return at + 2 * S::kChunk; }
-        BSM_DEVICE float* from_start() const { return at + 3 * S::kChunk; }  // exp2(cs_i)
-        BSM_DEVICE float* to_end() const { return at + 4 * S::kChunk; }  // dt_i exp2(cs_last - cs_i)
+        BSM_DEVICE float* sum() const { return at; }                         // cs_i
+        BSM_DEVICE float* feed() const { return at + S::kChunk; }            // cs_i - log2(dt_i)
+        BSM_DEVICE float* from_start() const { return at + 2 * S::kChunk; }  // exp2(cs_i)
+        BSM_DEVICE float* to_end() const { return at + 3 * S::kChunk; }  // dt_i exp2(cs_last - cs_i)
+        BSM_DEVICE float* sum_rest() const { return at + 4 * S::kChunk; }
+        BSM_DEVICE float* feed_rest() const { return at + 5 * S::kChunk; }
     };
 
     char* at;
@@ -195,11 +258,15 @@ struct Decays {
         for (int i = 0; i < kOwn; ++i) {
             const int row = lane_index() * kOwn + i;
             const double total = before + sum[i];
-            own.dt()[row] = dt[i];
-            own.sum_high()[row] = static_cast<float>(total);
-            own.sum_low()[row] = static_cast<float>(total - static_cast<float>(total));
+            const double feed = total - (dt[i] == 0 ? -1e30f : log2f(dt[i]));
+            own.sum()[row] = static_cast<float>(total);
+            own.feed()[row] = static_cast<float>(feed);
             own.from_start()[row] = device::exp2_fast(static_cast<float>(total));
             own.to_end()[row] = dt[i] * device::exp2_fast(static_cast<float>(last - total));
+            if constexpr (S::kWide) {
+                own.sum_rest()[row] = static_cast<float>(total - static_cast<float>(total));
+                own.feed_rest()[row] = static_cast<float>(feed - static_cast<float>(feed));
+            }
         }
     }
 };

@@ -33,7 +33,8 @@ BSM_DEVICE float norm_factor(float group_squares, float row_squares, int d_inner
 BSM_DEVICE float cluster_sum(const float* own, int cluster) {
     if (cluster == 1) return *own;
     float sum = 0;
-    for (int rank = 0; rank < cluster; ++rank) sum += device::cluster_load(own, rank);
+    BSM_ROLLED
+    for (int rank = 0; rank < cluster; ++rank) sum += device::load_peer(device::peer_address(own, rank));
     return sum;
 }
 
@@ -54,14 +55,16 @@ template <class S>
 BSM_DEVICE void write_outputs(const Tile<typename S::T, S::kChannels>& tile, const float* factor,
                               const Chunk<S>& chunk, const Group<S>& group) {
     using T = typename S::T;
-    constexpr int kUnits = Tile<T, S::kChannels>::kUnits;
-    BSM_ROLLED
-    for (unsigned item = device::thread_index(); item < kUnits * S::kChunk; item += S::kThreads) {
-        const int unit = item % kUnits, row = item / kUnits, column = unit * kPerUnit<T>;
-        if (row >= chunk.rows || column >= group.channels()) continue;
-        Bytes16 values = tile.unit(row, unit);
+    const UnitsOfThread<S> own;
+    if (own.column() >= group.channels()) return;
+    T* to = chunk.y(own.first) + group.first_channel() + own.column();
+    BSM_UNROLL
+    for (int turn = 0; turn < own.kTurns; ++turn, to += own.kStep * chunk.scan.stride_y) {
+        const int row = own.first + turn * own.kStep;
+        if (row >= chunk.rows) continue;
+        Bytes16 values = tile.unit(row, own.unit);
         if (factor) values = scaled<T>(values, factor[row]);
-        *reinterpret_cast<Bytes16*>(chunk.y(row) + group.first_channel() + column) = values;
+        *reinterpret_cast<Bytes16*>(to) = values;
     }
 }
 

@@ -15,13 +15,16 @@ struct Scores {
     static_assert(kOwn * S::kWarps == S::kRowTiles * kSharing);
     Accumulator value[kOwn][S::kChunk / 8];
 
+    // Warps that share run from both ends: the longest tile goes with the shortest.
     static BSM_DEVICE int row_tile(int warp, int own) {
-        return (warp + own * S::kWarps) % S::kRowTiles;
+        const int tile = (warp + own * S::kWarps) % S::kRowTiles;
+        return warp / S::kRowTiles % 2 ? S::kRowTiles - 1 - tile : tile;
     }
     static BSM_DEVICE bool has_head(int warp, int head) {
         return warp / S::kRowTiles % kSharing == head % kSharing;
     }
 
+    // C_i B_j for j <= i, else 0.
     template <class Tile>
     BSM_DEVICE void compute(const Tile& C, const Tile& B) {
         const int lane = lane_index(), warp = warp_index();
@@ -44,40 +47,52 @@ struct Scores {
                     P::multiply(value[own][2 * j + 1], a, b[1]);
                 }
             }
+            const int later = 16 * tile + lane / 4 - lane % 4 * 2;  // row minus column
+            BSM_UNROLL
+            for (int j = 0; j < S::kChunk / 8; ++j)
+                BSM_UNROLL
+                for (int i = 0; i < 4; ++i)
+                    if (later + i / 2 * 8 < 8 * j + i % 2) value[own][j][i] = 0;
         }
     }
 
-    // Stores M(i, j) = dt_j exp2(cs_i - cs_j) C_i B_j, i >= j, of a head that the warp has.
+    // Stores M(i, j) = dt_j exp2(cs_i - cs_j) C_i B_j, j <= i, of a head that the warp has.
     template <class Tile>
     BSM_DEVICE void store_mask(const Tile& M, const typename Decays<S>::Head& head) const {
         const int lane = lane_index(), g = lane / 4, t = lane % 4;
         const int warp = warp_index();
         BSM_UNROLL
         for (int own = 0; own < kOwn; ++own) {
-            const int tile = row_tile(warp, own);
+            const int tile = row_tile(warp, own), row = 16 * tile + g;
+            const float sum[2] = {head.sum()[row], head.sum()[row + 8]};
+            float rest[2] = {};
+            if constexpr (S::kWide) {
+                rest[0] = head.sum_rest()[row];
+                rest[1] = head.sum_rest()[row + 8];
+            }
             BSM_UNROLL
-            for (int half = 0; half < 2; ++half) {
-                const int row = 16 * tile + g + 8 * half;
-                const float high = head.sum_high()[row], low = head.sum_low()[row];
+            for (int j = 0; j < S::kChunk / 8; ++j) {
+                if (j > 2 * tile + 1) continue;  // not read
+                const int column = 8 * j + 2 * t;
+                float feed[2], feed_rest[2] = {};
+                load_pair(head.feed() + column, feed);
+                if constexpr (S::kWide) load_pair(head.feed_rest() + column, feed_rest);
+                float m[4];
                 BSM_UNROLL
-                for (int j = 0; j < S::kChunk / 8; ++j) {
-                    if (j > 2 * tile + 1) continue;  // not read
-                    float m[2];
-                    BSM_UNROLL
-                    for (int i = 0; i < 2; ++i) {
-                        const int column = 8 * j + 2 * t + i;
-                        const float decay =
-                            high - head.sum_high()[column] + (low - head.sum_low()[column]);
-                        // Sums this exact need no clamp at 0, which would hide a NaN.
-                        m[i] = row < column ? 0
-                                            : value[own][j][2 * half + i] * head.dt()[column] *
-                                                  device::exp2_fast(decay);
-                    }
-                    store_pair(M.at(row, 8 * j + 2 * t), m[0], m[1]);
+                for (int i = 0; i < 4; ++i) {
+                    float decay = sum[i / 2] - feed[i % 2];
+                    if constexpr (S::kWide) decay += rest[i / 2] - feed_rest[i % 2];
+                    m[i] = value[own][j][i] * device::exp2_fast(device::minimum(decay, kMostDecay));
                 }
+                store_pair(M.at(row, column), m[0], m[1]);
+                store_pair(M.at(row + 8, column), m[2], m[3]);
             }
         }
     }
+
+    // Above the diagonal, where the score is 0, the exponent may be anything: times infinity it would
+    // be NaN.
+    static constexpr float kMostDecay = 127;
 };
 
 // Stores the masks of all heads of a group.

@@ -49,15 +49,27 @@ struct ChunkOfBlock {
           chunk(Scan<S>(params, block / params.groups), start) {}
 };
 
+// All threads of the block, and of its cluster, have come this far, and see what others wrote.
+BSM_DEVICE void meet(const Params& params) {
+    if (params.cluster > 1) {
+        device::cluster_arrive();
+        device::cluster_wait();
+    } else {
+        device::block_barrier();
+    }
+}
+
 template <class S>
 BSM_DEVICE void load_chunk(const Params& params, const ChunksMemory<S>& memory, int64_t start) {
     const ChunkOfBlock<S> at(params, start);
     const int d_inner = at.chunk.scan.d_inner;
-    convolve<S>(memory.x(), params, at.chunk, at.group.first_channel(), at.group.channels());
-    convolve<S>(memory.B(), params, at.chunk, d_inner, S::kDState);
-    convolve<S>(memory.C(), params, at.chunk, d_inner + S::kDState, S::kDState);
+    const Part<typename S::T> parts[] = {
+        {memory.x(), at.group.first_channel(), at.group.channels()},
+        {memory.B(), d_inner, S::kDState},
+        {memory.C(), d_inner + S::kDState, S::kDState}};
+    convolve<S>(params, at.chunk, parts, params.cluster, at.group.number % params.cluster);
     memory.decays().compute(params, at.chunk, at.group);
-    device::block_barrier();  // x, B, C and decays are there, z is free
+    meet(params);  // x, B, C and decays are there, z is free
     copy_gate<S>(memory.z(), params, at.chunk, at.group);
     prefetch_chunk<S>(Chunk<S>(at.chunk.scan, start + S::kChunk), at.group);
 }
@@ -102,6 +114,10 @@ BSM_DEVICE void write_chunk(const Params& params, const ChunksMemory<S>& memory,
 template <class S>
 BSM_KERNEL(S::kThreads, 2) scan_chunks(const Params params) {
     const ChunksMemory<S> memory{device::shared_memory()};
+    if (params.cluster > 1) {  // others run, so that they can be written to
+        device::cluster_arrive_relaxed();
+        device::cluster_wait();
+    }
     State<S> state;
     state.clear();
     for (int64_t start = 0; start < params.length; start += S::kChunk) {
@@ -115,18 +131,13 @@ BSM_KERNEL(S::kThreads, 2) scan_chunks(const Params params) {
         device::wait_copies();
         device::block_barrier();  // M and z are there
         compute_chunk<S>(params, memory, start, totals, state);
-        if (params.cluster > 1) device::cluster_arrive();
         state.advance(memory.x(), Outputs<S>::column(), memory.B(),
                       memory.decays().head(Outputs<S>::head()));
-        if (params.cluster > 1) {
-            device::cluster_wait();  // y is there, and the sums of all groups
-        } else {
-            device::block_barrier();  // y is there
-        }
+        meet(params);  // y is there, and the sums of all groups; x, B, C and decays are free
         write_chunk<S>(params, memory, start, totals);
     }
     if (params.cluster > 1) {  // others may still read this block's sums
-        device::cluster_arrive();
+        device::cluster_arrive_relaxed();
         device::cluster_wait();
     }
 }

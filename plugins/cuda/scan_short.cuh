@@ -73,7 +73,7 @@ BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
             totals[step] = norm_factor<S>(totals[step], row, chunk.scan.d_inner, params.eps);
         }
     }
-    if (params.cluster > 1) device::cluster_arrive();
+    if (params.cluster > 1) device::cluster_arrive_relaxed();
     device::block_barrier();
     for (int i = 0; i < groups; ++i)
         write_outputs<S>(memory.z(i),
@@ -94,8 +94,12 @@ BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
 
     for (int i = 0; i < groups; ++i)
         copy_gate<S>(memory.z(i), params, chunk, Group<S>(params, first_group + i));
-    convolve<S>(memory.B(), params, chunk, scan.d_inner, S::kDState);
-    convolve<S>(memory.C(), params, chunk, scan.d_inner + S::kDState, S::kDState);
+    {
+        const Part<typename S::T> parts[] = {
+            {memory.B(), scan.d_inner, S::kDState},
+            {memory.C(), scan.d_inner + S::kDState, S::kDState}};
+        convolve<S>(params, chunk, parts, 1, 0);
+    }
     device::block_barrier();  // B and C are there
     Scores<S> scores;
     scores.compute(memory.C(), memory.B());
@@ -106,7 +110,9 @@ BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
         const Group<S> group(params, first_group + i);
         const int own = Outputs<S>::head();
         const float D = group.skip(params, scan.direction, own);
-        convolve<S>(memory.x(), params, chunk, group.first_channel(), group.channels());
+        const Part<typename S::T> parts[] = {
+            {memory.x(), group.first_channel(), group.channels()}};
+        convolve<S>(params, chunk, parts, 1, 0);
         memory.decays().compute(params, chunk, group);
         device::block_barrier();  // x and decays are there, M is free
         store_masks(scores, memory);

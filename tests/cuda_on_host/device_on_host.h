@@ -28,9 +28,18 @@ inline char* shared_memory() { return on_host::shared_memory(on_host::cluster_ra
 inline void block_barrier() { on_host::block_barrier(); }
 inline void cluster_arrive() { on_host::cluster_arrive(); }
 inline void cluster_wait() { on_host::cluster_wait(); }
-inline float cluster_load(const float* own, int rank) {
-    const auto offset = reinterpret_cast<const char*>(own) - shared_memory();
-    return *reinterpret_cast<const float*>(on_host::shared_memory(rank) + offset);
+inline void cluster_arrive_relaxed() { on_host::cluster_arrive_relaxed(); }
+
+// As on a GPU, an address names the block and the place in its shared memory.
+inline uint32_t peer_address(const void* own, int rank) {
+    return static_cast<uint32_t>(static_cast<const char*>(own) - shared_memory()) + (rank << 24);
+}
+inline char* at_peer(uint32_t address) {
+    return on_host::shared_memory(address >> 24) + (address & 0xffffff);
+}
+inline float load_peer(uint32_t address) { return *reinterpret_cast<float*>(at_peer(address)); }
+inline void store_peer(uint32_t address, const Bytes16& value) {
+    *reinterpret_cast<Bytes16*>(at_peer(address)) = value;
 }
 
 template <class V>
@@ -67,7 +76,8 @@ inline void wait_copies() {
     }
 }
 
-inline void prefetch(const void*) {}  // of any address, as on a GPU
+// Reads, so that AddressSanitizer sees an address that is none.
+inline void prefetch(const void* global) { (void)*static_cast<const volatile char*>(global); }
 inline Bytes16 load_global(const void* global) { return *static_cast<const Bytes16*>(global); }
 
 inline void load_matrices(uint32_t (&r)[4], const void* row) {
@@ -174,6 +184,7 @@ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
         [&](int k, int column) { return value(lanes.of[column * 4 + k % 4].b[k / 4]); });
 }
 
+inline float minimum(float a, float b) { return a < b || std::isnan(a) ? a : b; }
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float tanh_fast(float x) {  // eleven bits, as tanh.approx promises no more
     return bits_to_float(float_to_bits(std::tanh(x)) & ~0x0fffu);

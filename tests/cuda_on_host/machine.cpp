@@ -309,11 +309,16 @@ void block_barrier() {
     acquire(order(gate, until));
 }
 
+void cluster_arrive_relaxed() {
+    Gate& gate = worker->cluster.gate;
+    worker->current->cluster_until = gate.passed + 1;
+    arrive(gate);
+}
+
 void cluster_arrive() {
     Gate& gate = worker->cluster.gate;
-    const int64_t until = worker->current->cluster_until = gate.passed + 1;
-    release(order(gate, until));
-    arrive(gate);
+    release(order(gate, gate.passed + 1));
+    cluster_arrive_relaxed();
 }
 
 void cluster_wait() {

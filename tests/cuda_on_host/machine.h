@@ -33,6 +33,7 @@ int cluster_rank();
 
 void block_barrier();
 void cluster_arrive();
+void cluster_arrive_relaxed();  // orders no memory
 void cluster_wait();
 
 // Gives every lane of the warp a copy of what each lane brought: kLanes * size bytes. Orders no
