@@ -19,9 +19,10 @@ int main(int count, char** words) {
     scan.d_state = BSM_D_STATE;
     scan.n_sequences = word(2);
     scan.length = word(3);
-    const bsm::host::Device device = {static_cast<int>(word(4)), static_cast<size_t>(word(5)),
+    const bsm::host::Device device = {0, static_cast<int>(word(4)), static_cast<size_t>(word(5)),
                                       0x7fffffff};
-    const bsm::Plan plan = bsm::make_plan(scan, device);
+    const bsm::Plan plan = bsm::make_plan(
+        scan, device, [&](bool, const bsm::host::Grid&) { return device.compute >= 90; });
     const auto print = [&](auto shape, size_t shared_bytes) {
         using S = decltype(shape);
         using P = bsm::Products<typename S::T>;
@@ -41,6 +42,6 @@ int main(int count, char** words) {
     }
     std::printf("\"launch_bytes\": %zu, \"groups\": %d, \"groups_per_block\": %d, "
                 "\"blocks_per_row\": %d, \"cluster\": %d, \"two_steps\": %s}\n",
-                plan.shared_bytes, plan.groups, plan.groups_per_block, plan.blocks_per_row,
-                plan.cluster, plan.two_steps ? "true" : "false");
+                plan.grid.shared_bytes, plan.groups, plan.groups_per_block,
+                static_cast<int>(plan.grid.blocks), plan.grid.cluster, plan.two_steps ? "true" : "false");
 }

@@ -1,4 +1,5 @@
-// What the launching code needs of the machine: the device's limits, and the launch.
+// What the launching code needs of the machine: the device's limits, whether a cluster fits on it, and
+// the launch.
 #pragma once
 
 #include <cstddef>
@@ -9,11 +10,10 @@
 namespace bsm::host {
 
 struct Device {
+    int number;
     int compute;          // capability: 10 major + minor
     size_t shared_bytes;  // that a block can have
     int64_t max_blocks;   // of a grid
-
-    bool has_clusters() const { return compute >= 90; }
 };
 
 struct Grid {
@@ -23,7 +23,7 @@ struct Grid {
     size_t shared_bytes;
 };
 
-constexpr int kMaxCluster = 8;              // blocks, on every GPU that has clusters
+constexpr int kMaxCluster = 8;  // blocks, portably
 
 }  // namespace bsm::host
 

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
+
 namespace bsm::host {
 
 // A BsmStatus; keeps CUDA's text for bsm_scan_cuda_error.
@@ -20,27 +22,78 @@ inline int current_device(Device& device) {
     ask(shared, cudaDevAttrMaxSharedMemoryPerBlockOptin);
     ask(blocks, cudaDevAttrMaxGridDimX);
     if (error != cudaSuccess) return status_of(error);
-    device = {10 * major + minor, static_cast<size_t>(shared), blocks};
+    device = {number, 10 * major + minor, static_cast<size_t>(shared), blocks};
     return BSM_OK;
 }
 
-template <class... Arguments>
-int launch(void (*kernel)(Arguments...), const Grid& grid, void* stream, Arguments... arguments) {
-    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             static_cast<int>(grid.shared_bytes));
-    if (error != cudaSuccess) return status_of(error);
-    cudaLaunchAttribute cluster;
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = static_cast<unsigned>(grid.cluster);
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(grid.blocks));
-    config.blockDim = dim3(static_cast<unsigned>(grid.threads));
-    config.dynamicSmemBytes = grid.shared_bytes;
-    config.stream = static_cast<cudaStream_t>(stream);
-    config.attrs = &cluster;
-    config.numAttrs = grid.cluster > 1;
-    return status_of(cudaLaunchKernelEx(&config, kernel, arguments...));
+constexpr int kDevices = 64;  // whose answers are kept
+
+// Lets a kernel have all shared memory of a block. Once a device and always the same limit, which is
+// the kernel's and not the launch's: two threads must not lower each other's.
+template <auto kKernel>
+cudaError_t prepare(const Device& device) {
+    static std::atomic<bool> done[kDevices];
+    const bool kept = device.number < kDevices;
+    if (kept && done[device.number].load(std::memory_order_acquire)) return cudaSuccess;
+    const cudaError_t error =
+        cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(device.shared_bytes));
+    if (kept && error == cudaSuccess) done[device.number].store(true, std::memory_order_release);
+    return error;
+}
+
+// A launch's configuration, with the attribute that it points to.
+struct Configuration {
+    cudaLaunchConfig_t value = {};
+    cudaLaunchAttribute cluster = {};
+
+    Configuration(const Grid& grid, void* stream) {
+        cluster.id = cudaLaunchAttributeClusterDimension;
+        cluster.val.clusterDim.x = static_cast<unsigned>(grid.cluster);
+        cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+        value.gridDim = dim3(static_cast<unsigned>(grid.blocks));
+        value.blockDim = dim3(static_cast<unsigned>(grid.threads));
+        value.dynamicSmemBytes = grid.shared_bytes;
+        value.stream = static_cast<cudaStream_t>(stream);
+        value.attrs = &cluster;
+        value.numAttrs = grid.cluster > 1;
+    }
+    Configuration(const Configuration&) = delete;
+};
+
+// Whether the code is for GPUs with clusters, and not older PTX, and whether the GPU, or the part of
+// it that is ours, has room for one.
+template <auto kKernel>
+bool ask_cluster(const Device& device, const Grid& grid) {
+    cudaFuncAttributes code;
+    if (cudaFuncGetAttributes(&code, kKernel) != cudaSuccess || code.ptxVersion < 90) return false;
+    if (prepare<kKernel>(device) != cudaSuccess) return false;
+    const Configuration configuration(grid, nullptr);
+    int clusters = 0;
+    return cudaOccupancyMaxActiveClusters(&clusters, kKernel, &configuration.value) ==
+               cudaSuccess &&
+           clusters > 0;
+}
+
+// Whether the blocks of `grid` can come in its clusters. Asked once a device and size.
+template <auto kKernel>
+bool fits_cluster(const Device& device, const Grid& grid) {
+    enum : char { kUnknown, kFits, kFitsNot };
+    static std::atomic<char> known[kDevices][kMaxCluster + 1];
+    if (device.compute < 90) return false;
+    if (device.number >= kDevices) return ask_cluster<kKernel>(device, grid);
+    std::atomic<char>& answer = known[device.number][grid.cluster];
+    if (answer.load() == kUnknown)
+        answer.store(ask_cluster<kKernel>(device, grid) ? kFits : kFitsNot);
+    return answer.load() == kFits;
+}
+
+template <auto kKernel, class... Arguments>
+int launch(const Device& device, const Grid& grid, void* stream, const Arguments&... arguments) {
+    if (const cudaError_t error = prepare<kKernel>(device); error != cudaSuccess)
+        return status_of(error);
+    const Configuration configuration(grid, stream);
+    return status_of(cudaLaunchKernelEx(&configuration.value, kKernel, arguments...));
 }
 
 }  // namespace bsm::host

@@ -132,10 +132,12 @@ int status_of(cudaError_t error) {
         case cudaErrorNoDevice:
             return BSM_NO_DEVICE;
         case cudaErrorInsufficientDriver:
+        case cudaErrorUnsupportedPtxVersion:  // newer than what the driver translates
+        case cudaErrorCallRequiresNewerDriver:
+        case cudaErrorSystemDriverMismatch:
             return BSM_OLD_DRIVER;
         case cudaErrorNoKernelImageForDevice:
         case cudaErrorInvalidDeviceFunction:
-        case cudaErrorUnsupportedPtxVersion:
             return BSM_NO_KERNEL;
         default:
             last_error = cudaGetErrorString(error);

@@ -35,38 +35,34 @@ struct Plan {
     bool is_short;
     int groups;
     int groups_per_block;
-    int blocks_per_row;  // a row is one direction of a sequence
-    int cluster;
-    size_t shared_bytes;
-    bool two_steps;  // the norm takes a second kernel
+    bool two_steps;   // the norm takes a second kernel
+    host::Grid grid;  // for one row, that is one direction of a sequence
 };
 
 int group_count(const BsmScan& scan) { return (scan.n_heads + Short::kHeads - 1) / Short::kHeads; }
 
-bool can_share_norm(int blocks, const host::Device& device) {
-    const bool power = (blocks & (blocks - 1)) == 0;
-    return blocks == 1 || (device.has_clusters() && power && blocks <= host::kMaxCluster);
-}
-
 // How a scan is divided on a device: by as many groups a block as fit, or by as few less as let the
-// blocks norm their rows by themselves.
-Plan make_plan(const BsmScan& scan, const host::Device& device) {
+// blocks norm their rows by themselves. `fits_cluster` says whether blocks can come in clusters.
+template <class FitsCluster>
+Plan make_plan(const BsmScan& scan, const host::Device& device, const FitsCluster& fits_cluster) {
     Plan plan = {};
     plan.is_short = scan.length <= Short::kChunk;
     plan.groups = group_count(scan);
     plan.two_steps = true;
     const int most = plan.is_short ? std::min(kMaxGroupsPerBlock, plan.groups) : 1;
     for (int held = most; held > 0 && plan.two_steps; --held) {
-        const size_t bytes =
-            plan.is_short ? ShortMemory<Short>::bytes(held) : ChunksMemory<Long>::kBytes;
         const int blocks = (plan.groups + held - 1) / held;
-        const bool can_norm = can_share_norm(blocks, device);
-        if (bytes > device.shared_bytes || (plan.groups_per_block && !can_norm)) continue;
+        host::Grid grid = {
+            blocks, plan.is_short ? Short::kThreads : Long::kThreads, blocks,
+            plan.is_short ? ShortMemory<Short>::bytes(held) : ChunksMemory<Long>::kBytes};
+        if (grid.shared_bytes > device.shared_bytes) continue;
+        const bool is_cluster = (blocks & (blocks - 1)) == 0 && blocks <= host::kMaxCluster;
+        const bool can_norm = blocks == 1 || (is_cluster && fits_cluster(plan.is_short, grid));
+        if (plan.groups_per_block && !can_norm) continue;
+        if (!can_norm) grid.cluster = 1;
         plan.groups_per_block = held;
-        plan.blocks_per_row = blocks;
-        plan.cluster = can_norm ? blocks : 1;
-        plan.shared_bytes = bytes;
         plan.two_steps = !can_norm;
+        plan.grid = grid;
     }
     return plan;
 }
@@ -81,7 +77,10 @@ bool is_aligned(const void* pointer, int64_t bytes = 16) {
 }
 
 int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
-    const Plan plan = make_plan(scan, device);
+    const Plan plan = make_plan(scan, device, [&](bool is_short, const host::Grid& grid) {
+        return is_short ? host::fits_cluster<scan_short<Short>>(device, grid)
+                        : host::fits_cluster<scan_chunks<Long>>(device, grid);
+    });
     if (!plan.groups_per_block) return BSM_OLD_GPU;  // less shared memory than any from 8.0 on
     if (scan.workspace_bytes < workspace(scan)) return BSM_SMALL_WORKSPACE;
     const int64_t d_inner = int64_t{scan.n_heads} * scan.headdim;
@@ -99,26 +98,24 @@ int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
     params.n_heads = scan.n_heads;
     params.groups = plan.groups;
     params.groups_per_block = plan.groups_per_block;
-    params.cluster = plan.cluster;
+    params.cluster = plan.grid.cluster;
     params.eps = scan.eps;
     params.aligned = is_aligned(scan.zxbcdt, width * static_cast<int64_t>(sizeof(T)));
 
-    const int64_t most = device.max_blocks / (2 * plan.blocks_per_row);  // sequences of a launch
+    const int64_t most = device.max_blocks / (2 * plan.grid.blocks);  // sequences of a launch
     for (int64_t first = 0; first < scan.n_sequences; first += most) {
-        const int64_t left = scan.n_sequences - first;
         params.first_sequence = first;
-        const host::Grid grid = {2 * plan.blocks_per_row * std::min(left, most),
-                                 plan.is_short ? Short::kThreads : Long::kThreads, plan.cluster,
-                                 plan.shared_bytes};
-        const int status =
-            plan.is_short ? host::launch<const Params>(scan_short<Short>, grid, stream, params)
-                          : host::launch<const Params>(scan_chunks<Long>, grid, stream, params);
+        host::Grid grid = plan.grid;
+        grid.blocks *= 2 * std::min(scan.n_sequences - first, most);
+        const int status = plan.is_short
+                               ? host::launch<scan_short<Short>>(device, grid, stream, params)
+                               : host::launch<scan_chunks<Long>>(device, grid, stream, params);
         if (status != BSM_OK) return status;
     }
     if (!plan.two_steps) return BSM_OK;
     const int64_t rows = 2 * scan.n_sequences * scan.length;
     const host::Grid grid = {std::min((rows + 7) / 8, device.max_blocks), 256, 1, 0};
-    return host::launch<const Params, int64_t>(normalise<Short>, grid, stream, params, rows);
+    return host::launch<normalise<Short>>(device, grid, stream, params, rows);
 }
 
 }  // namespace

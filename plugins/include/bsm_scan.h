@@ -78,7 +78,10 @@ BSM_API int bsm_scan_workspace(const BsmScan* scan, size_t* bytes);
 
 /* Enqueues the scan on `stream` (a cudaStream_t) of the current device. Allocates nothing and
  * never synchronises, so that it can be captured in a CUDA graph; errors of the kernels themselves
- * appear, as always, at a later synchronisation. Safe to call from several threads. */
+ * appear, as always, at a later synchronisation. Safe to call from several threads. The first call on
+ * a device loads code, as CUDA does, which may synchronise: make one before a capture or a measurement.
+ * Float16 saturates at 65504 on the way, so that an infinity in the input may come out finite; NaN
+ * stays NaN. */
 BSM_API int bsm_scan_enqueue(const BsmScan* scan, void* stream);
 
 /* One sentence for a BsmStatus, static. */

@@ -2,6 +2,7 @@
 //   BSM_EMULATED_COMPUTE   compute capability, 90 unless told; 0: no device
 //   BSM_EMULATED_SHARED    KiB of shared memory of a block, 227 unless told
 //   BSM_EMULATED_BLOCKS    the most of a grid, 2^31 - 1 unless told
+//   BSM_EMULATED_CLUSTER   the most blocks of a cluster, 8 unless told
 #pragma once
 
 #include <cstdlib>
@@ -17,23 +18,26 @@ inline int setting(const char* name, int otherwise) {
 }
 
 inline int current_device(Device& device) {
-    device = {setting("BSM_EMULATED_COMPUTE", 90),
+    device = {0, setting("BSM_EMULATED_COMPUTE", 90),
               setting("BSM_EMULATED_SHARED", 227) * size_t{1024},
               setting("BSM_EMULATED_BLOCKS", 0x7fffffff)};
     return device.compute ? BSM_OK : BSM_NO_DEVICE;
 }
 
-template <class... Arguments>
-int launch(void (*kernel)(Arguments...), const Grid& grid, void*, Arguments... arguments) {
-    const struct Call {
-        void (*kernel)(Arguments...);
-        std::tuple<Arguments...> arguments;
-    } call{kernel, {arguments...}};
-    if (grid.blocks % grid.cluster || grid.blocks > 0x7fffffff) return BSM_CUDA_ERROR;
+template <auto kKernel>
+bool fits_cluster(const Device& device, const Grid& grid) {
+    return device.compute >= 90 && grid.cluster <= setting("BSM_EMULATED_CLUSTER", kMaxCluster);
+}
+
+template <auto kKernel, class... Arguments>
+int launch(const Device& device, const Grid& grid, void*, const Arguments&... arguments) {
+    if (grid.blocks % grid.cluster || grid.blocks > device.max_blocks ||
+        grid.shared_bytes > device.shared_bytes)
+        return BSM_CUDA_ERROR;
+    const std::tuple<Arguments...> call(arguments...);
     on_host::run({grid.blocks, grid.threads, grid.cluster, grid.shared_bytes},
                  [](const void* to) {
-                     const auto& call = *static_cast<const Call*>(to);
-                     std::apply(call.kernel, call.arguments);
+                     std::apply(kKernel, *static_cast<const std::tuple<Arguments...>*>(to));
                  },
                  &call);
     return BSM_OK;

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 // Present when the program is linked with the sanitizer.
@@ -81,7 +82,8 @@ struct Fiber {
     const Gate* waits_for = nullptr;
     int64_t until = 0;  // `passed` of the gate that lets it go on
     int64_t cluster_until = 0;
-    int barriers = 0;  // block barriers so far
+    int barriers = 0;  // so far
+    bool skips_wait = false;
     Copy copies[kMaxCopies];
     int first_copy = 0, last_copy = 0;
 
@@ -239,6 +241,7 @@ void set_up_cluster(int64_t first_block) {
             start(block.fibers[thread]);
         }
     }
+    release(const_cast<Shape*>(worker->shape));  // what every fiber acquires first
 }
 
 void run_cluster(int64_t first_block) {
@@ -316,14 +319,19 @@ void cluster_arrive_relaxed() {
 }
 
 void cluster_arrive() {
+    Fiber& fiber = *worker->current;
+    fiber.skips_wait = fiber.barriers++ == worker->skip_barrier;
+    if (fiber.skips_wait) return;
     Gate& gate = worker->cluster.gate;
     release(order(gate, gate.passed + 1));
     cluster_arrive_relaxed();
 }
 
 void cluster_wait() {
+    Fiber& fiber = *worker->current;
+    if (std::exchange(fiber.skips_wait, false)) return;
     Gate& gate = worker->cluster.gate;
-    const int64_t until = worker->current->cluster_until;
+    const int64_t until = fiber.cluster_until;
     wait(gate, until);
     acquire(order(gate, until));
 }

@@ -49,7 +49,7 @@ void later(const Copy& copy);
 bool next_copy(Copy& copy);  // false when there is none
 
 // Faults to plant, from the environment; a test that plants none of them sees none:
-//   BSM_SKIP_BARRIER=k    threads run through their k-th block barrier, counted from 0
+//   BSM_SKIP_BARRIER=k    threads run through their k-th barrier that orders memory, from 0
 //   BSM_SHARED_SHORT=n    blocks get n bytes of shared memory less than they ask for
 //   BSM_SKIP_WAITS=1      waiting for copies waits for none
 // And one to reach the far end of huge arrays in no time:

@@ -193,6 +193,18 @@ def test_nothing_is_written_around_the_outputs(library: ScanLibrary, length: int
 
 
 @pytest.mark.parametrize("length", [62, 130])
+def test_a_gpu_too_small_for_clusters_norms_in_two_steps(
+    library: ScanLibrary, monkeypatch: pytest.MonkeyPatch, length: int
+):
+    monkeypatch.setenv("BSM_EMULATED_CLUSTER", "1")
+    inputs = scan_inputs(1, length, HeadSizes(16, 32, 32))
+    check(library, inputs, torch.float16)
+    y = scan(library, rounded(inputs, torch.float16))
+    monkeypatch.setenv("BSM_EMULATED_COMPUTE", "80")
+    assert torch.equal(scan(library, rounded(inputs, torch.float16)), y)
+
+
+@pytest.mark.parametrize("length", [62, 130])
 def test_copies_arrive_when_waited_for_and_not_before(
     library: ScanLibrary, monkeypatch: pytest.MonkeyPatch, length: int
 ):
