@@ -19,9 +19,10 @@ _FOR = re.compile(
 )
 _IF = re.compile(r"if \((.*?)\)(?: \{| \w.*;|)$")
 _LEAVES = re.compile(r"(?:continue|return);$")
-_ONE_A_TURN = {"cluster_load(": "global load", "memory.totals(i)[step]": "shared load"}
+_ONE_A_TURN = {"load_peer(": "global load", "memory.totals(i)[step]": "shared load"}
 """By which the turns of loops that the compiler unrolls are told."""
-_TILE = re.compile(r"memory\.([xBC])\(\)")
+_PARTS = re.compile(r"convolve<S>\(params, (?:at\.)?chunk, (x?(?:BC)?),")
+"""What a call of the convolution makes."""
 
 
 class Source:
@@ -115,6 +116,7 @@ def conditions(shape: Mapping[str, Any], chunks: int) -> dict[str, float]:
         "j > tile": above_diagonal,
         "j > 2 * tile + 1": above_diagonal,
         "scores.has_head(warp, head)": 1 / shape["sharing"],
+        "aligned && chunk.has(row) && chunk.has(row + kRows - 1)": 1.0,  # all but the edges
         "warp_index() >= S::kHeads": 1 - min(1.0, shape["heads"] / shape["warps"]),
     }
 
@@ -167,9 +169,8 @@ class Counts:
         text = self._source.statement(places[0]) if places else ""
         match = _FOR.search(text)
         callers = " ".join(self._source.statement(place) for place in places[1:])
-        tile = _TILE.search(callers)
-        width = self._shape["d_state" if tile and tile[1] in "BC" else "channels"]
-        names = self._names | {"kUnits": width * self._shape["item_bytes"] // 16}
+        parts = _PARTS.search(callers)
+        names = self._names | _convolved(self._shape, parts[1] if parts else "")
         try:
             bound = _value(match["bound"], names) if match else 0.0
             step = _value(match["step"] or "1", names) if match else 1.0
@@ -181,9 +182,20 @@ class Counts:
         return bound / step
 
 
+def _convolved(shape: Mapping[str, Any], parts: str) -> dict[str, float]:
+    """What `convolve` loops over: items of the block, and blocks that get one, on average."""
+    turns = shape["chunk"] // shape["conv_steps"]
+    x, state = (shape[name] * shape["item_bytes"] // 16 * turns for name in ("channels", "d_state"))
+    cluster = shape["cluster"] if parts == "xBC" else 1
+    own, given = x * ("x" in parts), 2 * state * ("BC" in parts)
+    items = own + given / cluster
+    return {"items": items, "peers": (own + given) / items if items else 1.0}
+
+
 def _names(shape: Mapping[str, Any], padded_steps: int) -> dict[str, float]:
     """What the bounds of loops are made of."""
     line = 128 // shape["item_bytes"]
+    units = shape["channels"] * shape["item_bytes"] // 16
     lines = 2 * -(-shape["channels"] // line) - (-2 * shape["d_state"] // line)
     return {
         "kChunk": shape["chunk"],
@@ -195,6 +207,8 @@ def _names(shape: Mapping[str, Any], padded_steps: int) -> dict[str, float]:
         "kWarps": shape["warps"],
         "kRowTiles": shape["row_tiles"],
         "kPerUnit": 16 // shape["item_bytes"],
+        "kUnits": units,
+        "kStep": shape["threads"] // units,
         "kLines": lines,
         "length": padded_steps,
         "rows": shape["chunk"],

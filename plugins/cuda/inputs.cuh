@@ -66,12 +66,12 @@ BSM_DEVICE void load_rows(Bytes16 (&in)[kRows], const Chunk<S>& chunk, int row,
     if (aligned && chunk.has(row) && chunk.has(row + kRows - 1)) {
         BSM_UNROLL
         for (int i = 0; i < kRows; ++i, at += stride) in[i] = device::load_global(at);
-        return;
-    }
-    BSM_UNROLL
-    for (int i = 0; i < kRows; ++i, at += stride) {
-        in[i] = Bytes16{};
-        if (chunk.has(row + i)) in[i] = aligned ? device::load_global(at) : gather_unit(at);
+    } else {
+        BSM_UNROLL
+        for (int i = 0; i < kRows; ++i, at += stride) {
+            in[i] = Bytes16{};
+            if (chunk.has(row + i)) in[i] = aligned ? device::load_global(at) : gather_unit(at);
+        }
     }
 }
 
@@ -97,22 +97,26 @@ BSM_DEVICE void convolve(const Params& params, const Chunk<S>& chunk,
                          const Part<typename S::T> (&parts)[kParts], int cluster, int rank) {
     using T = typename S::T;
     constexpr int kSteps = S::kSteps;
+    constexpr unsigned kTurns = S::kChunk / kSteps;
+    const unsigned turns = kTurns / cluster;  // of the parts but the first
     const int first = chunk.scan.direction * (chunk.scan.d_inner + 2 * S::kDState);
+    unsigned items = parts[0].units * kTurns;
+    BSM_UNROLL
+    for (int i = 1; i < kParts; ++i) items += parts[i].units * turns;
     BSM_ROLLED
-    for (unsigned item = device::thread_index();; item += S::kThreads) {
+    for (unsigned item = device::thread_index(); item < items; item += S::kThreads) {
         Part<T> part = parts[0];
-        unsigned of_part = item, turns = S::kChunk / kSteps, turn = 0;
+        unsigned of_part = item, first_turn = 0, end = part.units * kTurns;
         BSM_UNROLL
         for (int i = 1; i < kParts; ++i) {
-            if (of_part < part.units * turns) continue;
-            of_part -= part.units * turns;
+            if (of_part < end) continue;
+            of_part -= end;
             part = parts[i];
-            turns = S::kChunk / kSteps / cluster;
-            turn = turns * rank;
+            first_turn = turns * rank;
+            end = part.units * turns;
         }
-        if (of_part >= part.units * turns) return;
         const int unit = of_part % part.units, column = unit * kPerUnit<T>;
-        const int row = (of_part / part.units + turn) * kSteps;
+        const int row = (of_part / part.units + first_turn) * kSteps;
         Bytes16 in[kSteps + kTaps - 1], out[kSteps] = {};
         if (column < part.channels) {
             const int channel = part.channel + column;

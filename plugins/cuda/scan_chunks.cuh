@@ -63,11 +63,11 @@ template <class S>
 BSM_DEVICE void load_chunk(const Params& params, const ChunksMemory<S>& memory, int64_t start) {
     const ChunkOfBlock<S> at(params, start);
     const int d_inner = at.chunk.scan.d_inner;
-    const Part<typename S::T> parts[] = {
+    const Part<typename S::T> xBC[] = {
         {memory.x(), at.group.first_channel(), at.group.channels()},
         {memory.B(), d_inner, S::kDState},
         {memory.C(), d_inner + S::kDState, S::kDState}};
-    convolve<S>(params, at.chunk, parts, params.cluster, at.group.number % params.cluster);
+    convolve<S>(params, at.chunk, xBC, params.cluster, at.group.number % params.cluster);
     memory.decays().compute(params, at.chunk, at.group);
     meet(params);  // x, B, C and decays are there, z is free
     copy_gate<S>(memory.z(), params, at.chunk, at.group);

@@ -95,10 +95,10 @@ BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
     for (int i = 0; i < groups; ++i)
         copy_gate<S>(memory.z(i), params, chunk, Group<S>(params, first_group + i));
     {
-        const Part<typename S::T> parts[] = {
+        const Part<typename S::T> BC[] = {
             {memory.B(), scan.d_inner, S::kDState},
             {memory.C(), scan.d_inner + S::kDState, S::kDState}};
-        convolve<S>(params, chunk, parts, 1, 0);
+        convolve<S>(params, chunk, BC, 1, 0);
     }
     device::block_barrier();  // B and C are there
     Scores<S> scores;
@@ -110,9 +110,8 @@ BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
         const Group<S> group(params, first_group + i);
         const int own = Outputs<S>::head();
         const float D = group.skip(params, scan.direction, own);
-        const Part<typename S::T> parts[] = {
-            {memory.x(), group.first_channel(), group.channels()}};
-        convolve<S>(params, chunk, parts, 1, 0);
+        const Part<typename S::T> x[] = {{memory.x(), group.first_channel(), group.channels()}};
+        convolve<S>(params, chunk, x, 1, 0);
         memory.decays().compute(params, chunk, group);
         device::block_barrier();  // x and decays are there, M is free
         store_masks(scores, memory);
