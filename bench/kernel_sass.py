@@ -29,8 +29,10 @@ CLASSES: tuple[tuple[str, str], ...] = (  # the first that matches; of the opcod
     ("shared load", r"LDSM|LDS"),
     ("shared store", r"STSM|STS"),
     ("async copy", r"LDGSTS|UBLKCP|UTMA"),
-    ("global load", r"LDG|LD\b|LD\."),
-    ("global store", r"STG|ST\b|ST\."),
+    ("global load", r"LDG"),
+    ("global store", r"STG"),
+    ("cluster load", r"LD\b|LD\."),  # of a peer's shared memory; no other access is generic
+    ("cluster store", r"ST\b|ST\."),
     ("prefetch", r"CCTL"),
     ("shuffle", r"SHFL|MOVM"),
     ("barrier", r"BAR|UCGABAR|MEMBAR|ERRBAR|LDGDEPBAR|DEPBAR|SYNCS|FENCE|CGAERRBAR|ARRIVES"),
@@ -63,7 +65,7 @@ class Instruction:
     @property
     def l1_passes(self) -> int:
         """Clocks that L1 and shared memory are busy, 128 bytes each, without bank conflicts."""
-        if self.kind not in ("shared load", "shared store", "global load", "global store"):
+        if self.kind.split()[-1] not in ("load", "store"):
             return 4 if self.kind == "async copy" else 0  # 16 bytes a lane
         if match := re.search(r"LDSM.*?\.([124])$|LDSM.*?\.([124])\b", self.opcode):
             return int(match[1] or match[2])

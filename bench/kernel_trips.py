@@ -19,7 +19,7 @@ _FOR = re.compile(
 )
 _IF = re.compile(r"if \((.*?)\)(?: \{| \w.*;|)$")
 _LEAVES = re.compile(r"(?:continue|return);$")
-_ONE_A_TURN = {"load_peer(": "global load", "memory.totals(i)[step]": "shared load"}
+_ONE_A_TURN = {"load_peer(": "cluster load", "memory.totals(i)[step]": "shared load"}
 """By which the turns of loops that the compiler unrolls are told."""
 _PARTS = re.compile(r"convolve<S>\(params, (?:at\.)?chunk, (x?(?:BC)?),")
 """What a call of the convolution makes."""
@@ -110,6 +110,7 @@ def conditions(shape: Mapping[str, Any], chunks: int) -> dict[str, float]:
     above_diagonal = (tiles - 1) / (2 * tiles)
     return {
         "params.aligned": 1.0,
+        "peers > 1": _given_share(shape, chunks),
         "params.squares": float(shape["two_steps"]),
         "params.cluster > 1": float(shape["cluster"] > 1),
         "start": (chunks - 1) / chunks,
@@ -180,6 +181,13 @@ class Counts:
             self.unknown.append(text or "a loop of no known line")
             return 1.0
         return bound / step
+
+
+def _given_share(shape: Mapping[str, Any], chunks: int) -> float:
+    """Of the tiles' units that the convolution stores, those of B and C for a cluster."""
+    if chunks == 1 or shape["cluster"] == 1:
+        return 0.0
+    return 2 * shape["d_state"] / (2 * shape["d_state"] + shape["channels"])
 
 
 def _convolved(shape: Mapping[str, Any], parts: str) -> dict[str, float]:

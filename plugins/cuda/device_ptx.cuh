@@ -121,6 +121,13 @@ BSM_DEVICE Bytes16 load_global(const void* global) {
     return v;
 }
 
+// One instruction, where the compiler would sometimes make four.
+BSM_DEVICE void store_global(void* global, const Bytes16& v) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(global), "r"(v.word[0]),
+                 "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
+                 : "memory");
+}
+
 // Four 8x8 matrices of 16-bit values; lane i gives the address of row i % 8 of matrix i / 8, and
 // gets the pair (row lane / 4, columns 2 (lane % 4) and the next) of each.
 BSM_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {

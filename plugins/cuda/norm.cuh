@@ -64,7 +64,7 @@ BSM_DEVICE void write_outputs(const Tile<typename S::T, S::kChannels>& tile, con
         if (row >= chunk.rows) continue;
         Bytes16 values = tile.unit(row, own.unit);
         if (factor) values = scaled<T>(values, factor[row]);
-        *reinterpret_cast<Bytes16*>(to) = values;
+        device::store_global(to, values);
     }
 }
 
@@ -89,8 +89,9 @@ BSM_KERNEL(256, 4) normalise(const Params params, int64_t rows) {
         for (int mask = 16; mask; mask /= 2) sum += device::shuffle_xor(sum, mask);
         auto* y = reinterpret_cast<Bytes16*>(static_cast<T*>(params.y) + row * d_inner);
         for (int unit = lane_index(); unit < d_inner / kPerUnit<T>; unit += 32)
-            y[unit] = scaled<T>(
-                y[unit], norm_factor<S>(squares[unit / kUnits], sum, d_inner, params.eps));
+            device::store_global(
+                &y[unit], scaled<T>(y[unit], norm_factor<S>(squares[unit / kUnits], sum, d_inner,
+                                                            params.eps)));
     }
 }
 

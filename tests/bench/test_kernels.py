@@ -164,7 +164,7 @@ def special_functions(plan: dict[str, Any], steps: int) -> float:
     """Of a warp, by hand: SiLU of the convolution and of the gate, and the masks' decays."""
     chunks = -(-steps // plan["chunk"])
     groups = plan["groups_per_block"] if chunks == 1 else chunks
-    shared = 1 if chunks == 1 else chunks  # times that B and C are convolved
+    shared = 1 if chunks == 1 else chunks / plan["cluster"]  # times that B and C are convolved
     channels = 2 * groups * plan["channels"] + 2 * shared * plan["d_state"]
     of_silu = 1 if plan["item_bytes"] == 2 else 2  # tanh, or exp and reciprocal
     half = (plan["row_tiles"] + 1) / 2
@@ -228,6 +228,7 @@ def test_the_report_is_consistent(report: dict[str, Any]):
 
 def test_every_condition_is_in_the_source():
     shape = {"row_tiles": 4, "two_steps": 0, "cluster": 8, "sharing": 1, "heads": 2, "warps": 4}
+    shape |= {"d_state": 128, "channels": 128}
     source = Source(source_folder() / "cuda")
     for condition in conditions(shape, 13):
         assert source.shares({condition: 0.5}), condition

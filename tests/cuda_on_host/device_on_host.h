@@ -79,6 +79,9 @@ inline void wait_copies() {
 // Reads, so that AddressSanitizer sees an address that is none.
 inline void prefetch(const void* global) { (void)*static_cast<const volatile char*>(global); }
 inline Bytes16 load_global(const void* global) { return *static_cast<const Bytes16*>(global); }
+inline void store_global(void* global, const Bytes16& value) {
+    *static_cast<Bytes16*>(global) = value;
+}
 
 inline void load_matrices(uint32_t (&r)[4], const void* row) {
     const Lanes<const void*> rows(row);
