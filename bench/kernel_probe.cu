@@ -43,5 +43,6 @@ int main(int count, char** words) {
     std::printf("\"launch_bytes\": %zu, \"groups\": %d, \"groups_per_block\": %d, "
                 "\"blocks_per_row\": %d, \"cluster\": %d, \"two_steps\": %s}\n",
                 plan.grid.shared_bytes, plan.groups, plan.groups_per_block,
-                static_cast<int>(plan.grid.blocks), plan.grid.cluster, plan.two_steps ? "true" : "false");
+                static_cast<int>(plan.grid.blocks), plan.grid.cluster,
+                plan.two_steps ? "true" : "false");
 }

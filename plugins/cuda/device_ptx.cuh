@@ -18,8 +18,8 @@ struct alignas(16) Bytes16 {
     uint32_t word[4];
 };
 
-// Indices are volatile, so that what follows from them is worked out where it is needed: the compiler
-// would else take every address of every fragment out of the loop over chunks, and spill.
+// Indices are volatile, so that what follows from them is worked out where it is needed: the
+// compiler would else take every address of every fragment out of the loop over chunks, and spill.
 BSM_DEVICE int thread_index() {
     int index;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));

@@ -1,5 +1,5 @@
-// What the launching code needs of the machine: the device's limits, whether a cluster fits on it, and
-// the launch.
+// What the launching code needs of the machine: the device's limits, whether a cluster fits on it,
+// and the launch.
 #pragma once
 
 #include <cstddef>

@@ -28,8 +28,8 @@ inline int current_device(Device& device) {
 
 constexpr int kDevices = 64;  // whose answers are kept
 
-// Lets a kernel have all shared memory of a block. Once a device and always the same limit, which is
-// the kernel's and not the launch's: two threads must not lower each other's.
+// Lets a kernel have all shared memory of a block. Once a device and always the same limit, which
+// is the kernel's and not the launch's: two threads must not lower each other's.
 template <auto kKernel>
 cudaError_t prepare(const Device& device) {
     static std::atomic<bool> done[kDevices];
@@ -61,8 +61,8 @@ struct Configuration {
     Configuration(const Configuration&) = delete;
 };
 
-// Whether the code is for GPUs with clusters, and not older PTX, and whether the GPU, or the part of
-// it that is ours, has room for one.
+// Whether the code is for GPUs with clusters, and not older PTX, and whether the GPU, or the part
+// of it that is ours, has room for one.
 template <auto kKernel>
 bool ask_cluster(const Device& device, const Grid& grid) {
     cudaFuncAttributes code;

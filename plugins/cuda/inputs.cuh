@@ -1,4 +1,4 @@
-// From the features in global memory to tiles: the convolved x, B and C, the gate z, and the decays.
+// From the features in global memory to tiles: the convolved x, B and C, the gate z, the decays.
 #pragma once
 
 #include "problem.cuh"
@@ -88,8 +88,8 @@ struct Part {
         : tile(to.data), units(Tile<T, kWidth>::kUnits), channel(channel_), channels(channels_) {}
 };
 
-// SiLU of the causal convolution of a chunk, in parts. All blocks of a cluster need the same parts but
-// the first: of those each convolves some steps, and gives them to all.
+// SiLU of the causal convolution of a chunk, in parts. All blocks of a cluster need the same parts
+// but the first: of those each convolves some steps, and gives them to all.
 //
 // A thread takes a unit of channels and kSteps steps at a time.
 template <class S, int kParts>
@@ -205,8 +205,8 @@ BSM_DEVICE void prefetch_chunk(const Chunk<S>& chunk, const Group<S>& group) {
 // How much a chunk's steps weigh, in float32, of the heads of a group.
 //
 // With a_i = dt_i A and cs_i = a_0 + .. + a_i in units of log2, step j reaches step i >= j times
-// dt_j exp2(cs_i - cs_j) = exp2(cs_i - feed_j). Sums are made in double, and float32 keeps them as two
-// floats, because a difference of large sums must be as exact as a small sum.
+// dt_j exp2(cs_i - cs_j) = exp2(cs_i - feed_j). Sums are made in double, and float32 keeps them as
+// two floats, because a difference of large sums must be as exact as a small sum.
 template <class S>
 struct Decays {
     static constexpr int kArrays = S::kWide ? 6 : 4;
@@ -218,7 +218,9 @@ struct Decays {
         BSM_DEVICE float* sum() const { return at; }                         // cs_i
         BSM_DEVICE float* feed() const { return at + S::kChunk; }            // cs_i - log2(dt_i)
         BSM_DEVICE float* from_start() const { return at + 2 * S::kChunk; }  // exp2(cs_i)
-        BSM_DEVICE float* to_end() const { return at + 3 * S::kChunk; }  // dt_i exp2(cs_last - cs_i)
+        // dt_i exp2(cs_last - cs_i)
+        BSM_DEVICE float* to_end() const { return at + 3 * S::kChunk; }
+        // What float32 leaves of a sum, for float32 only.
         BSM_DEVICE float* sum_rest() const { return at + 4 * S::kChunk; }
         BSM_DEVICE float* feed_rest() const { return at + 5 * S::kChunk; }
     };

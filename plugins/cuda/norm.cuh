@@ -34,7 +34,8 @@ BSM_DEVICE float cluster_sum(const float* own, int cluster) {
     if (cluster == 1) return *own;
     float sum = 0;
     BSM_ROLLED
-    for (int rank = 0; rank < cluster; ++rank) sum += device::load_peer(device::peer_address(own, rank));
+    for (int rank = 0; rank < cluster; ++rank)
+        sum += device::load_peer(device::peer_address(own, rank));
     return sum;
 }
 

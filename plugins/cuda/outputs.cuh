@@ -90,8 +90,8 @@ struct Scores {
         }
     }
 
-    // Above the diagonal, where the score is 0, the exponent may be anything: times infinity it would
-    // be NaN.
+    // Above the diagonal, where the score is 0, the exponent may be anything: times infinity it
+    // would be NaN.
     static constexpr float kMostDecay = 127;
 };
 

@@ -1,7 +1,8 @@
 // Matrix products of a warp on tensor cores: fragments of tiles in shared memory, and their product
 // with float32 accumulation.
 //
-// An accumulator holds 16 x 8: lane = 4 g + t has (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+// An accumulator holds 16 x 8: lane = 4 g + t has (g, 2t), (g, 2t + 1), (g + 8, 2t) and
+// (g + 8, 2t + 1).
 // 16-bit types multiply kDepth = 16 deep. float32 multiplies 8 deep in three products of tf32
 // halves, good to 2^-21; its fragments take the columns 2t and 2t + 1 of the depth where the
 // hardware has t and t + 4, for A and B alike, so that accumulators can become operands there too.
@@ -62,7 +63,8 @@ struct Products {
     }
     // B(k, n) = tile(row + k, column + n), and the same eight columns further.
     template <class Tile>
-    static BSM_DEVICE void load_b_transposed(int lane, const Tile& tile, int row, int column, B (&b)[2]) {
+    static BSM_DEVICE void load_b_transposed(int lane, const Tile& tile, int row, int column,
+                                             B (&b)[2]) {
         uint32_t word[4];
         device::load_matrices_transposed(word,
                                          tile.at(row + lane % 16, column + lane / 16 * 8));
@@ -133,7 +135,8 @@ struct Products<float> {
             b[i / 2].set(i % 2, *tile.at(row + g + i / 2 * 8, column + 2 * t + i % 2));
     }
     template <class Tile>
-    static BSM_DEVICE void load_b_transposed(int lane, const Tile& tile, int row, int column, B (&b)[2]) {
+    static BSM_DEVICE void load_b_transposed(int lane, const Tile& tile, int row, int column,
+                                             B (&b)[2]) {
         const int g = lane / 4, t = lane % 4;
         BSM_UNROLL
         for (int i = 0; i < 4; ++i)

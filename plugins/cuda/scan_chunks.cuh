@@ -36,7 +36,8 @@ struct ChunksMemory {
     BSM_DEVICE float* scale() const { return totals(2); }
 };
 
-// What a block works on. Made anew for each use: kept, it would cost registers that the state needs.
+// What a block works on. Made anew for each use: kept, it would cost registers that the state
+// needs.
 template <class S>
 struct ChunkOfBlock {
     Group<S> group;

@@ -5,10 +5,10 @@
 
 namespace bsm {
 
-// Where a unit of 16 bytes lies in rows of `units` without padding. Units change places within eight
-// (or as many as a row has), by the row, so that eight rows of one unit, eight units of one row, and
-// what a fragment's lanes take, lie in different banks. Unsigned, because a signed division by 2^n
-// takes four instructions.
+// Where a unit of 16 bytes lies in rows of `units` without padding. Units change places within
+// eight (or as many as a row has), by the row, so that eight rows of one unit, eight units of one
+// row, and what a fragment's lanes take, lie in different banks. Unsigned, because a signed
+// division by 2^n takes four instructions.
 BSM_DEVICE unsigned unit_index(unsigned row, unsigned unit, unsigned units) {
     const unsigned turn = units < 8 ? units : 8;
     return row * units + (unit ^ (row / (8 / turn) % turn));

@@ -48,8 +48,8 @@ enum BsmStatus {
 /* One call. Set `size` to sizeof(BsmScan) first. */
 typedef struct BsmScan {
     size_t size;
-    const void* zxbcdt;      /* (N, L, 2 W) T: [z, x, B, C, dt] forward, then backward; any alignment
-                                of T, 16 bytes and rows of a multiple of 16 bytes are fastest */
+    const void* zxbcdt;      /* (N, L, 2 W) T: [z, x, B, C, dt] forward, then backward; any
+                                alignment of T, 16 bytes and rows of as many are fastest */
     const void* conv_weight; /* (2, I + 2 S, 4) T, aligned to 16 bytes */
     const void* conv_bias;   /* (2, I + 2 S) T, aligned to 16 bytes */
     const float* dt_bias;    /* (2, H) */
@@ -72,16 +72,16 @@ typedef struct BsmScan {
 BSM_API int bsm_scan_abi(void);
 
 /* Bytes of workspace for the sizes in `scan`: enough on every GPU, as a TensorRT engine may run on
- * another one than built it. Grows with N and L. Pointers in `scan` are not looked at, and no device
- * is needed. */
+ * another one than built it. Grows with N and L. Pointers in `scan` are not looked at, and no
+ * device is needed. */
 BSM_API int bsm_scan_workspace(const BsmScan* scan, size_t* bytes);
 
 /* Enqueues the scan on `stream` (a cudaStream_t) of the current device. Allocates nothing and
  * never synchronises, so that it can be captured in a CUDA graph; errors of the kernels themselves
- * appear, as always, at a later synchronisation. Safe to call from several threads. The first call on
- * a device loads code, as CUDA does, which may synchronise: make one before a capture or a measurement.
- * Float16 saturates at 65504 on the way, so that an infinity in the input may come out finite; NaN
- * stays NaN. */
+ * appear, as always, at a later synchronisation. Safe to call from several threads. The first call
+ * on a device loads code, as CUDA does, which may synchronise: make one before a capture or a
+ * measurement. Float16 saturates at 65504 on the way, so that an infinity in the input may come out
+ * finite; NaN stays NaN. */
 BSM_API int bsm_scan_enqueue(const BsmScan* scan, void* stream);
 
 /* One sentence for a BsmStatus, static. */

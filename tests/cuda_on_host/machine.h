@@ -24,7 +24,7 @@ struct Shape {
 // Ends the process with a message if threads wait for each other for ever.
 void run(const Shape& shape, void (*kernel)(const void*), const void* arguments);
 
-// What follows is for the fiber that runs.
+// What follows is for the thread that runs.
 int thread_index();
 int64_t block_index();
 int64_t block_count();
@@ -40,7 +40,7 @@ void cluster_wait();
 // other memory.
 void exchange(const void* mine, size_t size, void* all);
 
-// Copies that the fiber has under way, first come first out.
+// Copies that the thread has under way, first come first out.
 struct Copy {
     void* shared;
     const void* global;  // null: zeros

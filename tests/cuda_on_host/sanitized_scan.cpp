@@ -18,8 +18,8 @@ struct Array {
     char* get() const { return bytes.get(); }
 };
 
-// `count` numbers from -1 to 1, as float32 or as the upper half of it, which is bfloat16; as float16
-// that is a number too.
+// `count` numbers from -1 to 1, as float32 or as the upper half of it, which is bfloat16; as
+// float16 that is a number too.
 Array numbers(size_t count, bool wide) {
     static uint32_t random = 1;
     Array array(count * (wide ? 4 : 2));
