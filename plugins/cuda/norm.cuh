@@ -29,6 +29,16 @@ BSM_DEVICE float norm_factor(float group_squares, float row_squares, int d_inner
            device::reciprocal_root(row_squares / d_inner + eps);
 }
 
+// All threads of the block, and of its cluster, have come this far, and see what others wrote.
+BSM_DEVICE void meet(const Params& params) {
+    if (params.cluster > 1) {
+        device::cluster_arrive();
+        device::cluster_wait();
+    } else {
+        device::block_barrier();
+    }
+}
+
 // The sum over the blocks of a cluster, if there is one, of a value at one place in all of them.
 BSM_DEVICE float cluster_sum(const float* own, int cluster) {
     if (cluster == 1) return *own;

@@ -50,16 +50,6 @@ struct ChunkOfBlock {
           chunk(Scan<S>(params, block / params.groups), start) {}
 };
 
-// All threads of the block, and of its cluster, have come this far, and see what others wrote.
-BSM_DEVICE void meet(const Params& params) {
-    if (params.cluster > 1) {
-        device::cluster_arrive();
-        device::cluster_wait();
-    } else {
-        device::block_barrier();
-    }
-}
-
 template <class S>
 BSM_DEVICE void load_chunk(const Params& params, const ChunksMemory<S>& memory, int64_t start) {
     const ChunkOfBlock<S> at(params, start);

@@ -55,12 +55,7 @@ BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
         for (int i = 0; i < groups; ++i) sum += memory.totals(i)[step];
         memory.sums()[step] = sum;
     }
-    if (params.cluster > 1) {
-        device::cluster_arrive();
-        device::cluster_wait();
-    } else {
-        device::block_barrier();
-    }
+    meet(params);  // y is there, and the sums of all groups
     for (int i = 0; i < groups; ++i) {
         const Group<S> group(params, first_group + i);
         float* totals = memory.totals(i);
