@@ -23,6 +23,8 @@ _ONE_A_TURN = {"load_peer(": "cluster load", "memory.totals(i)[step]": "shared l
 """By which the turns of loops that the compiler unrolls are told."""
 _PARTS = re.compile(r"convolve<S>\(params, (?:at\.)?chunk, (x?(?:BC)?),")
 """What a call of the convolution makes."""
+_PREFETCHED = re.compile(r"\bprefetch<([^<>]+)>\(")
+"""How many columns a call asks for."""
 
 
 class Source:
@@ -172,6 +174,8 @@ class Counts:
         callers = " ".join(self._source.statement(place) for place in places[1:])
         parts = _PARTS.search(callers)
         names = self._names | _convolved(self._shape, parts[1] if parts else "")
+        if columns := _PREFETCHED.search(callers):
+            names["kLines"] = _lines(int(_value(columns[1], names)), self._shape["item_bytes"])
         try:
             bound = _value(match["bound"], names) if match else 0.0
             step = _value(match["step"] or "1", names) if match else 1.0
@@ -181,6 +185,11 @@ class Counts:
             self.unknown.append(text or "a loop of no known line")
             return 1.0
         return bound / step
+
+
+def _lines(columns: int, item_bytes: int) -> int:
+    """Lines of 128 bytes that `prefetch` asks for in a row."""
+    return (columns - 1) * item_bytes // 128 + 2 if columns > 1 else 1
 
 
 def _given_share(shape: Mapping[str, Any], chunks: int) -> float:
@@ -202,9 +211,7 @@ def _convolved(shape: Mapping[str, Any], parts: str) -> dict[str, float]:
 
 def _names(shape: Mapping[str, Any], padded_steps: int) -> dict[str, float]:
     """What the bounds of loops are made of."""
-    line = 128 // shape["item_bytes"]
     units = shape["channels"] * shape["item_bytes"] // 16
-    lines = 2 * -(-shape["channels"] // line) - (-2 * shape["d_state"] // line)
     return {
         "kChunk": shape["chunk"],
         "kThreads": shape["threads"],
@@ -217,7 +224,7 @@ def _names(shape: Mapping[str, Any], padded_steps: int) -> dict[str, float]:
         "kPerUnit": 16 // shape["item_bytes"],
         "kUnits": units,
         "kStep": shape["threads"] // units,
-        "kLines": lines,
+        "kChannels": shape["channels"],
         "length": padded_steps,
         "rows": shape["chunk"],
         "cluster": shape["cluster"],

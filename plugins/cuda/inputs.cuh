@@ -184,21 +184,17 @@ BSM_DEVICE void copy_gate(const Tile<typename S::T, S::kChannels>& tile, const P
     }
 }
 
-// Asks for the rows of a chunk that will be loaded next.
-template <class S>
-BSM_DEVICE void prefetch_chunk(const Chunk<S>& chunk, const Group<S>& group) {
+// Asks for kColumns features of a chunk, to be loaded later.
+template <int kColumns, class S>
+BSM_DEVICE void prefetch(const Chunk<S>& chunk, int column) {
     constexpr int kLine = 128 / sizeof(typename S::T);
-    constexpr int kOwn = (S::kChannels + kLine - 1) / kLine;  // lines of z, and of x
-    constexpr int kLines = 2 * kOwn + (2 * S::kDState + kLine - 1) / kLine;
+    constexpr int kLines = kColumns > 1 ? (kColumns - 1) / kLine + 2 : 1;
     BSM_ROLLED
     for (unsigned item = device::thread_index(); item < unsigned(kLines * chunk.rows);
          item += S::kThreads) {
-        const int line = item % kLines;
-        const int column =
-            line < kOwn       ? chunk.scan.z_at() + group.first_channel() + line * kLine
-            : line < 2 * kOwn ? chunk.scan.x_at() + group.first_channel() + (line - kOwn) * kLine
-                              : chunk.scan.B_at() + (line - 2 * kOwn) * kLine;
-        device::prefetch(chunk.features(item / kLines) + column);
+        const int at = item % kLines * kLine;  // the last one may lie in a line of its own
+        device::prefetch(chunk.features(item / kLines) + column +
+                         (at < kColumns ? at : kColumns - 1));
     }
 }
 

@@ -10,7 +10,8 @@
 
 namespace bsm {
 
-// The sum over warps of their squares, and what divides a step by its RMS over the group.
+// The sum over warps of their squares, and what divides a step by its RMS over the group. Where the
+// sum passes float32, outputs of 1e19, the row becomes NaN.
 template <class S>
 BSM_DEVICE void sum_squares(const float* squares, float* total, float* scale) {
     for (int step = device::thread_index(); step < S::kChunk; step += S::kThreads) {

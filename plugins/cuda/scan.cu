@@ -108,7 +108,7 @@ const char* bsm_scan_status_text(int status) {
         "the workspace is smaller than bsm_scan_workspace says",
         "the GPU is too old: compute capability 8.0 or newer is needed",
         "the library holds no kernel for this GPU, type and sizes: build it for them",
-        "the NVIDIA driver is too old for this library: update it",
+        "the NVIDIA driver is absent or too old for this library: install a newer one",
         "there is no CUDA device",
         "CUDA reported an error",
     };

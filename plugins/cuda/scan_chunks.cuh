@@ -62,7 +62,12 @@ BSM_DEVICE void load_chunk(const Params& params, const ChunksMemory<S>& memory, 
     memory.decays().compute(params, at.chunk, at.group);
     meet(params);  // x, B, C and decays are there, z is free
     copy_gate<S>(memory.z(), params, at.chunk, at.group);
-    prefetch_chunk<S>(Chunk<S>(at.chunk.scan, start + S::kChunk), at.group);
+    const Scan<S>& scan = at.chunk.scan;
+    const Chunk<S> next(scan, start + S::kChunk);
+    prefetch<S::kChannels>(next, scan.z_at() + at.group.first_channel());
+    prefetch<S::kChannels>(next, scan.x_at() + at.group.first_channel());
+    prefetch<2 * S::kDState>(next, scan.B_at());
+    prefetch<1>(next, scan.dt_at() + at.group.first_head);
 }
 
 // y of the chunk in place of z, each row divided by its RMS over the group.

@@ -87,8 +87,12 @@ BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
     const Scan<S> scan(params, block / blocks);
     const Chunk<S> chunk(scan, 0);
 
-    for (int i = 0; i < groups; ++i)
-        copy_gate<S>(memory.z(i), params, chunk, Group<S>(params, first_group + i));
+    for (int i = 0; i < groups; ++i) {
+        const Group<S> group(params, first_group + i);
+        copy_gate<S>(memory.z(i), params, chunk, group);
+        prefetch<S::kChannels>(chunk, scan.x_at() + group.first_channel());
+    }
+    prefetch<1>(chunk, scan.dt_at() + first_group * S::kHeads);
     {
         const Part<typename S::T> BC[] = {
             {memory.B(), scan.d_inner, S::kDState},

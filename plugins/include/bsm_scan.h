@@ -39,7 +39,7 @@ enum BsmStatus {
     BSM_SMALL_WORKSPACE,     /* workspace_bytes below what bsm_scan_workspace asks for */
     BSM_OLD_GPU,             /* compute capability below 8.0 */
     BSM_NO_KERNEL,           /* the library holds no code for this GPU */
-    BSM_OLD_DRIVER,          /* the driver is too old for the library */
+    BSM_OLD_DRIVER,          /* the driver is absent or too old for the library */
     BSM_NO_DEVICE,           /* no CUDA device */
     BSM_CUDA_ERROR,          /* any other error of CUDA: bsm_scan_cuda_error() has its text */
     BSM_STATUS_COUNT
