@@ -120,7 +120,7 @@ def conditions(shape: Mapping[str, Any], chunks: int) -> dict[str, float]:
         "j > 2 * tile + 1": above_diagonal,
         "scores.has_head(warp, head)": 1 / shape["sharing"],
         "aligned && chunk.has(row) && chunk.has(row + kRows - 1)": 1.0,  # all but the edges
-        "warp_index() >= S::kHeads": 1 - min(1.0, shape["heads"] / shape["warps"]),
+        "head < S::kHeads": min(1.0, shape["heads"] / shape["warps"]),
     }
 
 

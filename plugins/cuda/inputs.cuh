@@ -227,14 +227,11 @@ struct Decays {
         return {reinterpret_cast<float*>(at) + number * kArrays * S::kChunk};
     }
 
-    // One warp a head, two steps a lane (one where a chunk has 32).
-    BSM_DEVICE void compute(const Params& params, const Chunk<S>& chunk,
-                            const Group<S>& group) const {
+    // Of head h, by a warp: two steps a lane (one where a chunk has 32).
+    static BSM_DEVICE void compute(const Params& params, const Chunk<S>& chunk, int h,
+                                   const Head& own) {
         constexpr int kOwn = S::kChunk / 32;
-        if (warp_index() >= S::kHeads) return;
-        const Head own = head(warp_index());
-        const bool exists = warp_index() < group.heads;
-        const int h = group.first_head + warp_index();
+        const bool exists = h < params.n_heads;
         const int of_direction = chunk.scan.direction * params.n_heads + h;
         const float bias = exists ? params.dt_bias[of_direction] : 0;
         const float A = exists ? params.A[of_direction] : 0;

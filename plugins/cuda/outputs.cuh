@@ -97,12 +97,13 @@ struct Scores {
 
 // Stores the masks of all heads of a group.
 template <class S, class Memory>
-BSM_DEVICE void store_masks(const Scores<S>& scores, const Memory& memory) {
+BSM_DEVICE void store_masks(const Scores<S>& scores, const Memory& memory,
+                            const Decays<S>& decays) {
     const int warp = warp_index();
     BSM_UNROLL
     for (int head = 0; head < S::kHeads; ++head)
         if (scores.has_head(warp, head))
-            scores.store_mask(memory.M(head), memory.decays().head(head));
+            scores.store_mask(memory.M(head), decays.head(head));
 }
 
 // What a warp holds of a head's state h: its slab of channels by all of S, in float32.

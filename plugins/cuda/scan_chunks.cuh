@@ -59,7 +59,9 @@ BSM_DEVICE void load_chunk(const Params& params, const ChunksMemory<S>& memory, 
         {memory.B(), d_inner, S::kDState},
         {memory.C(), d_inner + S::kDState, S::kDState}};
     convolve<S>(params, at.chunk, xBC, params.cluster, at.group.number % params.cluster);
-    memory.decays().compute(params, at.chunk, at.group);
+    const int head = warp_index();
+    if (head < S::kHeads)
+        Decays<S>::compute(params, at.chunk, at.group.first_head + head, memory.decays().head(head));
     meet(params);  // x, B, C and decays are there, z is free
     copy_gate<S>(memory.z(), params, at.chunk, at.group);
     const Scan<S>& scan = at.chunk.scan;
@@ -122,7 +124,7 @@ BSM_KERNEL(S::kThreads, 2) scan_chunks(const Params params) {
         {
             Scores<S> scores;
             scores.compute(memory.C(), memory.B());
-            store_masks(scores, memory);
+            store_masks(scores, memory, memory.decays());
         }
         device::wait_copies();
         device::block_barrier();  // M and z are there

@@ -15,11 +15,11 @@ struct ShortMemory {
     static constexpr size_t kM = Tile<T, S::kChunk>::bytes(S::kChunk);
     static constexpr size_t kRow = sizeof(float) * S::kChunk;
     static constexpr size_t kLater = kX + S::kHeads * kM;
-    static constexpr size_t kDecays = 2 * kB > kLater ? 2 * kB : kLater;
-    static constexpr size_t kSquares = kDecays + Decays<S>::bytes();
+    static constexpr size_t kSquares = 2 * kB > kLater ? 2 * kB : kLater;
     static constexpr size_t kGroups = kSquares + (S::kWarps + 2) * kRow;
+    static constexpr size_t kGroup = kX + kRow + Decays<S>::bytes();
 
-    static constexpr size_t bytes(int groups) { return kGroups + groups * (kX + kRow); }
+    static constexpr size_t bytes(int groups) { return kGroups + groups * kGroup; }
 
     char* at;
 
@@ -30,20 +30,20 @@ struct ShortMemory {
     BSM_DEVICE Tile<T, S::kChunk> M(int head) const {
         return {reinterpret_cast<T*>(at + kX + head * kM)};
     }
-    BSM_DEVICE Decays<S> decays() const { return {at + kDecays}; }
     // (warps, chunk)
     BSM_DEVICE float* squares() const { return reinterpret_cast<float*>(at + kSquares); }
     // (chunk)
     BSM_DEVICE float* scale() const { return squares() + S::kWarps * S::kChunk; }
     // (chunk), over the groups of the block.
     BSM_DEVICE float* sums() const { return scale() + S::kChunk; }
-    // z of a group of the block, which becomes y, and behind it the group's totals (chunk).
+    // Of a group of the block: z, which becomes y, totals (chunk), decays.
     BSM_DEVICE Tile<T, S::kChannels> z(int i) const {
-        return {reinterpret_cast<T*>(at + kGroups + i * (kX + kRow))};
+        return {reinterpret_cast<T*>(at + kGroups + i * kGroup)};
     }
     BSM_DEVICE float* totals(int i) const {
-        return reinterpret_cast<float*>(at + kGroups + i * (kX + kRow) + kX);
+        return reinterpret_cast<float*>(at + kGroups + i * kGroup + kX);
     }
+    BSM_DEVICE Decays<S> decays(int i) const { return {at + kGroups + i * kGroup + kX + kRow}; }
 };
 
 // Turns the outputs of a block's groups into normalised rows of y.
@@ -92,14 +92,16 @@ BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
         copy_gate<S>(memory.z(i), params, chunk, group);
         prefetch<S::kChannels>(chunk, scan.x_at() + group.first_channel());
     }
-    prefetch<1>(chunk, scan.dt_at() + first_group * S::kHeads);
+    for (int n = warp_index(); n < groups * S::kHeads; n += S::kWarps)
+        Decays<S>::compute(params, chunk, first_group * S::kHeads + n,
+                           memory.decays(n / S::kHeads).head(n % S::kHeads));
     {
         const Part<typename S::T> BC[] = {
             {memory.B(), scan.d_inner, S::kDState},
             {memory.C(), scan.d_inner + S::kDState, S::kDState}};
         convolve<S>(params, chunk, BC, 1, 0);
     }
-    device::block_barrier();  // B and C are there
+    device::block_barrier();  // B, C and decays are there
     Scores<S> scores;
     scores.compute(memory.C(), memory.B());
     device::wait_copies();
@@ -111,10 +113,8 @@ BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
         const float D = group.skip(params, scan.direction, own);
         const Part<typename S::T> x[] = {{memory.x(), group.first_channel(), group.channels()}};
         convolve<S>(params, chunk, x, 1, 0);
-        memory.decays().compute(params, chunk, group);
-        device::block_barrier();  // x and decays are there, M is free
-        store_masks(scores, memory);
-        device::block_barrier();  // M is there
+        store_masks(scores, memory, memory.decays(i));
+        device::block_barrier();  // x and M are there
         Outputs<S> y;
         y.clear();
         y.add_chunk(memory.M(own), memory.x());
