@@ -14,7 +14,7 @@ from gpu_part import Part, relative_rms
 from torch import Tensor
 
 from bsmamba2.models.cuda_scan import library_scan
-from bsmamba2.models.kernels import mamba_ssm_direction
+from bsmamba2.models.kernels import mamba_ssm_chunk, mamba_ssm_direction
 from bsmamba2.models.scan import bimamba2_scan_chunked, bimamba2_scan_reference
 from bsmamba2.plugins.library import ScanLibrary
 
@@ -196,8 +196,7 @@ def _mamba_candidates(case: Case, sizes: Sizes) -> dict[str, Work]:
         ]
         return torch.cat(directions, dim=-1)
 
-    length = case.zxbcdt.shape[1]
-    chunk = min(256, max(16, 1 << (length - 1).bit_length()))  # as mamba_ssm_direction
+    chunk = mamba_ssm_chunk(case.zxbcdt.shape[1])
 
     def kernels() -> None:
         for zxbcdt, _, _, dt_bias, A, D in (forward, backward):

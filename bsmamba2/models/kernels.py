@@ -29,6 +29,11 @@ def uses_mamba_ssm(device: torch.device) -> bool:
     return device.type == "cuda" and _mamba_ssm() is not None
 
 
+def mamba_ssm_chunk(length: int) -> int:
+    """Steps of a chunk for sequences of `length`: of 256, bands would compute 94 % padding."""
+    return min(MAX_CHUNK, max(MIN_CHUNK, 1 << (length - 1).bit_length()))
+
+
 def mamba_ssm_direction(
     zxbcdt: Tensor,
     conv_weight: Tensor,
@@ -55,8 +60,7 @@ def mamba_ssm_direction(
     if reverse:
         zxbcdt = zxbcdt.flip(1)
     n_heads, d_inner = len(A), len(conv_weight) - 2 * d_state
-    # Short sequences (bands) in a short chunk: a chunk of 256 would compute 94 % padding.
-    chunk = min(MAX_CHUNK, max(MIN_CHUNK, 1 << (zxbcdt.shape[1] - 1).bit_length()))
+    chunk = mamba_ssm_chunk(zxbcdt.shape[1])
     if has_causal_conv1d:
         y = ops.mamba_split_conv1d_scan_combined(
             zxbcdt,

@@ -2,7 +2,6 @@
 // function. PTX ISA 8.x names the fragments' layouts; products.cuh relies on them.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
@@ -43,7 +42,7 @@ BSM_DEVICE uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Order of memory: after a barrier every thread of the block (warp, cluster) sees what any of them
+// Order of memory: after a barrier every thread of the block, or cluster, sees what any of them
 // wrote before. Exchanges and products order nothing.
 
 BSM_DEVICE void block_barrier() { __syncthreads(); }

@@ -81,11 +81,10 @@ struct Scan {
         stride_squares = sign * 2 * params.groups;
     }
 
-    // Where the features of a step have z, x, B, C and dt.
+    // Where the features of a step have z, x, B with C behind it, and dt.
     BSM_DEVICE int z_at() const { return 0; }
     BSM_DEVICE int x_at() const { return d_inner; }
     BSM_DEVICE int B_at() const { return 2 * d_inner; }
-    BSM_DEVICE int C_at() const { return 2 * d_inner + S::kDState; }
     BSM_DEVICE int dt_at() const { return 2 * d_inner + 2 * S::kDState; }
 };
 

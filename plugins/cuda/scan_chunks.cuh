@@ -61,7 +61,8 @@ BSM_DEVICE void load_chunk(const Params& params, const ChunksMemory<S>& memory, 
     convolve<S>(params, at.chunk, xBC, params.cluster, at.group.number % params.cluster);
     const int head = warp_index();
     if (head < S::kHeads)
-        Decays<S>::compute(params, at.chunk, at.group.first_head + head, memory.decays().head(head));
+        Decays<S>::compute(params, at.chunk, at.group.first_head + head,
+                           memory.decays().head(head));
     meet(params);  // x, B, C and decays are there, z is free
     copy_gate<S>(memory.z(), params, at.chunk, at.group);
     const Scan<S>& scan = at.chunk.scan;

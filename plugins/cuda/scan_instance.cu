@@ -72,10 +72,6 @@ size_t workspace(const BsmScan& scan) {
     return sizeof(float) * scan.n_sequences * scan.length * 2 * group_count(scan);
 }
 
-bool is_aligned(const void* pointer, int64_t bytes = 16) {
-    return (reinterpret_cast<uintptr_t>(pointer) | static_cast<uintptr_t>(bytes)) % 16 == 0;
-}
-
 int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
     const Plan plan = make_plan(scan, device, [&](bool is_short, const host::Grid& grid) {
         return is_short ? host::fits_cluster<scan_short<Short>>(device, grid)
@@ -100,7 +96,8 @@ int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
     params.groups_per_block = plan.groups_per_block;
     params.cluster = plan.grid.cluster;
     params.eps = scan.eps;
-    params.aligned = is_aligned(scan.zxbcdt, width * static_cast<int64_t>(sizeof(T)));
+    params.aligned =
+        reinterpret_cast<uintptr_t>(scan.zxbcdt) % 16 == 0 && width * sizeof(T) % 16 == 0;
 
     const int64_t most = device.max_blocks / (2 * plan.grid.blocks);  // sequences of a launch
     for (int64_t first = 0; first < scan.n_sequences; first += most) {
