@@ -116,6 +116,12 @@ class GrainEnergies:
             frames = 10 * np.log10(signal / error)
         return np.where(sounding, frames, np.nan)
 
+    def csdr(self) -> float:
+        """Median of `frames_db` in dB; NaN if all of them were dropped."""
+        frames = self.frames_db()
+        frames = frames[~np.isnan(frames)]
+        return float(np.median(frames)) if frames.size else math.nan
+
     def per_second(self, values: NDArray[np.generic]) -> Energies:
         """Sums of a row of grains over whole seconds; over all of a song shorter than that."""
         seconds = values.size // GRAINS_PER_S

@@ -1,0 +1,175 @@
+"""What is known of one track after one separation, and the folder that keeps it.
+
+A result is a JSON file of its own, written under its final name only when it is complete, so
+that a rerun does only what is missing. Its name carries a hash of all that the numbers depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsmamba2.errors import BsmError
+from bsmamba2.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Of result files; to be raised when their numbers get another meaning."""
+_SAMPLE = 1 << 16  # bytes from the middle of an audio file
+
+
+@dataclass(frozen=True, kw_only=True)
+class StemScores:
+    """SDRs of one stem, and of the mixture in its place, in dB; NaN where none is defined."""
+
+    usdr: float
+    csdr: float
+    mixture_usdr: float
+    mixture_csdr: float
+    frames: int
+    """Whole seconds."""
+    dropped: int
+    """Frames without a cSDR, because the reference or the estimate is all zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leakage:
+    """What is left of the music where the target is silent."""
+
+    silent_s: int
+    """Whole seconds in which the reference lies below -60 dBFS."""
+    level_dbfs: float
+    """Of estimate - reference in those seconds; NaN if there are none."""
+    mixture_dbfs: float
+    """Of mixture - reference in those seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A part of a track: an onset of the target, or a minute."""
+
+    start_s: float
+    duration_s: float
+    sdr: float
+    """Of the target, in dB."""
+    mixture_sdr: float
+    """Of the mixture in its place."""
+    voiced_s: float
+    """Seconds that are not silent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackResult:
+    """One track, separated once in chunks of one length."""
+
+    track: str
+    duration_s: float
+    chunk_s: int
+    overlap_s: float
+    elapsed_s: float
+    """Of reading, separation and measuring."""
+    stems: dict[str, StemScores]
+    """Target, then what is left."""
+    leakage: Leakage
+    onsets: tuple[Region, ...]
+    minutes: tuple[Region, ...]
+    frames_db: tuple[float, ...]
+    """The target's SDR of each whole second; NaN where dropped."""
+
+    def to_json(self) -> str:
+        """Text for `from_json`; NaN and infinities as Python's json writes them."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrackResult:
+        """The inverse of `to_json`; raises ValueError, KeyError or TypeError for other text."""
+        values: dict[str, Any] = json.loads(text)
+        if values.pop("format") != FORMAT:
+            raise ValueError("another format")
+        values["stems"] = {name: StemScores(**scores) for name, scores in values["stems"].items()}
+        values["leakage"] = Leakage(**values["leakage"])
+        for name in ("onsets", "minutes"):
+            values[name] = tuple(Region(**region) for region in values[name])
+        values["frames_db"] = tuple(map(float, values["frames_db"]))
+        return cls(**values)
+
+
+def result_key(files: Mapping[str, Path], parameters: Mapping[str, Any]) -> str:
+    """Hash of everything a result depends on, 16 hexadecimal digits.
+
+    Args:
+        files: Audio files of the track by name. Of each, its size counts and 64 KB from its
+            middle: not its date, which copying changes, and not all of it, which would be slow.
+        parameters: Engine hash, chunk, overlap and the like; plain values.
+
+    Raises:
+        BsmError: A file cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps([FORMAT, parameters], sort_keys=True).encode())
+    for name, path in files.items():
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(max(0, size - _SAMPLE) // 2)
+                digest.update(f"{name} {size} ".encode() + file.read(_SAMPLE))
+        except OSError as error:
+            raise BsmError(f"{path} cannot be read: {error.strerror}.") from error
+    return digest.hexdigest()[:16]
+
+
+class ResultStore:
+    """A folder of results."""
+
+    def __init__(self, folder: Path) -> None:
+        """Makes the folder; raises BsmError if nothing can be written there."""
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BsmError(
+                f"The folder {folder} cannot be made: {error.strerror}; name another with --out."
+            ) from error
+        if not os.access(folder, os.W_OK):
+            raise BsmError(f"Nothing can be written to {folder}: name another with --out.")
+
+    def load(self, track: str, key: str) -> TrackResult | None:
+        """The result of that key; None if there is none that can be read."""
+        path = self._path(track, key, "json")
+        try:
+            return TrackResult.from_json(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            logger.warning("%s is damaged: that track is measured again.", path)
+            return None
+
+    def save(self, key: str, result: TrackResult) -> None:
+        """Keeps a result; raises BsmError if it cannot be written."""
+        with atomic_path(self._path(result.track, key, "json")) as partial:
+            partial.write_text(result.to_json(), "utf-8")
+
+    def load_picture(self, track: str, key: str) -> NDArray[np.uint8] | None:
+        """A spectrogram that was kept; None if there is none that can be read."""
+        try:
+            picture: NDArray[np.uint8] = np.load(self._path(track, key, "npy"))
+        except (OSError, ValueError, EOFError):
+            return None
+        return picture if picture.ndim == 2 and picture.dtype == np.uint8 else None
+
+    def save_picture(self, track: str, key: str, picture: NDArray[np.uint8]) -> None:
+        """Keeps a spectrogram; raises BsmError if it cannot be written."""
+        with atomic_path(self._path(track, key, "npy")) as partial:
+            np.save(partial, picture)
+
+    def _path(self, track: str, key: str, suffix: str) -> Path:
+        return self._folder / f"{track}.{key}.{suffix}"
