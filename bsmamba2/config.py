@@ -5,31 +5,20 @@ Nothing here imports torch: the runtime reads the same dataclasses out of an eng
 
 from __future__ import annotations
 
-import difflib
-import typing
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import yaml
-
+from bsmamba2.config_file import read_assignment, read_section, read_yaml, require, require_one_of
 from bsmamba2.errors import ConfigError
-
-T = TypeVar("T")
 
 
 def _exact_div(numerator: int, denominator: int, what: str) -> int:
     if denominator <= 0 or numerator % denominator:
         raise ConfigError(f"{what}: {numerator} must be a positive multiple of {denominator}.")
     return numerator // denominator
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +40,11 @@ class AudioConfig:
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "channels", "chunk_s", "hop"):
-            _require(getattr(self, name) >= 1, f"audio.{name} must be at least 1.")
-        _require(self.n_fft >= 2 and self.n_fft % 2 == 0, "audio.n_fft must be even.")
-        _require(self.hop <= self.n_fft // 2, "audio.hop must be at most half of audio.n_fft.")
+            require(getattr(self, name) >= 1, f"audio.{name} must be at least 1.")
+        require(self.n_fft >= 2 and self.n_fft % 2 == 0, "audio.n_fft must be even.")
+        require(self.hop <= self.n_fft // 2, "audio.hop must be at most half of audio.n_fft.")
         _exact_div(self.chunk_samples, self.hop, "audio.chunk_s in samples over audio.hop")
-        _require(self.chunk_samples > self.n_fft, "audio.chunk_s must exceed one window.")
+        require(self.chunk_samples > self.n_fft, "audio.chunk_s must exceed one window.")
 
     @property
     def bins(self) -> int:
@@ -109,13 +98,13 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         for name in ("d_model", "layers", "expand", "headdim", "d_state", "d_conv", "mask_expand"):
-            _require(getattr(self, name) >= 1, f"network.{name} must be at least 1.")
-        _require(
+            require(getattr(self, name) >= 1, f"network.{name} must be at least 1.")
+        require(
             bool(self.bands) and all(width >= 1 and count >= 1 for width, count in self.bands),
             "network.bands must list [bins, count] pairs of positive numbers.",
         )
-        _require(0 < self.a_init[0] <= self.a_init[1], "network.a_init must be a positive range.")
-        _require(0 < self.dt_init[0] <= self.dt_init[1], "network.dt_init must be positive.")
+        require(0 < self.a_init[0] <= self.a_init[1], "network.a_init must be a positive range.")
+        require(0 < self.dt_init[0] <= self.dt_init[1], "network.dt_init must be positive.")
         _exact_div(self.d_inner, self.headdim, "network.expand * d_model over network.headdim")
 
     @cached_property
@@ -158,7 +147,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         covered = sum(self.network.band_widths)
-        _require(
+        require(
             covered == self.audio.bins,
             f"network.bands cover {covered} bins, but audio.n_fft gives {self.audio.bins}.",
         )
@@ -205,13 +194,25 @@ class LossConfig:
     stft_min_n_fft: int
     """n_fft = max(window, this)."""
 
+    def __post_init__(self) -> None:
+        require(self.waveform_weight >= 0, "loss.waveform_weight must not be negative.")
+        require(all(w >= 2 for w in self.stft_windows), "loss.stft_windows must be at least 2.")
+        require(self.stft_hop >= 1, "loss.stft_hop must be at least 1.")
+        require(
+            self.waveform_weight > 0 or bool(self.stft_windows), "loss must have at least one term."
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Optimiser, precision and schedule."""
 
     learning_rate: float
-    """Of AdamW, constant."""
+    """Of AdamW, the largest of the schedule."""
+    schedule: str
+    """After the warm-up: `constant`, or `cosine`, which ends at 0."""
+    warmup_steps: int
+    """Steps in which the learning rate rises linearly."""
     betas: tuple[float, float]
     """Of AdamW."""
     weight_decay: float
@@ -230,10 +231,41 @@ class TrainingConfig:
     """Processes (GPUs) of the published run."""
     max_epochs: int
     """Epochs at most."""
+    max_steps: int
+    """Steps at most; 0 leaves it to max_epochs."""
+    validation_every: int
+    """Epochs between two validations; the last step is always followed by one."""
+    keep_best: int
+    """Checkpoints of the best validations that are kept beside the last."""
+    checkpoint_minutes: float
+    """Minutes between two saves; a validation saves too. 0 saves after every step."""
+    max_skipped: int
+    """Draws that may meet an unreadable file before training fails."""
+    workers: int
+    """Processes that draw mixtures, of each training process; 0 draws in the process itself."""
     seed: int
     """Of weights and data."""
     checkpoint_gradients: bool
     """Recompute blocks in the backward pass to save memory."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation", "processes", "max_epochs", "validation_every"):
+            require(getattr(self, name) >= 1, f"training.{name} must be at least 1.")
+        for name in ("warmup_steps", "max_steps", "keep_best", "max_skipped", "workers", "seed"):
+            require(getattr(self, name) >= 0, f"training.{name} must not be negative.")
+        require(self.checkpoint_minutes >= 0, "training.checkpoint_minutes must not be negative.")
+        require(self.learning_rate > 0, "training.learning_rate must be positive.")
+        require(self.weight_decay >= 0, "training.weight_decay must not be negative.")
+        require(self.gradient_clip > 0, "training.gradient_clip must be positive.")
+        require(0 <= self.ema_decay < 1, "training.ema_decay must be at least 0 and below 1.")
+        require(all(0 <= b < 1 for b in self.betas), "training.betas must be within [0, 1).")
+        require_one_of("training.precision", self.precision, ("bf16", "float32"))
+        require_one_of("training.schedule", self.schedule, ("constant", "cosine"))
+
+    @property
+    def items_per_step(self) -> int:
+        """Items of a step of one process."""
+        return self.batch_size * self.accumulation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,12 +284,6 @@ class Config:
         return ModelConfig(audio=self.audio, network=self.network)
 
 
-def config_names() -> list[str]:
-    """Names of the configurations in the package."""
-    folder = resources.files("bsmamba2.configs")
-    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[-5:] == ".yaml")
-
-
 def load_config(name_or_path: str | Path) -> Config:
     """Reads a configuration by its name in the package or by its path.
 
@@ -266,73 +292,30 @@ def load_config(name_or_path: str | Path) -> Config:
     Raises:
         ConfigError: No such configuration, no YAML, or an unknown, missing or wrong value.
     """
-    config = _build(Config, _load_yaml(str(name_or_path)), "")
+    config = read_section(Config, read_yaml(str(name_or_path)))
     _ = config.model  # bands against bins
     return config
 
 
+def override_config(config: Config, assignments: Iterable[str]) -> Config:
+    """A configuration with some values replaced.
+
+    Args:
+        config: Is left as it is.
+        assignments: Each `section.key=value`, the value as in YAML.
+
+    Raises:
+        ConfigError: No such key, or a value that does not fit it.
+    """
+    values = asdict(config)
+    for assignment in assignments:
+        section, key, value = read_assignment(assignment)
+        values.setdefault(section, {})[key] = value
+    changed = read_section(Config, values)
+    _ = changed.model
+    return changed
+
+
 def model_config(values: Mapping[str, Any]) -> ModelConfig:
     """The inverse of `ModelConfig.to_dict`; raises ConfigError."""
-    return _build(ModelConfig, values, "")
-
-
-def _load_yaml(name: str, depth: int = 0) -> dict[str, Any]:
-    _require(depth < 8, f"configuration {name}: 'base' leads in a circle.")
-    try:
-        values = yaml.safe_load(_read_text(name))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
-    _require(isinstance(values, dict), f"{name} must hold sections such as 'network:'.")
-    base = values.pop("base", None)
-    if base is None:
-        return typing.cast(dict[str, Any], values)
-    merged = _load_yaml(str(base), depth + 1)
-    for section, changes in values.items():
-        _require(isinstance(changes, dict), f"{name}: section '{section}' must hold keys.")
-        merged[section] = {**merged.get(section, {}), **changes}
-    return merged
-
-
-def _read_text(name: str) -> str:
-    if name in config_names():
-        return resources.files("bsmamba2.configs").joinpath(f"{name}.yaml").read_text("utf-8")
-    try:
-        return Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        known = ", ".join(config_names())
-        raise ConfigError(
-            f"No configuration {name}: name one of {known}, or a readable YAML file."
-        ) from error
-
-
-def _build(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from plain values; every key must be known and present."""
-    _require(isinstance(values, Mapping), f"'{where.rstrip('.')}' must hold keys and values.")
-    hints = typing.get_type_hints(kind)
-    known = {field.name for field in fields(typing.cast(Any, kind))}
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean '{where}{close[0]}'?" if close else "."
-            raise ConfigError(f"Unknown configuration key '{where}{key}'{hint}")
-    missing = sorted(known - set(values))
-    _require(not missing, f"Configuration lacks '{where}{missing[0] if missing else ''}'.")
-    return kind(**{key: _convert(hints[key], values[key], f"{where}{key}") for key in known})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, f"{where}.")
-    if typing.get_origin(hint) is tuple:
-        kinds = typing.get_args(hint)
-        _require(isinstance(value, (list, tuple)), f"'{where}' must be a list, not {value!r}.")
-        if kinds[-1] is not Ellipsis:
-            _require(len(value) == len(kinds), f"'{where}' must have {len(kinds)} values.")
-        else:
-            kinds = (kinds[0],) * len(value)
-        return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
-    if hint is float and type(value) is int:
-        return float(value)
-    name = getattr(hint, "__name__", str(hint))
-    _require(type(value) is hint, f"'{where}' must be of type {name}, not {value!r}.")
-    return value
+    return read_section(ModelConfig, values)

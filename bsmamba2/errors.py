@@ -25,6 +25,10 @@ class ExportError(BsmError):
     """An export that failed its own check."""
 
 
+class TrainingError(BsmError):
+    """A training run that cannot start, go on or be resumed."""
+
+
 class PluginError(BsmError):
     """A native library that cannot be built, found or loaded."""
 

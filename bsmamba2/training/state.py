@@ -1,0 +1,95 @@
+"""What a run is at one moment: everything the next step depends on.
+
+A step is a function of this state and of the items that its position names, so that a run which
+is killed and resumed goes the same way as one that is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from bsmamba2.config import Config, TrainingConfig
+from bsmamba2.models.bsmamba2 import BSMamba2
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """Network, moving average, optimiser and position."""
+
+    network: BSMamba2
+    """What is trained."""
+    ema: AveragedModel
+    """Its moving average, which is validated and exported."""
+    optimizer: torch.optim.AdamW
+    """Of the network's parameters."""
+    step: int = 0
+    """Steps done."""
+    items: int = 0
+    """Items drawn: the number of the next one."""
+    skipped: int = 0
+    """Draws that met an unreadable file."""
+    validated: int = 0
+    """Items drawn until the last validation."""
+    best: list[tuple[int, float]] = field(default_factory=list)
+    """(step, uSDR) of the kept checkpoints, best first."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only, so that `torch.load(weights_only=True)` reads it."""
+        return {
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "items": self.items,
+            "skipped": self.skipped,
+            "validated": self.validated,
+            "best": [[step, usdr] for step, usdr in self.best],
+            "rng": _random_state(),
+        }
+
+    def load(self, values: Mapping[str, Any], training: TrainingConfig) -> None:
+        """The inverse of `to_dict`; the optimiser's settings are those of `training`."""
+        self.network.load_state_dict(values["network"])
+        self.ema.load_state_dict(values["ema"])
+        self.optimizer.load_state_dict(values["optimizer"])
+        for group in self.optimizer.param_groups:
+            group.update(betas=training.betas, weight_decay=training.weight_decay)
+        for name in ("step", "items", "skipped", "validated"):
+            setattr(self, name, int(values[name]))
+        self.best = [(int(step), float(usdr)) for step, usdr in values["best"]]
+        _restore_random_state(values["rng"])
+
+
+def new_state(config: Config, device: torch.device) -> TrainingState:
+    """The state before the first step; weights come from the configuration's seed."""
+    training = config.training
+    torch.manual_seed(training.seed)
+    network = BSMamba2(config.model, checkpoint_gradients=training.checkpoint_gradients)
+    network.to(device).train()
+    average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        lr=training.learning_rate,
+        betas=training.betas,
+        weight_decay=training.weight_decay,
+        fused=True,
+    )
+    ema = AveragedModel(network, multi_avg_fn=average)
+    return TrainingState(network=network, ema=ema, optimizer=optimizer)
+
+
+def _random_state() -> dict[str, Any]:
+    """Nothing in a step draws numbers today; saved so that a later dropout resumes too."""
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _restore_random_state(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())
