@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from bsmamba2 import __version__
 from bsmamba2.config import ModelConfig, model_config
+from bsmamba2.config_file import read_section, read_yaml
 from bsmamba2.errors import CheckpointError, ConfigError
 
 FORMAT = 1
@@ -30,6 +33,27 @@ class Provenance:
     """Licence of the weights."""
     trained: bool
     """False for random weights, whose stems are no separation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a person should know before using trained weights; one YAML file, `load_card`."""
+
+    training_data: str
+    """What the network heard, and how it was made or got."""
+    recipe: str
+    """The command that trains it again."""
+    scores: tuple[str, ...]
+    """Measured figures, each with what it was measured on."""
+    limits: str
+    """What it cannot do."""
+    licence: str
+    """Licence of the weights."""
+
+
+def load_card(path: str | Path) -> ModelCard:
+    """Reads a model card; raises ConfigError for no YAML and for unknown or missing keys."""
+    return read_section(ModelCard, read_yaml(str(path)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +81,12 @@ class Artefact:
     """Type of the weights and matrix products."""
     parity: tuple[MaskParity, ...] = ()
     """Figures of the export's own check; none for a checkpoint."""
+    card: ModelCard | None = None
+    """What is known of trained weights."""
 
     def to_metadata(self) -> dict[str, str]:
         """String pairs, each value JSON."""
-        values = {
+        values: dict[str, Any] = {
             "format": FORMAT,
             "version": __version__,
             "config": self.model.to_dict(),
@@ -68,6 +94,8 @@ class Artefact:
             "precision": self.precision,
             "parity": [asdict(figure) for figure in self.parity],
         }
+        if self.card:
+            values["card"] = asdict(self.card)
         return {_PREFIX + key: json.dumps(value) for key, value in values.items()}
 
 
@@ -87,6 +115,7 @@ def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
         )
     try:
         values = {key: json.loads(metadata[_PREFIX + key]) for key in _KEYS}
+        values["card"] = json.loads(metadata.get(_PREFIX + "card", "null"))
         if values["format"] > FORMAT:
             raise CheckpointError(
                 f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
@@ -104,6 +133,7 @@ def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
                 )
                 for figure in values["parity"]
             ),
+            card=read_section(ModelCard, values["card"]) if values["card"] else None,
         )
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}.") from error

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bsmamba2.artefact import Artefact, MaskParity, read_metadata
-from bsmamba2.config import config_names, load_config, model_config
+from bsmamba2.config import load_config, model_config
+from bsmamba2.config_file import config_names
 from bsmamba2.errors import CheckpointError
 from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bsmamba2.config import Config, config_names, load_config, model_config
+from bsmamba2.config import Config, load_config, model_config
+from bsmamba2.config_file import config_names
 from bsmamba2.errors import CheckpointError, ConfigError
 from bsmamba2.tensors import check_shapes, parameter_count, tensor_shapes
 

@@ -8,7 +8,8 @@ import torch
 
 from bsmamba2.artefact import Artefact, Provenance
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.config import config_names, load_config
+from bsmamba2.config import load_config
+from bsmamba2.config_file import config_names
 from bsmamba2.errors import CheckpointError
 from bsmamba2.models.bsmamba2 import BSMamba2
 

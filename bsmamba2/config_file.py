@@ -1,0 +1,129 @@
+"""YAML into dataclasses: a key that is missing, unknown or of another type is one clear error."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from bsmamba2.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError with the message unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def require_one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ConfigError unless the value is one of the choices."""
+    require(value in choices, f"{where} must be {' or '.join(choices)}, not '{value}'.")
+
+
+def config_names() -> list[str]:
+    """Names of the configurations in the package."""
+    folder = resources.files("bsmamba2.configs")
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[-5:] == ".yaml")
+
+
+def read_yaml(name: str, depth: int = 0) -> dict[str, Any]:
+    """The sections of a configuration in the package or of a file, merged into its `base`.
+
+    Raises:
+        ConfigError: No such file, or no YAML of sections.
+    """
+    require(depth < 8, f"configuration {name}: 'base' leads in a circle.")
+    try:
+        values = yaml.safe_load(_read_text(name))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    require(isinstance(values, dict), f"{name} must hold sections such as 'network:'.")
+    base = values.pop("base", None)
+    if base is None:
+        return typing.cast(dict[str, Any], values)
+    merged = read_yaml(str(base), depth + 1)
+    for section, changes in values.items():
+        require(isinstance(changes, dict), f"{name}: section '{section}' must hold keys.")
+        merged[section] = {**merged.get(section, {}), **changes}
+    return merged
+
+
+def _read_text(name: str) -> str:
+    if name in config_names():
+        return resources.files("bsmamba2.configs").joinpath(f"{name}.yaml").read_text("utf-8")
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(config_names())
+        raise ConfigError(
+            f"No configuration {name}: name one of {known}, or a readable YAML file."
+        ) from error
+
+
+def read_section(kind: type[T], values: Any, where: str = "") -> T:
+    """A dataclass from plain values; every key must be known and present.
+
+    Args:
+        kind: A dataclass of numbers, strings, tuples and such dataclasses.
+        values: A mapping, as YAML or JSON gives it.
+        where: Prefix of keys in messages, "section.".
+
+    Raises:
+        ConfigError: Names the first wrong key.
+    """
+    require(isinstance(values, Mapping), f"'{where.rstrip('.')}' must hold keys and values.")
+    hints = typing.get_type_hints(kind)
+    known = {field.name for field in fields(typing.cast(Any, kind))}
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean '{where}{close[0]}'?" if close else "."
+            raise ConfigError(f"Unknown configuration key '{where}{key}'{hint}")
+    missing = sorted(known - set(values))
+    require(not missing, f"Configuration lacks '{where}{missing[0] if missing else ''}'.")
+    return kind(**{key: _convert(hints[key], values[key], f"{where}{key}") for key in known})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint):
+        return read_section(typing.cast(type, hint), value, f"{where}.")
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        require(isinstance(value, (list, tuple)), f"'{where}' must be a list, not {value!r}.")
+        if kinds[-1] is not Ellipsis:
+            require(len(value) == len(kinds), f"'{where}' must have {len(kinds)} values.")
+        else:
+            kinds = (kinds[0],) * len(value)
+        return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
+    if hint is float and type(value) is int:
+        return float(value)
+    name = getattr(hint, "__name__", str(hint))
+    require(type(value) is hint, f"'{where}' must be of type {name}, not {value!r}.")
+    return value
+
+
+def read_assignment(text: str) -> tuple[str, str, Any]:
+    """Section, key and value of `section.key=value`, the value as in YAML; raises ConfigError."""
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    require(bool(equals and dot and key), f"'{text}' changes nothing: write section.key=value.")
+    try:
+        return section, key, _plain_number(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{text}' has no valid YAML after its '='.") from error
+
+
+def _plain_number(value: Any) -> Any:
+    """YAML 1.1 reads 5e-4, which lacks a dot, as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
