@@ -192,7 +192,7 @@ def evaluate(
         BsmError: Settings that fit no model, before any work.
     """
     for model in models:
-        _check_target(model, settings.stems)
+        _check_target(model, models[0], settings.stems)
         for cut in _passes(model, settings):
             make_separator(model, chunk_s=cut.chunk_s, overlap_s=cut.overlap_s)
     units = [
@@ -226,12 +226,17 @@ def evaluate(
     ], failures
 
 
-def _check_target(model: Model, stems: Sequence[str]) -> None:
-    target = model.engine.artefact.model.audio.target
+def _check_target(model: Model, first: Model, stems: Sequence[str]) -> None:
+    target, other = (m.engine.artefact.model.audio.target for m in (model, first))
     if target not in stems:
         raise BsmError(
             f"{model.name} estimates '{target}', but the data has {', '.join(stems)}: "
             "evaluate an engine of one of these."
+        )
+    if target != other:
+        raise BsmError(
+            f"{first.name} estimates '{other}' and {model.name} '{target}': "
+            "evaluate them one by one."
         )
 
 

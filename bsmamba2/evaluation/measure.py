@@ -25,6 +25,7 @@ from bsmamba2.runtime.separator import RESIDUAL, Separator
 
 MIXTURE = "mixture"
 _MINUTE_S = 60
+_BLOCK = 1 << 16  # samples that are skipped at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ class TrackFeed:
                         "export the track again."
                     )
             self.sample_rate, self.channels = mixture.sample_rate, mixture.channels
+            self.frames = mixture.frames
             self._files = {name: _File(reader) for name, reader in readers.items()}
             self._stack = self._stack.pop_all()
 
@@ -89,6 +91,11 @@ class TrackFeed:
         for block in others:
             rest += block
         return blocks[MIXTURE], blocks[self._target], rest
+
+    def skip(self, count: int) -> None:
+        """Passes over samples; errors as `take`."""
+        for start in range(0, count, _BLOCK):
+            self.take(min(_BLOCK, count - start))
 
 
 class _File:

@@ -1,0 +1,197 @@
+"""`bsm eval`: measures engines on songs whose stems are known."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bsmamba2.errors import BsmError
+
+if TYPE_CHECKING:
+    from bsmamba2.evaluation.evaluate import Model, Progress
+
+_BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--data",
+    "data_folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A folder of songs as MUSDB18-HQ has them.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["test", "valid", "train"]),
+    default="test",
+    show_default=True,
+    help="Which of its songs.",
+)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="MODEL",
+    help="Another model for the same report; may be repeated.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("eval"),
+    show_default=True,
+    metavar="DIR",
+    help="Keeps the results of each track; a rerun does only what is missing there.",
+)
+@click.option(
+    "--by-length",
+    metavar="SECONDS",
+    help="Also separate pieces of these lengths, such as 1,2,4,8,16, each alone.",
+)
+@click.option("--by-onset", is_flag=True, help="Also SDR against the duration of vocal onsets.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write an HTML page with tables and plots.",
+)
+@click.option(
+    "--overlap",
+    "overlap_s",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    default=0.0,
+    show_default=True,
+    help="Seconds that two chunks share. 0 is the paper's way.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Chunks that the engine gets at a time.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of the engine."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the engine runs.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    help="Of a .safetensors engine's matrix products; float16 needs a GPU.  [default: float32]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    model: str,
+    data_folder: Path,
+    split: str,
+    against: tuple[str, ...],
+    out: Path,
+    by_length: str | None,
+    by_onset: bool,
+    report: Path | None,
+    overlap_s: float,
+    batch: int,
+    threads: int | None,
+    device: str,
+    precision: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure engines on songs whose stems are known.
+
+    MODEL is a .onnx or .safetensors file, or 'default' for the one in the package. Prints uSDR,
+    cSDR and the level left in silence, of each track and of all, beside those of the untouched
+    mixture. What fails is listed at the end and makes the exit code 1.
+    """
+    from bsmamba2.config import load_config
+    from bsmamba2.data.tracks import find_tracks
+    from bsmamba2.evaluation.evaluate import Settings, evaluate, load_models
+    from bsmamba2.evaluation.results import ResultStore
+    from bsmamba2.evaluation.summary import Evaluation
+    from bsmamba2.evaluation.tables import text_tables
+
+    data = load_config("bsmamba2").data
+    settings = Settings(
+        stems=data.stems, overlap_s=overlap_s, batch=batch, lengths_s=_lengths(by_length)
+    )
+    models = load_models([model, *against], device=device, threads=threads, precision=precision)
+    tracks = find_tracks(data_folder, split, data, models[0].engine.artefact.model.audio)
+    store = ResultStore(out)
+    _warn_of_untrained(models)
+    with _bar(quiet) as progress:
+        results, failures = evaluate(models, tracks, settings, store, progress)
+        found = Evaluation(
+            data=data_folder,
+            split=split,
+            overlap_s=overlap_s,
+            models=results,
+            failures=failures,
+            by_onset=by_onset,
+        )
+        if report is not None and found.stems:
+            from bsmamba2.evaluation.pictures import picture_extremes
+            from bsmamba2.evaluation.report import write_report
+
+            pictures = picture_extremes(results, tracks, settings, store, progress)
+            write_report(report, found, pictures)
+    click.echo(json.dumps(found.document(), indent=2) if as_json else text_tables(found))
+    if report is not None and found.stems:
+        click.echo(f"Report: {report}", err=True)
+    for failure in failures:
+        click.echo(f"Failed: {failure.model}: {failure.track}: {failure.error}", err=True)
+    ctx.exit(1 if failures else 0)
+
+
+def _lengths(text: str | None) -> list[int]:
+    """Whole seconds, sorted, each once."""
+    if text is None:
+        return []
+    try:
+        lengths = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        lengths = [0]
+    if lengths[0] < 1:
+        raise BsmError(f"--by-length {text}: give whole seconds, such as 1,2,4,8,16.")
+    return lengths
+
+
+def _warn_of_untrained(models: list[Model]) -> None:
+    for model in models:
+        if not model.trained:
+            click.echo(
+                f"Warning: the weights of '{model.name}' are untrained (random numbers).", err=True
+            )
+
+
+@contextlib.contextmanager
+def _bar(quiet: bool) -> Iterator[Progress]:
+    """A progress bar in seconds of audio, on stderr if that is a terminal."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    bar = tqdm(unit="s", bar_format=_BAR, leave=False, disable=quiet or None)
+
+    def progress(title: str, done: float, total: float) -> None:
+        bar.total = round(total)
+        bar.set_description(title, refresh=False)
+        bar.update(done - bar.n)
+
+    with bar, logging_redirect_tqdm():
+        yield progress

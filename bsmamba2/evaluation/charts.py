@@ -1,0 +1,270 @@
+"""Plots as SVG elements: a few shapes each, coloured by the page's style sheet.
+
+The page has a light and a dark theme, so that colours are classes: `m0`, `m1`, ... for models,
+`own` for the untouched mixture. Every mark has a title, which a browser shows under the mouse.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bsmamba2.evaluation.pictures import HIGHEST_HZ, LOWEST_HZ
+
+WIDTH = 860
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 44
+
+
+@dataclass(kw_only=True)
+class Plot:
+    """An area with axes; `marks` are drawn between the grid and the frame."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    height: int = 320
+    left: int = _LEFT
+    bottom: int = _BOTTOM
+    marks: list[str] = field(default_factory=list)
+
+    def px(self, x: float) -> float:
+        """Pixel column of a value."""
+        low, high = self.x
+        return round(self.left + (x - low) / (high - low) * (WIDTH - self.left - _RIGHT), 1)
+
+    def py(self, y: float) -> float:
+        """Pixel row of a value."""
+        low, high = self.y
+        return round(_TOP + (high - y) / (high - low) * (self.height - _TOP - self.bottom), 1)
+
+    def svg(self, label: str) -> str:
+        """The whole element; `label` is for screen readers."""
+        return (
+            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" '
+            f'aria-label="{html.escape(label)}">{"".join(self.marks)}</svg>'
+        )
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
+        """A line between two pixels."""
+        self.marks.append(f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
+
+    def text(self, x: float, y: float, text: str, kind: str = "", turned: bool = False) -> None:
+        """Text at a pixel."""
+        turn = f' transform="rotate(-90 {x} {y})"' if turned else ""
+        self.marks.append(f'<text class="{kind}" x="{x}" y="{y}"{turn}>{html.escape(text)}</text>')
+
+    def dot(self, x: float, y: float, kind: str, title: str) -> None:
+        """A dot at a value."""
+        self.marks.append(
+            f'<circle class="{kind}" cx="{self.px(x)}" cy="{self.py(y)}" r="4.5">'
+            f"<title>{html.escape(title)}</title></circle>"
+        )
+
+    def box(self, x: tuple[float, float], y: tuple[float, float], kind: str, title: str) -> None:
+        """A rectangle between two pixel columns and two values."""
+        top, bottom = self.py(max(y)), self.py(min(y))
+        self.marks.append(
+            f'<rect class="{kind}" x="{x[0]:.1f}" y="{top}" width="{x[1] - x[0]:.1f}" '
+            f'height="{max(1.0, bottom - top):.1f}"><title>{html.escape(title)}</title></rect>'
+        )
+
+    def path(self, points: Sequence[tuple[float, float]], kind: str) -> None:
+        """Straight lines between values."""
+        steps = " ".join(f"{self.px(x)},{self.py(y)}" for x, y in points)
+        self.marks.append(f'<polyline class="{kind}" points="{steps}"/>')
+
+    def x_axis(self, ticks: Sequence[tuple[float, str]], title: str, grid: bool = True) -> None:
+        """Ticks below the area; each a value and its label."""
+        floor = self.height - self.bottom
+        for value, label in ticks:
+            if grid:
+                self.line(self.px(value), _TOP, self.px(value), floor, "grid")
+            self.text(self.px(value), floor + 17, label, "mid")
+        self.text((self.left + WIDTH - _RIGHT) / 2, floor + 37, title, "mid title")
+
+    def y_axis(self, title: str) -> None:
+        """Ticks of round numbers at the left."""
+        for value in round_ticks(*self.y):
+            row = self.py(value)
+            self.line(self.left, row, WIDTH - _RIGHT, row, "grid")
+            self.text(self.left - 8, row + 4, tick_label(value), "end")
+        self.text(15, (_TOP + self.height - self.bottom) / 2, title, "mid title", turned=True)
+
+
+def tick_label(value: float) -> str:
+    """A round number with a proper minus sign."""
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
+
+
+def round_ticks(low: float, high: float, about: int = 6) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten between two values."""
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def value_range(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
+    """The range of the finite values and some margin; of nothing, one around 0."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return (-1.0, 1.0)
+    low, high = min(finite), max(finite)
+    spare = max((high - low) * margin, 0.5)
+    return (low - spare, high + spare)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One model's values, or the mixture's."""
+
+    name: str
+    kind: str
+    """Class of the style sheet."""
+    values: Sequence[float]
+
+
+def plot_tracks(names: Sequence[str], series: Sequence[Series], title: str) -> str:
+    """A row a track, a dot a series; the first series orders the rows from high to low."""
+    order = sorted(range(len(names)), key=lambda i: -_or(series[0].values[i], -math.inf))
+    x = value_range([value for one in series for value in one.values])
+    height = _TOP + _BOTTOM + 20 * len(names)
+    plot = Plot(x=x, y=(-0.5, len(names) - 0.5), height=height, left=250)
+    plot.x_axis([(tick, tick_label(tick)) for tick in round_ticks(*x)], title)
+    for place, index in enumerate(order):
+        row = len(names) - 1 - place
+        here = [one.values[index] for one in series if math.isfinite(one.values[index])]
+        name = names[index]
+        shown = name if len(name) <= 36 else name[:35] + "…"
+        plot.text(plot.left - 8, plot.py(row) + 4, shown, "end")
+        if here:
+            y = plot.py(row)
+            plot.line(plot.px(min(here)), y, plot.px(max(here)), y, "span")
+        for one in reversed(series):
+            if math.isfinite(one.values[index]):
+                plot.dot(
+                    one.values[index],
+                    row,
+                    one.kind,
+                    f"{name}\n{one.name}: {one.values[index]:.2f} dB",
+                )
+    return plot.svg(title)
+
+
+def plot_lengths(lengths_s: Sequence[int], series: Sequence[Series], title: str) -> str:
+    """Lines over the length of the input, in octaves."""
+    at = [math.log2(length) for length in lengths_s]
+    y = value_range([value for one in series for value in one.values], 0.12)
+    plot = Plot(x=(min(at) - 0.3, max(at) + 0.3), y=y)
+    plot.y_axis(title)
+    labels = [(x, f"{length} s") for x, length in zip(at, lengths_s, strict=True)]
+    plot.x_axis(labels, "length of the pieces, separated each alone")
+    for one in series:
+        points = [(x, v) for x, v in zip(at, one.values, strict=True) if math.isfinite(v)]
+        plot.path(points, f"line {one.kind}")
+        for x, value in points:
+            plot.dot(x, value, one.kind, f"{one.name}\n{2**x:.0f} s: {value:.2f} dB")
+    return plot.svg(title)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """Quartiles of a bin; NaN if it is empty."""
+
+    quartile_1: float
+    median: float
+    quartile_3: float
+    count: int
+
+
+def plot_boxes(
+    bins: Sequence[str], series: Sequence[tuple[str, str, Sequence[Box]]], title: str, below: str
+) -> str:
+    """Boxes from quartile to quartile with the median, side by side in each bin.
+
+    Args:
+        bins: Labels of the bins.
+        series: (name, class, a box for each bin).
+        title: Of the vertical axis.
+        below: Of the horizontal axis.
+    """
+    boxes = [box for _, _, row in series for box in row]
+    y = value_range([value for box in boxes for value in (box.quartile_1, box.quartile_3)], 0.1)
+    plot = Plot(x=(-0.5, len(bins) - 0.5), y=y, bottom=_BOTTOM + 16)
+    plot.y_axis(title)
+    plot.x_axis(list(enumerate(bins)), "", grid=False)
+    floor = plot.height - plot.bottom
+    plot.text((plot.left + WIDTH - _RIGHT) / 2, floor + 53, below, "mid title")
+    width = (plot.px(1) - plot.px(0)) * 0.7 / len(series)
+    for index in range(len(bins)):
+        counts = "/".join(str(n) for n in dict.fromkeys(row[index].count for *_, row in series))
+        plot.text(plot.px(index), floor + 33, f"n = {counts}", "mid faint")
+        for place, (name, kind, row) in enumerate(series):
+            box = row[index]
+            if math.isnan(box.median):
+                continue
+            left = plot.px(index) + (place - len(series) / 2) * width
+            edges = (left + 2, left + width - 2)
+            label = f"{name}\n{bins[index]}: median {box.median:.2f} dB, quartiles "
+            label += f"{box.quartile_1:.2f} and {box.quartile_3:.2f} dB"
+            plot.box(edges, (box.quartile_1, box.quartile_3), f"box {kind}", label)
+            level = plot.py(box.median)
+            plot.line(edges[0], level, edges[1], level, f"median {kind}")
+    return plot.svg(title)
+
+
+def plot_histogram(series: Sequence[Series], title: str, low: int = -20, high: int = 30) -> str:
+    """Share of values in steps of 1; those outside count into the first and the last step."""
+    edges = np.arange(low, high + 1)
+    shares = []
+    for one in series:
+        values = np.asarray(one.values, np.float64)
+        values = np.clip(values[~np.isnan(values)], low, high - 1e-6)
+        shares.append(np.histogram(values, edges)[0] / max(1, values.size) * 100)
+    top = max(1.0, max(float(share.max()) for share in shares)) * 1.08
+    plot = Plot(x=(low, high), y=(0, top))
+    plot.y_axis("% of seconds")
+    ticks = [(tick, tick_label(tick)) for tick in round_ticks(low, high, 10)]
+    plot.x_axis(ticks, title)
+    for one, share in zip(series, shares, strict=True):
+        corners = [(float(low), 0.0)]
+        for left, value in zip(edges[:-1], share, strict=True):
+            corners += [(float(left), float(value)), (float(left + 1), float(value))]
+        plot.path([*corners, (float(high), 0.0)], f"area {one.kind}")
+    return plot.svg(title)
+
+
+def plot_picture(uri: str, start_s: float, duration_s: float, label: str) -> str:
+    """A spectrogram's image in its axes."""
+    plot = Plot(
+        x=(start_s, start_s + duration_s),
+        y=(math.log10(LOWEST_HZ), math.log10(HIGHEST_HZ)),
+        height=216,
+        bottom=28,
+    )
+    area = (WIDTH - plot.left - _RIGHT, plot.height - _TOP - plot.bottom)
+    plot.marks.append(
+        f'<image href="{uri}" x="{plot.left}" y="{_TOP}" width="{area[0]}" height="{area[1]}" '
+        'preserveAspectRatio="none"/>'
+    )
+    for hertz, name in ((100, "100"), (1000, "1 k"), (10_000, "10 k")):
+        plot.text(plot.left - 8, plot.py(math.log10(hertz)) + 4, name, "end")
+    plot.text(15, _TOP + area[1] / 2, "Hz", "mid title", turned=True)
+    for second in round_ticks(*plot.x, about=8):
+        plot.text(plot.px(second), plot.height - plot.bottom + 17, clock(second), "mid")
+    return plot.svg(label)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds; tenths where there are any."""
+    whole = int(seconds)
+    tenths = f".{round((seconds - whole) * 10)}" if round((seconds - whole) * 10) else ""
+    return f"{whole // 60}:{whole % 60:02d}{tenths}"
+
+
+def _or(value: float, other: float) -> float:
+    return other if math.isnan(value) else value

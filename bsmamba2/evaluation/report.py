@@ -1,0 +1,321 @@
+"""The evaluation as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bsmamba2 import __version__
+from bsmamba2.evaluation.charts import (
+    Box,
+    Series,
+    clock,
+    plot_boxes,
+    plot_histogram,
+    plot_lengths,
+    plot_picture,
+    plot_tracks,
+)
+from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
+from bsmamba2.evaluation.onsets import (
+    BELOW_LOUDEST_DB,
+    FLOOR_DBFS,
+    SHORTEST_ONSET_S,
+    SHORTEST_PAUSE_S,
+)
+from bsmamba2.evaluation.page import page
+from bsmamba2.evaluation.pictures import BOTTOM_DBFS, TOP_DBFS, Extreme, png_data_uri
+from bsmamba2.evaluation.results import TrackResult
+from bsmamba2.evaluation.summary import (
+    Evaluation,
+    bin_onsets,
+    summarise_leakage,
+    summarise_stem,
+)
+from bsmamba2.evaluation.tables import duration_range, number
+from bsmamba2.files import atomic_path
+
+MIXTURE_NAME = "the mixture itself"
+COLOURS = 6
+"""Classes m0, m1, ... of the style sheet."""
+
+
+def write_report(path: Path, evaluation: Evaluation, extremes: Sequence[Extreme]) -> None:
+    """Writes the page, whole or not at all; raises BsmError if it cannot be written."""
+    with atomic_path(path) as partial:
+        partial.write_text(render_report(evaluation, extremes), "utf-8")
+
+
+def render_report(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:
+    """The page's text, for an evaluation with at least one result."""
+    title = f"Evaluation on {evaluation.data.name or evaluation.data}, {evaluation.split}"
+    parts = [
+        _head(evaluation, title),
+        _cards(evaluation),
+        _failures(evaluation.failures),
+        _tracks_plot(evaluation),
+        _tracks_table(evaluation),
+        _histogram(evaluation),
+        _lengths(evaluation) if evaluation.lengths_s else "",
+        _onsets(evaluation) if evaluation.by_onset else "",
+        _extremes(extremes),
+        _method(evaluation),
+    ]
+    return page(title, "\n".join(part for part in parts if part))
+
+
+def _head(evaluation: Evaluation, title: str) -> str:
+    results = max((m.tracks for m in evaluation.models), key=len)
+    total = clock(round(sum(result.duration_s for result in results)))
+    tracks = "1 track" if len(results) == 1 else f"{len(results)} tracks"
+    way = f"chunks overlap by {evaluation.overlap_s:g} s" if evaluation.overlap_s else (
+        "chunks side by side"
+    )  # fmt: skip
+    return (
+        f"<h1>{html.escape(title)}</h1>\n<p class='faint'>{tracks}, {total} min of music; {way}; "
+        f"bsmamba2 {__version__}</p>"
+    )
+
+
+def _cards(evaluation: Evaluation) -> str:
+    """A box for each model with its figures over all tracks."""
+    cards = []
+    for index, results in enumerate(evaluation.models):
+        model, about = results.model, results.model.engine.describe()
+        badge = "" if model.trained else '<span class="badge">untrained</span>'
+        engine = ", ".join(
+            str(about[k]) for k in ("backend", "device", "precision") if about.get(k)
+        )
+        figures = "".join(
+            f"<div><dt>{html.escape(name)}</dt><dd>{value}<small>{html.escape(small)}</small></dd>"
+            "</div>"
+            for name, value, small in _figures(results, evaluation.stems)
+        )
+        cards.append(
+            f'<section class="{_kind(index)}"><h2>{html.escape(_label(results))}{badge}</h2>'
+            f'<p class="note">{html.escape(engine)}; SHA-256 <code>{model.sha256[:12]}</code></p>'
+            f'<dl class="figures">{figures}</dl></section>'
+        )
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _figures(results: ModelResults, stems: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """(name, value, small print) of a model's card."""
+    for stem in stems:
+        summary = summarise_stem(results.tracks, stem)
+        for name, value, gain in (
+            ("mean uSDR", summary.usdr, summary.usdr_gain),
+            ("median cSDR", summary.csdr, summary.csdr_gain),
+        ):
+            small = "" if math.isnan(gain) else f"{gain:+.2f} dB over the mixture"
+            yield f"{stem}, {name}", f"{_number(value)} dB", small
+    leakage = summarise_leakage(results.tracks)
+    small = f"mixture {_number(leakage.mixture_dbfs, 1)}; {leakage.silent_s} s"
+    yield f"left where {stems[0]} are silent", f"{_number(leakage.level_dbfs, 1)} dBFS", small
+    summary = summarise_stem(results.tracks, stems[0])
+    small = f"of {summary.frames}; silent, no cSDR"
+    yield f"frames dropped, {stems[0]}", str(summary.dropped), small
+
+
+def _failures(failures: Sequence[EvaluationFailure]) -> str:
+    if not failures:
+        return ""
+    items = "".join(f"<li>{html.escape(f'{f.model}: {f.track}: {f.error}')}</li>" for f in failures)
+    return f'<section class="failed"><h2>Failed: {len(failures)}</h2><ul>{items}</ul></section>'
+
+
+def _tracks_plot(evaluation: Evaluation) -> str:
+    stem = evaluation.stems[0]
+    names = _track_names(evaluation)
+    series = [
+        Series(name=_label(m), kind=_kind(i), values=_column(m, names, stem, "usdr"))
+        for i, m in enumerate(evaluation.models)
+    ]
+    fullest = max(evaluation.models, key=lambda m: len(m.tracks))
+    own = _column(fullest, names, stem, "mixture_usdr")
+    series.append(Series(name=MIXTURE_NAME, kind="own", values=own))
+    plot = plot_tracks(names, series, f"uSDR of {stem}, dB")
+    return _section("By track", "", evaluation, plot)
+
+
+def _track_names(evaluation: Evaluation) -> list[str]:
+    """Of the tracks that any model has, in order."""
+    return list(dict.fromkeys(r.track for m in evaluation.models for r in m.tracks))
+
+
+def _column(results: ModelResults, names: Sequence[str], stem: str, score: str) -> list[float]:
+    found = {result.track: getattr(result.stems[stem], score) for result in results.tracks}
+    return [float(found.get(name, math.nan)) for name in names]
+
+
+def _tracks_table(evaluation: Evaluation) -> str:
+    """A row a track; the script sorts it by the column that is clicked."""
+    keys = [f"{stem} {score}" for stem in evaluation.stems for score in ("uSDR", "cSDR")]
+    keys.append("silent dBFS")
+    groups = [(_label(m), _kind(i)) for i, m in enumerate(evaluation.models)]
+    head = "".join(
+        f'<th colspan="{len(keys)}" class="{kind}">{html.escape(name)}</th>'
+        for name, kind in [*groups, (MIXTURE_NAME, "")]
+    )
+    buttons = "".join(
+        f'<th scope="col"><button type="button">{html.escape(key)}</button></th>'
+        for key in ["track", "min", *keys * (len(groups) + 1)]
+    )
+    rows = "".join(_table_row(evaluation, name) for name in _track_names(evaluation))
+    return (
+        '<section><h2>All tracks</h2><p class="note">dB. A click on a heading sorts.</p>'
+        f'<div class="scroll"><table><thead><tr class="group"><th colspan="2"></th>{head}</tr>'
+        f'<tr class="keys">{buttons}</tr></thead><tbody>{rows}</tbody></table></div></section>'
+    )
+
+
+def _table_row(evaluation: Evaluation, name: str) -> str:
+    found = [next((r for r in m.tracks if r.track == name), None) for m in evaluation.models]
+    some = next(result for result in found if result is not None)
+    cells = [(name, name), (str(some.duration_s), clock(int(some.duration_s)))]
+    for own, result in [*((True, result) for result in found), (False, some)]:
+        for value, digits in _row_figures(result, evaluation.stems, own):
+            cells.append(("" if math.isnan(value) else str(value), _number(value, digits)))
+    return (
+        "<tr>"
+        + "".join(
+            f'<td data-value="{html.escape(value)}">{html.escape(text)}</td>'
+            for value, text in cells
+        )
+        + "</tr>"
+    )
+
+
+def _row_figures(
+    result: TrackResult | None, stems: Sequence[str], own: bool
+) -> Iterator[tuple[float, int]]:
+    """(value, digits) of one model's columns, or of the mixture's."""
+    for stem in stems:
+        scores = result.stems[stem] if result else None
+        for name in ("usdr", "csdr") if own else ("mixture_usdr", "mixture_csdr"):
+            yield (getattr(scores, name) if scores else math.nan), 2
+    leakage = result.leakage if result else None
+    name = "level_dbfs" if own else "mixture_dbfs"
+    yield (getattr(leakage, name) if leakage else math.nan), 1
+
+
+def _histogram(evaluation: Evaluation) -> str:
+    series = [
+        Series(name=_label(m), kind=_kind(i), values=[v for r in m.tracks for v in r.frames_db])
+        for i, m in enumerate(evaluation.models)
+    ]
+    note = (
+        f"Of all seconds in which neither the reference nor the estimate of {evaluation.stems[0]} "
+        "is zero; what lies outside counts at the edge."
+    )
+    plot = plot_histogram(series, f"SDR of a second of {evaluation.stems[0]}, dB")
+    return _section("By second", note, evaluation, plot, own=False)
+
+
+def _lengths(evaluation: Evaluation) -> str:
+    stem, lengths = evaluation.stems[0], evaluation.lengths_s
+    series = [
+        Series(
+            name=_label(m),
+            kind=_kind(i),
+            values=[summarise_stem(m.by_length[length], stem).usdr for length in lengths],
+        )
+        for i, m in enumerate(evaluation.models)
+    ]
+    note = (
+        "Each song is cut into pieces of one length, each piece separated alone, and the stems "
+        "put side by side; the last piece is filled up with zeros."
+    )
+    plot = plot_lengths(lengths, series, f"mean uSDR of {stem}, dB")
+    return _section("By length of the input", note, evaluation, plot, own=False)
+
+
+def _onsets(evaluation: Evaluation) -> str:
+    tables = [bin_onsets(m.tracks) for m in evaluation.models]
+    rows = [
+        (
+            _label(m),
+            _kind(i),
+            [
+                Box(
+                    quartile_1=part.quartile_1,
+                    median=part.median,
+                    quartile_3=part.quartile_3,
+                    count=part.count,
+                )
+                for part in tables[i]
+            ],
+        )
+        for i, m in enumerate(evaluation.models)
+    ]
+    note = (
+        f"An onset is one stay of the voice: grains of 20 ms within {BELOW_LOUDEST_DB:g} dB of the "
+        f"song's loudest and above {FLOOR_DBFS:g} dBFS; pauses under {SHORTEST_PAUSE_S:g} s do not "
+        f"end it; stays under {SHORTEST_ONSET_S:g} s are left out. Quartiles and median."
+    )
+    labels = [duration_range(part) for part in tables[0]]
+    plot = plot_boxes(labels, rows, "SDR of an onset, dB", "duration of the onset")
+    return _section("By duration of vocal onsets", note, evaluation, plot, own=False)
+
+
+def _extremes(extremes: Sequence[Extreme]) -> str:
+    parts = []
+    for extreme in extremes:
+        minute = extreme.minute
+        times = f"{clock(minute.start_s)} to {clock(minute.start_s + minute.duration_s)}"
+        parts.append(
+            f"<section><h2>{extreme.title}</h2><p class='note'>{html.escape(extreme.track)}, "
+            f"{times}: SDR {_number(minute.sdr)} dB, of the mixture {_number(minute.mixture_sdr)} "
+            f"dB. Colours from {_number(BOTTOM_DBFS, 0)} to {_number(TOP_DBFS, 0)} dBFS.</p>"
+        )
+        for name, picture in extreme.pictures.items():
+            uri = png_data_uri(picture)
+            plot = plot_picture(uri, minute.start_s, minute.duration_s, f"spectrogram of {name}")
+            parts.append(f"<h3>{html.escape(name)}</h3>{plot}")
+        parts.append("</section>")
+    return "".join(parts)
+
+
+def _method(evaluation: Evaluation) -> str:
+    stem = evaluation.stems[0]
+    rules = [
+        "uSDR: 10 log10((Σ s² + 1e-7) / (Σ (s \N{MINUS SIGN} y)² + 1e-7)) over all samples and "
+        "channels of a song; the mean over songs.",
+        "cSDR: the same ratio without the 1e-7 in each whole second, as museval (version 4, "
+        "images) gives it; the median over seconds, then over songs. Seconds in which the "
+        "reference or the estimate is all zero are dropped. Each stem is judged alone; museval "
+        "given two stems at once drops a second for both.",
+        f"Where {stem} are silent: seconds whose reference lies below {FLOOR_DBFS:g} dBFS; the "
+        "level is the RMS of estimate minus reference over all of them, 0 dBFS being an RMS of 1; "
+        "the median over songs that have such seconds.",
+        f"{evaluation.stems[-1]}: the mixture minus the estimate of {stem}, against the sum of the "
+        "other stems.",
+        "The mixture itself stands for an estimate that separates nothing.",
+    ]
+    items = "".join(f"<li>{html.escape(rule)}</li>" for rule in rules)
+    return f"<section><h2>How it is measured</h2><ul class='note'>{items}</ul></section>"
+
+
+def _section(title: str, note: str, evaluation: Evaluation, plot: str, own: bool = True) -> str:
+    names = [(_label(m), _kind(i)) for i, m in enumerate(evaluation.models)]
+    if own:
+        names.append((MIXTURE_NAME, "own"))
+    legend = "".join(f'<span class="{k}"><i></i>{html.escape(n)}</span>' for n, k in names)
+    text = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    return f'<section><h2>{title}</h2>{text}<div class="legend">{legend}</div>{plot}</section>'
+
+
+def _label(results: ModelResults) -> str:
+    return results.model.name
+
+
+def _kind(index: int) -> str:
+    return f"m{index % COLOURS}"
+
+
+def _number(value: float, digits: int = 2) -> str:
+    if math.isnan(value):
+        return "\N{EN DASH}"
+    return number(value, digits).replace("-", "\N{MINUS SIGN}")
