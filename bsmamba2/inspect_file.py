@@ -31,7 +31,7 @@ def inspect_artefact(name_or_path: str | Path) -> Record:
 
     Returns:
         kind, file, parameters, tensors, sha256 (None for a configuration) and config; for files
-        also size_bytes, written_by, precision, parity and provenance; for ONNX also opset,
+        also size_bytes, written_by, precision, parity, provenance and card; for ONNX also opset,
         opsets, scan_nodes, functions, graph_parameters and graph_tensors.
 
     Raises:
@@ -104,8 +104,14 @@ def _provenance_lines(record: Record) -> Iterator[tuple[str, str]]:
     if provenance["source_sha256"]:
         yield "their SHA-256", provenance["source_sha256"]
     yield "trained", "yes" if provenance["trained"] else "no: random weights separate nothing"
-    undeclared = provenance["licence"] == "undeclared"
-    yield "licence", provenance["licence"] + (": do not redistribute" if undeclared else "")
+    card = record["card"]
+    licence = card["licence"] if card else provenance["licence"]
+    yield "licence", licence + (": do not redistribute" if licence == "undeclared" else "")
+    if card:
+        yield "trained on", card["training_data"]
+        yield from (("measured", score) for score in card["scores"])
+        yield "limits", card["limits"]
+        yield "recipe", card["recipe"]
 
 
 def _inspect_config(name: str) -> Record:
@@ -152,5 +158,6 @@ def _file_record(path: Path, kind: str, metadata: Mapping[str, str]) -> Record:
         "precision": artefact.precision,
         "parity": [asdict(figure) for figure in artefact.parity],
         "provenance": asdict(artefact.provenance),
+        "card": asdict(artefact.card) if artefact.card else None,
         "config": artefact.model.to_dict(),
     }

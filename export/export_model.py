@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper
 
-from bsmamba2.artefact import Artefact, MaskParity
+from bsmamba2.artefact import Artefact, MaskParity, ModelCard
 from bsmamba2.errors import ExportError
 from bsmamba2.export.gates import check_parity, measure_parity
 from bsmamba2.export.graph import export_graph
@@ -30,6 +30,7 @@ def export_onnx(
     target: str | Path,
     *,
     seed: int = 0,
+    card: ModelCard | None = None,
     report: Report = lambda _: None,
 ) -> Artefact:
     """Exports a network to ONNX and compares it with PyTorch before the file gets its name.
@@ -38,6 +39,7 @@ def export_onnx(
         source: A `.safetensors` checkpoint, or a configuration for random weights.
         target: The `.onnx` file to write.
         seed: Of random weights.
+        card: What a person should know of trained weights; goes into the file.
         report: Called with a sentence at each step.
 
     Returns:
@@ -52,6 +54,8 @@ def export_onnx(
         raise ExportError(f"{target} must end in .onnx.")
     network, artefact = load_network(source, seed=seed)
     report(f"Read {source}: {artefact.provenance.source}.")
+    if card:
+        artefact = replace(artefact, card=card)
     model = export_graph(fold(network), artefact)
     report(f"Exported {len(model.graph.node)} nodes; comparing with PyTorch.")
     with atomic_path(target) as partial:

@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from foreign_files import model_of, random_weights
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
-from bsmamba2.artefact import Artefact, MaskParity, Provenance
+from bsmamba2.artefact import Artefact, MaskParity, ModelCard, Provenance
 from bsmamba2.checkpoints.weights import save_weights
 from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
@@ -119,6 +120,20 @@ def test_random_weights_are_said_to_be_untrained(tmp_path: Path) -> None:
     table = dict(lines(inspect_artefact(tmp_path / "a.safetensors")))
     assert table["trained"].startswith("no")
     assert table["licence"] == "MIT"
+
+
+def test_card_comes_back_and_is_shown_in_full(tmp_path: Path) -> None:
+    card = ModelCard(
+        training_data="two songs", recipe="make it", scores=("1 dB", "2 dB"), limits="few",
+        licence="MIT",
+    )  # fmt: skip
+    save_onnx(tmp_path / "a.onnx", replace(ARTEFACT, card=card))
+    record = inspect_artefact(tmp_path / "a.onnx")
+    assert record["card"] == asdict(card)
+    rows = list(lines(record))
+    assert [text for label, text in rows if label == "measured"] == ["1 dB", "2 dB"]
+    assert [text for label, text in rows if label == "licence"] == ["MIT"]
+    assert {"two songs", "make it", "few"} <= {text for _, text in rows}
 
 
 def test_what_cannot_be_described_is_one_sentence(tmp_path: Path) -> None:

@@ -20,8 +20,14 @@ import click
     show_default=True,
     help="Of the random weights, when MODEL is a configuration.",
 )
+@click.option(
+    "--card",
+    metavar="FILE",
+    help="A YAML file that says what the weights are: training_data, recipe, scores (a list), "
+    "limits, licence. 'bsm info' shows it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
-def command(model: str, output: str | None, seed: int, as_json: bool) -> None:
+def command(model: str, output: str | None, seed: int, card: str | None, as_json: bool) -> None:
     """Export a .safetensors checkpoint to ONNX.
 
     MODEL is the checkpoint, or the name of a configuration (bsmamba2, tiny) for random weights, to
@@ -32,6 +38,7 @@ def command(model: str, output: str | None, seed: int, as_json: bool) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
+    from bsmamba2.artefact import load_card
     from bsmamba2.errors import MissingExtraError
     from bsmamba2.files import sha256_file
 
@@ -41,7 +48,13 @@ def command(model: str, output: str | None, seed: int, as_json: bool) -> None:
         raise MissingExtraError("'bsm export'", "export") from error
 
     target = Path(output) if output else Path(model).with_suffix(".onnx")
-    artefact = export_onnx(model, target, seed=seed, report=lambda s: click.echo(s, err=True))
+    artefact = export_onnx(
+        model,
+        target,
+        seed=seed,
+        card=load_card(card) if card else None,
+        report=lambda s: click.echo(s, err=True),
+    )
     if not artefact.provenance.trained:
         click.echo("Random weights: the stems of this engine are no separation.", err=True)
     if as_json:

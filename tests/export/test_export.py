@@ -21,7 +21,7 @@ from networks import random_network, random_spectrum
 from onnx import ModelProto, numpy_helper
 from tolerances import assert_close
 
-from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.artefact import Artefact, load_card, read_metadata
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, ExportError
@@ -315,6 +315,20 @@ def test_command_speaks_json(tmp_path: Path, quick_gate: tuple[int, ...]):
     assert [figure["frames"] for figure in report["parity"]] == list(quick_gate)
     assert [figure["p999"] for figure in report["parity"]] == [figure.p999 for figure in figures]
     assert "Random weights" in err
+
+
+def test_card_travels_in_the_file_and_a_wrong_one_writes_none(
+    tmp_path: Path, quick_gate: tuple[int, ...]
+):
+    card, target = tmp_path / "card.yaml", tmp_path / "out.onnx"
+    card.write_text("training_data: a\nrecipe: b\nscores: [c]\nlimits: d\nlicense: e\n")
+    code, _, err = run_export("tiny", "-o", target, "--card", card)
+    assert code == 1
+    assert "'license'; did you mean 'licence'?" in err
+    assert not target.exists()
+    card.write_text(card.read_text().replace("license", "licence"))
+    assert run_export("tiny", "-o", target, "--card", card)[0] == 0
+    assert read_metadata(read_onnx_file(target).metadata, target).card == load_card(card)
 
 
 def test_command_fails_with_one_sentence_and_code_1(tmp_path: Path):
