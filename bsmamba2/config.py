@@ -179,6 +179,10 @@ class DataConfig:
     """Share of pieces that must exceed the threshold."""
     items_per_epoch: int
     """Mixtures drawn in an epoch."""
+    coherent_probability: float
+    """Chance of all stems of an item to come from one place of one track."""
+    unreadable_limit: int
+    """Failed reads of a run that are skipped; one more ends it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,10 @@ class AudioError(BsmError):
     """An audio file or array that cannot be read, separated or written."""
 
 
+class DataError(BsmError):
+    """Training or test songs that are missing, damaged or of another layout."""
+
+
 class EngineError(BsmError):
     """An engine that cannot be loaded or that returned no usable mask."""
 

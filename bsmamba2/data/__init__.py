@@ -1,1 +1,1 @@
-"""Training data: mixtures drawn from multitrack songs."""
+"""Training data: songs in MUSDB18-HQ's layout, checked, and mixtures drawn from them."""

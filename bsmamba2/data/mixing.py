@@ -1,0 +1,184 @@
+"""Training mixtures: independent draws of each stem, silenced, scaled and summed.
+
+Every item is a pure function of (seed, index), with index the number of the item since training
+began: any number of workers and processes, and a resumed run, see the same items.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.data.salience import Salience, SalientStem
+from bsmamba2.data.tracks import Track, read_segment
+from bsmamba2.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 8  # draws of a stem before it stays silent in an item
+
+
+class Item(NamedTuple):
+    """One training example."""
+
+    mixture: Tensor
+    """float32 (2, samples), the sum of the scaled stems."""
+    target: Tensor
+    """float32 (2, samples), the stem that the network estimates, as it is in the mixture."""
+    sources: tuple[str, ...]
+    """What sounds: "track/stem@seconds"."""
+    skipped: int
+    """Draws that could not be read and were repeated."""
+    unreadable: tuple[str, ...]
+    """One sentence for each of them."""
+
+
+class Batch(NamedTuple):
+    """Items of one forward pass."""
+
+    mixture: Tensor
+    """float32 (batch, 2, samples)."""
+    target: Tensor
+    """float32 (batch, 2, samples)."""
+    sources: tuple[tuple[str, ...], ...]
+    """Of each item."""
+    skipped: int
+    """Of all items."""
+    unreadable: tuple[str, ...]
+    """Of all items."""
+
+
+class _Draw(NamedTuple):
+    track: Track
+    start: int
+
+
+class TrainingMixtures(Dataset[Item]):
+    """Mixtures without end: `items[index]` for any index from 0 on; it has no length."""
+
+    def __init__(
+        self, salience: Salience, data: DataConfig, audio: AudioConfig, *, seed: int
+    ) -> None:
+        """Takes what `find_salient` found; reads no audio.
+
+        Args:
+            salience: Salient segments of every stem.
+            data: How to mix.
+            audio: Length of an item, name of the target.
+            seed: Of all draws, at least 0.
+
+        Raises:
+            DataError: The target is none of the stems.
+        """
+        if audio.target not in data.stems:
+            raise DataError(f"audio.target '{audio.target}' is none of data.stems.")
+        self._salience = salience
+        self._data = data
+        self._audio = audio
+        self._seed = seed
+
+    def __getitem__(self, index: int) -> Item:
+        """Item number `index` since training began."""
+        data, audio = self._data, self._audio
+        rng = self._rng(index)
+        silent = rng.random(len(data.stems)) < data.silent_probability
+        gains = rng.uniform(*data.gain, size=len(data.stems)).astype(np.float32)
+        coherent = rng.random() < data.coherent_probability
+        mixture = np.zeros((audio.channels, audio.chunk_samples), dtype=np.float32)
+        target = np.zeros_like(mixture)
+        sources: list[str] = []
+        unreadable: list[str] = []
+        for number, stem in enumerate(data.stems):
+            if silent[number]:
+                continue
+            found = self._read(index, number, coherent, unreadable)
+            if found is None:
+                continue
+            samples, draw = found
+            samples *= gains[number]
+            mixture += samples
+            if stem == audio.target:
+                target = samples
+            sources.append(f"{draw.track.name}/{stem}@{draw.start / audio.sample_rate:.3f}")
+        return Item(
+            mixture=torch.from_numpy(mixture),
+            target=torch.from_numpy(target),
+            sources=tuple(sources),
+            skipped=len(unreadable),
+            unreadable=tuple(unreadable),
+        )
+
+    def _rng(self, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=numbers))
+
+    def _read(
+        self, index: int, number: int, coherent: bool, unreadable: list[str]
+    ) -> tuple[NDArray[np.float32], _Draw] | None:
+        """A segment of stem `number`; None if even repeated draws cannot be read."""
+        stem = self._data.stems[number]
+        for attempt in range(_ATTEMPTS):
+            # Coherent items take the target's place for all stems: one generator for all.
+            drawn = self._audio.target if coherent else stem
+            rng = self._rng(index, 0 if coherent else 1 + number, attempt)
+            draw = _draw(self._salience[drawn], rng)
+            try:
+                return self._segment(draw, stem), draw
+            except DataError as error:
+                logger.warning("Skipped: %s", error)
+                unreadable.append(str(error))
+        return None
+
+    def _segment(self, draw: _Draw, stem: str) -> NDArray[np.float32]:
+        """float32 (channels, chunk_samples); zeros follow the end of a track that is shorter."""
+        wanted = self._audio.chunk_samples
+        frames = min(wanted, draw.track.frames - draw.start)
+        samples = read_segment(draw.track.stem(stem), draw.start, frames)
+        if samples.shape[0] != self._audio.channels:
+            raise DataError(
+                f"{draw.track.stem(stem)} has {samples.shape[0]} channels instead of "
+                f"{self._audio.channels}: replace it."
+            )
+        return samples if frames == wanted else np.pad(samples, ((0, 0), (0, wanted - frames)))
+
+
+class UnreadableCounter:
+    """Counts what could not be read in a run and ends it past the limit."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: how many failed reads are skipped (`data.unreadable_limit`)."""
+        self.limit = limit
+        self.count = 0
+
+    def add(self, batch: Batch) -> None:
+        """Counts a batch; raises DataError naming the last file when there are too many."""
+        self.count += batch.skipped
+        if self.count > self.limit:
+            raise DataError(
+                f"{self.count} reads of training data failed, more than data.unreadable_limit = "
+                f"{self.limit} allows; the last: {batch.unreadable[-1]}"
+            )
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stacks items."""
+    return Batch(
+        mixture=torch.stack([item.mixture for item in items]),
+        target=torch.stack([item.target for item in items]),
+        sources=tuple(item.sources for item in items),
+        skipped=sum(item.skipped for item in items),
+        unreadable=tuple(sentence for item in items for sentence in item.unreadable),
+    )
+
+
+def _draw(places: Sequence[SalientStem], rng: np.random.Generator) -> _Draw:
+    """A track, then one of its segments, both uniform."""
+    place = places[rng.integers(len(places))]
+    return _Draw(place.track, int(place.starts[rng.integers(len(place.starts))]))

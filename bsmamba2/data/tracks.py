@@ -1,0 +1,149 @@
+"""Songs whose stems are known: MUSDB18-HQ, and any folder of the same layout.
+
+    ROOT/train/NAME/{mixture,vocals,drums,bass,other}.wav
+    ROOT/valid/...      optional; without it, musdb's own validation songs are taken out of train
+    ROOT/test/...
+
+Imports no torch: the evaluation finds its songs here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.errors import DataError
+from bsmamba2.files import c_path
+
+SPLITS = ("train", "valid", "test")
+
+VALIDATION_TRACKS = frozenset(
+    {
+        "ANiMAL - Rockshow",
+        "Actions - One Minute Smile",
+        "Alexander Ross - Goodbye Bolero",
+        "Clara Berry And Wooldog - Waltz For My Victims",
+        "Fergessen - Nos Palpitants",
+        "James May - On The Line",
+        "Johnny Lokke - Promises & Lies",
+        "Leaf - Summerghost",
+        "Meaxic - Take A Step",
+        "Patrick Talbot - A Reason To Leave",
+        "Skelpolu - Human Mistakes",
+        "Traffic Experiment - Sirens",
+        "Triviul - Angelsaint",
+        "Young Griffo - Pennies",
+    }
+)
+"""The songs of ROOT/train that musdb's `validation_tracks` names (its mus.yaml)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One song."""
+
+    name: str
+    """Name of its folder."""
+    folder: Path
+    """Where its WAV files lie."""
+    frames: int
+    """Samples per channel by the first header that can be read, 0 if none can."""
+
+    def stem(self, name: str) -> Path:
+        """The file of a stem, or of the "mixture"."""
+        return self.folder / f"{name}.wav"
+
+
+def find_tracks(root: Path, split: str, data: DataConfig, audio: AudioConfig) -> list[Track]:
+    """The songs of a split, sorted by name; looks at headers only and checks nothing else.
+
+    Args:
+        root: Folder of the whole data set.
+        split: "train", "valid" or "test".
+        data: Names the stems.
+        audio: Unused by the search; what the songs must have is `check_tracks`' concern.
+
+    Raises:
+        DataError: No such folder, none of this layout, or no song in this split.
+    """
+    if split not in SPLITS:
+        raise DataError(f"No split '{split}': name one of {', '.join(SPLITS)}.")
+    names = [path.name for path in _song_folders(root, _folder_of(root, split), data)]
+    own_folder = (root / "valid").is_dir()
+    if split == "train" and not own_folder:
+        names = [name for name in names if name not in VALIDATION_TRACKS]
+    if split == "valid" and not own_folder:
+        names = [name for name in names if name in VALIDATION_TRACKS]
+        if not names:
+            raise DataError(
+                f"{root} has no validation songs: put some into {root / 'valid'}, where none of "
+                "musdb's validation songs is in the folder train."
+            )
+    folder = _folder_of(root, split)
+    tracks = []
+    for name in names:
+        path = folder / name
+        tracks.append(Track(name=name, folder=path, frames=_frames(path, data.stems)))
+    if not tracks:
+        raise DataError(f"The split '{split}' is empty: {folder} holds no song to take for it.")
+    return tracks
+
+
+def read_segment(path: Path, start: int, frames: int) -> NDArray[np.float32]:
+    """Samples [start, start + frames) of a file, read by position: memory O(frames).
+
+    Returns:
+        float32 (channels, frames), full scale 1.
+
+    Raises:
+        DataError: The file cannot be read, ends before, or holds NaN or Inf there.
+    """
+    try:
+        with soundfile.SoundFile(c_path(path)) as file:
+            file.seek(start)
+            block = file.read(frames, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if len(block) < frames:
+        raise DataError(f"{path} ends before sample {start + frames}: copy it again.")
+    if not np.isfinite(block).all():
+        raise DataError(f"{path} holds NaN or infinite samples after sample {start}: replace it.")
+    return np.ascontiguousarray(block.T)
+
+
+def _folder_of(root: Path, split: str) -> Path:
+    return root / ("train" if split == "valid" and not (root / "valid").is_dir() else split)
+
+
+def _song_folders(root: Path, folder: Path, data: DataConfig) -> list[Path]:
+    """The sub-folders that hold at least one WAV file, sorted."""
+    if not root.is_dir():
+        raise DataError(f"No data folder {root}: name the folder of MUSDB18-HQ.")
+    if not folder.is_dir():
+        wanted = ",".join(("mixture", *data.stems))
+        raise DataError(
+            f"{root} is not laid out as MUSDB18-HQ: {folder} is missing, which would hold a "
+            f"folder for each song with {{{wanted}}}.wav."
+        )
+    try:
+        found = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+        return sorted(path for path in found if any(path.glob("*.wav")))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error.strerror or error}.") from error
+
+
+def _frames(folder: Path, stems: Sequence[str]) -> int:
+    for name in ("mixture", *stems):
+        path = folder / f"{name}.wav"
+        if path.is_file():
+            try:
+                return int(soundfile.info(c_path(path)).frames)
+            except (soundfile.SoundFileError, RuntimeError):
+                continue
+    return 0
