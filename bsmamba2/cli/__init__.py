@@ -18,6 +18,7 @@ from bsmamba2.errors import BsmError
 COMMANDS = {  # name -> module below this package, in the order of a first use
     "infer": "infer",
     "train": "train",
+    "eval": "eval",
     "import": "import_",
     "export": "export",
     "plugin": "plugin",

@@ -134,7 +134,7 @@ def plot_tracks(names: Sequence[str], series: Sequence[Series], title: str) -> s
     x = value_range([value for one in series for value in one.values])
     height = _TOP + _BOTTOM + 20 * len(names)
     plot = Plot(x=x, y=(-0.5, len(names) - 0.5), height=height, left=250)
-    plot.x_axis([(tick, tick_label(tick)) for tick in round_ticks(*x)], title)
+    plot.x_axis([(tick, tick_label(tick)) for tick in round_ticks(*x, about=9)], title)
     for place, index in enumerate(order):
         row = len(names) - 1 - place
         here = [one.values[index] for one in series if math.isfinite(one.values[index])]

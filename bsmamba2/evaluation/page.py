@@ -47,13 +47,15 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .scroll { overflow-x: auto; margin: 10px -4px 0; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 9px; text-align: right; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 150px; }
-th { color: var(--faint); font-weight: 600; vertical-align: bottom; }
-tr.group th { border-bottom: 0; padding-bottom: 0; color: var(--m, var(--faint)); }
+th, td { padding: 5px 7px; text-align: right; border-bottom: 1px solid var(--line); }
+td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 150px;
+  position: sticky; left: 0; background: var(--card); }
+th { color: var(--faint); font-weight: 600; vertical-align: bottom; line-height: 1.3; }
+tr.group th { border-bottom: 0; padding-bottom: 4px; color: var(--m, var(--faint));
+  text-align: center; }
 tr.keys th { padding: 0; }
-tr.keys button { all: unset; cursor: pointer; padding: 5px 9px; }
+tr.keys button { all: unset; cursor: pointer; padding: 5px 7px; }
 tr.keys button:focus-visible { outline: 2px solid var(--m0); border-radius: 4px; }
 tr.keys button::after { content: " \\2195"; opacity: 0.35; }
 th[aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }

@@ -252,7 +252,7 @@ def _onsets(evaluation: Evaluation) -> str:
     ]
     note = (
         f"An onset is one stay of the voice: grains of 20 ms within {BELOW_LOUDEST_DB:g} dB of the "
-        f"song's loudest and above {FLOOR_DBFS:g} dBFS; pauses under {SHORTEST_PAUSE_S:g} s do not "
+        f"song's loudest and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under {SHORTEST_PAUSE_S:g} s do not "
         f"end it; stays under {SHORTEST_ONSET_S:g} s are left out. Quartiles and median."
     )
     labels = [duration_range(part) for part in tables[0]]
@@ -287,7 +287,7 @@ def _method(evaluation: Evaluation) -> str:
         "images) gives it; the median over seconds, then over songs. Seconds in which the "
         "reference or the estimate is all zero are dropped. Each stem is judged alone; museval "
         "given two stems at once drops a second for both.",
-        f"Where {stem} are silent: seconds whose reference lies below {FLOOR_DBFS:g} dBFS; the "
+        f"Where {stem} are silent: seconds whose reference lies below {_number(FLOOR_DBFS, 0)} dBFS; the "
         "level is the RMS of estimate minus reference over all of them, 0 dBFS being an RMS of 1; "
         "the median over songs that have such seconds.",
         f"{evaluation.stems[-1]}: the mixture minus the estimate of {stem}, against the sum of the "
