@@ -12,10 +12,14 @@ EXCERPT ?= stempeg==0.2.6
 # Apache-2.0, and its own dependencies are not needed.
 TENSORRT ?= tensorrt-rtx==1.7.1.116
 HEADERS ?= kernel-lens==2.0.1
+# What metrics and lists are compared with; only single files of them are read.
+REFERENCES ?= museval==0.4.1 musdb==0.4.3
 # A compiler for the CUDA sources, all of one release, where no CUDA toolkit is installed.
 NVCC ?= nvidia-cuda-nvcc~=13.0.0 nvidia-cuda-crt~=13.0.0 nvidia-nvvm~=13.0.0 \
 	nvidia-cuda-runtime~=13.0.0 nvidia-cuda-cccl~=13.0.0
 SONG ?=
+# Test processes; some take 4 GiB each.
+JOBS ?= 2
 
 DEMO := .venv-demo
 TEST := .venv-test
@@ -36,7 +40,7 @@ $(TEST)/ready: pyproject.toml Makefile
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --quiet $(TORCH)
 	$(TEST)/bin/pip install --quiet '.[dev]'
-	$(TEST)/bin/pip install --quiet --no-deps $(EXCERPT) $(HEADERS)
+	$(TEST)/bin/pip install --quiet --no-deps $(EXCERPT) $(HEADERS) $(REFERENCES)
 	$(TEST)/bin/pip install --quiet $(TENSORRT)
 	which nvcc || test -x /usr/local/cuda/bin/nvcc || $(TEST)/bin/pip install --quiet $(NVCC)
 	touch $@
@@ -49,7 +53,7 @@ test lint: $(TEST)/ready
 
 .PHONY: _test _lint
 _test:
-	$(TEST)/bin/pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(TEST)/bin/pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
 _lint:
 	$(TEST)/bin/ruff format --check .
