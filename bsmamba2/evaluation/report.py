@@ -252,8 +252,8 @@ def _onsets(evaluation: Evaluation) -> str:
     ]
     note = (
         f"An onset is one stay of the voice: grains of 20 ms within {BELOW_LOUDEST_DB:g} dB of the "
-        f"song's loudest and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under {SHORTEST_PAUSE_S:g} s do not "
-        f"end it; stays under {SHORTEST_ONSET_S:g} s are left out. Quartiles and median."
+        f"song's loudest and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under "
+        f"{SHORTEST_PAUSE_S:g} s do not end it; stays under {SHORTEST_ONSET_S:g} s are left out. Quartiles and median."
     )
     labels = [duration_range(part) for part in tables[0]]
     plot = plot_boxes(labels, rows, "SDR of an onset, dB", "duration of the onset")
@@ -287,12 +287,13 @@ def _method(evaluation: Evaluation) -> str:
         "images) gives it; the median over seconds, then over songs. Seconds in which the "
         "reference or the estimate is all zero are dropped. Each stem is judged alone; museval "
         "given two stems at once drops a second for both.",
-        f"Where {stem} are silent: seconds whose reference lies below {_number(FLOOR_DBFS, 0)} dBFS; the "
-        "level is the RMS of estimate minus reference over all of them, 0 dBFS being an RMS of 1; "
+        f"Where {stem} are silent: seconds whose reference lies below {_number(FLOOR_DBFS, 0)} "
+        "dBFS; the level is the RMS of estimate minus reference over all of them, 0 dBFS being an RMS of 1; "
         "the median over songs that have such seconds.",
         f"{evaluation.stems[-1]}: the mixture minus the estimate of {stem}, against the sum of the "
         "other stems.",
-        "The mixture itself stands for an estimate that separates nothing.",
+        "The mixture itself stands for an estimate that separates nothing; a silent estimate "
+        "would have a uSDR of 0 dB.",
     ]
     items = "".join(f"<li>{html.escape(rule)}</li>" for rule in rules)
     return f"<section><h2>How it is measured</h2><ul class='note'>{items}</ul></section>"
