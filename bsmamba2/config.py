@@ -243,8 +243,6 @@ class TrainingConfig:
     """Checkpoints of the best validations that are kept beside the last."""
     checkpoint_minutes: float
     """Minutes between two saves; a validation saves too. 0 saves after every step."""
-    max_skipped: int
-    """Draws that may meet an unreadable file before training fails."""
     workers: int
     """Processes that draw mixtures, of each training process; 0 draws in the process itself."""
     seed: int
@@ -255,7 +253,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation", "processes", "max_epochs", "validation_every"):
             require(getattr(self, name) >= 1, f"training.{name} must be at least 1.")
-        for name in ("warmup_steps", "max_steps", "keep_best", "max_skipped", "workers", "seed"):
+        for name in ("warmup_steps", "max_steps", "keep_best", "workers", "seed"):
             require(getattr(self, name) >= 0, f"training.{name} must not be negative.")
         require(self.checkpoint_minutes >= 0, "training.checkpoint_minutes must not be negative.")
         require(self.learning_rate > 0, "training.learning_rate must be positive.")

@@ -1,0 +1,180 @@
+"""A run's folder: the last checkpoint, the best ones, and the moving average for use.
+
+    last.ckpt            everything a resumed run needs
+    best/step-N.ckpt     the same at the best validations
+    best/step-N.safetensors, best.safetensors, ema.safetensors
+                         the moving average, as `bsm export` and `bsm infer` read it
+
+A file takes its name when all of it is on the disk, so that a run killed at any moment leaves the
+checkpoint before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bsmamba2.artefact import Artefact
+from bsmamba2.checkpoints.weights import save_weights
+from bsmamba2.errors import BsmError, TrainingError
+from bsmamba2.files import atomic_path
+
+FORMAT = 1
+
+
+class RunFolder:
+    """Where a run keeps what it knows."""
+
+    def __init__(self, path: Path) -> None:
+        """Takes a folder, which need not exist."""
+        self.path = path
+        self.last = path / "last.ckpt"
+        self._saved_step = 0
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None where there is none.
+
+        Raises:
+            TrainingError: It is damaged or of a newer version.
+        """
+        if not self.last.exists():
+            return None
+        try:
+            content = torch.load(self.last, map_location="cpu", weights_only=True)
+            version = int(content["format"])
+        except Exception as error:  # zip, pickle and torch have no common base
+            raise TrainingError(
+                f"{self.last} is damaged or no checkpoint of a run: replace it by one of "
+                f"{self.path / 'best'}, or choose another --out."
+            ) from error
+        if version > FORMAT:
+            raise TrainingError(
+                f"{self.last} has format {version}, this version reads up to {FORMAT}: "
+                "upgrade bsmamba2."
+            )
+        self._saved_step = int(content["step"])
+        self._remove_leftovers()
+        return dict(content)
+
+    def save(
+        self,
+        content: Mapping[str, Any],
+        average: Mapping[str, torch.Tensor],
+        artefact: Artefact,
+        *,
+        is_best: bool = False,
+    ) -> None:
+        """Writes the last checkpoint and the moving average.
+
+        The best checkpoint is the same file under a second name, made first: the last one lists
+        it.
+
+        Args:
+            content: Tensors and plain values, with `step` and `best`.
+            average: The moving average's state dict.
+            artefact: What the files of the moving average say of themselves.
+            is_best: This is one of the best validations.
+
+        Raises:
+            TrainingError: It cannot be written; what was saved before is as it was.
+        """
+        best = [int(step) for step, _ in content["best"]]
+        try:
+            with atomic_path(self.last) as partial:
+                _write(partial, {"format": FORMAT, **content})
+                if is_best:
+                    self._keep(partial, int(content["step"]), average, artefact)
+            save_weights(self.path / "ema.safetensors", average, artefact)
+            if is_best and best[0] == content["step"]:
+                save_weights(self.path / "best.safetensors", average, artefact)
+        except BsmError as error:
+            raise TrainingError(f"{error} {self.last_good()}") from error
+        _sync_folder(self.path)
+        self._saved_step = int(content["step"])
+        self._remove_worse(best)
+
+    def last_good(self) -> str:
+        """A sentence that says where a run would go on."""
+        if not self._saved_step:
+            return "No checkpoint was saved yet."
+        return f"The last good checkpoint is {self.last}, of step {self._saved_step}."
+
+    def _keep(
+        self, partial: Path, step: int, average: Mapping[str, torch.Tensor], artefact: Artefact
+    ) -> None:
+        stem = self.path / "best" / f"step-{step}"
+        save_weights(stem.with_suffix(".safetensors"), average, artefact)
+        with atomic_path(stem.with_suffix(".ckpt")) as second:
+            second.unlink()
+            try:
+                os.link(partial, second)
+            except OSError:  # a file system without links
+                shutil.copyfile(partial, second)
+
+    def _remove_worse(self, best: list[int]) -> None:
+        kept = {f"step-{step}" for step in best}
+        for path in self.path.glob("best/step-*"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """Partial files of a run that was killed while it wrote."""
+        for pattern in (".partial-*", "best/.partial-*"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """torch.save, down to the disk; raises OSError."""
+    with path.open("wb") as file:
+        try:
+            torch.save(dict(content), file)
+        except RuntimeError as error:  # its zip writer's, after a write that failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Makes renames last through a power cut, where folders can be synchronised."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps a second run out of a folder, as long as this process lives.
+
+    Raises:
+        TrainingError: Another run is there, or the folder cannot be made.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with (path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainingError(
+                    f"Another run is writing into {path}: wait for it or choose another --out."
+                ) from None
+            yield
+    except OSError as error:
+        raise TrainingError(f"Cannot write into {path}: {error.strerror or error}.") from error

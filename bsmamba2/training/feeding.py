@@ -1,0 +1,55 @@
+"""Batches for the steps of one process, drawn ahead by worker processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.data import DataLoader
+
+from bsmamba2.config import TrainingConfig
+from bsmamba2.training.distributed import Processes
+from bsmamba2.training.sampler import GlobalBatches
+
+if TYPE_CHECKING:
+    from bsmamba2.data.mixing import Batch, TrainingMixtures
+
+
+def feed(
+    mixtures: TrainingMixtures, first_item: int, training: TrainingConfig, processes: Processes
+) -> Iterator[Batch]:
+    """Batches without end, from an item on; the same for any number of workers.
+
+    Args:
+        mixtures: Item number -> item.
+        first_item: Number of the first item that nobody has drawn yet.
+        training: Batch size and workers.
+        processes: Who shares the items.
+    """
+    from bsmamba2.data.mixing import collate
+
+    sampler = GlobalBatches(
+        first_item=first_item,
+        batch_size=training.batch_size,
+        rank=processes.rank,
+        processes=processes.count,
+    )
+    return iter(
+        DataLoader(
+            mixtures,
+            batch_sampler=sampler,
+            num_workers=training.workers,
+            collate_fn=collate,
+            pin_memory=processes.device.type == "cuda",
+            worker_init_fn=_leave_signals if training.workers else None,
+            generator=torch.Generator(),  # its seeds for workers are not drawn from the global one
+        )
+    )
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches workers too: the training process finishes its step with their help."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,105 @@
+"""What a run tells: `log.jsonl`, TensorBoard, and whoever listens.
+
+Each record is one dictionary with a `kind`: `step`, `validation`, `resumed` or `failed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsmamba2.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+Listener = Callable[[Record], None]
+
+
+class RunLog:
+    """The records of a run; a resumed one goes on where its checkpoint is."""
+
+    def __init__(self, folder: Path, step: int, listener: Listener | None = None) -> None:
+        """Opens the log.
+
+        Args:
+            folder: Of the run.
+            step: Of the checkpoint that the run goes on from; later records are dropped.
+            listener: Gets every record too.
+
+        Raises:
+            BsmError: The log cannot be written.
+        """
+        path = folder / "log.jsonl"
+        _truncate(path, step)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = _tensorboard(folder, step)
+        self._listener = listener
+
+    def write(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Writes a record that has a `step`; its numbers are scalars of TensorBoard."""
+        record: Record = {"kind": kind, **values}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{kind}/{name}", value, values["step"])
+        if self._listener is not None:
+            self._listener(record)
+
+    def audio(self, excerpts: Mapping[str, NDArray[np.float32]], step: int, rate: int) -> None:
+        """Excerpts, (channels, samples), for TensorBoard, which plays one channel."""
+        if self._board is None:
+            return
+        for name, samples in excerpts.items():
+            mono = samples.mean(axis=0, keepdims=True)
+            self._board.add_audio(f"excerpt/{name}", mono, step, rate)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Drops records after a step, and a last line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text("utf-8", errors="replace").splitlines(keepends=True):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+    with atomic_path(path) as partial:
+        partial.write_text("".join(kept), "utf-8")
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    """TensorBoard's writer, or None where the package is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info("TensorBoard is not installed (pip install tensorboard): only log.jsonl.")
+        return None
+    purge = step + 1 if step else None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]

@@ -1,0 +1,108 @@
+"""uSDR of the moving average on whole songs, separated as `bsm infer --overlap 0` does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bsmamba2.artefact import Artefact
+from bsmamba2.evaluation.metrics import usdr
+from bsmamba2.runtime.engines.base import Spectrum
+from bsmamba2.runtime.separator import Separator
+from bsmamba2.training.distributed import Processes, common
+
+if TYPE_CHECKING:
+    from bsmamba2.data.tracks import Track
+
+_EXCERPT_S = 10  # seconds of the first song that TensorBoard plays
+
+
+class LiveEngine:
+    """The network being trained, as an engine in float32."""
+
+    def __init__(self, network: nn.Module, artefact: Artefact, device: torch.device) -> None:
+        """Takes the network as it is; its later changes are heard."""
+        self.artefact = artefact
+        self._network = network
+        self._device = device
+
+    def __call__(self, spectrum: Spectrum) -> Spectrum:
+        """The mask; see `bsmamba2.runtime.engines.Engine`."""
+        with torch.inference_mode():
+            mask = self._network(torch.from_numpy(spectrum).to(self._device))
+        result: Spectrum = mask.contiguous().cpu().numpy()
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        """Backend and device."""
+        return {"backend": "pytorch", "device": self._device.type}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What a validation found."""
+
+    usdr: float
+    """Mean over tracks, dB."""
+    mixture_usdr: float
+    """The same of the mixture taken for the target: what no separation gives."""
+    tracks: dict[str, float]
+    """uSDR by track, dB."""
+    excerpts: dict[str, NDArray[np.float32]]
+    """Seconds of the first song, name -> (channels, samples); in the first process only."""
+
+
+def validate(
+    network: nn.Module,
+    artefact: Artefact,
+    tracks: Sequence[Track],
+    processes: Processes,
+    *,
+    batch: int = 1,
+) -> Validation:
+    """Separates songs with a network; processes share them.
+
+    Args:
+        network: In evaluation mode, on the processes' device.
+        artefact: Its configuration.
+        tracks: Songs whose stems are known.
+        processes: All of them call this.
+        batch: Chunks of a forward pass.
+
+    Raises:
+        BsmError: A file cannot be read, or the network's mask is not finite.
+    """
+    audio = artefact.model.audio
+    engine = LiveEngine(network, artefact, processes.device)
+    separator = Separator(engine, overlap_s=0, batch=batch)
+    scores, baselines = [0.0] * len(tracks), [0.0] * len(tracks)
+    excerpts: dict[str, NDArray[np.float32]] = {}
+    for index in range(processes.rank, len(tracks), processes.count):
+        mixture, target = (_read(tracks[index], name) for name in ("mixture", audio.target))
+        estimate = separator.separate(mixture, audio.sample_rate)[audio.target]
+        scores[index] = usdr(target, estimate)
+        baselines[index] = usdr(target, mixture)
+        if index == 0:
+            heard = slice(0, _EXCERPT_S * audio.sample_rate)
+            songs = {"mixture": mixture, "target": target, "estimate": estimate}
+            excerpts = {name: song[:, heard] for name, song in songs.items()}
+    scores, baselines = common(scores, processes), common(baselines, processes)
+    return Validation(
+        usdr=math.fsum(scores) / len(tracks),
+        mixture_usdr=math.fsum(baselines) / len(tracks),
+        tracks={track.name: score for track, score in zip(tracks, scores, strict=True)},
+        excerpts=excerpts,
+    )
+
+
+def _read(track: Track, stem: str) -> NDArray[np.float32]:
+    samples, _ = soundfile.read(track.stem(stem), dtype="float32", always_2d=True)
+    return np.ascontiguousarray(samples.T)
