@@ -19,7 +19,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
-main { max-width: 980px; margin: 0 auto; padding: 40px 20px 60px; }
+main { max-width: 1080px; margin: 0 auto; padding: 40px 20px 60px; }
 h1 { font-size: 28px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
 h2 { font-size: 18px; margin: 0 0 2px; }
 h3 { font-size: 15px; margin: 18px 0 2px; }

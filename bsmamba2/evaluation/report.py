@@ -109,7 +109,7 @@ def _figures(results: ModelResults, stems: Sequence[str]) -> Iterator[tuple[str,
             ("mean uSDR", summary.usdr, summary.usdr_gain),
             ("median cSDR", summary.csdr, summary.csdr_gain),
         ):
-            small = "" if math.isnan(gain) else f"{gain:+.2f} dB over the mixture"
+            small = "" if math.isnan(gain) else f"{_sign(f'{gain:+.2f}')} dB over the mixture"
             yield f"{stem}, {name}", f"{_number(value)} dB", small
     leakage = summarise_leakage(results.tracks)
     small = f"mixture {_number(leakage.mixture_dbfs, 1)}; {leakage.silent_s} s"
@@ -253,7 +253,8 @@ def _onsets(evaluation: Evaluation) -> str:
     note = (
         f"An onset is one stay of the voice: grains of 20 ms within {BELOW_LOUDEST_DB:g} dB of the "
         f"song's loudest and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under "
-        f"{SHORTEST_PAUSE_S:g} s do not end it; stays under {SHORTEST_ONSET_S:g} s are left out. Quartiles and median."
+        f"{SHORTEST_PAUSE_S:g} s do not end it; stays under {SHORTEST_ONSET_S:g} s are "
+        "left out. Quartiles and median."
     )
     labels = [duration_range(part) for part in tables[0]]
     plot = plot_boxes(labels, rows, "SDR of an onset, dB", "duration of the onset")
@@ -288,8 +289,8 @@ def _method(evaluation: Evaluation) -> str:
         "reference or the estimate is all zero are dropped. Each stem is judged alone; museval "
         "given two stems at once drops a second for both.",
         f"Where {stem} are silent: seconds whose reference lies below {_number(FLOOR_DBFS, 0)} "
-        "dBFS; the level is the RMS of estimate minus reference over all of them, 0 dBFS being an RMS of 1; "
-        "the median over songs that have such seconds.",
+        "dBFS; the level is the RMS of estimate minus reference over all of them, 0 dBFS being an "
+        "RMS of 1; the median over songs that have such seconds.",
         f"{evaluation.stems[-1]}: the mixture minus the estimate of {stem}, against the sum of the "
         "other stems.",
         "The mixture itself stands for an estimate that separates nothing; a silent estimate "
@@ -319,4 +320,8 @@ def _kind(index: int) -> str:
 def _number(value: float, digits: int = 2) -> str:
     if math.isnan(value):
         return "\N{EN DASH}"
-    return number(value, digits).replace("-", "\N{MINUS SIGN}")
+    return _sign(number(value, digits))
+
+
+def _sign(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
