@@ -6,7 +6,7 @@ Nothing here imports torch: the runtime reads the same dataclasses out of an eng
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -181,8 +181,33 @@ class DataConfig:
     """Mixtures drawn in an epoch."""
     coherent_probability: float
     """Chance of all stems of an item to come from one place of one track."""
+    swap_probability: float
+    """Chance of a stem to have its channels exchanged."""
+    polarity_probability: float
+    """Chance of a stem to be turned upside down."""
+    eq_probability: float
+    """Chance of a stem to pass through random bell filters."""
+    eq_gain_db: float
+    """Largest boost or cut of a bell."""
+    pitch_probability: float
+    """Chance of a stem to be transposed, which needs the extra 'augment'."""
+    pitch_semitones: float
+    """Largest transposition up or down."""
     unreadable_limit: int
     """Failed reads of a run that are skipped; one more ends it."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.stems), "data.stems must name at least one stem.")
+        require(len(set(self.stems)) == len(self.stems), "data.stems must name each stem once.")
+        for name in (f.name for f in fields(self) if f.name.endswith(("_probability", "_share"))):
+            require(0 <= getattr(self, name) <= 1, f"data.{name} must be within [0, 1].")
+        require(0 <= self.gain[0] <= self.gain[1], "data.gain must be a range from 0 on.")
+        require(0 <= self.salient_overlap < 1, "data.salient_overlap must be within [0, 1).")
+        require(0 <= self.salient_quantile <= 1, "data.salient_quantile must be within [0, 1].")
+        for name in ("salient_pieces", "items_per_epoch"):
+            require(getattr(self, name) >= 1, f"data.{name} must be at least 1.")
+        for name in ("salient_floor", "eq_gain_db", "pitch_semitones", "unreadable_limit"):
+            require(getattr(self, name) >= 0, f"data.{name} must not be negative.")
 
 
 @dataclass(frozen=True, kw_only=True)
