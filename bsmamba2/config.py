@@ -225,7 +225,11 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         require(self.waveform_weight >= 0, "loss.waveform_weight must not be negative.")
-        require(all(w >= 2 for w in self.stft_windows), "loss.stft_windows must be at least 2.")
+        for length in (*self.stft_windows, self.stft_min_n_fft):
+            require(
+                length >= 2 and length % 2 == 0,
+                "loss.stft_windows and loss.stft_min_n_fft must be even and at least 2.",
+            )
         require(self.stft_hop >= 1, "loss.stft_hop must be at least 1.")
         require(
             self.waveform_weight > 0 or bool(self.stft_windows), "loss must have at least one term."

@@ -10,9 +10,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bsmamba2.config import LossConfig
+
+_BLOCK_BINS = {"cpu": 1 << 18}
+"""Complex bins that are worked on together: 2 MB stay in a CPU's cache."""
+_BLOCK_BINS_ELSEWHERE = 1 << 26
 
 
 class LossTerms(NamedTuple):
@@ -46,40 +51,87 @@ def separation_loss(estimate: Tensor, target: Tensor, loss: LossConfig) -> LossT
 
 
 class _SpectralError(torch.autograd.Function):
-    """Sum over windows of mean |STFT(difference)|.
+    """Sum over windows of mean |STFT(difference)|; the gradient is made with the value.
 
-    The gradient is made with the value, window by window: spectra at a hop of 147 samples are 28
-    times as large as the signal, and autograd would keep those of all windows until the backward
-    pass.
+    At a hop of 147 samples the spectra are 28 times as large as the signal, and autograd would
+    keep those of all windows until the backward pass. Here a block of frames is transformed,
+    measured, turned into its gradient and added up before the next one: a sixth of the time on a CPU.
     """
 
     @staticmethod
     def forward(ctx: Any, difference_NL: Tensor, loss: LossConfig) -> Tensor:  # type: ignore[override]
-        total = difference_NL.new_zeros(())
-        wants_gradient = ctx.needs_input_grad[0]
-        gradient = torch.zeros_like(difference_NL) if wants_gradient else None
+        gradient = torch.zeros_like(difference_NL) if ctx.needs_input_grad[0] else None
+        total = difference_NL.new_zeros((), dtype=torch.float64)
         for window in loss.stft_windows:
-            with torch.set_grad_enabled(wants_gradient):
-                leaf = difference_NL.detach().requires_grad_(wants_gradient)
-                value = _mean_magnitude(leaf, window, loss)
-            if gradient is not None:
-                gradient += torch.autograd.grad(value, leaf)[0]
-            total += value.detach()
+            n_fft = max(window, loss.stft_min_n_fft)
+            total += _mean_magnitude(difference_NL, window, n_fft, loss.stft_hop, gradient)
         ctx.gradient = gradient
-        return total
+        return total.to(difference_NL.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0] * ctx.gradient, None
 
 
-def _mean_magnitude(signal_NL: Tensor, window: int, loss: LossConfig) -> Tensor:
-    spectrum = torch.stft(
-        signal_NL,
-        max(window, loss.stft_min_n_fft),
-        loss.stft_hop,
-        win_length=window,
-        window=torch.hann_window(window, device=signal_NL.device, dtype=signal_NL.dtype),
-        return_complex=True,
+def _mean_magnitude(
+    signal_NL: Tensor, window: int, n_fft: int, hop: int, gradient_NL: Tensor | None
+) -> Tensor:
+    """mean |STFT|, float64; adds its gradient to `gradient_NL`.
+
+    Frames are those of `torch.stft`: centred, reflect padding, periodic Hann. A window shorter
+    than n_fft stands at the beginning of its frame, not in its middle: only phases know.
+    """
+    n_signals, length = signal_NL.shape
+    n_frames, bins = 1 + length // hop, n_fft // 2 + 1
+    hann = torch.hann_window(window, device=signal_NL.device, dtype=signal_NL.dtype)
+    pad = window // 2
+    frames_NTW = F.pad(signal_NL[None], (pad, window - pad), mode="reflect")[0].unfold(
+        1, window, hop
     )
-    return spectrum.abs().mean()
+    parts = -(-window // hop)
+    rows = signal_NL.new_zeros(n_signals, n_frames + parts - 1, hop)
+    total = signal_NL.new_zeros((), dtype=torch.float64)
+    count = n_signals * n_frames * bins
+    most = _BLOCK_BINS.get(signal_NL.device.type, _BLOCK_BINS_ELSEWHERE)
+    step = max(1, most // (n_signals * bins))
+    for start in range(0, n_frames, step):
+        stop = min(start + step, n_frames)
+        spectrum = torch.fft.rfft(frames_NTW[:, start:stop] * hann, n=n_fft)
+        magnitude = spectrum.abs()
+        total += magnitude.sum(dtype=torch.float64)
+        if gradient_NL is not None:
+            pieces = _frame_gradient(spectrum, magnitude, n_fft)[..., :window] * (hann / count)
+            _overlap_add(pieces, rows[:, start:])
+    if gradient_NL is not None:
+        _add_unpadded(rows.flatten(1), gradient_NL, pad, window - pad)
+    return total / count
+
+
+def _frame_gradient(spectrum: Tensor, magnitude: Tensor, n_fft: int) -> Tensor:
+    """Gradient of sum |rfft(frame)| in the frame: sum over bins of Re(conj(S / |S|) e^-iwt).
+
+    irfft counts all bins but the first and the last twice; 0 where S is 0.
+    """
+    scale = 0.5 / magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny)
+    scale[..., 0] *= 2
+    scale[..., -1] *= 2
+    direction = torch.view_as_complex(torch.view_as_real(spectrum) * scale[..., None])
+    return torch.fft.irfft(direction, n=n_fft, norm="forward")
+
+
+def _overlap_add(pieces_NTW: Tensor, rows: Tensor) -> None:
+    """Adds frames at distances of a hop to rows (N, frames and more, hop)."""
+    n_frames, window = pieces_NTW.shape[1:]
+    hop = rows.shape[-1]
+    for part in range(-(-window // hop)):
+        piece = pieces_NTW[..., part * hop : (part + 1) * hop]
+        rows[:, part : part + n_frames, : piece.shape[-1]] += piece
+
+
+def _add_unpadded(padded: Tensor, signal: Tensor, before: int, after: int) -> None:
+    """Adds the gradient of a reflect-padded signal to the signal's own."""
+    length = signal.shape[1]
+    padded = F.pad(padded, (0, max(0, before + length + after - padded.shape[1])))
+    signal += padded[:, before : before + length]
+    signal[:, 1 : before + 1] += padded[:, :before].flip(1)
+    signal[:, length - 1 - after : -1] += padded[:, before + length :][:, :after].flip(1)
