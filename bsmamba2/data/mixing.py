@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.data.augment import augment, check_augmentations
 from bsmamba2.data.salience import Salience, SalientStem
 from bsmamba2.data.tracks import Track, read_segment
 from bsmamba2.errors import DataError
@@ -77,7 +78,9 @@ class TrainingMixtures(Dataset[Item]):
 
         Raises:
             DataError: The target is none of the stems.
+            MissingExtraError: A library for an augmentation is not installed.
         """
+        check_augmentations(data)
         if audio.target not in data.stems:
             raise DataError(f"audio.target '{audio.target}' is none of data.stems.")
         self._salience = salience
@@ -103,7 +106,7 @@ class TrainingMixtures(Dataset[Item]):
             if found is None:
                 continue
             samples, draw = found
-            samples *= gains[number]
+            samples = gains[number] * samples
             mixture += samples
             if stem == audio.target:
                 target = samples
@@ -117,6 +120,7 @@ class TrainingMixtures(Dataset[Item]):
         )
 
     def _rng(self, *numbers: int) -> np.random.Generator:
+        """Of an item (index), or of a draw in it (index, whose, attempt)."""
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=numbers))
 
     def _read(
@@ -125,15 +129,15 @@ class TrainingMixtures(Dataset[Item]):
         """A segment of stem `number`; None if even repeated draws cannot be read."""
         stem = self._data.stems[number]
         for attempt in range(_ATTEMPTS):
-            # Coherent items take the target's place for all stems: one generator for all.
-            drawn = self._audio.target if coherent else stem
+            # The stems of a coherent item share a generator, hence place and augmentations.
             rng = self._rng(index, 0 if coherent else 1 + number, attempt)
-            draw = _draw(self._salience[drawn], rng)
+            draw = _draw(self._salience[self._audio.target if coherent else stem], rng)
             try:
-                return self._segment(draw, stem), draw
+                samples = self._segment(draw, stem)
             except DataError as error:
-                logger.warning("Skipped: %s", error)
                 unreadable.append(str(error))
+                continue
+            return augment(samples, rng, self._data, self._audio.sample_rate), draw
         return None
 
     def _segment(self, draw: _Draw, stem: str) -> NDArray[np.float32]:
@@ -158,9 +162,11 @@ class UnreadableCounter:
         self.count = 0
 
     def add(self, batch: Batch) -> None:
-        """Counts a batch; raises DataError naming the last file when there are too many."""
+        """Counts and logs; raises DataError naming the last file when there are too many."""
+        for sentence in batch.unreadable:
+            logger.warning("Skipped: %s", sentence)
         self.count += batch.skipped
-        if self.count > self.limit:
+        if batch.unreadable and self.count > self.limit:
             raise DataError(
                 f"{self.count} reads of training data failed, more than data.unreadable_limit = "
                 f"{self.limit} allows; the last: {batch.unreadable[-1]}"

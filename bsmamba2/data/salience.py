@@ -9,30 +9,25 @@ in zeros.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.data.salience_cache import SalienceCache
 from bsmamba2.data.tracks import Track
-from bsmamba2.errors import BsmError, DataError
-from bsmamba2.files import atomic_path, c_path
+from bsmamba2.errors import DataError
+from bsmamba2.files import c_path
 
 logger = logging.getLogger(__name__)
 
-CACHE_FOLDER = ".bsmamba2"
-"""Beside the folders of the splits."""
-_VERSION = 1  # of the rule and of the cache's format
-_BLOCK = 1 << 17  # samples per channel read at a time
+_BLOCK = 1 << 16  # samples per channel read at a time: what a CPU's cache holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +44,12 @@ Salience = dict[str, tuple[SalientStem, ...]]
 
 
 def find_salient(
-    tracks: Sequence[Track], data: DataConfig, audio: AudioConfig, cache: Path | None = None
+    tracks: Sequence[Track],
+    data: DataConfig,
+    audio: AudioConfig,
+    cache: Path | None = None,
+    *,
+    jobs: int = 1,
 ) -> Salience:
     """Salient segments of all stems of all tracks; from the cache where that is possible.
 
@@ -57,35 +57,49 @@ def find_salient(
         tracks: Of one split.
         data: Stems and the rule's numbers.
         audio: Length of a window.
-        cache: Folder to keep the results in; by default `CACHE_FOLDER` in the data folder.
+        cache: Folder to keep the results in; by default a hidden one in the data folder.
+        jobs: Tracks that are read at a time, by threads.
 
     Raises:
-        DataError: Files that cannot be read, all of them, or a stem that is salient nowhere.
+        DataError: A line for every file that cannot be read, and for every stem that is salient
+            nowhere.
     """
-    found: Salience = dict.fromkeys(data.stems, ())
-    problems: list[str] = []
-    for track in tracks:
-        try:
-            starts = _track_starts(track, data, audio, cache)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        for stem in data.stems:
-            if starts[stem]:
-                positions = np.array(starts[stem], dtype=np.int64)
-                found[stem] += (SalientStem(track=track, starts=positions),)
-    problems += [
-        f"{stem} is silent in all {len(tracks)} tracks: add songs that have it."
-        for stem in data.stems
-        if not found[stem] and not problems
-    ]
+    salience, problems = scan_tracks(tracks, data, audio, cache, jobs=jobs)
     if problems:
         raise DataError("\n".join(problems))
-    return found
+    return salience
+
+
+def scan_tracks(
+    tracks: Sequence[Track],
+    data: DataConfig,
+    audio: AudioConfig,
+    cache: Path | None = None,
+    *,
+    jobs: int = 1,
+) -> tuple[Salience, list[str]]:
+    """As `find_salient`, but gives what would be the lines of its error."""
+    store = SalienceCache(cache, data, audio)
+    with ThreadPoolExecutor(jobs) as pool:  # reading and squaring release Python's lock
+        scanned = list(pool.map(lambda track: _scan(track, data, audio, store), tracks))
+    problems = [line for _, lines in scanned for line in lines]
+    salience: Salience = {}
+    for stem in data.stems:
+        places = [
+            (track, np.array(starts.get(stem, []), dtype=np.int64))
+            for track, (starts, _) in zip(tracks, scanned, strict=True)
+        ]
+        salience[stem] = tuple(SalientStem(track=t, starts=s) for t, s in places if len(s))
+        if not salience[stem] and any(stem in starts for starts, _ in scanned):
+            problems.append(
+                f"{stem} is silent or nearly so in all readable songs of "
+                f"{tracks[0].folder.parent}: add songs in which it sounds."
+            )
+    return salience, problems
 
 
 def salient_starts(path: Path, data: DataConfig, audio: AudioConfig) -> list[int]:
-    """First samples of the salient windows of one file, read once in blocks.
+    """First samples of the salient windows of one file, which is read once in blocks.
 
     Raises:
         DataError: The file cannot be read or holds NaN or Inf.
@@ -93,12 +107,13 @@ def salient_starts(path: Path, data: DataConfig, audio: AudioConfig) -> list[int
     try:
         with soundfile.SoundFile(c_path(path)) as file:
             starts, edges = _piece_edges(file.frames, data, audio.chunk_samples)
-            sums = _running_energy(file, np.unique(edges), path)
+            grid, where = np.unique(np.append(edges, file.frames), return_inverse=True)
+            sums = _running_energy(file, grid, path)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    where = np.searchsorted(np.unique(edges), edges)  # (windows, pieces + 1)
-    energy = sums[where[:, 1:]] - sums[where[:, :-1]]  # (windows, pieces, channels)
-    rms = np.sqrt(np.maximum(energy, 0) / np.diff(edges)[:, :, None])
+    running = sums[where[:-1].reshape(edges.shape)]  # (windows, pieces + 1, channels)
+    energy = np.maximum(np.diff(running, axis=1), 0)  # (windows, pieces, channels)
+    rms = np.sqrt(energy / np.diff(edges, axis=1)[:, :, None])
     quantile = np.quantile(rms, data.salient_quantile, axis=(0, 1))  # (channels,)
     threshold = np.maximum(quantile, data.salient_floor)
     share = (rms > threshold).mean(axis=1)  # (windows, channels)
@@ -116,19 +131,19 @@ def _piece_edges(
 
 
 def _running_energy(
-    file: soundfile.SoundFile, edges: NDArray[np.int64], path: Path
+    file: soundfile.SoundFile, grid: NDArray[np.int64], path: Path
 ) -> NDArray[np.float64]:
-    """Sum of squares from the beginning to each edge, float64 (edges, channels)."""
-    sums = np.zeros((len(edges), file.channels))
+    """Sum of squares from the beginning to each point of the grid, float64 (points, channels)."""
+    sums = np.zeros((len(grid), file.channels))
     first = 0
-    while first + 1 < len(edges):
-        # Up to the last edge that a block reaches, but one interval at least.
-        last = int(np.searchsorted(edges, edges[first] + _BLOCK, side="right")) - 1
+    while first + 1 < len(grid):
+        # To the last point that a block reaches, but by one interval at least.
+        last = int(np.searchsorted(grid, grid[first] + _BLOCK, side="right")) - 1
         last = max(last, first + 1)
-        wanted = int(edges[last] - edges[first])
+        wanted = int(grid[last] - grid[first])
         block = file.read(wanted, dtype="float32", always_2d=True, fill_value=0.0)
         energy = np.add.reduceat(
-            np.square(block, dtype=np.float64), edges[first:last] - edges[first], axis=0
+            np.square(block, dtype=np.float64), grid[first:last] - grid[first], axis=0
         )
         if not np.isfinite(energy).all():
             raise DataError(f"{path} holds NaN or infinite samples: replace it.")
@@ -137,49 +152,21 @@ def _running_energy(
     return sums
 
 
-def _track_starts(
-    track: Track, data: DataConfig, audio: AudioConfig, cache: Path | None
-) -> dict[str, list[int]]:
-    """Stem -> starts of one track, cached."""
-    folder = track.folder.parent.parent / CACHE_FOLDER if cache is None else cache
-    key = _key(track, data, audio)
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    path = folder / f"salience-{digest[:24]}.json"
-    kept = _load(path, key)
+def _scan(
+    track: Track, data: DataConfig, audio: AudioConfig, store: SalienceCache
+) -> tuple[dict[str, list[int]], list[str]]:
+    """Stem -> starts, for the stems that can be read, and a line for each of the others."""
+    kept = store.load(track)
     if kept is not None:
-        return kept
-    starts = {stem: salient_starts(track.stem(stem), data, audio) for stem in data.stems}
-    try:
-        with atomic_path(path) as partial:
-            partial.write_text(json.dumps({"key": key, "starts": starts}), "utf-8")
-    except BsmError as error:
-        logger.warning("Salient segments are not kept, name a cache folder: %s", error)
-    return starts
-
-
-def _key(track: Track, data: DataConfig, audio: AudioConfig) -> dict[str, Any]:
-    """All that the result depends on."""
-    try:
-        sizes = {stem: track.stem(stem).stat().st_size for stem in data.stems}
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
-    return {
-        "version": _VERSION,
-        "track": f"{track.folder.parent.name}/{track.name}",
-        "bytes": sizes,
-        "window": audio.chunk_samples,
-        "overlap": data.salient_overlap,
-        "pieces": data.salient_pieces,
-        "quantile": data.salient_quantile,
-        "floor": data.salient_floor,
-        "share": data.salient_share,
-    }
-
-
-def _load(path: Path, key: dict[str, Any]) -> dict[str, list[int]] | None:
-    """What was kept, None if there is nothing or it is damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        kept = json.loads(path.read_text("utf-8"))
-        if kept["key"] == key:
-            return {stem: [int(s) for s in kept["starts"][stem]] for stem in key["bytes"]}
-    return None
+        return kept, []
+    logger.info("Looking for salient segments in %s", track.folder)
+    starts: dict[str, list[int]] = {}
+    problems: list[str] = []
+    for stem in data.stems:
+        try:
+            starts[stem] = salient_starts(track.stem(stem), data, audio)
+        except DataError as error:
+            problems.append(str(error))
+    if not problems:
+        store.save(track, starts)
+    return starts, problems

@@ -22,6 +22,8 @@ from bsmamba2.errors import DataError
 from bsmamba2.files import c_path
 
 SPLITS = ("train", "valid", "test")
+MIXTURE = "mixture"
+"""Beside the stems; training sums its own mixtures and does not read it."""
 
 VALIDATION_TRACKS = frozenset(
     {
@@ -56,7 +58,7 @@ class Track:
     """Samples per channel by the first header that can be read, 0 if none can."""
 
     def stem(self, name: str) -> Path:
-        """The file of a stem, or of the "mixture"."""
+        """The file of a stem, or of the mixture."""
         return self.folder / f"{name}.wav"
 
 
@@ -126,7 +128,7 @@ def _song_folders(root: Path, folder: Path, data: DataConfig) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"No data folder {root}: name the folder of MUSDB18-HQ.")
     if not folder.is_dir():
-        wanted = ",".join(("mixture", *data.stems))
+        wanted = ",".join((MIXTURE, *data.stems))
         raise DataError(
             f"{root} is not laid out as MUSDB18-HQ: {folder} is missing, which would hold a "
             f"folder for each song with {{{wanted}}}.wav."
@@ -139,7 +141,7 @@ def _song_folders(root: Path, folder: Path, data: DataConfig) -> list[Path]:
 
 
 def _frames(folder: Path, stems: Sequence[str]) -> int:
-    for name in ("mixture", *stems):
+    for name in (MIXTURE, *stems):
         path = folder / f"{name}.wav"
         if path.is_file():
             try:

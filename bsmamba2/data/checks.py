@@ -1,0 +1,106 @@
+"""Checks of a data folder before the first step: everything that is wrong with it, at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import soundfile
+
+from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.data.salience import scan_tracks
+from bsmamba2.data.tracks import MIXTURE, Track, find_tracks
+from bsmamba2.errors import BsmError, DataError
+from bsmamba2.files import c_path, existing_file
+from bsmamba2.runtime.riff import open_wav
+
+
+def check_tracks(
+    root: Path,
+    splits: Sequence[str],
+    data: DataConfig,
+    audio: AudioConfig,
+    cache: Path | None = None,
+    *,
+    jobs: int = 1,
+) -> None:
+    """Passes if the songs of the splits can be used; the mixture of a training song is not read.
+
+    Of every file, the header and the length are checked. The files of the training split are also
+    read through, to look for salient segments, unless the cache knows them.
+
+    Args:
+        root: Folder of the whole data set.
+        splits: Of "train", "valid" and "test".
+        data: Stems, and what is salient.
+        audio: Rate and channels that the files must have.
+        cache: As for `find_salient`, which finds there what was read here.
+        jobs: As for `find_salient`.
+
+    Raises:
+        DataError: One line for each problem of all splits, with its path.
+    """
+    problems: list[str] = []
+    for split in splits:
+        try:
+            tracks = find_tracks(root, split, data, audio)
+        except DataError as error:
+            problems += str(error).splitlines()
+            continue
+        stems = data.stems if split == "train" else (MIXTURE, *data.stems)
+        lines = {track.name: _track_problems(track, stems, audio) for track in tracks}
+        problems += [line for of_track in lines.values() for line in of_track]
+        if split == "train":
+            sound = [track for track in tracks if not lines[track.name]]
+            problems += scan_tracks(sound, data, audio, cache, jobs=jobs)[1]
+    problems = list(dict.fromkeys(problems))  # without any data folder, each split says the same
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise DataError("\n".join([f"{root} cannot be used, {count}:", *problems]))
+
+
+def _track_problems(track: Track, stems: Sequence[str], audio: AudioConfig) -> list[str]:
+    """What the headers of a song's files show."""
+    problems: list[str] = []
+    lengths: dict[str, int] = {}
+    for stem in stems:
+        path = track.stem(stem)
+        try:
+            lengths[stem] = _check_file(path, audio)
+        except (BsmError, OSError) as error:
+            problems.append(" ".join(str(error).split()))
+    usual = Counter(lengths.values()).most_common(1)
+    for stem, frames in lengths.items():
+        if frames != usual[0][0]:
+            problems.append(
+                f"{track.stem(stem)} has {frames} samples, the song's other files have "
+                f"{usual[0][0]}: export them together."
+            )
+    return problems
+
+
+def _check_file(path: Path, audio: AudioConfig) -> int:
+    """The samples per channel of a file; raises BsmError or OSError."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: every song needs this file.")
+    completed = open_wav(existing_file(path))
+    if completed is not None:
+        completed.close()
+        raise DataError(f"{path} does not state its length: export it again, not through a pipe.")
+    try:
+        info = soundfile.info(c_path(path))
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise DataError(f"{path} is no WAV file or is damaged: copy it again.") from error
+    if info.samplerate != audio.sample_rate:
+        raise DataError(
+            f"{path} has {info.samplerate} Hz instead of {audio.sample_rate}: resample it."
+        )
+    if info.channels != audio.channels:
+        raise DataError(
+            f"{path} has {info.channels} channel{'s' * (info.channels != 1)} instead of "
+            f"{audio.channels}: export it again."
+        )
+    if not info.frames:
+        raise DataError(f"{path} holds no samples: export it again.")
+    return int(info.frames)
