@@ -127,6 +127,8 @@ def command(
     from bsmamba2.evaluation.summary import Evaluation
     from bsmamba2.evaluation.tables import text_tables
 
+    if report is not None and report.is_dir():
+        raise BsmError(f"{report} is a folder: name a file for the report.")
     data = load_config("bsmamba2").data
     settings = Settings(
         stems=data.stems, overlap_s=overlap_s, batch=batch, lengths_s=_lengths(by_length)

@@ -62,12 +62,7 @@ class TrackFeed:
             }
             mixture = readers[MIXTURE]
             for reader in readers.values():
-                if (reader.sample_rate, reader.channels) != (mixture.sample_rate, mixture.channels):
-                    raise AudioError(
-                        f"{reader.path} has {reader.channels} channels at {reader.sample_rate} Hz, "
-                        f"its mixture {mixture.channels} at {mixture.sample_rate} Hz: "
-                        "export the track again."
-                    )
+                _check_alike(reader, mixture)
             self.sample_rate, self.channels = mixture.sample_rate, mixture.channels
             self.frames = mixture.frames
             self._files = {name: _File(reader) for name, reader in readers.items()}
@@ -96,6 +91,18 @@ class TrackFeed:
         """Passes over samples; errors as `take`."""
         for start in range(0, count, _BLOCK):
             self.take(min(_BLOCK, count - start))
+
+
+def _check_alike(stem: AudioReader, mixture: AudioReader) -> None:
+    for what, own, other in (
+        ("channels", stem.channels, mixture.channels),
+        ("Hz", stem.sample_rate, mixture.sample_rate),
+        ("samples", stem.frames, mixture.frames),
+    ):
+        if own != other:
+            raise AudioError(
+                f"{stem.path} has {own} {what}, its mixture {other}: export the track again."
+            )
 
 
 class _File:

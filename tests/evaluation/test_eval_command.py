@@ -1,0 +1,164 @@
+"""`bsm eval` with real engines: what it prints, writes, refuses, and does not do twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from small_songs import plain_usdr, voice, write_song
+
+from bsmamba2.cli import main
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def bsm_eval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Runs the command in a folder of its own with two songs in `music`."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(["Anna - <First>", "Ben & Co - Second"]):
+        write_song(Path("music"), name, voice(1.9, [(0, 0.7 + seed)]), seed=seed)
+
+    def run(*arguments: Any, data: str = "music") -> Outcome:
+        with pytest.raises(SystemExit) as exit:
+            main(["eval", *map(str, arguments), "--data", data, "--threads", "1"])
+        return Outcome(int(exit.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_the_table_names_every_track(bsm_eval: Callable[..., Outcome], second_onnx: Path):
+    done = bsm_eval(second_onnx, "--by-length", "1,2", "--by-onset")
+    assert done.code == 0
+    assert all(name in done.out for name in ("Anna - <First>", "Ben & Co - Second"))
+    assert "1 s" in done.out
+    assert "0.5 to 1 s" in done.out
+    assert "untrained" in done.err
+
+
+def test_json_is_one_document_with_true_figures(
+    bsm_eval: Callable[..., Outcome], second_onnx: Path
+):
+    song = write_song(Path("other"), "song", voice(1.2, [(0, 1)]))
+    done = bsm_eval(second_onnx, "--json", "--overlap", "0.5", data="other")
+    (model,) = json.loads(done.out)["models"]
+    vocals = model["stems"]["vocals"]
+    assert vocals["mixture_usdr"] == pytest.approx(plain_usdr(song["vocals"], song["mixture"]))
+    assert model["tracks"][0]["stems"]["vocals"] == {
+        name: vocals[name] for name in model["tracks"][0]["stems"]["vocals"]
+    }
+    assert model["tracks"][0]["overlap_s"] == 0.5
+
+
+def test_a_rerun_writes_nothing_and_says_the_same(
+    bsm_eval: Callable[..., Outcome], second_onnx: Path
+):
+    first = bsm_eval(second_onnx, "--out", "kept", "--json")
+    dates = {path: path.stat().st_mtime_ns for path in Path("kept").iterdir()}
+    assert len(dates) == 2
+    assert bsm_eval(second_onnx, "--out", "kept", "--json").out == first.out
+    assert {path: path.stat().st_mtime_ns for path in Path("kept").iterdir()} == dates
+
+
+def test_two_kinds_of_engine_in_one_report(
+    bsm_eval: Callable[..., Outcome], second_onnx: Path, tiny_checkpoint: Path
+):
+    write_song(Path("other"), "A & <B>", voice(1.2, [(0, 1)]))
+    options = ["--against", second_onnx, "--report", "report.html", "--json"]
+    done = bsm_eval(tiny_checkpoint, *options, data="other")
+    assert done.code == 0
+    models = json.loads(done.out)["models"]
+    assert [model["engine"]["backend"] for model in models] == ["pytorch", "onnxruntime"]
+    text = Path("report.html").read_text("utf-8")
+    assert "A &amp; &lt;B&gt;" in text
+    assert tiny_checkpoint.name in text
+    assert second_onnx.name in text
+
+
+def test_an_onnx_engine_is_evaluated_without_torch(
+    bsm_eval: Callable[..., Outcome], second_onnx: Path
+):
+    code = (
+        "import sys; sys.modules['torch'] = None; from bsmamba2.cli import main; main(sys.argv[1:])"
+    )
+    arguments = [str(second_onnx), "--data", "music", "--report", "r.html", "--by-onset"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "eval", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path("r.html").stat().st_size > 50_000
+
+
+def test_a_failing_track_is_listed_and_the_others_are_done(
+    bsm_eval: Callable[..., Outcome], second_onnx: Path
+):
+    broken = Path("music/test/Anna - <First>/mixture.wav")
+    broken.write_bytes(b"no audio")
+    done = bsm_eval(second_onnx, "--report", "report.html")
+    assert done.code == 1
+    assert "Ben & Co" in done.out
+    assert done.err.splitlines()[-1].startswith(f"Failed: {second_onnx}: Anna - <First>: {broken}")
+    assert "Failed: 1" in Path("report.html").read_text("utf-8")
+
+
+def test_where_all_tracks_fail_there_is_no_report(
+    bsm_eval: Callable[..., Outcome], second_onnx: Path
+):
+    for path in Path("music/test").glob("*/bass.wav"):
+        path.unlink()
+    done = bsm_eval(second_onnx, "--report", "report.html", "--json")
+    assert done.code == 1
+    assert len(json.loads(done.out)["failed"]) == 2
+    assert not Path("report.html").exists()
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["--by-length", "0"], "whole seconds"),
+    (["--by-length", "1,two"], "whole seconds"),
+    (["--overlap", "1"], "does not fit"),
+    (["--against", "ENGINE"], "named twice"),
+    (["--against", "music"], "is a folder"),
+    (["--against", "missing.onnx"], "No such file"),
+    (["--out", "ENGINE/below"], "--out"),
+    (["--report", "music"], "is a folder"),
+    (["--split", "valid"], "music"),
+])  # fmt: skip
+def test_bad_arguments_are_one_sentence(
+    bsm_eval: Callable[..., Outcome], second_onnx: Path, arguments: list[str], sentence: str
+):
+    filled = [argument.replace("ENGINE", str(second_onnx)) for argument in arguments]
+    done = bsm_eval(second_onnx, *filled)
+    assert done.code == 1
+    assert sentence in done.err
+    assert "Traceback" not in done.err
+    assert not done.out
+
+
+def test_a_model_that_is_no_engine_is_one_sentence(bsm_eval: Callable[..., Outcome]):
+    Path("model.ckpt").write_bytes(b"weights")
+    done = bsm_eval("model.ckpt")
+    assert done.code == 1
+    assert "'bsm import'" in done.err
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "flat", "empty"])
+def test_a_folder_without_songs_is_one_sentence(
+    bsm_eval: Callable[..., Outcome], second_onnx: Path, folder: str
+):
+    if folder != "nowhere":
+        Path(folder, *(["test"] if folder == "empty" else [])).mkdir(parents=True)
+    done = bsm_eval(second_onnx, data=folder)
+    assert done.code == 1
+    assert folder in done.err
+    assert len(done.err.splitlines()) == 1

@@ -1,0 +1,293 @@
+"""Engines whose scores are known, and results that are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from small_engines import FunctionEngine, random_mask, real_mask
+from small_songs import RATE, STEMS, model_of, plain_usdr, tracks_of, voice, write_song
+
+from bsmamba2.errors import BsmError
+from bsmamba2.evaluation.evaluate import Model, ModelResults, Settings, evaluate
+from bsmamba2.evaluation.metrics import csdr_frames
+from bsmamba2.evaluation.results import ResultStore, TrackResult
+from bsmamba2.runtime.engines.base import Spectrum
+from bsmamba2.runtime.separator import Separator
+from bsmamba2.runtime.stft import stft
+
+BURSTS = [(0.2, 0.8), (1.3, 1.6), (4.0, 5.5)]
+DURATION_S = 5.7
+
+
+def run(
+    root: Path, model: Model, store: Path | None = None, lengths_s: Sequence[int] = ()
+) -> ModelResults:
+    settings = Settings(stems=STEMS, lengths_s=lengths_s)
+    (results,), failures = evaluate(
+        [model], tracks_of(root), settings, ResultStore(store or root / "results")
+    )
+    assert not failures
+    return results
+
+
+def run_one(root: Path, function: Callable[[Spectrum], Any]) -> TrackResult:
+    (result,) = run(root, model_of(function)).tracks
+    return result
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> dict[str, np.ndarray]:
+    return write_song(tmp_path, "song", voice(DURATION_S, BURSTS))
+
+
+def rest_of(song: dict[str, np.ndarray]) -> np.ndarray:
+    return song["drums"] + song["bass"] + song["other"]
+
+
+# --- engines whose scores are known ---
+
+
+def test_an_engine_that_keeps_all_scores_as_the_mixture(tmp_path: Path, song: dict):
+    scores = run_one(tmp_path, real_mask(1)).stems["vocals"]
+    assert scores.usdr == pytest.approx(plain_usdr(song["vocals"], song["mixture"]), abs=1e-4)
+    assert scores.mixture_usdr == pytest.approx(scores.usdr, abs=1e-4)
+    assert scores.mixture_csdr == pytest.approx(scores.csdr, abs=1e-4)
+    assert (scores.frames, scores.dropped) == (5, 2)  # of the voice, seconds 2 and 3 are silent
+
+
+def test_an_engine_that_keeps_nothing_leaves_the_mixture_as_instrumental(
+    tmp_path: Path, song: dict
+):
+    result = run_one(tmp_path, real_mask(0))
+    vocals, rest = result.stems["vocals"], result.stems["instrumental"]
+    assert vocals.usdr == pytest.approx(0, abs=1e-6)
+    assert vocals.dropped == vocals.frames
+    assert math.isnan(vocals.csdr)
+    assert rest.usdr == pytest.approx(plain_usdr(rest_of(song), song["mixture"]), abs=1e-4)
+    assert (rest.usdr, rest.csdr) == (rest.mixture_usdr, rest.mixture_csdr)
+
+
+def test_an_ideal_engine_is_near_perfect(tmp_path: Path, song: dict):
+    audio = FunctionEngine(real_mask(1)).artefact.model.audio
+    samples = np.zeros((2, 6 * RATE), np.float32)
+    samples[:, : song["vocals"].shape[1]] = song["vocals"]
+    chunks = iter(samples.reshape(2, 6, RATE).swapaxes(0, 1))
+
+    def ideal(spectrum: Spectrum) -> Spectrum:
+        target = stft(next(chunks)[None], n_fft=audio.n_fft, hop=audio.hop)
+        mixture = spectrum.view(np.complex64)[..., 0]
+        mask = np.where(mixture == 0, 0, target / np.where(mixture == 0, 1, mixture))
+        return mask.astype(np.complex64).view(np.float32).reshape(spectrum.shape)
+
+    result = run_one(tmp_path, ideal)
+    assert result.stems["vocals"].usdr > 60
+    assert result.stems["instrumental"].usdr > 60
+    assert result.leakage.level_dbfs < -70
+
+
+def test_scores_are_those_of_the_separated_audio(tmp_path: Path, song: dict):
+    result = run_one(tmp_path, random_mask(0.5))
+    stems = Separator(FunctionEngine(random_mask(0.5)), overlap_s=0).separate(song["mixture"], RATE)
+    references = {"vocals": song["vocals"], "instrumental": rest_of(song)}
+    for stem, reference in references.items():
+        frames = csdr_frames(reference, stems[stem], RATE)
+        assert result.stems[stem].usdr == pytest.approx(
+            plain_usdr(reference, stems[stem]), abs=1e-5
+        )
+        assert result.stems[stem].csdr == pytest.approx(np.nanmedian(frames), abs=1e-5)
+    np.testing.assert_allclose(
+        result.frames_db, csdr_frames(song["vocals"], stems["vocals"], RATE), atol=1e-5
+    )
+
+
+def test_leakage_is_the_level_of_the_error_in_silent_seconds(tmp_path: Path, song: dict):
+    leakage = run_one(tmp_path, real_mask(0.5)).leakage
+    music = rest_of(song)[:, 2 * RATE : 4 * RATE]
+    level = 10 * np.log10(np.mean(music**2))
+    assert leakage.silent_s == 2
+    assert leakage.mixture_dbfs == pytest.approx(level, abs=1e-4)
+    assert leakage.level_dbfs == pytest.approx(level + 20 * np.log10(0.5), abs=0.01)
+
+
+def test_a_voice_without_silence_has_no_leakage(tmp_path: Path):
+    write_song(tmp_path, "song", voice(2, [(0, 2)]))
+    leakage = run_one(tmp_path, real_mask(1)).leakage
+    assert leakage.silent_s == 0
+    assert math.isnan(leakage.level_dbfs)
+
+
+def test_onsets_have_the_sdr_of_their_samples(tmp_path: Path, song: dict):
+    onsets = run_one(tmp_path, random_mask(0.5)).onsets
+    stems = Separator(FunctionEngine(random_mask(0.5)), overlap_s=0).separate(song["mixture"], RATE)
+    found = [(onset.start_s, round(onset.start_s + onset.duration_s, 9)) for onset in onsets]
+    assert found == BURSTS
+    for onset, (start, stop) in zip(onsets, BURSTS, strict=True):
+        inside = np.s_[:, round(start * RATE) : round(stop * RATE)]
+        expected = [plain_usdr(song["vocals"][inside], y[inside])
+                    for y in (stems["vocals"], song["mixture"])]  # fmt: skip
+        assert [onset.sdr, onset.mixture_sdr] == pytest.approx(expected, abs=1e-4)
+
+
+def loudness_mask(spectrum: Spectrum) -> Spectrum:
+    """A mask that depends on all of a piece, so that its length counts."""
+    mask = np.zeros_like(spectrum)
+    mask[..., 0] = 1 / (1 + np.abs(spectrum).mean(axis=(1, 2, 3, 4), keepdims=True)[..., 0])
+    return mask
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 16])
+def test_pieces_of_a_length_are_separated_each_alone(tmp_path: Path, song: dict, length: int):
+    model = model_of(loudness_mask)
+    (result,) = run(tmp_path, model, lengths_s=[length]).by_length[length]
+    n = song["mixture"].shape[1]
+    estimate = np.zeros((2, n))
+    for start in range(0, n, length * RATE):
+        piece = np.zeros((2, length * RATE), np.float32)
+        part = song["mixture"][:, start : start + length * RATE]
+        piece[:, : part.shape[1]] = part
+        alone = Separator(FunctionEngine(loudness_mask, chunk_s=length), overlap_s=0)
+        estimate[:, start : start + part.shape[1]] = (
+            alone.separate(piece, RATE)["vocals"][:, : part.shape[1]]
+        )  # fmt: skip
+    expected = plain_usdr(song["vocals"], estimate)
+    assert result.stems["vocals"].usdr == pytest.approx(expected, abs=1e-5)
+    assert model.engine.shapes[-1][2] == length * 100 + 1  # one long piece even above the chunk
+
+
+def test_the_engines_own_length_is_not_separated_twice(tmp_path: Path, song: dict):
+    model = model_of(real_mask(1))
+    results = run(tmp_path, model, lengths_s=[1])
+    assert results.by_length[1] == results.tracks
+    assert len(model.engine.shapes) == 6
+
+
+# --- results are kept ---
+
+
+@pytest.fixture
+def three_songs(tmp_path: Path) -> Path:
+    for seed, name in enumerate(["a", "b", "c"]):
+        write_song(tmp_path, name, voice(1, [(0, 1)], level=0.1 + 0.05 * seed), seed=seed)
+    return tmp_path
+
+
+def test_only_the_missing_result_is_computed(three_songs: Path):
+    first = run(three_songs, model_of(real_mask(0.5)))
+    (gone,) = (three_songs / "results").glob("b.*.json")
+    gone.unlink()
+    again = model_of(real_mask(0.5))
+    results = run(three_songs, again)
+    assert len(again.engine.shapes) == 1
+    for one, other in zip(first.tracks, results.tracks, strict=True):
+        assert (one.track, one.stems, one.onsets) == (other.track, other.stems, other.onsets)
+
+
+def test_a_rerun_with_lengths_computes_only_these(three_songs: Path):
+    run(three_songs, model_of(real_mask(0.5)))
+    again = model_of(real_mask(0.5))
+    run(three_songs, again, lengths_s=[1, 2])
+    assert [shape[2] for shape in again.engine.shapes] == [201] * 3
+
+
+def test_a_damaged_result_is_computed_again(three_songs: Path):
+    run(three_songs, model_of(real_mask(0.5)))
+    for number, path in enumerate(sorted((three_songs / "results").glob("*.json"))):
+        path.write_text(["", "{}", path.read_text()[:-20]][number])
+    again = model_of(real_mask(0.5))
+    assert len(run(three_songs, again).tracks) == 3
+    assert len(again.engine.shapes) == 3
+
+
+def test_another_engine_or_other_audio_of_the_same_size_is_computed(three_songs: Path):
+    run(three_songs, model_of(real_mask(0.5)))
+    other = model_of(real_mask(0.5), name="other")
+    run(three_songs, other)
+    assert len(other.engine.shapes) == 3
+    bass = three_songs / "test" / "b" / "bass.wav"
+    bass.write_bytes(bass.read_bytes()[:-300_000] + bytes(300_000))
+    again = model_of(real_mask(0.5))
+    run(three_songs, again)
+    assert len(again.engine.shapes) == 1
+
+
+def test_results_survive_json_with_what_json_does_not_know(three_songs: Path):
+    result = run_one_of(three_songs)
+    text = result.to_json()
+    assert repr(TrackResult.from_json(text)) == repr(result)  # NaN is not itself
+    assert "NaN" in text
+
+
+def run_one_of(root: Path) -> TrackResult:
+    return run(root, model_of(real_mask(0))).tracks[0]
+
+
+# --- failures ---
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "mono", "no mixture", "short", "long"])
+def test_a_failing_track_ends_only_its_own(three_songs: Path, damage: str):
+    file = three_songs / "test" / "b" / ("mixture.wav" if damage == "no mixture" else "bass.wav")
+    if damage in ("missing", "no mixture"):
+        file.unlink()
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[:100_000])
+    else:
+        n, channels = {"mono": (RATE, 1), "short": (RATE - 9, 2), "long": (RATE + 9, 2)}[damage]
+        soundfile.write(file, np.zeros((n, channels)), RATE)
+    (results,), (failure,) = evaluate(
+        [model_of(real_mask(1))],
+        tracks_of(three_songs),
+        Settings(stems=STEMS),
+        ResultStore(three_songs / "results"),
+    )
+    assert [result.track for result in results.tracks] == ["a", "c"]
+    assert failure.track == "b"
+    assert str(file) in failure.error
+
+
+def test_an_engine_that_returns_nan_fails_its_tracks_and_leaves_no_results(three_songs: Path):
+    results, failures = evaluate(
+        [model_of(real_mask(math.nan)), model_of(real_mask(1), name="good")],
+        tracks_of(three_songs),
+        Settings(stems=STEMS),
+        ResultStore(three_songs / "results"),
+    )
+    assert [len(r.tracks) for r in results] == [0, 3]
+    assert [failure.model for failure in failures] == ["engine"] * 3
+    assert len(list((three_songs / "results").iterdir())) == 3
+
+
+def test_a_target_that_is_no_stem_is_refused(three_songs: Path):
+    with pytest.raises(BsmError, match="estimates 'vocals'"):
+        evaluate(
+            [model_of(real_mask(1))],
+            tracks_of(three_songs),
+            Settings(stems=("piano", "bass")),
+            ResultStore(three_songs / "results"),
+        )
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BsmError, match="--out"):
+        ResultStore(tmp_path / "file" / "results")
+
+
+def test_progress_reaches_the_end_and_never_goes_back(three_songs: Path):
+    told: list[tuple[float, float]] = []
+    evaluate(
+        [model_of(real_mask(1))],
+        tracks_of(three_songs),
+        Settings(stems=STEMS, lengths_s=[2]),
+        ResultStore(three_songs / "results"),
+        lambda title, done, total: told.append((done, total)),
+    )
+    done = [seconds for seconds, _ in told]
+    assert done == sorted(done)
+    assert told[-1] == (6, 6)

@@ -1,0 +1,224 @@
+"""The HTML report: complete in itself, and true."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import struct
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from known_results import evaluation, region, result
+from small_engines import FunctionEngine, random_mask, real_mask
+from small_songs import RATE, STEMS, model_of, tracks_of, voice, write_song
+
+from bsmamba2.evaluation.charts import round_ticks, value_range
+from bsmamba2.evaluation.evaluate import ModelResults, Settings, evaluate
+from bsmamba2.evaluation.pictures import (
+    COLUMNS,
+    HIGHEST_HZ,
+    LOWEST_HZ,
+    ROWS,
+    Extreme,
+    draw_spectrogram,
+    picture_extremes,
+    png_data_uri,
+)
+from bsmamba2.evaluation.report import render_report, write_report
+from bsmamba2.evaluation.results import ResultStore
+from bsmamba2.runtime.separator import Separator
+
+VOID = {"meta", "link", "br", "img", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that elements nest; collects texts and attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def pictures() -> list[Extreme]:
+    picture = np.zeros((ROWS, COLUMNS), np.uint8)
+    names = {"mixture": picture, "vocals, reference": picture}
+    return [Extreme(title="Best minute", track="a", minute=region(60, 60, 3), pictures=names)]
+
+
+def full_page(names: tuple[str, ...] = ("m.onnx", "other.onnx")) -> str:
+    results = [
+        result("one", 1.5, math.nan, onsets=(region(0, 3, 2.0),)),
+        result("<b>R&B</b>", -3.25, 2, leakage=-50.5),
+    ]
+    return render_report(evaluation(results, names), pictures())
+
+
+def test_the_page_loads_nothing():
+    text = full_page()
+    page = Page(text)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", text.replace("'none'", ""))
+    loads = [value for name, value in page.attributes if name in ("src", "href", "xlink:href")]
+    assert loads
+    assert all(value.startswith("data:image/png;base64,") for value in loads)
+    assert not {"link", "iframe", "object"} & set(page.tags)
+    policy = next(value for _, value in page.attributes if "default-src" in value)
+    assert "default-src 'none'" in policy
+
+
+def test_names_are_text_and_never_markup():
+    page = Page(full_page(("<i>.onnx", '"quoted".onnx')))
+    assert "b" not in page.tags
+    assert page.texts.count('"quoted".onnx') == page.texts.count("<i>.onnx") > 3
+    assert "<b>R&B</b>" in page.texts
+
+
+def test_models_stand_side_by_side():
+    page = Page(full_page())
+    assert page.texts.count("m.onnx") == page.texts.count("other.onnx")
+    assert [value for name, value in page.attributes if name == "class"].count("m1") > 3
+
+
+@pytest.mark.parametrize("models", [1, 2, 7])
+def test_any_number_of_models_fits(models: int):
+    page = Page(full_page(tuple(f"{k}.onnx" for k in range(models))))
+    assert page.tags.count("svg") == 6
+
+
+def test_numbers_of_a_track_are_in_its_row():
+    text = full_page(("m.onnx",))
+    row = re.search(r"<tr><td data-value=\"&lt;b.*?</tr>", text)
+    assert row
+    values = re.findall(r'data-value="([^"]*)"', row[0])[1:]
+    assert [float(value) for value in values] == [
+        10.5, -3.25, 2, -3.25, 2, -50.5, -2, -1, -2, -1, -30.5,
+    ]  # fmt: skip
+    assert "\N{MINUS SIGN}3.25" in row[0]
+
+
+def test_undefined_numbers_are_dashes_and_sort_last():
+    text = full_page(("m.onnx",))
+    assert '<td data-value="">\N{EN DASH}</td>' in text
+    assert "nan" not in re.sub(r"base64,[^\"]*|isNaN", "", text)
+
+
+def test_one_page_is_written_whole(tmp_path: Path):
+    write_report(tmp_path / "new" / "report.html", evaluation([result()]), [])
+    assert Page((tmp_path / "new" / "report.html").read_text("utf-8"))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
+
+
+# --- pictures ---
+
+
+def test_a_tone_is_a_line_at_its_frequency_and_level():
+    hertz, amplitude = 1000.0, 0.1
+    tone = amplitude * np.sin(2 * np.pi * hertz * np.arange(5 * RATE) / RATE)
+    picture = draw_spectrogram(tone[None].astype(np.float32).repeat(2, axis=0), RATE)
+    assert picture.shape == (ROWS, COLUMNS)
+    loudest = ROWS - 1 - picture[:, COLUMNS // 2].argmax()
+    octaves = math.log2(HIGHEST_HZ / LOWEST_HZ)
+    assert loudest / ROWS * octaves == pytest.approx(math.log2(hertz / LOWEST_HZ), abs=0.15)
+    assert picture.max() == round((-20 + 90) / 75 * 63)
+
+
+def test_silence_is_black_and_short_sounds_have_a_picture():
+    assert not draw_spectrogram(np.zeros((2, RATE), np.float32), RATE).any()
+    assert draw_spectrogram(np.ones((2, 5), np.float32), RATE).shape[0] == ROWS
+
+
+def test_a_png_holds_the_picture():
+    picture = np.random.default_rng(0).integers(0, 64, (5, 7), dtype=np.uint8)
+    png = base64.b64decode(png_data_uri(picture).partition(",")[2])
+    chunks, at = {}, 8
+    while at < len(png):
+        length, kind = struct.unpack(">I4s", png[at : at + 8])
+        data = png[at + 8 : at + 8 + length]
+        assert struct.unpack(">I", png[at + 8 + length : at + 12 + length])[0] == zlib.crc32(
+            kind + data
+        )
+        chunks[kind], at = data, at + 12 + length
+    assert struct.unpack(">II", chunks[b"IHDR"][:8]) == (7, 5)
+    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(5, 8)
+    np.testing.assert_array_equal(lines[:, 1:], picture)
+    assert len(chunks[b"PLTE"]) == 3 * 64
+
+
+@pytest.mark.parametrize("overlap_s", [0, 0.5])
+def test_pictures_show_the_audio_that_was_measured(
+    tmp_path: Path, overlap_s: float, monkeypatch: pytest.MonkeyPatch
+):
+    song = write_song(tmp_path, "song", voice(7.3, [(0, 7.3)]))
+    minute = region(2.5, 2, 0)  # not where a chunk begins or ends
+    found = result("song", minutes=(minute,))
+    model = model_of(random_mask(0.5))
+    models = [ModelResults(model=model, tracks=[found], by_length={})]
+    settings = Settings(stems=STEMS, overlap_s=overlap_s)
+    store = ResultStore(tmp_path / "results")
+    (shown,) = picture_extremes(models, tracks_of(tmp_path), settings, store)
+    engine = FunctionEngine(random_mask(0.5))
+    stems = Separator(engine, overlap_s=overlap_s).separate(song["mixture"], RATE)
+    inside = np.s_[:, round(2.5 * RATE) : round(4.5 * RATE)]
+    expected = [song["mixture"], song["vocals"], stems["vocals"]]
+    for picture, signal in zip(shown.pictures.values(), expected, strict=True):
+        wanted = draw_spectrogram(signal[inside].astype(np.float32), RATE)
+        assert np.abs(picture.astype(int) - wanted).max() <= 1
+    calls = len(model.engine.shapes)
+    picture_extremes(models, tracks_of(tmp_path), settings, store)
+    assert len(model.engine.shapes) == calls  # kept
+
+
+def test_short_songs_have_one_minute(tmp_path: Path):
+    write_song(tmp_path, "song", voice(1.5, [(0, 1.5)]))
+    results, _ = evaluate(
+        [model_of(real_mask(1))],
+        tracks_of(tmp_path),
+        Settings(stems=STEMS),
+        ResultStore(tmp_path / "results"),
+    )
+    (minute,) = results[0].tracks[0].minutes
+    assert (minute.start_s, minute.duration_s) == (0, 1.5)
+    assert minute.sdr == pytest.approx(results[0].tracks[0].stems["vocals"].usdr)
+
+
+# --- axes ---
+
+
+@pytest.mark.parametrize(("low", "high", "ticks"), [
+    (-3, 9, [-2, 0, 2, 4, 6, 8]), (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+    (-40, 40, [-40, -20, 0, 20, 40]),
+])  # fmt: skip
+def test_ticks_are_round_numbers_within(low: float, high: float, ticks: list[float]):
+    assert round_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_a_range_holds_all_finite_values():
+    low, high = value_range([1, 5, math.nan, math.inf])
+    assert low < 1
+    assert 5 < high < 7
+    assert value_range([math.nan]) == (-1, 1)
