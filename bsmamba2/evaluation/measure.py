@@ -150,8 +150,8 @@ def measure_track(
         for stems in separator.stream(reader.blocks(), reader.sample_rate, reader.channels):
             count = stems[target].shape[1]
             mixture, voice, rest = feed.take(count)
-            pairs = ((voice, stems[target]), (rest, stems[RESIDUAL]))
-            pairs += ((voice, mixture), (rest, mixture))
+            estimates = (stems[target], stems[RESIDUAL])
+            pairs = [*zip((voice, rest), estimates, strict=True), (voice, mixture), (rest, mixture)]
             for meter, (reference, estimate) in zip(meters, pairs, strict=True):
                 meter.add(reference, estimate)
             done += count

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -195,7 +196,7 @@ def _grain_rows(pair: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     )
 
 
-def _pair(reference: ArrayLike, estimate: ArrayLike) -> tuple[NDArray, NDArray]:
+def _pair(reference: ArrayLike, estimate: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Both as arrays of one shape (channels, n)."""
     s, y = np.asarray(reference), np.asarray(estimate)
     if s.shape != y.shape or s.ndim != 2:
