@@ -19,6 +19,7 @@ COMMANDS = {  # name -> module below this package, in the order of a first use
     "infer": "infer",
     "train": "train",
     "eval": "eval",
+    "practice": "practice",
     "import": "import_",
     "export": "export",
     "plugin": "plugin",

@@ -1,0 +1,70 @@
+"""What a studio does to a sound: equaliser, compressor, reverb, echo, saturation, limiter."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter1d, uniform_filter1d
+from scipy.signal import butter, fftconvolve, lfilter, sosfilt
+
+from bsmamba2.data.practice.instruments import SAMPLE_RATE, Audio
+
+_EQ_HZ = (30, 100, 250, 600, 1500, 3500, 8000, 16_000)
+
+
+def rms(audio: Audio) -> float:
+    """Root mean square, never 0."""
+    return float(np.sqrt(np.mean(audio**2) + 1e-12))
+
+
+def equalise(audio: Audio, rng: np.random.Generator, spread_db: float = 2.5) -> Audio:
+    """A smooth random curve, `spread_db` its standard deviation at eight frequencies."""
+    hz = np.fft.rfftfreq(audio.shape[1], 1 / SAMPLE_RATE) + 1
+    gains_db = np.interp(np.log(hz), np.log(_EQ_HZ), rng.normal(0, spread_db, len(_EQ_HZ)))
+    result: Audio = np.fft.irfft(np.fft.rfft(audio) * 10 ** (gains_db / 20), audio.shape[1])
+    return result
+
+
+def high_pass(audio: Audio, hz: float) -> Audio:
+    """Second order."""
+    return np.asarray(sosfilt(butter(2, hz, "high", fs=SAMPLE_RATE, output="sos"), audio))
+
+
+def compress(audio: Audio, threshold: float, ratio: float) -> Audio:
+    """Feed-forward, 20 ms, all channels alike; the threshold is an RMS of full scale 1."""
+    level = np.sqrt(lfilter([0.001], [1, -0.999], np.mean(audio**2, axis=0)) + 1e-9)
+    return audio * np.minimum(1.0, (level / threshold) ** (1 / ratio - 1))
+
+
+def reverberate(audio: Audio, rng: np.random.Generator, wet: float, decay_s: float) -> Audio:
+    """Adds a stereo room: noise that decays by 60 dB in `decay_s`, after a delay."""
+    length = round(1.2 * decay_s * SAMPLE_RATE)
+    decay = np.exp(-6.9 * np.arange(length) / (decay_s * SAMPLE_RATE))
+    room = rng.normal(0, 1, (2, length)) * decay
+    room[:, : round(rng.uniform(0.005, 0.04) * SAMPLE_RATE)] = 0
+    band = butter(1, [200, rng.uniform(3000, 9000)], "band", fs=SAMPLE_RATE, output="sos")
+    room = np.asarray(sosfilt(band, room))
+    room /= np.sqrt((room**2).sum(axis=1, keepdims=True))
+    return audio + wet * np.asarray(fftconvolve(audio, room, axes=1))[:, : audio.shape[1]]
+
+
+def echo(audio: Audio, delay_s: float, gain: float) -> Audio:
+    """Three repeats from side to side, each `gain` of the one before."""
+    result = audio.copy()
+    for repeat in (1, 2, 3):
+        delay = repeat * round(delay_s * SAMPLE_RATE)
+        if 0 < delay < audio.shape[1]:
+            result[repeat % 2, delay:] += gain**repeat * audio[repeat % 2, :-delay]
+    return result
+
+
+def saturate(audio: Audio, drive: float) -> Audio:
+    """tanh of the sound, its peak driven to `drive`."""
+    return np.tanh(audio * drive / (np.abs(audio).max() + 1e-6))
+
+
+def limiter_gain(mixture: Audio, ceiling: float) -> NDArray[np.float64]:
+    """(samples,) gains of at most 1 that keep the mixture below the ceiling, within 10 ms."""
+    needed = np.minimum(1.0, ceiling / np.maximum(np.abs(mixture).max(axis=0), 1e-9))
+    window = round(0.01 * SAMPLE_RATE)
+    return np.asarray(uniform_filter1d(minimum_filter1d(needed, window), window))

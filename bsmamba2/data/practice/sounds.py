@@ -1,0 +1,163 @@
+"""What plays and who sings: soundfonts, instruments, drum kits and voices, by split.
+
+The test split is kept apart: a third of the instruments of every role, kits, languages, speakers
+and, where another one is installed too, MuseScore's soundfont are heard in it only.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bsmamba2.errors import DataError, MissingExtraError
+
+T = TypeVar("T")
+
+SOUNDFONT_FOLDERS = ("/usr/share/sounds/sf2", "/usr/share/sounds/sf3", "/usr/share/soundfonts")
+"""Where Debian, Ubuntu and Fedora put soundfonts."""
+
+# General MIDI programs, from 0, by what they do in a song. Choirs (52-54, 85, 91) are left out:
+# they would be voices in `other`.
+ROLES: dict[str, tuple[int, ...]] = {
+    "bass": (32, 33, 34, 35, 36, 37, 38, 39),
+    "pad": (16, 17, 18, 19, 21, 48, 49, 50, 51, 88, 89, 90, 92, 93, 94, 95),
+    "stab": (0, 1, 2, 3, 4, 5, 7, 16, 61, 62, 63, 80, 81),
+    "arpeggio": (0, 4, 6, 8, 11, 12, 24, 25, 26, 27, 46, 81, 84, 87),
+    "strum": (24, 25, 26, 27, 28, 29, 30),
+    "lead": (
+        11,
+        22,
+        29,
+        30,
+        40,
+        41,
+        42,
+        56,
+        57,
+        60,
+        61,
+        64,
+        65,
+        66,
+        68,
+        71,
+        73,
+        75,
+        80,
+        81,
+        82,
+        87,
+    ),
+}
+KITS = (0, 8, 16, 24, 25, 32, 40, 48)
+
+LANGUAGES = ("en-us", "en-gb", "es", "fr", "it", "de", "pt", "sv", "pl", "nl", "ro", "hu", "tr")
+VARIANTS = ("", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+f1", "+f2", "+f3", "+f4", "+f5",
+            "+klatt", "+klatt2", "+klatt4")  # fmt: skip
+FLITE_VOICES = {"train": ("slt", "awb"), "test": ("rms", "kal16")}
+"""slt and rms are made of recordings; their names are flite's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """A speaker of a speech synthesiser."""
+
+    engine: str
+    """espeak-ng or flite."""
+    name: str
+    """As the engine takes it."""
+
+    @property
+    def bandwidth(self) -> float:
+        """Hz up to which the engine's speech has energy."""
+        return 10_300.0 if self.engine == "espeak-ng" else 7_600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sounds:
+    """What the songs of a split are made of."""
+
+    soundfonts: tuple[Path, ...]
+    """General MIDI soundfonts."""
+    roles: dict[str, tuple[int, ...]]
+    """Role -> programs."""
+    kits: tuple[int, ...]
+    """Programs of the drum bank."""
+    espeak: tuple[Voice, ...]
+    """Synthetic speakers."""
+    flite: tuple[Voice, ...]
+    """Speakers made of recordings."""
+
+
+def find_soundfonts() -> list[Path]:
+    """General MIDI soundfonts in the usual folders, each once, sorted by name.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = {
+        path.resolve()
+        for folder in SOUNDFONT_FOLDERS
+        for path in Path(folder).glob("*.sf[23]")
+        if "gm" in path.name.lower() or "general" in path.name.lower()
+    }
+    if not found:
+        raise DataError(
+            "No General MIDI soundfont is installed: 'apt-get install fluid-soundfont-gm' or "
+            "timgm6mb-soundfont, or name a file with --soundfont."
+        )
+    return sorted(found, key=lambda path: path.name)
+
+
+def choose_sounds(split: str, soundfonts: Sequence[Path]) -> Sounds:
+    """The sounds of a split: test has its own, train and valid share theirs.
+
+    Args:
+        split: train, valid or test.
+        soundfonts: All that are to be used.
+    """
+    side = "test" if split == "test" else "train"
+    apart = [path for path in soundfonts if path.name.startswith("MuseScore")]
+    common = [path for path in soundfonts if path not in apart]
+    mine = (apart if side == "test" else common) if apart and common else soundfonts
+    variants = _side(side, VARIANTS)
+    return Sounds(
+        soundfonts=tuple(mine),
+        roles={role: _side(side, programs) for role, programs in ROLES.items()},
+        kits=_side(side, KITS),
+        espeak=tuple(
+            Voice(engine="espeak-ng", name=language + variant)
+            for language in _side(side, LANGUAGES)
+            for variant in variants
+        ),
+        flite=tuple(Voice(engine="flite", name=name) for name in FLITE_VOICES[side]),
+    )
+
+
+def check_installed() -> None:
+    """Raises an error that names what to install where something is missing."""
+    missing = [name for name in ("espeak-ng", "flite") if shutil.which(name) is None]
+    if ctypes.util.find_library("fluidsynth") is None:
+        missing.append("libfluidsynth3")
+    if missing:
+        raise DataError(
+            f"Practice songs need programs that are not installed: apt-get install "
+            f"{' '.join(missing)} (or the packages of those names on your system)."
+        )
+    try:
+        import fluidsynth  # noqa: F401
+
+        from bsmamba2.data.practice.voices import import_world
+
+        import_world()
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("'bsm practice'", "practice") from error
+
+
+def _side(side: str, choices: tuple[T, ...]) -> tuple[T, ...]:
+    """Every third choice, from the third on, is heard in the test split only."""
+    return tuple(c for i, c in enumerate(choices) if (i % 3 == 2) == (side == "test"))
