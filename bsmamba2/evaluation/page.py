@@ -27,7 +27,7 @@ p { margin: 0 0 12px; }
 .faint, .note { color: var(--faint); }
 .note { font-size: 13.5px; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 20px 22px; margin-top: 20px; }
+  padding: 20px 22px; margin-top: 20px; overflow-x: auto; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); gap: 16px;
   margin-top: 24px; }
 .cards section { margin: 0; border-top: 3px solid var(--m); }
@@ -57,12 +57,12 @@ tr.group th { border-bottom: 0; padding-bottom: 4px; color: var(--m, var(--faint
 tr.keys th { padding: 0; }
 tr.keys button { all: unset; cursor: pointer; padding: 5px 7px; }
 tr.keys button:focus-visible { outline: 2px solid var(--m0); border-radius: 4px; }
-tr.keys button::after { content: " \\2195"; opacity: 0.35; }
-th[aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }
-th[aria-sort=descending] button::after { content: " \\2193"; opacity: 1; }
+tr.keys button::after { content: "\\00a0\\2195"; opacity: 0.35; }
+th[aria-sort=ascending] button::after { content: "\\00a0\\2191"; opacity: 1; }
+th[aria-sort=descending] button::after { content: "\\00a0\\2193"; opacity: 1; }
 tbody tr:hover { background: color-mix(in srgb, var(--text) 5%, transparent); }
 tfoot td { font-weight: 600; border-bottom: 0; }
-svg { display: block; width: 100%; height: auto; margin-top: 6px; }
+svg { display: block; width: 100%; min-width: 600px; height: auto; margin-top: 6px; }
 svg text { font-size: 12px; fill: var(--text); } svg .title { fill: var(--faint); }
 svg .mid { text-anchor: middle; } svg .end { text-anchor: end; } svg .faint { fill: var(--faint);
   font-size: 11px; }
