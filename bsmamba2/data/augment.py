@@ -6,6 +6,7 @@ The published training has none of them: only independent draws, silencing and g
 from __future__ import annotations
 
 import importlib.util
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,8 @@ def augment(
     """
     swap, polarity, eq, pitch = rng.random(4)
     semitones = rng.uniform(-data.pitch_semitones, data.pitch_semitones)
-    centres_hz = np.exp(rng.uniform(*np.log(_BELL_HZ), size=_BELLS))
+    low, high = map(math.log, _BELL_HZ)
+    centres_hz = np.exp(rng.uniform(low, high, size=_BELLS))
     gains_db = rng.uniform(-data.eq_gain_db, data.eq_gain_db, size=_BELLS)
     if pitch < data.pitch_probability:
         samples = transpose(samples, semitones, sample_rate)

@@ -186,5 +186,5 @@ def collate(items: Sequence[Item]) -> Batch:
 
 def _draw(places: Sequence[SalientStem], rng: np.random.Generator) -> _Draw:
     """A track, then one of its segments, both uniform."""
-    place = places[rng.integers(len(places))]
+    place = places[int(rng.integers(len(places)))]
     return _Draw(place.track, int(place.starts[rng.integers(len(place.starts))]))

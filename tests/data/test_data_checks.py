@@ -1,0 +1,152 @@
+"""Laws of the checks before the first step."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from small_songs import AUDIO, DATA, RATE, STEMS, noise, write, write_songs
+
+from bsmamba2.data.checks import check_tracks
+from bsmamba2.data.salience import find_salient
+from bsmamba2.data.tracks import find_tracks
+from bsmamba2.errors import DataError
+
+ALL = ("train", "valid", "test")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_songs(tmp_path / "root", train=3, valid=1, test=1)
+
+
+def check(root: Path, *splits: str) -> None:
+    check_tracks(root, splits or ALL, DATA, AUDIO)
+
+
+def problems(root: Path, *splits: str) -> list[str]:
+    with pytest.raises(DataError) as error:
+        check(root, *splits)
+    first, *lines = str(error.value).splitlines()
+    count = f"{len(lines)} problem" + "s" * (len(lines) != 1)
+    assert first == f"{root} cannot be used, {count}:"
+    return lines
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def spoil_header(path: Path) -> None:
+    path.write_bytes(b"\xff" * path.stat().st_size)
+
+
+def forget_length(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = struct.pack("<I", 0)
+    path.write_bytes(content)
+
+
+def put_nan(path: Path) -> None:
+    samples = noise(4, 0)
+    samples[100, 1] = np.nan
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+
+
+def rewrite(samples: np.ndarray, rate: int = RATE) -> Callable[[Path], None]:
+    return lambda path: soundfile.write(path, samples, rate)
+
+
+DAMAGES: list[tuple[Callable[[Path], None], str]] = [
+    (Path.unlink, "is missing"),
+    (truncate, "is truncated"),
+    (spoil_header, "is no WAV file or is damaged"),
+    (lambda path: path.write_bytes(b""), "is no WAV file or is damaged"),
+    (forget_length, "does not state its length"),
+    (rewrite(noise(4, 0), 44100), "has 44100 Hz instead of 8000"),
+    (rewrite(noise(4, 0)[:, :1]), "has 1 channel instead of 2"),
+    (rewrite(noise(4, 0)[:0]), "holds no samples"),
+    (rewrite(noise(3, 0)), "has 24000 samples, the song's other files have 32000"),
+    (put_nan, "holds NaN or infinite samples"),
+]
+
+
+def test_good_songs_pass(root: Path) -> None:
+    check(root)
+    check(root)
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=[said for _, said in DAMAGES])
+def test_each_damage_is_told_with_its_path(
+    root: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    path = root / "train" / "train song 1" / "bass.wav"
+    damage(path)
+    (line,) = problems(root)
+    assert line.startswith(str(path))
+    assert said in line
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    root = write_songs(tmp_path / "root", train=len(DAMAGES), valid=1)
+    for track in find_tracks(root, "train", DATA, AUDIO):  # a stem that is silent everywhere, too
+        write(track.stem("other"), np.zeros((4 * RATE, 2)))
+    expected = {"other is silent", "is missing, which would hold"}
+    for number, (damage, said) in enumerate(DAMAGES):
+        damage(root / "train" / f"train song {number}" / f"{STEMS[number % 3]}.wav")
+        expected.add(said)
+    (root / "valid" / "valid song 0" / "drums.wav").unlink()
+    lines = problems(root)
+    assert len(lines) == len(DAMAGES) + 3
+    for said in expected:
+        assert any(said in line for line in lines)
+    assert any(str(root / "valid" / "valid song 0" / "drums.wav") in line for line in lines)
+
+
+def test_the_mixture_matters_where_it_is_read(root: Path) -> None:
+    for split in ALL:
+        (root / split / f"{split} song 0" / "mixture.wav").unlink()
+    check(root, "train")
+    assert [Path(line.split(" is missing")[0]).parts[-3:-1] for line in problems(root)] == [
+        (split, f"{split} song 0") for split in ("valid", "test")
+    ]
+
+
+def test_a_stem_silent_in_all_songs_is_told_and_in_one_song_is_not(root: Path) -> None:
+    songs = find_tracks(root, "train", DATA, AUDIO)
+    for song in songs[1:]:
+        write(song.stem("drums"), np.zeros((4 * RATE, 2)))
+    check(root)
+    write(songs[0].stem("drums"), np.zeros((4 * RATE, 2)))
+    (line,) = problems(root)
+    assert line.startswith("drums is silent")
+    assert str(root / "train") in line
+
+
+@pytest.mark.parametrize("splits", [("train",), ALL])
+def test_a_folder_that_is_no_data_set_is_told_once(tmp_path: Path, splits: tuple[str]) -> None:
+    (line,) = problems(tmp_path / "nowhere", *splits)
+    assert "No data folder" in line
+
+
+def test_an_empty_split_is_told(root: Path) -> None:
+    for path in (root / "test" / "test song 0").iterdir():
+        path.unlink()
+    (line,) = problems(root)
+    assert "split 'test' is empty" in line
+    check(root, "train", "valid")
+
+
+def test_what_was_read_for_the_checks_is_not_read_again(root: Path) -> None:
+    check(root)
+    tracks = find_tracks(root, "train", DATA, AUDIO)
+    before = find_salient(tracks, DATA, AUDIO)["vocals"][0].starts.tolist()
+    kept = sorted((root / ".bsmamba2").iterdir())
+    assert len(kept) == len(tracks)
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert find_salient(tracks, DATA, AUDIO)["vocals"][0].starts.tolist() == before
+    assert [path.stat().st_mtime_ns for path in kept] == times
