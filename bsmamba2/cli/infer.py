@@ -134,7 +134,7 @@ def command(
         chosen = _choose_stems(stems, separator.stems)
         jobs, refused = plan_outputs(sources, template, chosen, output.name)
         if jobs:
-            _warn_if_untrained(engine, loaded)
+            _warn_of_weights(engine, loaded)
         reports, failed = _run(separator, jobs, output, as_json=as_json, quiet=quiet)
         failures += refused + failed
     if as_json:
@@ -147,11 +147,19 @@ def command(
     ctx.exit(1 if failures else 0)
 
 
-def _warn_if_untrained(name: str, engine: Engine) -> None:
+def _warn_of_weights(name: str, engine: Engine) -> None:
+    """One line for weights that are not what a person may take them for."""
     if not engine.artefact.provenance.trained:
         click.echo(
             f"Warning: the weights of engine '{name}' are untrained (random numbers): "
             "the stems are no separation of voice and music.",
+            err=True,
+        )
+    elif name == "default":
+        click.echo(
+            "Note: the embedded model is a small demonstration, trained on synthetic songs; for "
+            "published weights, 'bsm import' and 'bsm export' a checkpoint and name it with "
+            "--engine.",
             err=True,
         )
 

@@ -28,75 +28,14 @@ from bsmamba2.errors import DataError
 
 Mono = NDArray[np.float64]
 FRAME_S = 0.005
-WORDS = [
-    "love",
-    "night",
-    "day",
-    "fire",
-    "rain",
-    "heart",
-    "baby",
-    "dream",
-    "light",
-    "away",
-    "home",
-    "never",
-    "always",
-    "forever",
-    "hold",
-    "me",
-    "you",
-    "and",
-    "the",
-    "run",
-    "fly",
-    "sing",
-    "world",
-    "time",
-    "gone",
-    "stay",
-    "blue",
-    "sky",
-    "river",
-    "road",
-    "shine",
-    "tell",
-    "why",
-    "feel",
-    "real",
-    "down",
-    "up",
-    "around",
-    "tonight",
-    "girl",
-    "boy",
-    "mama",
-    "summer",
-    "winter",
-    "lonely",
-    "crazy",
-    "little",
-    "sweet",
-    "dance",
-    "slow",
-    "burn",
-    "fall",
-    "rise",
-    "again",
-    "into",
-    "without",
-    "another",
-    "morning",
-    "believe",
-    "remember",
-    "nobody",
-    "yesterday",
-    "la",
-    "na",
-    "oh",
-    "yeah",
-    "hey",
-]
+_LYRICS = (
+    "love night day fire rain heart baby dream light away home never always forever hold me you "
+    "and the run fly sing world time gone stay blue sky river road shine tell why feel real "
+    "down up around tonight girl boy mama summer winter lonely crazy little sweet dance slow "
+    "burn fall rise again into without another morning believe remember nobody yesterday la na "
+    "oh yeah hey"
+)
+WORDS = _LYRICS.split()
 
 
 @dataclass(frozen=True, kw_only=True)
