@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,8 @@ def command(
             raise
         raise MissingExtraError("Training", "train") from error
 
+    # PyTorch says once that its fused norm does not take bf16 inputs with float32 weights.
+    warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
     run = Run(
         config=override_config(load_config(config_name), assignments),
         data=data,

@@ -1,5 +1,7 @@
 """A run's folder: the last checkpoint, the best ones, and the moving average for use.
 
+    config.yaml          the configuration, for people
+    log.jsonl            a record a line; the same in tensorboard/
     last.ckpt            everything a resumed run needs
     best/step-N.ckpt     the same at the best validations
     best/step-N.safetensors, best.safetensors, ema.safetensors
@@ -13,16 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from bsmamba2.artefact import Artefact
 from bsmamba2.checkpoints.weights import save_weights
+from bsmamba2.config import Config
 from bsmamba2.errors import BsmError, TrainingError
 from bsmamba2.files import atomic_path
 
@@ -60,8 +66,20 @@ class RunFolder:
                 "upgrade bsmamba2."
             )
         self._saved_step = int(content["step"])
-        self._remove_leftovers()
         return dict(content)
+
+    def prepare(self, config: Config) -> None:
+        """Removes what a killed run left half written; writes the configuration for people.
+
+        Raises:
+            BsmError: The folder cannot be written.
+        """
+        for pattern in (".partial-*", "best/.partial-*"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        plain = json.loads(json.dumps(asdict(config)))  # lists for tuples
+        with atomic_path(self.path / "config.yaml") as partial:
+            partial.write_text(yaml.safe_dump(plain, sort_keys=False), "utf-8")
 
     def save(
         self,
@@ -122,12 +140,6 @@ class RunFolder:
         kept = {f"step-{step}" for step in best}
         for path in self.path.glob("best/step-*"):
             if path.stem not in kept:
-                path.unlink(missing_ok=True)
-
-    def _remove_leftovers(self) -> None:
-        """Partial files of a run that was killed while it wrote."""
-        for pattern in (".partial-*", "best/.partial-*"):
-            for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
 
 

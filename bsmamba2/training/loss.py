@@ -55,7 +55,8 @@ class _SpectralError(torch.autograd.Function):
 
     At a hop of 147 samples the spectra are 28 times as large as the signal, and autograd would
     keep those of all windows until the backward pass. Here a block of frames is transformed,
-    measured, turned into its gradient and added up before the next one: a sixth of the time on a CPU.
+    measured, turned into its gradient and added up before the next one, which takes a sixth of
+    the time on a CPU.
     """
 
     @staticmethod

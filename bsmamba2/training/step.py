@@ -134,7 +134,7 @@ class Stepper:
             )
             terms = separation_loss(estimate, target, self._config.loss)
             (terms.total / training.accumulation).backward()
-        losses = [float(term.detach()) for term in terms]
+        losses = torch.stack(terms).tolist()  # the one wait for the device
         sources = [source for item in batch.sources for source in item]
         return _Pass(losses, waited_s, int(batch.skipped), sources)
 

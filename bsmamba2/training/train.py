@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import signal
 from dataclasses import asdict, dataclass
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from bsmamba2.config import Config
+from bsmamba2.data.checks import check_tracks
 from bsmamba2.data.mixing import TrainingMixtures
 from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import Track, find_tracks
-from bsmamba2.files import atomic_path
+from bsmamba2.errors import TrainingError
 from bsmamba2.training.checkpoints import RunFolder, locked
 from bsmamba2.training.distributed import Processes, joined
 from bsmamba2.training.feeding import feed
@@ -91,6 +90,8 @@ def train(run: Run, listener: Listener | None = None) -> Outcome:
         identity = run_identity(run.config, songs, processes.count)
         state = new_state(run.config, processes.device)
         changes = _resume(state, saved, identity, run, folder)
+        if processes.is_first:
+            folder.prepare(run.config)
         log = RunLog(run.out, state.step, listener) if processes.is_first else None
         stack.enter_context(log or contextlib.nullcontext())
         session = Session(
@@ -131,7 +132,7 @@ def train(run: Run, listener: Listener | None = None) -> Outcome:
 
 
 def _set_up(run: Run, processes: Processes, saved: dict[str, Any] | None) -> None:
-    """Threads, on which the last bit of a sum depends; a readable copy of the configuration."""
+    """Threads, on which the last bit of a sum depends, and what the precision needs."""
     threads = run.threads or (saved["threads"] if saved else None)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -141,24 +142,26 @@ def _set_up(run: Run, processes: Processes, saved: dict[str, Any] | None) -> Non
             saved["threads"],
             threads,
         )
-    if processes.device.type == "cpu" and run.config.training.precision == "bf16":
+    if run.config.training.precision != "bf16":
+        return
+    if processes.device.type == "cpu":
         logger.warning("No GPU: bf16 on a CPU may be slower than training.precision=float32.")
-    if processes.is_first:
-        plain = json.loads(json.dumps(asdict(run.config)))
-        with atomic_path(run.out / "config.yaml") as partial:
-            partial.write_text(yaml.safe_dump(plain, sort_keys=False), "utf-8")
+    elif not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise TrainingError("This GPU does not compute in bf16: set training.precision=float32.")
 
 
 def _find_songs(
     run: Run, processes: Processes
 ) -> tuple[list[Track], list[Track], TrainingMixtures]:
     """Songs for training and for validation, and the mixtures of the first ones."""
-    data, audio = run.config.data, run.config.audio
+    data, audio, jobs = run.config.data, run.config.audio, max(1, run.config.training.workers)
     songs, validation_songs = (
         find_tracks(run.data, split, data, audio) for split in ("train", "valid")
     )
     with processes.first_alone():
-        salience = find_salient(songs, data, audio, run.cache)
+        if processes.is_first:
+            check_tracks(run.data, ("train", "valid"), data, audio, run.cache, jobs=jobs)
+        salience = find_salient(songs, data, audio, run.cache, jobs=jobs)
     mixtures = TrainingMixtures(salience, data, audio, seed=run.config.training.seed)
     return songs, validation_songs, mixtures
 
