@@ -122,6 +122,11 @@ def test_what_lies_below_the_floor_is_silence(tmp_path: Path) -> None:
     assert salient_starts(path, lower, AUDIO) == [0, 4000, 8000, 12_000, 16_000]
 
 
+def test_pieces_that_equal_the_threshold_do_not_exceed_it(tmp_path: Path) -> None:
+    steady = write(tmp_path / "a.wav", np.full((3 * RATE, 2), 0.5))  # squares and sums are exact
+    assert salient_starts(steady, DATA, AUDIO) == plain_starts(steady, RATE) == []
+
+
 def test_a_stem_is_listed_where_it_sounds(tmp_path: Path) -> None:
     tracks = [write_song(tmp_path / "train" / f"s{i}", 2, i) for i in range(3)]
     write(tracks[1].stem("vocals"), np.zeros((2 * RATE, 2)))
