@@ -1,0 +1,111 @@
+"""`bsm train` as a process: killed, interrupted, resumed; two processes as one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import assert_same_state, finish, records, start
+
+STEPS = 24
+
+
+def arguments(config_file: Path, songs: Path, run: Path, *settings: str) -> list[str]:
+    options = [f"--set={setting}" for setting in settings]
+    return [
+        "train", "--config", str(config_file), "--data", str(songs), "--out", str(run), *options
+    ]  # fmt: skip
+
+
+def steps_done(run: Path) -> int:
+    """Steps of which the log has at least begun a line."""
+    log = run / "log.jsonl"
+    return log.read_bytes().count(b'"kind": "step"') if log.exists() else 0
+
+
+def partial_checkpoints(run: Path) -> list[Path]:
+    return list(run.glob(".partial-*.ckpt"))
+
+
+def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(config_file, songs, tmp_path):
+    settings = f"training.max_steps={STEPS}", "training.workers=1"
+    whole, killed, errors = tmp_path / "whole", tmp_path / "killed", tmp_path / "stderr"
+    assert finish(arguments(config_file, songs, whole, *settings), errors)[0] == 0
+
+    command = arguments(config_file, songs, killed, *settings)
+    in_a_write = 0
+    for moment in (1, 3, 4, 7, 8, 11, 12, 14, 15):
+        process = start(command, errors)
+        # Before a step's line, after it, or while its checkpoint is written.
+        while process.is_alive() and steps_done(killed) < moment:
+            pass
+        while process.is_alive() and moment % 4 == 3 and not partial_checkpoints(killed):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, errors.read_text()
+        in_a_write += bool(partial_checkpoints(killed))
+    assert in_a_write, "no kill hit a checkpoint that was being written"
+
+    code, said = finish(command, errors)
+    assert (code, partial_checkpoints(killed)) == (0, []), said
+    assert_same_state(whole, killed)
+    logged = [
+        [(r["step"], r["items"], r["loss"]) for r in records(run, "step")]
+        for run in (whole, killed)
+    ]
+    assert logged[0] == logged[1]
+    assert [r[0] for r in logged[1]] == list(range(1, STEPS + 1))
+    scores = [[(r["step"], r["usdr"]) for r in records(r_, "validation")] for r_ in (whole, killed)]
+    assert scores[0] == scores[1]
+    assert sorted(p.name for p in (whole / "best").iterdir()) == sorted(
+        p.name for p in (killed / "best").iterdir()
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+    config_file, songs, tmp_path, number
+):
+    run, errors = tmp_path / "run", tmp_path / "stderr"
+    settings = "training.max_steps=1000000", "training.checkpoint_minutes=60", "training.workers=1"
+    process = start(arguments(config_file, songs, run, *settings), errors)
+    while process.is_alive() and steps_done(run) < 2:
+        pass
+    os.kill(process.pid, number)
+    process.join()
+    said = errors.read_text()
+    assert process.exitcode == 128 + number, said
+    assert "the same command goes on" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    saved = torch.load(run / "last.ckpt", weights_only=True)
+    assert saved["step"] == records(run, "step")[-1]["step"] >= 2
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_have_the_losses_of_one_with_the_same_global_batch(
+    config_file, songs, tmp_path
+):
+    one, two, errors = tmp_path / "one", tmp_path / "two", tmp_path / "stderr"
+    batch = "training.batch_size=4"
+    assert finish(arguments(config_file, songs, one, batch), errors)[0] == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    main = tmp_path / "main.py"
+    main.write_text("from bsmamba2.cli import main\nmain()\n")
+    done = subprocess.run(
+        [*torchrun, str(main), *arguments(config_file, songs, two)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Trained 6 of 6 steps") == 1
+    for kind, name in (("step", "loss"), ("step", "gradient_norm"), ("validation", "usdr")):
+        curves = [[record[name] for record in records(run, kind)] for run in (one, two)]
+        assert curves[1] == pytest.approx(curves[0], rel=2e-4), name
+    assert [r["items"] for r in records(two, "step")] == [8 * n for n in range(1, 7)]
