@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_FOLDER = ".bsmamba2"
 """Beside the folders of the splits."""
-_VERSION = 1  # of the rule and of the file's format
+_VERSION = 2  # of the rule and of the file's format
 
 
 class SalienceCache:

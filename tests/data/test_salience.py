@@ -47,7 +47,7 @@ def plain_starts(path: Path, window: int) -> list[int]:
     for start, rms in windows:
         loud = []
         for c in range(song.shape[1]):
-            pieces = sorted(value for _, other in windows for value in other[c])
+            pieces = sorted(rms[c])
             at = 0.15 * (len(pieces) - 1)
             low, high = pieces[math.floor(at)], pieces[math.ceil(at)]
             threshold = max(low + (high - low) * (at - math.floor(at)), 1e-3)
