@@ -93,10 +93,13 @@ class Session:
         """Writes the last checkpoint; nothing if this step is saved already.
 
         Raises:
-            TrainingError: It cannot be written; what was saved before is as it was.
+            TrainingError: It cannot be written, or an update made a weight infinite; what was
+                saved before is as it was.
         """
         state = self._state
         if self._processes.is_first and (is_best or state.step != self._saved_step):
+            if not all(bool(weight.isfinite().all()) for weight in state.network.parameters()):
+                raise self.failure(NotFiniteError("A weight", state.step, []))
             average = state.ema.module.state_dict()
             content = {**self._identity, **state.to_dict()}
             self._folder.save(content, average, self._artefact(), is_best=is_best)
@@ -107,12 +110,13 @@ class Session:
         """Notes what was in the batch; the sentence for the user."""
         sources = error.sources
         self.write("failed", {"step": error.step, "what": error.what, "sources": sources})
-        named = ", ".join(sources[:_NAMED])
+        named = f", with {', '.join(sources[:_NAMED])}" if sources else ""
         if len(sources) > _NAMED:
             named += f" and {len(sources) - _NAMED} more, listed in log.jsonl"
+        mend = ", or look at these sources" if sources else ""
         return TrainingError(
-            f"{error.what} is NaN or infinite at step {error.step}, with {named}. "
-            f"{self._folder.last_good()} Lower training.learning_rate, or look at these sources."
+            f"{error.what} is NaN or infinite at step {error.step}{named}. "
+            f"{self._folder.last_good()} Lower training.learning_rate{mend}."
         )
 
     def _artefact(self) -> Artefact:

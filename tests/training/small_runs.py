@@ -38,7 +38,13 @@ def small_config(tmp_path: Path, *assignments: str) -> Config:
 def _server() -> ForkServerContext:
     """Children fork from a process that has imported everything: none waits for torch."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bsmamba2.training.train", "small_runs"])
+    slow = [
+        "bsmamba2.training.train",
+        "bsmamba2.cli.train",
+        "torch._dynamo",
+        "tqdm.contrib.logging",
+    ]
+    context.set_forkserver_preload([*slow, "torch.utils.tensorboard", "small_runs"])
     return context
 
 

@@ -1,0 +1,259 @@
+"""A run's folder: what is in it, when it is resumed, when it is refused, what fails."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import resource
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from small_runs import CONFIG, assert_same_state, records, small_config
+
+from bsmamba2.checkpoints.weights import load_weights
+from bsmamba2.cli import main
+from bsmamba2.config import load_config
+from bsmamba2.errors import BsmError, DataError, TrainingError
+from bsmamba2.evaluation.metrics import usdr
+from bsmamba2.runtime import Separator, load_engine
+from bsmamba2.training.checkpoints import locked
+from bsmamba2.training.logs import RunLog
+from bsmamba2.training.train import Outcome, Run, train
+
+
+@pytest.fixture(scope="module")
+def finished(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps of CONFIG: two epochs."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(Run(config=small_config(folder), data=songs, out=folder / "run"))
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def go_on(run: Path, songs: Path, *assignments: str, allow: bool = False) -> Outcome:
+    config = small_config(run.parent, *assignments)
+    return train(Run(config=config, data=songs, out=run, allow_config_change=allow))
+
+
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_a_run_keeps_the_last_the_best_and_weights_for_use(finished, tmp_path):
+    best = [r["step"] for r in sorted(records(finished, "validation"), key=lambda r: -r["usdr"])]
+    assert sorted(best) == [3, 6]
+    assert {p.name for p in (finished / "best").iterdir()} == {
+        f"step-{step}.{kind}" for step in best for kind in ("ckpt", "safetensors")
+    }
+    saved = torch.load(finished / "last.ckpt", weights_only=True)
+    assert {"network", "ema", "optimizer", "rng", "config", "revision"} <= saved.keys()
+    assert (saved["step"], saved["items"]) == (6, 24)
+    average, artefact = load_weights(finished / "ema.safetensors")
+    for name, tensor in average.items():
+        assert torch.equal(tensor, saved["ema"][f"module.{name}"])
+    assert artefact.provenance.trained
+    assert "training run run, step 6" in artefact.provenance.source
+    assert (finished / "best.safetensors").read_bytes() == (
+        finished / "best" / f"step-{best[0]}.safetensors"
+    ).read_bytes()
+    assert load_config(finished / "config.yaml") == small_config(tmp_path)
+
+
+def test_validation_is_the_usdr_of_what_infer_writes_without_overlap(finished, songs):
+    last = records(finished, "validation")[-1]
+    (name,) = last["tracks"]
+    folder = songs / "valid" / name
+    mixture, vocals = (
+        soundfile.read(folder / f"{stem}.wav", dtype="float32")[0].T
+        for stem in ("mixture", "vocals")
+    )
+    separator = Separator(load_engine(finished / "ema.safetensors"), overlap_s=0)
+    estimate = separator.separate(mixture, 44100)["vocals"]
+    assert last["usdr"] == pytest.approx(usdr(vocals, estimate), abs=1e-3)
+    assert last["mixture_usdr"] == pytest.approx(usdr(vocals, mixture))
+
+
+def test_a_finished_run_has_nothing_left_to_do(copy, songs):
+    before = (copy / "last.ckpt").read_bytes()
+    outcome = go_on(copy, songs)
+    assert (outcome.step, outcome.total, outcome.stopped_by) == (6, 6, 0)
+    assert (copy / "last.ckpt").read_bytes() == before
+    assert len(records(copy, "step")) == 6
+
+
+def test_what_changes_no_weight_may_change(copy, songs):
+    go_on(copy, songs, "training.workers=1", "training.keep_best=1")
+
+
+def test_a_changed_configuration_is_refused_with_all_differences(copy, songs):
+    changes = "training.seed=7", "loss.stft_windows=[512]", "training.max_steps=9"
+    with pytest.raises(TrainingError) as refused:
+        go_on(copy, songs, *changes)
+    for difference in (
+        "loss.stft_windows: [512, 256] -> [512]",
+        "training.max_steps: 6 -> 9",
+        "training.seed: 42 -> 7",
+        "--allow-config-change",
+    ):
+        assert difference in str(refused.value)
+    assert yaml.safe_load((copy / "config.yaml").read_text())["training"]["seed"] == 42
+
+
+def test_an_allowed_change_takes_effect_and_is_logged(copy, songs):
+    settings = "training.learning_rate=1e-5", "training.weight_decay=0.5", "training.max_steps=8"
+    outcome = go_on(copy, songs, *settings, allow=True)
+    assert outcome.step == 8
+    assert [r["learning_rate"] for r in records(copy, "step")[6:]] == [1e-5, 1e-5]
+    saved = torch.load(copy / "last.ckpt", weights_only=True)
+    assert saved["optimizer"]["param_groups"][0]["weight_decay"] == 0.5
+    assert "training.max_steps: 6 -> 8" in records(copy, "resumed")[0]["changes"]
+
+
+def test_another_network_is_refused_whatever_is_allowed(copy, songs):
+    with pytest.raises(TrainingError, match=r"another network.*network\.layers: 1 -> 2"):
+        go_on(copy, songs, "network.layers=2", allow=True)
+
+
+def test_other_songs_are_refused_by_name(copy, songs, tmp_path):
+    others = Path(shutil.copytree(songs, tmp_path / "others"))
+    (others / "train" / "song 1").rename(others / "train" / "song 9")
+    with pytest.raises(TrainingError, match=r"track 'song 1' is gone; track 'song 9' is new"):
+        go_on(copy, others)
+
+
+def test_a_damaged_checkpoint_is_a_sentence_and_stays(copy, songs):
+    whole = (copy / "last.ckpt").read_bytes()
+    (copy / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TrainingError, match=r"last\.ckpt is damaged.*best"):
+        go_on(copy, songs)
+    assert len((copy / "last.ckpt").read_bytes()) == len(whole) // 2
+
+
+def test_a_best_checkpoint_can_take_the_place_of_the_last(copy, finished, songs):
+    shutil.copy(copy / "best" / "step-3.ckpt", copy / "last.ckpt")
+    go_on(copy, songs)
+    assert_same_state(copy, finished)
+    assert [r["step"] for r in records(copy, "step")] == list(range(1, 7))
+
+
+def test_partial_files_of_a_killed_run_go(copy, songs):
+    leftovers = [copy / ".partial-x.ckpt", copy / "best" / ".partial-y.safetensors"]
+    for path in leftovers:
+        path.write_bytes(b"half")
+    go_on(copy, songs)
+    assert not any(path.exists() for path in leftovers)
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Every write beyond `size` bytes of a file fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(copy, finished, songs):
+    before = (copy / "last.ckpt").read_bytes()
+    room = len(before) // 2
+    with files_of_at_most(room), pytest.raises(TrainingError) as failed:
+        go_on(copy, songs, "training.max_steps=7", allow=True)
+    assert "Cannot write" in str(failed.value)
+    assert f"last good checkpoint is {copy / 'last.ckpt'}, of step 6" in str(failed.value)
+    assert (copy / "last.ckpt").read_bytes() == before
+    assert not list(copy.glob(".partial-*"))
+    go_on(copy, songs)
+    assert_same_state(copy, finished)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_what_was_heard(songs, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError) as stopped:
+        go_on(run, songs, "training.learning_rate=1e20")
+    message = str(stopped.value)
+    (failed,) = records(run, "failed")
+    assert f"NaN or infinite at step {failed['step']}" in message
+    assert failed["sources"][0] in message
+    assert "song" in failed["sources"][0]
+    assert f"{run / 'last.ckpt'}, of step {failed['step'] - 1}" in message
+    saved = torch.load(run / "last.ckpt", weights_only=True)
+    assert all(bool(tensor.isfinite().all()) for tensor in saved["network"].values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(songs, tmp_path):
+    with pytest.raises(TrainingError, match=r"A weight is NaN.*No checkpoint was saved yet"):
+        go_on(tmp_path / "run", songs, "training.learning_rate=1e38")
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_unreadable_files_are_skipped_counted_and_limited(songs, tmp_path):
+    broken = Path(shutil.copytree(songs, tmp_path / "broken"))
+    run = Run(config=small_config(tmp_path), data=broken, out=tmp_path / "run")
+    wav = broken / "train" / "song 0" / "drums.wav"
+    train(dataclasses.replace(run, out=tmp_path / "before"))  # fills the cache of salience
+    stamp = wav.stat()
+    samples = np.full((3 * 44100, 2), np.nan, np.float32)
+    soundfile.write(wav, samples, 44100, subtype="FLOAT")
+    os.utime(wav, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    train(run)
+    skipped = [r["skipped"] for r in records(run.out, "step")]
+    assert skipped == sorted(skipped)
+    assert skipped[-1] > 0
+    assert torch.load(run.out / "last.ckpt", weights_only=True)["skipped"] == skipped[-1]
+    limited = small_config(tmp_path, "data.unreadable_limit=0")
+    with pytest.raises(DataError, match=r"drums\.wav"):
+        train(dataclasses.replace(run, config=limited, out=tmp_path / "limited"))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(copy, songs):
+    with locked(copy), pytest.raises(TrainingError, match="Another run"):
+        go_on(copy, songs)
+
+
+def test_the_log_goes_on_after_the_checkpoint_whatever_was_cut_off(tmp_path):
+    lines = [json.dumps({"kind": "step", "step": step}) + "\n" for step in (1, 2, 3)]
+    (tmp_path / "log.jsonl").write_text("".join(lines) + '{"kind": "step", "st')
+    heard = []
+    with RunLog(tmp_path, 2, heard.append) as log:
+        log.write("step", {"step": 3, "loss": 0.5})
+    assert [r.get("loss") for r in records(tmp_path, "step")] == [None, None, 0.5]
+    assert heard == [{"kind": "step", "step": 3, "loss": 0.5}]
+
+
+def test_unknown_keys_and_missing_songs_are_sentences(songs, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG)
+    command = ["train", "--config", str(config), "--out", str(tmp_path / "run"), "--data"]
+    said = error_of([*command, str(songs), "--set", "training.batchsize=2"], capsys)
+    assert "Unknown configuration key 'training.batchsize'" in said
+    assert "did you mean 'training.batch_size'?" in said
+    said = error_of([*command, str(songs), "--set", "batch_size=2"], capsys)
+    assert "section.key=value" in said
+    said = error_of([*command, str(tmp_path / "nowhere")], capsys)
+    assert "nowhere" in said
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_without_a_gpu_cuda_is_refused(songs, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    run = Run(config=small_config(tmp_path), data=songs, out=tmp_path / "run", device="cuda")
+    with pytest.raises(BsmError, match="--device cpu"):
+        train(run)
