@@ -30,7 +30,8 @@ CORE = {  # import name -> distribution; without one of them nothing runs
     "tqdm": "tqdm",
     "yaml": "PyYAML",
 }
-OPTIONAL = ("torch", "safetensors", "onnx", "onnxscript", "av", "tensorrt", "mamba-ssm")
+OPTIONAL = ("torch", "safetensors", "tensorboard", "pyworld", "pyfluidsynth", "onnx", "onnxscript",
+            "av", "tensorrt", "mamba-ssm")  # fmt: skip
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # distributions of the same import name
 _FORMATS = ("WAV", "FLAC", "MP3", "OGG")  # what 'bsm infer' writes
 _TEST_FRAMES = 8
@@ -63,6 +64,8 @@ class Report:
     """By suffix of the engine file."""
     cuda: tuple[Check, ...]
     """Libraries that 'bsm plugin build' makes."""
+    training: tuple[Check, ...]
+    """What training takes beside an engine of PyTorch."""
     audio: tuple[Check, ...]
     """What decodes and encodes."""
     providers: tuple[str, ...]
@@ -97,6 +100,7 @@ def examine() -> Report:
             _guarded(".plan", _plan_detail),
         ),
         cuda=(_guarded("scan library", _scan_library_detail),),
+        training=(_guarded("practice songs", _practice_detail),),
         audio=tuple(_audio_checks()),
         providers=tuple(providers),
     )
@@ -207,6 +211,13 @@ def _scan_library_detail() -> str:
         raise _Unusable(f"not built: {command} (nvcc {release} is here)")
     plugin = "with" if find_libraries(plugin=True) else "without"
     return f"for {describe(libraries.architectures)}, {plugin} the TensorRT plugin"
+
+
+def _practice_detail() -> str:
+    from bsmamba2.data.practice.sounds import check_installed, find_soundfonts
+
+    check_installed()
+    return f"bsm practice, with {', '.join(path.name for path in find_soundfonts())}"
 
 
 def _audio_checks() -> Iterator[Check]:

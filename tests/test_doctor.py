@@ -140,6 +140,15 @@ def test_people_see_every_engine_kind() -> None:
     assert all(name in out for name in (".onnx", ".safetensors", ".plan", "libsndfile"))
 
 
+def test_practice_songs_without_their_programs_name_the_packages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (check,) = doctor.examine().training
+    assert not check.ok
+    assert "apt-get install espeak-ng flite" in check.detail
+
+
 @pytest.mark.usefixtures("no_libraries")
 def test_scan_library_that_is_not_built_names_the_command() -> None:
     (check,) = doctor.examine().cuda

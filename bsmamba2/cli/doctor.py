@@ -29,6 +29,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         "Core": report.core,
         "Engines": report.engines,
         "CUDA": report.cuda,
+        "Training": report.training,
         "Audio files": report.audio,
     }
     for title, checks in groups.items():
