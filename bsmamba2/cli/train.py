@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,7 +134,7 @@ def _bar(quiet: bool) -> Iterator[Listener]:
             bar.update(record["step"] - bar.n)
         if not quiet:
             for sentence in _sentences(record):
-                tqdm.write(sentence, file=click.get_text_stream("stderr"))
+                bar.write(sentence, file=sys.stderr)
 
     with bar, logging_redirect_tqdm():
         yield listen

@@ -102,4 +102,4 @@ def _tensorboard(folder: Path, step: int) -> Any:
         logger.info("TensorBoard is not installed (pip install tensorboard): only log.jsonl.")
         return None
     purge = step + 1 if step else None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=purge)

@@ -46,7 +46,9 @@ def separation_loss(estimate: Tensor, target: Tensor, loss: LossConfig) -> LossT
         least = torch.promote_types(torch.float32, estimate.dtype)
         difference = estimate.to(least) - target.to(least)
         waveform = difference.abs().mean()
-        spectral: Tensor = _SpectralError.apply(difference.flatten(0, -2), loss)
+        spectral: Tensor = _SpectralError.apply(  # type: ignore[no-untyped-call]
+            difference.flatten(0, -2), loss
+        )
         return LossTerms(loss.waveform_weight * waveform + spectral, waveform, spectral)
 
 
@@ -60,7 +62,7 @@ class _SpectralError(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, difference_NL: Tensor, loss: LossConfig) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, difference_NL: Tensor, loss: LossConfig) -> Tensor:
         gradient = torch.zeros_like(difference_NL) if ctx.needs_input_grad[0] else None
         total = difference_NL.new_zeros((), dtype=torch.float64)
         for window in loss.stft_windows:

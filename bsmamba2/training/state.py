@@ -71,7 +71,7 @@ def new_state(config: Config, device: torch.device) -> TrainingState:
     torch.manual_seed(training.seed)
     network = BSMamba2(config.model, checkpoint_gradients=training.checkpoint_gradients)
     network.to(device).train()
-    average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
+    average = get_ema_multi_avg_fn(training.ema_decay)
     optimizer = torch.optim.AdamW(
         network.parameters(),
         lr=training.learning_rate,

@@ -65,8 +65,9 @@ class Stepper:
         self._config = config
         self._processes = processes
         if config.training.compile:
-            for block in (block for layer in state.network.layers for block in layer):
-                block.compile()  # blocks of equal shapes share their code
+            for layer in state.network.layers:
+                for block in layer.children():
+                    block.compile()  # blocks of equal shapes share their code
         self._network = processes.wrap(state.network)
         self._total = total_steps(config, processes.count)
         self._unreadable = UnreadableCounter(config.data.unreadable_limit)
