@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The embedded model from nothing: songs, training, export, scores. Two CPU cores need about two
+# hours, a quarter of them for the songs.
+#
+#     bench/embedded/make.sh FOLDER [RUNTIME_FILE]
+#
+# It needs the extras train, export, practice and av, the Debian packages that 'bsm practice' names,
+# fluid-soundfont-gm, timgm6mb-soundfont and musescore-general-soundfont-small (other soundfonts
+# give other songs), and the stempeg wheel for its excerpt of real music. Called again, it goes on.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+work=$1
+engine=${2:-$work/default.onnx}
+
+# OpenMP's threads sleep between their turns: on a machine that others use, too, they would
+# otherwise burn the time that they wait for.
+export OMP_WAIT_POLICY=passive
+
+bsm practice "$work/songs" --train 140 --valid 8 --test 16 --seconds 30 --seed 1 --jobs 2
+bsm train --config small --data "$work/songs" --out "$work/run"
+bsm export "$work/run/best.safetensors" --card "$here/card.yaml" -o "$engine"
+bsm eval "$engine" --data "$work/songs" --out "$work/eval" --by-length 1,2,4,8,16 --by-onset \
+    --report "$work/report.html"
+python "$here/excerpt.py" "$engine"
