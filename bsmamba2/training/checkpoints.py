@@ -170,6 +170,8 @@ def _sync_folder(path: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Keeps a second run out of a folder, as long as this process lives.
 
+    The lock is the process's own: workers that outlive a killed run do not hold it.
+
     Raises:
         TrainingError: Another run is there, or the folder cannot be made.
     """
@@ -182,8 +184,8 @@ def locked(path: Path) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
         with (path / "lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
                 raise TrainingError(
                     f"Another run is writing into {path}: wait for it or choose another --out."
                 ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,24 @@ def feed(
             collate_fn=collate,
             pin_memory=processes.device.type == "cuda",
             worker_init_fn=_leave_signals if training.workers else None,
+            multiprocessing_context=_start_method() if training.workers else None,
             generator=torch.Generator(),  # its seeds for workers are not drawn from the global one
         )
     )
 
 
+def _start_method() -> str | None:
+    """Workers notice by their parent that a run was killed; a fork server would be one that stays.
+
+    They never touch the GPU, so that forking a process that uses it is safe.
+    """
+    return "fork" if sys.platform == "linux" else None
+
+
 def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches workers too: the training process finishes its step with their help."""
+    """Signals to a whole group reach workers too: a step is finished with their help.
+
+    They end with the training process, which they watch.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -44,7 +44,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(config_file, songs,
         process = start(command, errors)
         # Before a step's line, after it, or while its checkpoint is written.
         while process.is_alive() and steps_done(killed) < moment:
-            pass
+            process.join(0.001)
         while process.is_alive() and moment in (3, 7, 11) and not partial_checkpoints(killed):
             pass
         os.kill(process.pid, signal.SIGKILL)
@@ -53,7 +53,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(config_file, songs,
         in_a_write += bool(partial_checkpoints(killed))
     assert in_a_write, "no kill hit a checkpoint that was being written"
 
-    code, said = finish(command, errors)
+    code, said = finish(command, errors)  # at once: the workers of killed runs are in no way
     assert (code, partial_checkpoints(killed)) == (0, []), said
     assert_same_state(whole, killed)
     logged = [
@@ -77,7 +77,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     settings = "training.max_steps=1000000", "training.checkpoint_minutes=60", "training.workers=1"
     process = start(arguments(config_file, songs, run, *settings), errors)
     while process.is_alive() and steps_done(run) < 2:
-        pass
+        process.join(0.001)
     os.kill(process.pid, number)
     process.join()
     said = errors.read_text()

@@ -8,6 +8,8 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,9 +224,12 @@ def test_unreadable_files_are_skipped_counted_and_limited(songs, tmp_path):
         train(dataclasses.replace(run, config=limited, out=tmp_path / "limited"))
 
 
-def test_a_second_run_in_the_same_folder_is_refused(copy, songs):
-    with locked(copy), pytest.raises(TrainingError, match="Another run"):
-        go_on(copy, songs)
+def test_a_second_run_in_the_same_folder_is_refused(copy):
+    code = "import sys, pathlib; from bsmamba2.training.checkpoints import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): pass"
+    with locked(copy):
+        second = subprocess.run([sys.executable, "-c", code, copy], capture_output=True, text=True)
+    assert "Another run is writing" in second.stderr.splitlines()[-1]
 
 
 def test_the_log_goes_on_after_the_checkpoint_whatever_was_cut_off(tmp_path):
