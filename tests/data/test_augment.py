@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from small_songs import DATA, data_config
+from noise_songs import DATA, data_config
 
 from bsmamba2.data.augment import augment, check_augmentations, equalise, transpose
 from bsmamba2.errors import MissingExtraError

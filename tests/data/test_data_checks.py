@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from small_songs import AUDIO, DATA, RATE, STEMS, noise, write, write_songs
+from noise_songs import AUDIO, DATA, RATE, STEMS, noise, write, write_songs
 
 from bsmamba2.data.checks import check_tracks
 from bsmamba2.data.salience import find_salient

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from noise_songs import AUDIO, DATA, RATE, STEMS, data_config, noise, place, write, write_song
 from scipy import stats
-from small_songs import AUDIO, DATA, RATE, STEMS, data_config, noise, place, write, write_song
 from torch.utils.data import DataLoader
 
 from bsmamba2.config import DataConfig

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from small_songs import AUDIO, DATA, RATE, STEMS, bursts, data_config, noise, write, write_song
+from noise_songs import AUDIO, DATA, RATE, STEMS, bursts, data_config, noise, write, write_song
 
 from bsmamba2.config import AudioConfig
 from bsmamba2.data import salience as module
@@ -263,7 +263,7 @@ def test_threads_find_the_same_in_the_same_order(tracks: list[Track], tmp_path: 
 def test_processes_that_look_at_the_same_time_agree(tracks: list[Track]) -> None:
     expected = as_lists(find_salient(tracks, DATA, AUDIO, tracks[0].folder / "apart"))
     code = (
-        "import sys, test_salience as t; from small_songs import *; from pathlib import Path\n"
+        "import sys, test_salience as t; from noise_songs import *; from pathlib import Path\n"
         f"tracks = [Track(name=p.name, folder=p, frames={tracks[0].frames}) for p in "
         "map(Path, sys.argv[1:])]\n"
         "print(t.json.dumps(t.as_lists(t.find_salient(tracks, DATA, AUDIO))))"

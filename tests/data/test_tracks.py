@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from small_songs import AUDIO, DATA, RATE, noise, write, write_song, write_songs
+from noise_songs import AUDIO, DATA, RATE, noise, write, write_song, write_songs
 
 from bsmamba2.data.tracks import VALIDATION_TRACKS, find_tracks, read_segment
 from bsmamba2.errors import DataError

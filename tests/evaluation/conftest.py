@@ -1,14 +1,11 @@
-"""Makes the engines of tests/runtime importable here, too; a quick engine for the command."""
+"""A quick engine for the command."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent.parent / "runtime"))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from small_songs import plain_usdr, voice, write_song
+from voiced_songs import plain_usdr, voice, write_song
 
 from bsmamba2.cli import main
 

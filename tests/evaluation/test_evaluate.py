@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from small_engines import FunctionEngine, random_mask, real_mask
-from small_songs import RATE, STEMS, model_of, plain_usdr, tracks_of, voice, write_song
+from voiced_songs import RATE, STEMS, model_of, plain_usdr, tracks_of, voice, write_song
 
 from bsmamba2.errors import BsmError
 from bsmamba2.evaluation.evaluate import Model, ModelResults, Settings, evaluate

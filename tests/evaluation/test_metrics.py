@@ -10,8 +10,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from small_songs import RATE, plain_usdr
 from songs import decoded, excerpt
+from voiced_songs import RATE, plain_usdr
 
 from bsmamba2.errors import BsmError
 from bsmamba2.evaluation.metrics import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_songs import RATE, voice
+from voiced_songs import RATE, voice
 
 from bsmamba2.evaluation.metrics import EnergyMeter, GrainEnergies
 from bsmamba2.evaluation.onsets import find_onsets, silent_seconds

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from known_results import evaluation, region, result
 from small_engines import FunctionEngine, random_mask, real_mask
-from small_songs import RATE, STEMS, model_of, tracks_of, voice, write_song
+from voiced_songs import RATE, STEMS, model_of, tracks_of, voice, write_song
 
 from bsmamba2.evaluation.charts import round_ticks, value_range
 from bsmamba2.evaluation.evaluate import ModelResults, Settings, evaluate

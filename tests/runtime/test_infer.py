@@ -404,7 +404,15 @@ def sparse_wav(path: Path, frames: int) -> Path:
 def test_memory_stays_under_600_mb(tmp_path: Path, tiny_onnx: Path, engine: str, minutes: int):
     frames = minutes * 60 * RATE
     song = sparse_wav(tmp_path / "song.wav", frames)
-    command = [sys.executable, "-c", PEAK, engine, str(Path(__file__).parent), "infer", str(song)]
+    command = [
+        sys.executable,
+        "-c",
+        PEAK,
+        engine,
+        str(Path(__file__).parent.parent),
+        "infer",
+        str(song),
+    ]
     done = subprocess.run(
         [*command, "--engine", str(tiny_onnx), "--threads", "2", "--format", "flac", "--quiet"],
         cwd=tmp_path, capture_output=True, text=True,
