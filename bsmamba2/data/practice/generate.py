@@ -3,18 +3,25 @@
 DIR/practice.json                             what the set is
 DIR/{train,valid,test}/song-00000/song.json   what a song is made of
 DIR/{train,valid,test}/song-00000/{mixture,vocals,drums,bass,other}.wav
+
+practice.json holds what all songs of the folder share: `recipe` (version of this generator),
+`seed`, `seconds`, and `soundfonts` (names of files). song.json holds `name`, `seed`, `seconds`,
+`tempo` (beats a minute), `key` (pitch class, 0 is C), `minor`, `soundfonts` and `programs` (of each
+stem's instruments, counted from 0 as General MIDI does; a drum kit's in bank 128), `voices` (engine
+and name) and `levels_db` (drums, bass and other: RMS of one against another; vocals: RMS where they
+sound, over the other three).
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +29,24 @@ import numpy as np
 import soundfile
 
 from bsmamba2.data.practice.instruments import SAMPLE_RATE
-from bsmamba2.data.practice.song import make_song
-from bsmamba2.data.practice.sounds import check_installed, choose_sounds, find_soundfonts
+from bsmamba2.data.practice.song import Song, make_song
+from bsmamba2.data.practice.sounds import (
+    check_installed,
+    check_soundfont,
+    choose_sounds,
+    find_soundfonts,
+)
+from bsmamba2.data.practice.workers import share_out
 from bsmamba2.errors import BsmError, DataError
 from bsmamba2.files import atomic_path
 
 SPLITS = ("train", "valid", "test")
 RECIPE = 1
 """Goes up when the same seed gives other songs."""
-Progress = Callable[[str], None]
+LONGEST_S = 600
+"""A song is made in memory: about 15 MB a second."""
+Progress = Callable[[], object]
+_PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +63,29 @@ class PracticeSet:
     """Those to use; none: what is installed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Task:
     folder: Path
+    """Of the song."""
+    workshop: Path
+    """Where it lies until it is complete; of the same file system."""
     split: str
     index: int
     songs: PracticeSet
 
 
 def generate_songs(
-    folder: Path, songs: PracticeSet, *, jobs: int = 1, progress: Progress = lambda _: None
+    folder: Path, songs: PracticeSet, *, jobs: int = 1, progress: Progress = lambda: None
 ) -> int:
     """Makes the songs that are not there yet.
+
+    A song's folder takes its name when it is complete. What a killed run left is removed.
 
     Args:
         folder: Of the set; one that holds another set is refused.
         songs: What to make.
-        jobs: Processes; the songs are the same for any number.
-        progress: Called with the name of each finished song.
+        jobs: Processes; the songs are the same for any number. See `workers.share_out`.
+        progress: Called for each song, those that were there already included.
 
     Returns:
         How many were made.
@@ -72,77 +93,101 @@ def generate_songs(
     Raises:
         BsmError: Something is not installed, cannot be written, or failed in a song.
     """
-    if songs.seconds < 1 or any(count < 0 for count in songs.counts.values()):
-        raise DataError("A practice song lasts at least one second, and counts are not negative.")
+    if not 1 <= songs.seconds <= LONGEST_S or any(count < 0 for count in songs.counts.values()):
+        raise DataError(
+            f"A practice song lasts 1 to {LONGEST_S} seconds, and counts are not negative."
+        )
     check_installed()
-    songs = PracticeSet(
-        counts=songs.counts,
-        seconds=songs.seconds,
-        seed=songs.seed,
-        soundfonts=songs.soundfonts or tuple(find_soundfonts()),
-    )
+    songs = replace(songs, soundfonts=songs.soundfonts or tuple(find_soundfonts()))
     for soundfont in songs.soundfonts:
-        if not soundfont.is_file():
-            raise DataError(f"No soundfont {soundfont}: name a .sf2 or .sf3 file.")
-    _claim(folder, songs)
-    tasks = [
-        _Task(folder / split / f"song-{index:05d}", split, index, songs)
-        for split in SPLITS
-        for index in range(songs.counts.get(split, 0))
-    ]
-    missing = [task for task in tasks if not task.folder.exists()]
-    for name in _run(missing, jobs):
-        progress(name)
-    return len(missing)
+        check_soundfont(soundfont)
+    with _claimed(folder, songs), _workshop(folder) as workshop:
+        tasks = [
+            _Task(folder=song, workshop=workshop, split=split, index=index, songs=songs)
+            for split in SPLITS
+            for index in range(songs.counts.get(split, 0))
+            if not (song := folder / split / f"song-{index:05d}").exists()
+        ]
+        for _ in range(sum(songs.counts.values()) - len(tasks)):
+            progress()
+        with contextlib.closing(share_out(_make, tasks, jobs)) as made:
+            for _ in made:
+                progress()
+    return len(tasks)
 
 
-def _run(tasks: list[_Task], jobs: int) -> Iterator[str]:
-    if jobs <= 1 or len(tasks) <= 1:
-        yield from map(_make, tasks)
-        return
-    # Not forked: this process may have threads. The song of a killed process stays a partial.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(jobs, len(tasks))) as pool:
-        yield from pool.imap_unordered(_make, tasks)
-
-
-def _make(task: _Task) -> str:
-    """Writes one song into a folder that takes its name when it is complete."""
-    name = f"{task.split}/{task.folder.name}"
+def _make(task: _Task) -> None:
     songs = task.songs
     spawn_key = (SPLITS.index(task.split), task.index)
     rng = np.random.default_rng(np.random.SeedSequence(songs.seed, spawn_key=spawn_key))
-    sounds = choose_sounds(task.split, songs.soundfonts)
-    song = make_song(rng, sounds, songs.seconds)
-    with _partial_folder(task.folder) as partial:
-        for stem, samples in song.stems.items():
-            soundfile.write(partial / f"{stem}.wav", samples.T, SAMPLE_RATE, subtype="PCM_16")
-        about = {"name": name, "seed": songs.seed, "seconds": songs.seconds, **song.about}
-        (partial / "song.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-    return name
+    song = make_song(rng, choose_sounds(task.split, songs.soundfonts), songs.seconds)
+    name = f"{task.split}/{task.folder.name}"
+    about = {"name": name, "seed": songs.seed, "seconds": songs.seconds, **song.about}
+    try:
+        _write(task, song, about)
+    except OSError as error:
+        raise BsmError(f"Cannot write {task.folder}: {error.strerror or error}.") from error
+
+
+def _write(task: _Task, song: Song, about: dict[str, Any]) -> None:
+    """A folder that takes its name when it is complete; raises OSError."""
+    partial = task.workshop / f"{task.split}-{task.folder.name}"
+    partial.mkdir()
+    for stem, samples in song.stems.items():
+        # By way of memory: libsndfile does not tell a full disk from other faults.
+        wav = io.BytesIO()
+        soundfile.write(wav, samples.T, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        (partial / f"{stem}.wav").write_bytes(wav.getbuffer())
+    (partial / "song.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    task.folder.parent.mkdir(exist_ok=True)
+    partial.rename(task.folder)
 
 
 @contextlib.contextmanager
-def _partial_folder(folder: Path) -> Iterator[Path]:
-    """A folder that takes its name when the block succeeds, and goes otherwise."""
+def _workshop(folder: Path) -> Iterator[Path]:
+    """A folder for unfinished songs, where nothing takes them for songs; others' are removed."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the splits, where nothing takes it for a song.
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent.parent))
+        for leftover in folder.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        workshop = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
     except OSError as error:
-        raise BsmError(f"Cannot write into {folder.parent}: {error.strerror or error}.") from error
+        raise BsmError(f"Cannot write into {folder}: {error.strerror or error}.") from error
     try:
-        yield partial
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise BsmError(f"Cannot write {folder}: {getattr(error, 'strerror', error)}.") from error
+        yield workshop
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(workshop, ignore_errors=True)
 
 
-def _claim(folder: Path, songs: PracticeSet) -> None:
-    """Marks the folder with its set, or checks that it is this set's."""
+@contextlib.contextmanager
+def _claimed(folder: Path, songs: PracticeSet) -> Iterator[None]:
+    """Keeps a second run out of the folder, which is marked with its set, or is this set's."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise BsmError(f"Cannot write into {folder}: {error.strerror or error}.") from error
+    try:
+        _lock(handle, folder)
+        _mark(folder, songs)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BsmError(
+            f"Another run is making songs in {folder}: wait for it or choose another folder."
+        ) from None
+    except OSError:  # a network file system without locks
+        return
+
+
+def _mark(folder: Path, songs: PracticeSet) -> None:
     mark = folder / "practice.json"
     this: dict[str, Any] = {
         "recipe": RECIPE,
@@ -150,10 +195,14 @@ def _claim(folder: Path, songs: PracticeSet) -> None:
         "seconds": songs.seconds,
         "soundfonts": sorted(path.name for path in songs.soundfonts),
     }
-    if mark.exists():
+    if _holds_songs(folder):
+        if not mark.exists():
+            raise DataError(
+                f"{folder} holds songs that are no practice songs: choose another folder."
+            )
         try:
-            there = json.loads(mark.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            there = dict(json.loads(mark.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{mark} cannot be read: choose another folder.") from error
         different = [key for key, value in this.items() if there.get(key) != value]
         if different:
@@ -161,7 +210,13 @@ def _claim(folder: Path, songs: PracticeSet) -> None:
                 f"{folder} holds practice songs of another {' and '.join(different)}: choose "
                 "another folder."
             )
-    elif any((folder / split).exists() and os.listdir(folder / split) for split in SPLITS):
-        raise DataError(f"{folder} holds songs that are no practice songs: choose another folder.")
+        return
     with atomic_path(mark) as partial:
         partial.write_text(json.dumps(this, indent=2) + "\n", "utf-8")
+
+
+def _holds_songs(folder: Path) -> bool:
+    try:
+        return any((folder / split).exists() and os.listdir(folder / split) for split in SPLITS)
+    except OSError as error:
+        raise BsmError(f"{folder} cannot be listed: {error.strerror or error}.") from error

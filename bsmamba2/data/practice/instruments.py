@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +21,54 @@ Audio = NDArray[np.float64]
 SAMPLE_RATE = 44_100
 _DRUM_CHANNEL, _DRUM_BANK = 9, 128
 _PAN, _CENTRE = 10, 64
+_FAILED = -1
+_LOG_LEVELS = 5
+
+
+class Synthesiser(Protocol):
+    """What is used of FluidSynth."""
+
+    def setting(self, name: str, value: int, /) -> None:
+        """Changes a setting."""
+
+    def sfload(self, path: str, /) -> int:
+        """Loads a soundfont; its number, or -1."""
+
+    def program_select(self, channel: int, soundfont: int, bank: int, program: int, /) -> int:
+        """Puts an instrument on a channel; -1 if there is none."""
+
+    def cc(self, channel: int, control: int, value: int, /) -> object:
+        """Turns a control."""
+
+    def noteon(self, channel: int, pitch: int, velocity: int, /) -> object:
+        """Begins a note."""
+
+    def noteoff(self, channel: int, pitch: int, /) -> object:
+        """Ends a note."""
+
+    def get_samples(self, count: int, /) -> NDArray[np.int16]:
+        """(2 * count) samples, left and right in turn."""
+
+    def delete(self) -> None:
+        """Gives all memory back."""
+
+
+class _Event(NamedTuple):
+    """Sorted by time; of two at once, the end of a note comes first."""
+
+    time_s: float
+    starts: bool
+    channel: int
+    pitch: int
+    velocity: int
 
 
 def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.Generator) -> Audio:
     """Plays parts together.
 
     Args:
-        parts: At most nine beside drums.
+        parts: At most nine beside drums. Instead of an instrument that the soundfont lacks, the
+            first one of its bank plays: a grand piano, the standard drum kit.
         soundfont: A General MIDI file, .sf2 or .sf3.
         seconds: Length of the result; what sounds on is cut.
         rng: Of pan, reverb and chorus.
@@ -32,22 +77,27 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
         (2, samples).
 
     Raises:
-        DataError: The soundfont cannot be read.
+        DataError: The soundfont cannot be read, or is not General MIDI.
     """
-    import fluidsynth
-
-    synth = fluidsynth.Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
+    synth = _open()
     try:
+        # Samples of .sf3 are compressed: only those that are needed are decoded. Not so for .sf2,
+        # which FluidSynth then renders a little differently: a seed's songs are to stay.
+        synth.setting("synth.dynamic-sample-loading", int(soundfont.suffix == ".sf3"))
         synth.setting("synth.reverb.active", int(rng.random() < 0.6))
         synth.setting("synth.chorus.active", int(rng.random() < 0.4))
         loaded = synth.sfload(str(soundfont))
-        if loaded < 0:
+        if loaded == _FAILED:
             raise DataError(f"{soundfont} is no soundfont: name a .sf2 or .sf3 file.")
-        events: list[tuple[float, bool, int, int, int]] = []
+        events: list[_Event] = []
         for index, part in enumerate(parts):
             drums = part.role == "drums"
             channel = _DRUM_CHANNEL if drums else index + (index >= _DRUM_CHANNEL)
-            synth.program_select(channel, loaded, _DRUM_BANK if drums else 0, part.program)
+            bank = _DRUM_BANK if drums else 0
+            if not _select(synth, channel, loaded, bank, part.program):
+                raise DataError(
+                    f"{soundfont} is not General MIDI, it has no bank {bank}: name another file."
+                )
             pan = _CENTRE if part.role in ("drums", "bass") else rng.normal(_CENTRE, 25)
             synth.cc(channel, _PAN, int(np.clip(pan, 5, 122)))
             events += _events(part, channel, seconds)
@@ -56,30 +106,54 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
         synth.delete()
 
 
-def _events(part: Part, channel: int, seconds: float) -> list[tuple[float, bool, int, int, int]]:
-    """(time, starts, channel, pitch, velocity); a note ends before the next one starts."""
-    events = []
+def _open() -> Synthesiser:
+    import fluidsynth
+
+    _silence_log()
+    synth: Synthesiser = fluidsynth.Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
+    return synth
+
+
+@functools.cache
+def _silence_log() -> None:
+    """FluidSynth's own messages would go to stderr; what they tell, return values tell, too."""
+    library = ctypes.CDLL(ctypes.util.find_library("fluidsynth"))
+    for level in range(_LOG_LEVELS):
+        library.fluid_set_log_function(level, None, None)
+
+
+def _select(synth: Synthesiser, channel: int, soundfont: int, bank: int, program: int) -> bool:
+    """Puts an instrument, or else its bank's first one, on a channel."""
+    candidates = (program, *range(128))
+    return any(
+        synth.program_select(channel, soundfont, bank, candidate) != _FAILED
+        for candidate in candidates
+    )
+
+
+def _events(part: Part, channel: int, seconds: float) -> list[_Event]:
+    events: list[_Event] = []
     for note in part.notes:
         start = max(0.0, note.start_s)
         if start < seconds:
             velocity = int(np.clip(note.velocity, 1, 127))
-            events.append((start, True, channel, note.pitch, velocity))
-            events.append((start + note.duration_s, False, channel, note.pitch, 0))
+            events.append(_Event(start, True, channel, note.pitch, velocity))
+            events.append(_Event(start + note.duration_s, False, channel, note.pitch, 0))
     return events
 
 
-def _render(synth: object, events: list[tuple[float, bool, int, int, int]], total: int) -> Audio:
+def _render(synth: Synthesiser, events: Sequence[_Event], total: int) -> Audio:
     blocks: list[NDArray[np.int16]] = []
     done = 0
-    for time_s, starts, channel, pitch, velocity in events:
-        wanted = min(round(time_s * SAMPLE_RATE), total) - done
+    for event in events:
+        wanted = min(round(event.time_s * SAMPLE_RATE), total) - done
         if wanted > 0:
-            blocks.append(synth.get_samples(wanted))  # type: ignore[attr-defined]
+            blocks.append(synth.get_samples(wanted))
             done += wanted
-        if starts:
-            synth.noteon(channel, pitch, velocity)  # type: ignore[attr-defined]
+        if event.starts:
+            synth.noteon(event.channel, event.pitch, event.velocity)
         else:
-            synth.noteoff(channel, pitch)  # type: ignore[attr-defined]
+            synth.noteoff(event.channel, event.pitch)
     if total > done:
-        blocks.append(synth.get_samples(total - done))  # type: ignore[attr-defined]
+        blocks.append(synth.get_samples(total - done))
     return np.concatenate(blocks).reshape(-1, 2).T / 32768.0

@@ -113,6 +113,25 @@ def find_soundfonts() -> list[Path]:
     return sorted(found, key=lambda path: path.name)
 
 
+def check_soundfont(path: Path) -> None:
+    """Raises DataError with one sentence if a file cannot be read or is no whole soundfont.
+
+    FluidSynth would refuse it, too, but print about it, whatever one does.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(12)
+        available = path.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"The soundfont {path} cannot be read: {error.strerror or error}."
+        ) from error
+    if header[:4] != b"RIFF" or header[8:] != b"sfbk":
+        raise DataError(f"{path} is no soundfont: name a .sf2 or .sf3 file.")
+    if available < 8 + int.from_bytes(header[4:8], "little"):
+        raise DataError(f"The soundfont {path} is truncated: install it again.")
+
+
 def choose_sounds(split: str, soundfonts: Sequence[Path]) -> Sounds:
     """The sounds of a split: test has its own, train and valid share theirs.
 

@@ -96,7 +96,7 @@ def sing(
     total = round(seconds * SAMPLE_RATE)
     result = np.zeros(total)
     for phrase in phrases:
-        voice = voices[rng.integers(len(voices))]
+        voice = voices[int(rng.integers(len(voices)))]
         count = max(1, round(len(phrase) * rng.uniform(0.5, 0.9)))
         speech = _analyse(_speak(" ".join(rng.choice(WORDS, count)), voice, rng), voice, rng)
         sung = _sing_phrase(phrase, speech, timbre, rng)
@@ -171,8 +171,8 @@ def _sing_phrase(
 
 def _time_map(voiced: NDArray[np.bool_], frames: int) -> NDArray[np.intp]:
     """Frame of the speech for each frame of the song: vowels give way, consonants hardly."""
-    consonants = max(1, np.count_nonzero(~voiced))
-    vowels = max(1, np.count_nonzero(voiced))
+    consonants = max(1, int(np.count_nonzero(~voiced)))
+    vowels = max(1, int(np.count_nonzero(voiced)))
     rate = min(1.0, 0.5 * frames / consonants)
     lengths = np.where(voiced, max(0.05, frames - consonants * rate) / vowels, rate)
     ends = np.cumsum(lengths)
