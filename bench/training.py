@@ -1,0 +1,149 @@
+"""Loss, time and memory of a few training steps on this machine.
+
+    python bench/training.py [--config bsmamba2] [--steps 2] [--no-checkpointing] [--json]
+                             [-o bench/results/FILE.json]
+
+Steps are those of `bsm train` (`bsmamba2.training.step`), a batch of one and no accumulation, on a
+GPU where there is one; the item is noise, of which a step takes the same time as of music. By
+default blocks are recomputed in the backward pass (training.checkpoint_gradients).
+
+The JSON (seconds end in _s):
+
+    machine, versions, command, date      where, with what and how; load average at start and end
+    model, precision, device, chunk_s     what was computed
+    steps                                 loss, waveform, spectral, gradient_norm, step_s of each
+    peak_memory_mib                       of the process, and on a GPU of its memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from machine import describe_machine, describe_versions, load_average
+
+from bsmamba2.config import Config, load_config, override_config
+from bsmamba2.errors import BsmError
+from bsmamba2.files import atomic_path
+
+FORMAT = 1
+"""Of the JSON."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    try:
+        head = {
+            "benchmark": "training",
+            "format": FORMAT,
+            "command": shlex.join(["python", "bench/training.py", *arguments]),
+        }
+        report = head | measure(options)
+        text = json.dumps(report, indent=2)
+        if options.output:
+            with atomic_path(options.output) as partial:
+                partial.write_text(text + "\n")
+    except BsmError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(text if options.json else _table(report))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Time and memory of training steps.")
+    parser.add_argument("--config", default="bsmamba2", help="name or YAML file")
+    parser.add_argument("--steps", type=int, default=2, help="how many (default: 2)")
+    parser.add_argument(
+        "--no-checkpointing", action="store_true", help="keep all activations instead"
+    )
+    parser.add_argument("--json", action="store_true", help="print the JSON instead of a table")
+    parser.add_argument("-o", "--output", type=Path, help="also write the JSON here")
+    return parser
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Does the steps; the report without its head."""
+    settings = {
+        "batch_size": 1,
+        "accumulation": 1,
+        "checkpoint_gradients": "false" if options.no_checkpointing else "true",
+    }
+    config = override_config(
+        load_config(options.config), [f"training.{k}={v}" for k, v in settings.items()]
+    )
+    load = [load_average()]
+    steps, device = _steps(config, options.steps)
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "load_average": [*load, load_average()],
+        "model": options.config,
+        "precision": config.training.precision,
+        "checkpoint_gradients": config.training.checkpoint_gradients,
+        "chunk_s": config.audio.chunk_s,
+        "device": device,
+        "steps": steps,
+        "peak_memory_mib": _peak_memory_mib(),
+    }
+
+
+def _steps(config: Config, count: int) -> tuple[list[dict[str, Any]], str]:
+    """Records of steps on one noise item, each printed as it ends; the device."""
+    import torch
+
+    from bsmamba2.data.mixing import Batch
+    from bsmamba2.training.distributed import joined
+    from bsmamba2.training.state import new_state
+    from bsmamba2.training.step import Stepper
+
+    stems = 0.1 * torch.randn(
+        2, 1, config.audio.channels, config.audio.chunk_samples,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    batch = Batch(
+        mixture=stems.sum(0), target=stems[0], sources=(("noise",),), skipped=0, unreadable=()
+    )
+    records = []
+    with joined() as processes:
+        stepper = Stepper(new_state(config, processes.device), config, processes)
+        for _ in range(count):
+            record = asdict(stepper.step(iter([batch]))[0])
+            print(f"step {record['step']}: {record['step_s']:.1f} s", file=sys.stderr)
+            kept = ("step", "loss", "waveform", "spectral", "gradient_norm", "step_s")
+            records.append({name: record[name] for name in kept})
+        return records, processes.device.type
+
+
+def _peak_memory_mib() -> dict[str, int]:
+    """Of this process's main memory, and of the GPU's where it was used."""
+    import torch
+
+    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}  # KiB on Linux
+    if torch.cuda.is_available():
+        peak["gpu"] = torch.cuda.max_memory_allocated() >> 20
+    return peak
+
+
+def _table(report: dict[str, Any]) -> str:
+    lines = ["| step | loss | s |", "|---|---|---|"]
+    lines += [f"| {s['step']} | {s['loss']:.4f} | {s['step_s']:.1f} |" for s in report["steps"]]
+    peak = ", ".join(f"{name} {mib} MiB" for name, mib in report["peak_memory_mib"].items())
+    return "\n".join(
+        [*lines, "", f"Peak memory: {peak}; {report['device']}, {report['precision']}."]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
