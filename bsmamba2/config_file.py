@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -51,8 +52,10 @@ def read_yaml(name: str, depth: int = 0) -> dict[str, Any]:
         return typing.cast(dict[str, Any], values)
     merged = read_yaml(str(base), depth + 1)
     for section, changes in values.items():
-        require(isinstance(changes, dict), f"{name}: section '{section}' must hold keys.")
-        merged[section] = {**merged.get(section, {}), **changes}
+        inherited = merged.get(section, {})
+        both = isinstance(changes, dict) and isinstance(inherited, dict)
+        require(both, f"{name} or its base: section '{section}' must hold keys.")
+        merged[section] = {**inherited, **changes}
     return merged
 
 
@@ -104,9 +107,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             kinds = (kinds[0],) * len(value)
         return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
     if hint is float and type(value) is int:
-        return float(value)
+        value = float(value)
     name = getattr(hint, "__name__", str(hint))
     require(type(value) is hint, f"'{where}' must be of type {name}, not {value!r}.")
+    require(hint is not float or math.isfinite(value), f"'{where}' must be finite, not {value}.")
     return value
 
 

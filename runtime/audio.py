@@ -67,8 +67,12 @@ class AudioReader:
         frames: Samples per channel, None if unknown, approximate for lossy formats.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, warn_clipped: bool = True) -> None:
         """Opens a file.
+
+        Args:
+            path: Of any format that a backend knows.
+            warn_clipped: Whether `blocks` logs a warning of a file that is clipped.
 
         Raises:
             BsmError: No such file, or it cannot be read.
@@ -81,6 +85,7 @@ class AudioReader:
         if self.path.stat().st_size == 0:
             raise AudioError(f"{path} is empty (0 bytes): copy or download it again.")
         self._decoder = _open(self.path)
+        self._warn_clipped = warn_clipped
         self.sample_rate = self._decoder.sample_rate
         self.channels = self._decoder.channels
         self.frames = self._decoder.frames
@@ -116,7 +121,7 @@ class AudioReader:
         if not done:
             raise AudioError(f"{self.path} holds no samples: record or export it again.")
         self._check_length(done)
-        if flat > _CLIPPED_SAMPLES:
+        if self._warn_clipped and flat > _CLIPPED_SAMPLES:
             logger.warning(
                 "%s is clipped (%d samples stand at full scale): its stems will be too.",
                 self.path,

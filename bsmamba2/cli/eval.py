@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from bsmamba2.cli.engine_options import engine_options, song_bar
 from bsmamba2.errors import BsmError
 
 if TYPE_CHECKING:
-    from bsmamba2.evaluation.evaluate import Model, Progress
-
-_BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+    from bsmamba2.evaluation.evaluate import Model
 
 
 @click.command()
@@ -61,38 +58,7 @@ _BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv
     metavar="FILE",
     help="Write an HTML page with tables and plots.",
 )
-@click.option(
-    "--overlap",
-    "overlap_s",
-    type=click.FloatRange(min=0),
-    metavar="S",
-    default=0.0,
-    show_default=True,
-    help="Seconds that two chunks share. 0 is the paper's way.",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=1,
-    show_default=True,
-    help="Chunks that the engine gets at a time.",
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of the engine."
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where the engine runs.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "float16"]),
-    help="Of a .safetensors engine's matrix products; float16 needs a GPU.  [default: float32]",
-)
+@engine_options(overlap_s=0.0)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context
@@ -137,27 +103,28 @@ def command(
     tracks = find_tracks(data_folder, split, data, models[0].engine.artefact.model.audio)
     store = ResultStore(out)
     _warn_of_untrained(models)
-    with _bar(quiet) as progress:
+    with song_bar(quiet) as progress:
         results, failures = evaluate(models, tracks, settings, store, progress)
-        found = Evaluation(
-            data=data_folder,
-            split=split,
-            overlap_s=overlap_s,
-            models=results,
-            failures=failures,
-            by_onset=by_onset,
-        )
-        if report is not None and found.stems:
-            from bsmamba2.evaluation.pictures import picture_extremes
-            from bsmamba2.evaluation.report import write_report
-
-            pictures = picture_extremes(results, tracks, settings, store, progress)
-            write_report(report, found, pictures)
-    click.echo(json.dumps(found.document(), indent=2) if as_json else text_tables(found))
-    if report is not None and found.stems:
-        click.echo(f"Report: {report}", err=True)
+    found = Evaluation(
+        data=data_folder,
+        split=split,
+        overlap_s=overlap_s,
+        models=results,
+        failures=failures,
+        by_onset=by_onset,
+    )
+    text = json.dumps(found.document(), indent=2) if as_json else text_tables(found)
+    click.echo(text.encode("utf-8", "backslashreplace"))  # names need not be UTF-8
     for failure in failures:
         click.echo(f"Failed: {failure.model}: {failure.track}: {failure.error}", err=True)
+    if report is not None and found.stems:  # last: what fails here takes nothing from the tables
+        from bsmamba2.evaluation.pictures import picture_extremes
+        from bsmamba2.evaluation.report import write_report
+
+        with song_bar(quiet) as progress:
+            pictures = picture_extremes(results, tracks, settings, store, progress)
+        write_report(report, found, pictures)
+        click.echo(f"Report: {report}", err=True)
     ctx.exit(1 if failures else 0)
 
 
@@ -180,20 +147,3 @@ def _warn_of_untrained(models: list[Model]) -> None:
             click.echo(
                 f"Warning: the weights of '{model.name}' are untrained (random numbers).", err=True
             )
-
-
-@contextlib.contextmanager
-def _bar(quiet: bool) -> Iterator[Progress]:
-    """A progress bar in seconds of audio, on stderr if that is a terminal."""
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    bar = tqdm(unit="s", bar_format=_BAR, leave=False, disable=quiet or None)
-
-    def progress(title: str, done: float, total: float) -> None:
-        bar.total = round(total)
-        bar.set_description(title, refresh=False)
-        bar.update(done - bar.n)
-
-    with bar, logging_redirect_tqdm():
-        yield progress

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import logging
-import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from bsmamba2.cli.engine_options import engine_options, song_bar
 from bsmamba2.errors import BsmError
 
 if TYPE_CHECKING:
     from bsmamba2.runtime.engines import Engine
     from bsmamba2.runtime.naming import Failure, Job
-    from bsmamba2.runtime.separate_files import Progress, Report
+    from bsmamba2.runtime.separate_files import Report
     from bsmamba2.runtime.separator import Separator
     from bsmamba2.runtime.writing import OutputFormat
 
 logger = logging.getLogger(__name__)
-
-_BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
-"""Never the inverted rate: 's/s' would not tell which."""
 
 
 @click.command()
@@ -60,38 +57,7 @@ _BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv
     type=click.Choice(["16", "24", "float"]),
     help="Bits of a sample.  [default: float for wav, 24 for flac]",
 )
-@click.option(
-    "--overlap",
-    "overlap_s",
-    type=click.FloatRange(min=0),
-    metavar="S",
-    default=1.0,
-    show_default=True,
-    help="Seconds that two chunks share; half is discarded at either end. 0 is the paper's way.",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=1,
-    show_default=True,
-    help="Chunks that the engine gets at a time.",
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of the engine."
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where the engine runs.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "float16"]),
-    help="Of a .safetensors engine's matrix products; float16 needs a GPU.  [default: float32]",
-)
+@engine_options(overlap_s=1.0)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 @click.pass_context
@@ -191,8 +157,9 @@ def _run(
     failures: list[Failure] = []
     for job in jobs:
         try:
-            with _bar(job.source.name, quiet) as progress:
-                report = separate_file(separator, job, output, progress)
+            with song_bar(quiet, job.source.name) as progress:
+                tell = functools.partial(progress, job.source.name)
+                report = separate_file(separator, job, output, tell)
         except Exception as error:
             logger.debug("%s failed", job.source, exc_info=True)
             sentence = str(error)
@@ -206,22 +173,6 @@ def _run(
             for path in report.outputs.values():
                 click.echo(os.fsencode(path))
     return reports, failures
-
-
-@contextlib.contextmanager
-def _bar(name: str, quiet: bool) -> Iterator[Progress]:
-    """A progress bar in seconds of audio, on stderr if that is a terminal."""
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    bar = tqdm(desc=name, unit="s", bar_format=_BAR, leave=False, disable=quiet or None)
-
-    def progress(done: float, total: float | None) -> None:
-        bar.total = None if total is None else math.ceil(max(total, done))
-        bar.update(done - bar.n)
-
-    with bar, logging_redirect_tqdm():
-        yield progress
 
 
 def _summary(reports: Sequence[Report]) -> str:

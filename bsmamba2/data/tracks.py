@@ -93,7 +93,9 @@ def find_tracks(root: Path, split: str, data: DataConfig, audio: AudioConfig) ->
         path = folder / name
         tracks.append(Track(name=name, folder=path, frames=_frames(path, data.stems)))
     if not tracks:
-        raise DataError(f"The split '{split}' is empty: {folder} holds no song to take for it.")
+        raise DataError(
+            f"The split '{split}' is empty: no folder in {folder} holds WAV files to take for it."
+        )
     return tracks
 
 

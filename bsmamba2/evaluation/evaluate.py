@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bsmamba2.artefact import Artefact
 from bsmamba2.errors import BsmError
 from bsmamba2.evaluation.measure import MIXTURE, score_track
-from bsmamba2.evaluation.results import ResultStore, TrackResult, result_key
+from bsmamba2.evaluation.results import ResultStore, TrackResult
 from bsmamba2.files import sha256_file
 from bsmamba2.runtime.engines import Engine, Spectrum, default_engine_path, load_engine
 from bsmamba2.runtime.separator import Separator
@@ -150,14 +150,14 @@ def load_models(
     Raises:
         BsmError: One file named twice.
     """
+    paths = [default_engine_path() if name == "default" else Path(name) for name in names]
+    for name, path in zip(names, paths, strict=True):
+        if [other.resolve() for other in paths].count(path.resolve()) > 1:
+            raise BsmError(f"The model {name} is named twice: name each once.")
     models: list[Model] = []
-    for name in names:
+    for name, path in zip(names, paths, strict=True):
         engine = load_engine(name, device=device, threads=threads, precision=precision)
-        path = default_engine_path() if name == "default" else Path(name)
         models.append(Model(name=name, engine=engine, sha256=sha256_file(path)))
-    doubles = {name for name in names if list(names).count(name) > 1}
-    if doubles:
-        raise BsmError(f"The model {min(doubles)} is named twice: name each once.")
     return models
 
 
@@ -268,7 +268,7 @@ def _result(
 ) -> TrackResult:
     """From the store, or computed and stored."""
     files = track_files(unit.track, settings.stems)
-    key = result_key(files, unit.parameters)
+    key = store.key(files, unit.parameters)
     kept = store.load(unit.track.name, key)
     if kept is not None:
         return kept

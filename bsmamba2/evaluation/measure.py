@@ -18,7 +18,7 @@ from bsmamba2.evaluation.metrics import (
     level_dbfs,
 )
 from bsmamba2.evaluation.onsets import find_onsets, silent_seconds
-from bsmamba2.evaluation.results import Leakage, Region, StemScores, TrackResult
+from bsmamba2.evaluation.results import Leakage, Minute, Region, StemScores, TrackResult
 from bsmamba2.runtime.audio import AudioReader
 from bsmamba2.runtime.chunking import Samples
 from bsmamba2.runtime.separator import RESIDUAL, Separator
@@ -58,7 +58,7 @@ class TrackFeed:
         self._target = target
         with self._stack:
             readers = {
-                name: self._stack.enter_context(AudioReader(path)) for name, path in files.items()
+                name: self._stack.enter_context(_reader(path)) for name, path in files.items()
             }
             mixture = readers[MIXTURE]
             for reader in readers.values():
@@ -91,6 +91,10 @@ class TrackFeed:
         """Passes over samples; errors as `take`."""
         for start in range(0, count, _BLOCK):
             self.take(min(_BLOCK, count - start))
+
+
+def _reader(path: Path) -> AudioReader:
+    return AudioReader(path, warn_clipped=False)  # of no use here, and told again in every pass
 
 
 def _check_alike(stem: AudioReader, mixture: AudioReader) -> None:
@@ -145,7 +149,7 @@ def measure_track(
     """
     target = separator.stems[0]
     done = 0
-    with TrackFeed(files, target) as feed, AudioReader(files[MIXTURE]) as reader:
+    with TrackFeed(files, target) as feed, _reader(files[MIXTURE]) as reader:
         meters = [EnergyMeter(feed.sample_rate) for _ in range(4)]
         for stems in separator.stream(reader.blocks(), reader.sample_rate, reader.channels):
             count = stems[target].shape[1]
@@ -192,8 +196,8 @@ def score_track(
             rest: _scores(measured.rest, measured.mixture_rest),
         },
         leakage=_leakage(measured.target, measured.mixture_target),
-        onsets=tuple(_region(measured, *onset) for onset in find_onsets(measured.target)),
-        minutes=tuple(_region(measured, *minute) for minute in _minutes(measured.target)),
+        onsets=tuple(Region(**_region(measured, *onset)) for onset in find_onsets(measured.target)),
+        minutes=tuple(_minute(measured, *minute) for minute in _minutes(measured.target)),
         frames_db=tuple(map(float, measured.target.frames_db())),
     )
 
@@ -223,17 +227,20 @@ def _leakage(estimate: GrainEnergies, mixture: GrainEnergies) -> Leakage:
     )
 
 
-def _region(measured: Measured, start: int, stop: int) -> Region:
-    """Grains [start, stop) of a track."""
+def _region(measured: Measured, start: int, stop: int) -> dict[str, float]:
+    """A `Region`'s values, of grains [start, stop) of a track."""
+    return {
+        "start_s": start / GRAINS_PER_S,
+        "duration_s": (stop - start) / GRAINS_PER_S,
+        "sdr": measured.target.usdr(start, stop),
+        "mixture_sdr": measured.mixture_target.usdr(start, stop),
+    }
+
+
+def _minute(measured: Measured, start: int, stop: int) -> Minute:
     silent = silent_seconds(measured.target)
     seconds = silent[start // GRAINS_PER_S : -(-stop // GRAINS_PER_S)]
-    return Region(
-        start_s=start / GRAINS_PER_S,
-        duration_s=(stop - start) / GRAINS_PER_S,
-        sdr=measured.target.usdr(start, stop),
-        mixture_sdr=measured.mixture_target.usdr(start, stop),
-        voiced_s=float((~seconds).sum()),
-    )
+    return Minute(**_region(measured, start, stop), voiced_s=int((~seconds).sum()))
 
 
 def _minutes(energies: GrainEnergies) -> Iterator[tuple[int, int]]:

@@ -23,7 +23,7 @@ from bsmamba2.evaluation.evaluate import (
     track_files,
 )
 from bsmamba2.evaluation.measure import MIXTURE, TrackFeed
-from bsmamba2.evaluation.results import Region, ResultStore, result_key
+from bsmamba2.evaluation.results import Minute, ResultStore
 from bsmamba2.evaluation.summary import find_extreme_minutes
 from bsmamba2.runtime.chunking import Samples
 from bsmamba2.runtime.stft import stft
@@ -56,7 +56,7 @@ class Extreme:
 
     title: str
     track: str
-    minute: Region
+    minute: Minute
     pictures: dict[str, Picture]
     """Mixture, reference, then the estimate of each model."""
 
@@ -68,10 +68,13 @@ def picture_extremes(
     store: ResultStore,
     progress: Progress | None = None,
 ) -> list[Extreme]:
-    """The first model's best and worst minutes, separated once more by all models.
+    """The first model's best and worst minutes, separated once more by the models that have them.
 
-    Pictures are kept in the store as well. The minutes of one run are cut as in the song itself,
+    Pictures are kept in the store as well. The minutes are cut into chunks as in the song itself,
     so that they show the audio that was measured.
+
+    Raises:
+        BsmError: A file that could be read before cannot be now, or nothing can be written.
     """
     by_name = {track.name: track for track in tracks}
     minutes = find_extreme_minutes(results[0].tracks) if results else []
@@ -82,33 +85,31 @@ def picture_extremes(
             progress(f"{title} of {result.track}", 0, minute.duration_s)
         track = by_name[result.track]
         pictures: dict[str, Picture] = {}
-        for model in (r.model for r in results):
+        for model in (r.model for r in results if result.track in {t.track for t in r.tracks}):
             pictures |= _pictures(model, track, minute, settings, store)
         extremes.append(Extreme(title=title, track=track.name, minute=minute, pictures=pictures))
     return extremes
 
 
 def _pictures(
-    model: Model, track: Track, minute: Region, settings: Settings, store: ResultStore
+    model: Model, track: Track, minute: Minute, settings: Settings, store: ResultStore
 ) -> dict[str, Picture]:
     """Mixture, reference and the model's estimate; from the store if they are there."""
     files = track_files(track, settings.stems)
     target = model.engine.artefact.model.audio.target
-    about = [model.sha256, settings.overlap_s, minute.start_s, minute.duration_s]
+    about = [model.sha256, settings.overlap_s, minute.start_s, minute.duration_s, ROWS, COLUMNS]
     names = [MIXTURE, f"{target}, reference", f"{target}, {model.name}"]
-    keys = [result_key(files, {"picture": [what, *about]}) for what in (MIXTURE, target, "")]
-    kept = [store.load_picture(track.name, key) for key in keys]
-    found = [picture for picture in kept if picture is not None]
-    if len(found) < len(keys):
+    key = store.key(files, {"pictures": about})
+    pictures = store.load_pictures(track.name, key)
+    if pictures is None:
         signals, rate = _separated(model, files, minute, settings)
-        found = [draw_spectrogram(signal, rate) for signal in signals]
-        for key, picture in zip(keys, found, strict=True):
-            store.save_picture(track.name, key, picture)
-    return dict(zip(names, found, strict=True))
+        pictures = np.stack([draw_spectrogram(signal, rate) for signal in signals])
+        store.save_pictures(track.name, key, pictures)
+    return dict(zip(names, pictures, strict=True))
 
 
 def _separated(
-    model: Model, files: dict[str, Path], minute: Region, settings: Settings
+    model: Model, files: dict[str, Path], minute: Minute, settings: Settings
 ) -> tuple[list[Samples], int]:
     """Mixture, reference and estimate of a minute, and their sample rate."""
     separator = make_separator(model, overlap_s=settings.overlap_s, batch=settings.batch)

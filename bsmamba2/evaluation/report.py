@@ -18,7 +18,7 @@ from bsmamba2.evaluation.charts import (
     plot_picture,
     plot_tracks,
 )
-from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
+from bsmamba2.evaluation.evaluate import ModelResults
 from bsmamba2.evaluation.onsets import (
     BELOW_LOUDEST_DB,
     FLOOR_DBFS,
@@ -29,6 +29,7 @@ from bsmamba2.evaluation.page import page
 from bsmamba2.evaluation.pictures import BOTTOM_DBFS, TOP_DBFS, Extreme, png_data_uri
 from bsmamba2.evaluation.results import TrackResult
 from bsmamba2.evaluation.summary import (
+    UNEVEN,
     Evaluation,
     bin_onsets,
     summarise_leakage,
@@ -45,7 +46,8 @@ COLOURS = 6
 def write_report(path: Path, evaluation: Evaluation, extremes: Sequence[Extreme]) -> None:
     """Writes the page, whole or not at all; raises BsmError if it cannot be written."""
     with atomic_path(path) as partial:
-        partial.write_text(render_report(evaluation, extremes), "utf-8")
+        text = render_report(evaluation, extremes)
+        partial.write_text(text, "utf-8", "backslashreplace")  # names need not be UTF-8
 
 
 def render_report(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:
@@ -54,7 +56,7 @@ def render_report(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:
     parts = [
         _head(evaluation, title),
         _cards(evaluation),
-        _failures(evaluation.failures),
+        _failures(evaluation),
         _tracks_plot(evaluation),
         _tracks_table(evaluation),
         _histogram(evaluation),
@@ -119,11 +121,15 @@ def _figures(results: ModelResults, stems: Sequence[str]) -> Iterator[tuple[str,
     yield f"frames dropped, {stems[0]}", str(summary.dropped), small
 
 
-def _failures(failures: Sequence[EvaluationFailure]) -> str:
+def _failures(evaluation: Evaluation) -> str:
+    failures = evaluation.failures
     if not failures:
         return ""
     items = "".join(f"<li>{html.escape(f'{f.model}: {f.track}: {f.error}')}</li>" for f in failures)
-    return f'<section class="failed"><h2>Failed: {len(failures)}</h2><ul>{items}</ul></section>'
+    text = "" if evaluation.even else f"<p>{UNEVEN}</p>"
+    return (
+        f'<section class="failed"><h2>Failed: {len(failures)}</h2><ul>{items}</ul>{text}</section>'
+    )
 
 
 def _tracks_plot(evaluation: Evaluation) -> str:

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsmamba2.errors import BsmError
-from bsmamba2.files import atomic_path
+from bsmamba2.files import atomic_path, sha256_file
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Of result files; to be raised when their numbers get another meaning."""
-_SAMPLE = 1 << 16  # bytes from the middle of an audio file
+_NAME_LENGTH = 50  # letters of a track in a file name, which has 255 bytes at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Leakage:
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A part of a track: an onset of the target, or a minute."""
+    """A part of a track, such as an onset of the target."""
 
     start_s: float
     duration_s: float
@@ -64,8 +64,14 @@ class Region:
     """Of the target, in dB."""
     mixture_sdr: float
     """Of the mixture in its place."""
-    voiced_s: float
-    """Seconds that are not silent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minute(Region):
+    """A minute of a track, or all of a shorter one."""
+
+    voiced_s: int
+    """Whole seconds that are not silent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +88,7 @@ class TrackResult:
     """Target, then what is left."""
     leakage: Leakage
     onsets: tuple[Region, ...]
-    minutes: tuple[Region, ...]
+    minutes: tuple[Minute, ...]
     frames_db: tuple[float, ...]
     """The target's SDR of each whole second; NaN where dropped."""
 
@@ -98,33 +104,10 @@ class TrackResult:
             raise ValueError("another format")
         values["stems"] = {name: StemScores(**scores) for name, scores in values["stems"].items()}
         values["leakage"] = Leakage(**values["leakage"])
-        for name in ("onsets", "minutes"):
-            values[name] = tuple(Region(**region) for region in values[name])
+        values["onsets"] = tuple(Region(**onset) for onset in values["onsets"])
+        values["minutes"] = tuple(Minute(**minute) for minute in values["minutes"])
         values["frames_db"] = tuple(map(float, values["frames_db"]))
         return cls(**values)
-
-
-def result_key(files: Mapping[str, Path], parameters: Mapping[str, Any]) -> str:
-    """Hash of everything a result depends on, 16 hexadecimal digits.
-
-    Args:
-        files: Audio files of the track by name. Of each, its size counts and 64 KB from its
-            middle: not its date, which copying changes, and not all of it, which would be slow.
-        parameters: Engine hash, chunk, overlap and the like; plain values.
-
-    Raises:
-        BsmError: A file cannot be read.
-    """
-    digest = hashlib.sha256(json.dumps([FORMAT, parameters], sort_keys=True).encode())
-    for name, path in files.items():
-        try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                file.seek(max(0, size - _SAMPLE) // 2)
-                digest.update(f"{name} {size} ".encode() + file.read(_SAMPLE))
-        except OSError as error:
-            raise BsmError(f"{path} cannot be read: {error.strerror}.") from error
-    return digest.hexdigest()[:16]
 
 
 class ResultStore:
@@ -133,6 +116,7 @@ class ResultStore:
     def __init__(self, folder: Path) -> None:
         """Makes the folder; raises BsmError if nothing can be written there."""
         self._folder = folder
+        self._digests: dict[tuple[Path, int, int], str] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -141,6 +125,32 @@ class ResultStore:
             ) from error
         if not os.access(folder, os.W_OK):
             raise BsmError(f"Nothing can be written to {folder}: name another with --out.")
+
+    def key(self, files: Mapping[str, Path], parameters: Mapping[str, Any]) -> str:
+        """Hash of everything a result depends on, 16 hexadecimal digits.
+
+        Args:
+            files: Audio files of the track by name. All of their bytes count, but not their dates,
+                which copying changes.
+            parameters: Engine hash, chunk, overlap and the like; plain values.
+
+        Raises:
+            BsmError: A file cannot be read.
+        """
+        audio = {name: self._digest(path) for name, path in files.items()}
+        text = json.dumps([FORMAT, parameters, audio], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _digest(self, path: Path) -> str:
+        """Of a file's bytes, which are read once, although a track has many results."""
+        try:
+            about = path.stat()
+            state = (path, about.st_size, about.st_mtime_ns)
+            if state not in self._digests:
+                self._digests[state] = sha256_file(path)
+        except OSError as error:
+            raise BsmError(f"{path} cannot be read: {error.strerror}.") from error
+        return self._digests[state]
 
     def load(self, track: str, key: str) -> TrackResult | None:
         """The result of that key; None if there is none that can be read."""
@@ -158,18 +168,18 @@ class ResultStore:
         with atomic_path(self._path(result.track, key, "json")) as partial:
             partial.write_text(result.to_json(), "utf-8")
 
-    def load_picture(self, track: str, key: str) -> NDArray[np.uint8] | None:
-        """A spectrogram that was kept; None if there is none that can be read."""
+    def load_pictures(self, track: str, key: str) -> NDArray[np.uint8] | None:
+        """Spectrograms that were kept, (pictures, rows, columns); None if they cannot be read."""
         try:
-            picture: NDArray[np.uint8] = np.load(self._path(track, key, "npy"))
+            pictures: NDArray[np.uint8] = np.load(self._path(track, key, "npy"))
         except (OSError, ValueError, EOFError):
             return None
-        return picture if picture.ndim == 2 and picture.dtype == np.uint8 else None
+        return pictures if pictures.ndim == 3 and pictures.dtype == np.uint8 else None
 
-    def save_picture(self, track: str, key: str, picture: NDArray[np.uint8]) -> None:
-        """Keeps a spectrogram; raises BsmError if it cannot be written."""
+    def save_pictures(self, track: str, key: str, pictures: NDArray[np.uint8]) -> None:
+        """Keeps spectrograms; raises BsmError if they cannot be written."""
         with atomic_path(self._path(track, key, "npy")) as partial:
-            np.save(partial, picture)
+            np.save(partial, pictures)
 
     def _path(self, track: str, key: str, suffix: str) -> Path:
-        return self._folder / f"{track}.{key}.{suffix}"
+        return self._folder / f"{track[:_NAME_LENGTH]}.{key}.{suffix}"

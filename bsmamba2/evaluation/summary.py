@@ -13,7 +13,10 @@ import numpy as np
 
 from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
 from bsmamba2.evaluation.onsets import DURATIONS_S
-from bsmamba2.evaluation.results import Region, TrackResult
+from bsmamba2.evaluation.results import Minute, TrackResult
+
+UNEVEN = "Some tracks failed, so that not all figures are over the same ones: compare with care."
+"""To be said where `Evaluation.even` is not so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,12 @@ class Evaluation:
         return list(next(found, {}))
 
     @property
+    def even(self) -> bool:
+        """Whether all figures are over the same tracks, as they are unless some failed."""
+        sets = [results for m in self.models for results in (m.tracks, *m.by_length.values())]
+        return len({tuple(result.track for result in results) for results in sets}) <= 1
+
+    @property
     def lengths_s(self) -> list[int]:
         """Lengths of pieces, in the order asked for."""
         return list(self.models[0].by_length) if self.models else []
@@ -169,19 +178,19 @@ class Evaluation:
         return {key: value for key, value in asdict(result).items() if key not in left_out}
 
 
-def find_extreme_minutes(results: Sequence[TrackResult]) -> list[tuple[TrackResult, Region]]:
+def find_extreme_minutes(results: Sequence[TrackResult]) -> list[tuple[TrackResult, Minute]]:
     """The minutes of best and worst SDR, or the only one.
 
     Minutes with less than 10 s of voice do not count, unless there are no others: their SDR says
     more about the silence.
     """
     minutes = [(result, minute) for result in results for minute in result.minutes]
-    voiced = [(r, m) for r, m in minutes if m.voiced_s >= min(_VOICED_S, m.duration_s)]
+    voiced = [(r, m) for r, m in minutes if m.voiced_s >= min(_VOICED_S, int(m.duration_s))]
     ordered = sorted(voiced or minutes, key=lambda pair: -pair[1].sdr)
     return [ordered[0], ordered[-1]] if len(ordered) > 1 else ordered
 
 
-_VOICED_S = 10.0
+_VOICED_S = 10
 
 
 def _plain(value: Any) -> Any:

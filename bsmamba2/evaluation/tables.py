@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from bsmamba2.evaluation.onsets import FLOOR_DBFS
 from bsmamba2.evaluation.results import Leakage, StemScores, TrackResult
 from bsmamba2.evaluation.summary import (
+    UNEVEN,
     Evaluation,
     LeakageSummary,
     OnsetBin,
@@ -62,6 +63,8 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
             f"dB; in brackets the mixture's own. Silent: level of what is left in {stems[0]} "
             f"where its reference lies below {FLOOR_DBFS:g} dBFS for a second."
         )
+    if not evaluation.even:
+        yield UNEVEN
 
 
 def _track_table(results: Sequence[TrackResult], stems: Sequence[str]) -> Iterator[str]:
@@ -75,12 +78,12 @@ def _track_table(results: Sequence[TrackResult], stems: Sequence[str]) -> Iterat
             *(c for pair in cells for c in pair),
         ]
         rows.append([*row, _level(result.leakage)])
-    cells = [_cells(summarise_stem(results, stem)) for stem in stems]
+    summaries = {stem: summarise_stem(results, stem) for stem in stems}
+    cells = [_cells(summary) for summary in summaries.values()]
     total = _minutes(sum(result.duration_s for result in results))
     level = _level(summarise_leakage(results))
     rows.append(["mean uSDR, median of others", total, *(c for pair in cells for c in pair), level])
     yield from _aligned(rows)
-    summaries = {stem: summarise_stem(results, stem) for stem in stems}
     yield ""
     for stem, summary in summaries.items():
         yield (
@@ -136,6 +139,7 @@ def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
 
 
 def _short(name: str) -> str:
+    name = " ".join(name.split())
     return name if len(name) <= _TRACK_WIDTH else name[: _TRACK_WIDTH - 1] + "…"
 
 

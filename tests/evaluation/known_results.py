@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 from small_engines import FunctionEngine, real_mask
 
 from bsmamba2.evaluation.evaluate import Model, ModelResults
-from bsmamba2.evaluation.results import Leakage, Region, StemScores, TrackResult
+from bsmamba2.evaluation.results import Leakage, Minute, Region, StemScores, TrackResult
 from bsmamba2.evaluation.summary import Evaluation
 
 NAN = math.nan
 
 
-def region(start_s: float, duration_s: float, sdr: float, voiced_s: float = 30) -> Region:
-    return Region(
-        start_s=start_s,
-        duration_s=duration_s,
-        sdr=sdr,
-        mixture_sdr=sdr - 6,
-        voiced_s=min(voiced_s, duration_s),
-    )
+def region(start_s: float, duration_s: float, sdr: float) -> Region:
+    return Region(start_s=start_s, duration_s=duration_s, sdr=sdr, mixture_sdr=sdr - 6)
+
+
+def minute(start_s: float, duration_s: float, sdr: float, voiced_s: int = 30) -> Minute:
+    voiced_s = min(voiced_s, int(duration_s))
+    return Minute(**asdict(region(start_s, duration_s, sdr)), voiced_s=voiced_s)
 
 
 def result(
@@ -30,7 +30,7 @@ def result(
     csdr: float = 0,
     leakage: float = NAN,
     onsets: tuple[Region, ...] = (),
-    minutes: tuple[Region, ...] = (),
+    minutes: tuple[Minute, ...] = (),
 ) -> TrackResult:
     scores = StemScores(
         usdr=usdr, csdr=csdr, mixture_usdr=-2, mixture_csdr=-1, frames=10, dropped=3

@@ -108,7 +108,9 @@ def test_a_failing_track_is_listed_and_the_others_are_done(
     done = bsm_eval(second_onnx, "--report", "report.html")
     assert done.code == 1
     assert "Ben & Co" in done.out
-    assert done.err.splitlines()[-1].startswith(f"Failed: {second_onnx}: Anna - <First>: {broken}")
+    failed, report = done.err.splitlines()[-2:]
+    assert failed.startswith(f"Failed: {second_onnx}: Anna - <First>: {broken}")
+    assert report == "Report: report.html"
     assert "Failed: 1" in Path("report.html").read_text("utf-8")
 
 

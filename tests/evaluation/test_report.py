@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from known_results import evaluation, region, result
+from known_results import evaluation, minute, region, result
 from small_engines import FunctionEngine, random_mask, real_mask
 from voiced_songs import RATE, STEMS, model_of, tracks_of, voice, write_song
 
@@ -68,7 +68,7 @@ class Page(HTMLParser):
 def pictures() -> list[Extreme]:
     picture = np.zeros((ROWS, COLUMNS), np.uint8)
     names = {"mixture": picture, "vocals, reference": picture}
-    return [Extreme(title="Best minute", track="a", minute=region(60, 60, 3), pictures=names)]
+    return [Extreme(title="Best minute", track="a", minute=minute(60, 60, 3), pictures=names)]
 
 
 def full_page(names: tuple[str, ...] = ("m.onnx", "other.onnx")) -> str:
@@ -174,8 +174,8 @@ def test_pictures_show_the_audio_that_was_measured(
     tmp_path: Path, overlap_s: float, monkeypatch: pytest.MonkeyPatch
 ):
     song = write_song(tmp_path, "song", voice(7.3, [(0, 7.3)]))
-    minute = region(2.5, 2, 0)  # not where a chunk begins or ends
-    found = result("song", minutes=(minute,))
+    part = minute(2.5, 2, 0)  # not where a chunk begins or ends
+    found = result("song", minutes=(part,))
     model = model_of(random_mask(0.5))
     models = [ModelResults(model=model, tracks=[found], by_length={})]
     settings = Settings(stems=STEMS, overlap_s=overlap_s)
@@ -201,9 +201,9 @@ def test_short_songs_have_one_minute(tmp_path: Path):
         Settings(stems=STEMS),
         ResultStore(tmp_path / "results"),
     )
-    (minute,) = results[0].tracks[0].minutes
-    assert (minute.start_s, minute.duration_s) == (0, 1.5)
-    assert minute.sdr == pytest.approx(results[0].tracks[0].stems["vocals"].usdr)
+    (only,) = results[0].tracks[0].minutes
+    assert (only.start_s, only.duration_s) == (0, 1.5)
+    assert only.sdr == pytest.approx(results[0].tracks[0].stems["vocals"].usdr)
 
 
 # --- axes ---

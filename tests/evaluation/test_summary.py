@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from known_results import NAN, evaluation, region, result
+from known_results import NAN, evaluation, minute, region, result
 
 from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
 from bsmamba2.evaluation.summary import (
@@ -53,7 +53,7 @@ def test_onsets_fall_into_the_bin_of_their_duration():
 
 
 def test_best_and_worst_minutes_are_those_with_voice():
-    minutes = tuple(region(60 * k, 60, sdr, voiced) for k, (sdr, voiced) in
+    minutes = tuple(minute(60 * k, 60, sdr, voiced) for k, (sdr, voiced) in
                     enumerate([(3, 40), (9, 11), (-30, 2), (30, 9), (1, 60)]))  # fmt: skip
     best, worst = find_extreme_minutes([result("a", minutes=minutes[:2]),
                                         result("b", minutes=minutes[2:])])  # fmt: skip
@@ -62,7 +62,7 @@ def test_best_and_worst_minutes_are_those_with_voice():
 
 
 def test_a_minute_without_voice_is_shown_where_there_is_no_other():
-    (only,) = find_extreme_minutes([result(minutes=(region(0, 60, -3, 0),))])
+    (only,) = find_extreme_minutes([result(minutes=(minute(0, 60, -3, 0),))])
     assert only[1].sdr == -3
     assert find_extreme_minutes([]) == []
 
