@@ -5,6 +5,14 @@ class BsmError(Exception):
     """Base of all errors that the command line prints as one sentence."""
 
 
+def failure_sentence(error: Exception, command: str) -> str:
+    """One sentence for what failed among other things; `command` is to be run to see more."""
+    if isinstance(error, BsmError):
+        return str(error)
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"unexpected {text}; run 'bsm --debug {command} ...' and report it."
+
+
 class ConfigError(BsmError):
     """A configuration file or value that describes no network."""
 

@@ -1,9 +1,11 @@
-"""Engines that are functions, for tests of what is around an engine."""
+"""Engines that are functions or quick files, for tests of what is around an engine."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,3 +62,17 @@ def random_mask(scale: float = 1.0) -> Callable[[Spectrum], Spectrum]:
         return np.broadcast_to(values * np.float32(scale), spectrum.shape)
 
     return mask
+
+
+def with_chunks(source: Path, chunk_s: int, path: Path) -> Path:
+    """An exported model in chunks of another length, which its graph takes, too."""
+    import onnx
+
+    model = onnx.load(source)
+    for item in model.metadata_props:
+        if item.key == "bsm.config":
+            config = json.loads(item.value)
+            config["audio"]["chunk_s"] = chunk_s
+            item.value = json.dumps(config)
+    onnx.save(model, path)
+    return path

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from bsmamba2.evaluation.evaluate import Model
 
 
+_LONGEST_S = 600  # of a piece, which the engine gets as one
+
+
 @click.command()
 @click.argument("model")
 @click.option(
@@ -100,7 +103,7 @@ def command(
         stems=data.stems, overlap_s=overlap_s, batch=batch, lengths_s=_lengths(by_length)
     )
     models = load_models([model, *against], device=device, threads=threads, precision=precision)
-    tracks = find_tracks(data_folder, split, data, models[0].engine.artefact.model.audio)
+    tracks = find_tracks(data_folder, split, data)
     store = ResultStore(out)
     _warn_of_untrained(models)
     with song_bar(quiet) as progress:
@@ -136,8 +139,10 @@ def _lengths(text: str | None) -> list[int]:
         lengths = sorted({int(part) for part in text.split(",")})
     except ValueError:
         lengths = [0]
-    if lengths[0] < 1:
-        raise BsmError(f"--by-length {text}: give whole seconds, such as 1,2,4,8,16.")
+    if lengths[0] < 1 or lengths[-1] > _LONGEST_S:
+        raise BsmError(
+            f"--by-length {text}: give whole seconds up to {_LONGEST_S}, such as 1,2,4,8,16."
+        )
     return lengths
 
 

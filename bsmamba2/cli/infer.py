@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bsmamba2.cli.engine_options import engine_options, song_bar
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import BsmError, failure_sentence
 
 if TYPE_CHECKING:
     from bsmamba2.runtime.engines import Engine
@@ -162,11 +162,7 @@ def _run(
                 report = separate_file(separator, job, output, tell)
         except Exception as error:
             logger.debug("%s failed", job.source, exc_info=True)
-            sentence = str(error)
-            if not isinstance(error, BsmError):
-                text = " ".join(f"{type(error).__name__}: {error}".split())
-                sentence = f"unexpected {text}; run 'bsm --debug infer ...' and report it."
-            failures.append(Failure(str(job.source), sentence))
+            failures.append(Failure(str(job.source), failure_sentence(error, "infer")))
             continue
         reports.append(report)
         if not as_json:

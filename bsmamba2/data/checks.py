@@ -44,7 +44,7 @@ def check_tracks(
     problems: list[str] = []
     for split in splits:
         try:
-            tracks = find_tracks(root, split, data, audio)
+            tracks = find_tracks(root, split, data)
         except DataError as error:
             problems += str(error).splitlines()
             continue

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.config import DataConfig
 from bsmamba2.errors import DataError
 from bsmamba2.files import c_path
 
@@ -62,14 +62,13 @@ class Track:
         return self.folder / f"{name}.wav"
 
 
-def find_tracks(root: Path, split: str, data: DataConfig, audio: AudioConfig) -> list[Track]:
-    """The songs of a split, sorted by name; looks at headers only and checks nothing else.
+def find_tracks(root: Path, split: str, data: DataConfig) -> list[Track]:
+    """The songs of a split, sorted by name; looks at headers only and leaves checks to others.
 
     Args:
         root: Folder of the whole data set.
         split: "train", "valid" or "test".
         data: Names the stems.
-        audio: Unused by the search; what the songs must have is `check_tracks`' concern.
 
     Raises:
         DataError: No such folder, none of this layout, or no song in this split.
@@ -94,7 +93,8 @@ def find_tracks(root: Path, split: str, data: DataConfig, audio: AudioConfig) ->
         tracks.append(Track(name=name, folder=path, frames=_frames(path, data.stems)))
     if not tracks:
         raise DataError(
-            f"The split '{split}' is empty: no folder in {folder} holds WAV files to take for it."
+            f"The split '{split}' is empty: no folder in {folder} holds WAV files to take for it, "
+            "as those of MUSDB18-HQ do."
         )
     return tracks
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsmamba2.artefact import Artefact
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import BsmError, failure_sentence
 from bsmamba2.evaluation.measure import MIXTURE, score_track
 from bsmamba2.evaluation.results import ResultStore, TrackResult
 from bsmamba2.files import sha256_file
@@ -208,7 +208,9 @@ def evaluate(
             result = _result(unit, settings, store, tell)
         except Exception as error:
             logger.debug("%s failed", unit.title, exc_info=True)
-            failures.append(EvaluationFailure(unit.model.name, unit.title, _sentence(error)))
+            failures.append(
+                EvaluationFailure(unit.model.name, unit.title, failure_sentence(error, "eval"))
+            )
         else:
             found[unit.model.name, unit.track.name, unit.cut] = result
 
@@ -285,10 +287,3 @@ def _result(
     )
     store.save(key, result)
     return result
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, BsmError):
-        return str(error)
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"unexpected {text}; run 'bsm --debug eval ...' and report it."

@@ -155,9 +155,7 @@ def _find_songs(
 ) -> tuple[list[Track], list[Track], TrainingMixtures]:
     """Songs for training and for validation, and the mixtures of the first ones."""
     data, audio, jobs = run.config.data, run.config.audio, max(1, run.config.training.workers)
-    songs, validation_songs = (
-        find_tracks(run.data, split, data, audio) for split in ("train", "valid")
-    )
+    songs, validation_songs = (find_tracks(run.data, split, data) for split in ("train", "valid"))
     with processes.first_alone():
         if processes.is_first:
             check_tracks(run.data, ("train", "valid"), data, audio, run.cache, jobs=jobs)

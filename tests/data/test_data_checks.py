@@ -93,7 +93,7 @@ def test_each_damage_is_told_with_its_path(
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     root = write_songs(tmp_path / "root", train=len(DAMAGES), valid=1)
-    for track in find_tracks(root, "train", DATA, AUDIO):  # a stem that is silent everywhere, too
+    for track in find_tracks(root, "train", DATA):  # a stem that is silent everywhere, too
         write(track.stem("other"), np.zeros((4 * RATE, 2)))
     expected = {"other is silent", "is missing, which would hold"}
     for number, (damage, said) in enumerate(DAMAGES):
@@ -117,7 +117,7 @@ def test_the_mixture_matters_where_it_is_read(root: Path) -> None:
 
 
 def test_a_stem_silent_in_all_songs_is_told_and_in_one_song_is_not(root: Path) -> None:
-    songs = find_tracks(root, "train", DATA, AUDIO)
+    songs = find_tracks(root, "train", DATA)
     for song in songs[1:]:
         write(song.stem("drums"), np.zeros((4 * RATE, 2)))
     check(root)
@@ -143,7 +143,7 @@ def test_an_empty_split_is_told(root: Path) -> None:
 
 def test_what_was_read_for_the_checks_is_not_read_again(root: Path) -> None:
     check(root)
-    tracks = find_tracks(root, "train", DATA, AUDIO)
+    tracks = find_tracks(root, "train", DATA)
     before = find_salient(tracks, DATA, AUDIO)["vocals"][0].starts.tolist()
     kept = sorted((root / ".bsmamba2").iterdir())
     assert len(kept) == len(tracks)

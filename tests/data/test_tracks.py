@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from noise_songs import AUDIO, DATA, RATE, noise, write, write_song, write_songs
+from noise_songs import DATA, RATE, noise, write, write_song, write_songs
 
 from bsmamba2.data.tracks import VALIDATION_TRACKS, find_tracks, read_segment
 from bsmamba2.errors import DataError
 
 
 def names(root: Path, split: str) -> list[str]:
-    return [track.name for track in find_tracks(root, split, DATA, AUDIO)]
+    return [track.name for track in find_tracks(root, split, DATA)]
 
 
 @pytest.fixture
@@ -64,11 +64,11 @@ def test_only_folders_with_wav_files_are_songs(tmp_path: Path) -> None:
 
 def test_a_track_knows_its_files_and_length(tmp_path: Path) -> None:
     write_song(tmp_path / "test" / "song", 1.5, 0)
-    (track,) = find_tracks(tmp_path, "test", DATA, AUDIO)
+    (track,) = find_tracks(tmp_path, "test", DATA)
     assert track.frames == 1.5 * RATE
     assert track.stem("bass") == tmp_path / "test" / "song" / "bass.wav"
     (track.folder / "mixture.wav").write_bytes(b"no audio")
-    assert find_tracks(tmp_path, "test", DATA, AUDIO) == [track]
+    assert find_tracks(tmp_path, "test", DATA) == [track]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_folder_of_another_layout_is_an_error_that_says_what_to_do(
         root.mkdir(exist_ok=True)
         write(root / made, noise(0.01, 0)) if made.endswith("wav") else (root / made).touch()
     with pytest.raises(DataError, match=said):
-        find_tracks(root, split, DATA, AUDIO)
+        find_tracks(root, split, DATA)
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])

@@ -64,5 +64,4 @@ def model_of(function: Callable[[Spectrum], Any], name: str = "engine") -> Model
 
 
 def tracks_of(root: Path) -> list[Track]:
-    config = load_config("bsmamba2")
-    return find_tracks(root, "test", config.data, config.audio)
+    return find_tracks(root, "test", load_config("bsmamba2").data)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnx
 import pytest
 import soundfile
+from small_engines import with_chunks
 from songs import assert_null, decoded, excerpt
 
 from bsmamba2.cli import main
@@ -29,15 +29,7 @@ class Outcome(NamedTuple):
 @pytest.fixture(scope="session")
 def quick_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model in chunks of 2 s, which its graph takes as well as those of 8 s."""
-    model = onnx.load(tiny_onnx)
-    for item in model.metadata_props:
-        if item.key == "bsm.config":
-            config = json.loads(item.value)
-            config["audio"]["chunk_s"] = 2
-            item.value = json.dumps(config)
-    path = tmp_path_factory.mktemp("quick") / "quick.onnx"
-    onnx.save(model, path)
-    return path
+    return with_chunks(tiny_onnx, 2, tmp_path_factory.mktemp("quick") / "quick.onnx")
 
 
 @pytest.fixture
