@@ -129,9 +129,11 @@ def test_truth_values_are_no_numbers(tmp_path: Path) -> None:
         ("audio", "hop", 2000),
         ("audio", "hop", 442),
         ("audio", "chunk_s", 0),
+        ("data", "gain", [0.5, math.inf]),
+        ("training", "weight_decay", math.nan),
     ],
 )
-def test_numbers_that_make_no_network_are_named(
+def test_numbers_that_cannot_be_are_named(
     tmp_path: Path, section: str, key: str, value: Any
 ) -> None:
     with pytest.raises(ConfigError, match=rf"{section}\.{key}"):

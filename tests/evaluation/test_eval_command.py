@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,14 +75,15 @@ def test_a_rerun_writes_nothing_and_says_the_same(
 def test_two_kinds_of_engine_in_one_report(
     bsm_eval: Callable[..., Outcome], second_onnx: Path, tiny_checkpoint: Path
 ):
-    write_song(Path("other"), "A & <B>", voice(1.2, [(0, 1)]))
+    name = os.fsdecode(b"A & <B> \xe9".ljust(255, b"x"))  # as long as names can be, and no UTF-8
+    write_song(Path("other"), name, voice(1.2, [(0, 1)]))
     options = ["--against", second_onnx, "--report", "report.html", "--json"]
     done = bsm_eval(tiny_checkpoint, *options, data="other")
     assert done.code == 0
     models = json.loads(done.out)["models"]
     assert [model["engine"]["backend"] for model in models] == ["pytorch", "onnxruntime"]
     text = Path("report.html").read_text("utf-8")
-    assert "A &amp; &lt;B&gt;" in text
+    assert "A &amp; &lt;B&gt; \\udce9xxx" in text
     assert tiny_checkpoint.name in text
     assert second_onnx.name in text
 
@@ -128,8 +130,9 @@ def test_where_all_tracks_fail_there_is_no_report(
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--by-length", "0"], "whole seconds"),
     (["--by-length", "1,two"], "whole seconds"),
+    (["--by-length", "1,9999"], "up to 600"),
     (["--overlap", "1"], "does not fit"),
-    (["--against", "ENGINE"], "named twice"),
+    (["--against", "ENGINE/../second.onnx"], "named twice"),
     (["--against", "music"], "is a folder"),
     (["--against", "missing.onnx"], "No such file"),
     (["--out", "ENGINE/below"], "--out"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from known_results import NAN, evaluation, minute, region, result
 
 from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
 from bsmamba2.evaluation.summary import (
+    UNEVEN,
     Evaluation,
     bin_onsets,
     find_extreme_minutes,
@@ -102,3 +104,12 @@ def test_an_evaluation_without_results_has_a_document_and_a_table():
     )
     assert nothing.document()["failed"][0]["error"] == "It is empty."
     assert "0 tracks" in text_tables(nothing)
+
+
+def test_figures_over_different_tracks_are_said_to_be_so():
+    both = evaluation([result("a"), result("b")], ("m.onnx", "other.onnx"))
+    assert both.even
+    assert UNEVEN not in text_tables(both)
+    first, second = both.models
+    uneven = replace(both, models=[first, replace(second, tracks=second.tracks[:1])])
+    assert UNEVEN in text_tables(uneven)

@@ -13,6 +13,7 @@ from small_engines import FunctionEngine
 from bsmamba2.config import load_config
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.evaluation.evaluate import Model
+from bsmamba2.files import c_path
 from bsmamba2.runtime.engines.base import Spectrum
 
 RATE = 44100
@@ -49,7 +50,9 @@ def write_stems(folder: Path, stems: Mapping[str, np.ndarray]) -> dict[str, np.n
     """Files (n, channels) in float32; returns them as (channels, n)."""
     folder.mkdir(parents=True)
     for stem, samples in stems.items():
-        soundfile.write(folder / f"{stem}.wav", samples, RATE, subtype="FLOAT")
+        soundfile.write(
+            c_path(folder / f"{stem}.wav"), samples, RATE, subtype="FLOAT", format="WAV"
+        )
     return {stem: samples.T.astype(np.float64) for stem, samples in stems.items()}
 
 
