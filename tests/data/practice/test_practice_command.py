@@ -43,6 +43,11 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> None
         time.sleep(0.02)
 
 
+def limit_files() -> None:
+    """To a little less than a song's WAV has, and more than any speech has."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))
+
+
 def is_complete(song: Path) -> bool:
     stems = ("mixture", "vocals", "drums", "bass", "other")
     return sorted(p.name for p in song.iterdir()) == sorted(
@@ -99,10 +104,7 @@ def test_a_folder_belongs_to_one_set(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_synthesisers")
 def test_a_full_disk_ends_in_one_sentence(tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    code, error = run(tmp_path, "--train", "1", preexec_fn=limit)
+    code, error = run(tmp_path, "--train", "1", preexec_fn=limit_files)
     assert code == 1
     assert error == f"Error: Cannot write {tmp_path}/train/song-00000: File too large.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["practice.json"]
@@ -110,10 +112,7 @@ def test_a_full_disk_ends_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_synthesisers")
 def test_an_error_in_another_process_is_one_sentence(tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    code, error = run(tmp_path, "--train", "2", "--jobs", "2", preexec_fn=limit)
+    code, error = run(tmp_path, "--train", "2", "--jobs", "2", preexec_fn=limit_files)
     assert code == 1
     assert error.startswith(f"Error: Cannot write {tmp_path}/train/song-0000")
     assert error.count("\n") == 1
@@ -194,7 +193,7 @@ def test_a_process_that_is_killed_ends_the_run() -> None:
 
 
 def test_an_unforeseen_exception_comes_with_its_trace() -> None:
-    with pytest.raises(RuntimeError, match="ZeroDivisionError: task 0") as error:
+    with pytest.raises(RuntimeError, match=r"ZeroDivisionError: task [01]") as error:
         list(share_out(fail, range(2), jobs=2))
     assert "in fail" in str(error.value.__cause__)
 
