@@ -1,6 +1,6 @@
 """Practice songs: multitrack music in MUSDB's layout, made by synthesisers, free of licences.
 
-    sounds -> score -> instruments, voices -> effects -> song -> generate
+    sounds -> score -> instruments, voices -> effects -> song -> workers -> generate
 
 A song is composed at random (`score`), its drums, bass and other instruments are played from a
 General MIDI soundfont by FluidSynth (`instruments`), its voices speak by espeak-ng or flite and
