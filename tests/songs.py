@@ -18,12 +18,12 @@ def excerpt() -> Path:
     return next((Path(found.submodule_search_locations[0]) / "data").glob("*.stem.mp4"))
 
 
-def decoded(song: Path) -> np.ndarray:
-    """The first audio stream, (samples, channels)."""
+def decoded(song: Path, stream: int = 0) -> np.ndarray:
+    """An audio stream, (samples, channels); of the excerpt, 0 is the mixture and 4 the voice."""
     import av
 
     with av.open(str(song)) as container:
-        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+        frames = [frame.to_ndarray() for frame in container.decode(audio=stream)]
     return np.concatenate(frames, axis=1).T
 
 

@@ -21,7 +21,7 @@ from bsmamba2.doctor import version
 from bsmamba2.runtime.engines import default_engine_path
 
 SCRIPT = Path(latency.__file__)
-SHORT = ("--config", "tiny", "--rounds", "1", "--seconds", "1")
+SHORT = ("--config", "small", "--rounds", "1", "--seconds", "1")
 ONNX = ("--onnx", str(default_engine_path()))
 ONLY_ONNX = (*SHORT, *ONNX, "--engines", "onnxruntime")
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
     """All engines, as a user starts it, from another folder."""
-    output = folder / "results" / "tiny.json"
+    output = folder / "results" / "small.json"
     command = [sys.executable, str(SCRIPT), *SHORT, "--json", "-o", str(output)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
 
@@ -57,11 +57,11 @@ def test_json_has_the_documented_fields(report: dict[str, Any]) -> None:
     assert set(report["machine"]) >= {"cpu", "cores", "isa", "load_average", "memory_gib"}
     assert set(report["machine"]["load_average"]) == {"start", "end"}
     assert report["versions"]["torch"] == version("torch")
-    assert report["model"]["parameters"] == 415_980
+    assert report["model"]["parameters"] == 1_347_988
     assert "without the gate" in report["model"]["onnx"]
-    assert report["chunk"] == {"seconds": 1, "frames": 101, "tokens": 101 * 62}
+    assert report["chunk"] == {"seconds": 1, "frames": 51, "tokens": 51 * 33}
     assert report["rounds"] == 1
-    assert report["gemm"]["shape"] == [101 * 62, 16, 388]
+    assert report["gemm"]["shape"] == [51 * 33, 64, 644]
     assert set(report["engines"]) == set(latency.ENGINES)
     assert report["skipped"] == report["failed"] == {}
 
@@ -105,7 +105,7 @@ def test_engines_agree_with_the_network_as_trained(report: dict[str, Any]) -> No
 def test_results_on_stdout_and_in_the_file_are_the_same(
     run: subprocess.CompletedProcess[str], folder: Path
 ) -> None:
-    assert (folder / "results" / "tiny.json").read_text() == run.stdout
+    assert (folder / "results" / "small.json").read_text() == run.stdout
     assert "round 1 of 1: onnxruntime" in run.stderr
 
 
@@ -115,7 +115,7 @@ def test_no_absolute_path_in_the_results(
 ) -> None:
     assert str(folder) not in run.stdout
     assert str(SCRIPT.parents[1]) not in run.stdout
-    assert "-o tiny.json" in run.stdout
+    assert "-o small.json" in run.stdout
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_wrong_weights_win_nothing(folder: Path, capsys: pytest.CaptureFixture[s
     from bsmamba2.checkpoints.weights import save_weights
     from bsmamba2.models.load import load_network
 
-    network, artefact = load_network("tiny", seed=1)
+    network, artefact = load_network("small", seed=1)
     save_weights(folder / "other.safetensors", network.state_dict(), artefact)
     files = (*ONNX, "--weights", str(folder / "other.safetensors"))
     assert latency.main([*SHORT, *files, "--engines", "pytorch-folded", "onnxruntime"]) == 1

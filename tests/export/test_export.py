@@ -164,7 +164,7 @@ def test_embedded_engine_has_the_body_of_today():
     path = default_engine_path()
     net = read_metadata(read_onnx_file(path).metadata, path).model.network
     assert list(onnx.load(path).functions) == [scan_function(net)], (
-        "scan_function changed: 'bsm export tiny -o runtime/default.onnx'"
+        "scan_function changed: export bench/embedded/model.safetensors again, with its card"
     )
 
 

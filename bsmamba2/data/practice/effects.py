@@ -63,8 +63,8 @@ def saturate(audio: Audio, drive: float) -> Audio:
     return np.tanh(audio * drive / (np.abs(audio).max() + 1e-6))
 
 
-def limiter_gain(mixture: Audio, ceiling: float) -> NDArray[np.float64]:
-    """(samples,) gains of at most 1 that keep the mixture below the ceiling, within 10 ms."""
-    needed = np.minimum(1.0, ceiling / np.maximum(np.abs(mixture).max(axis=0), 1e-9))
+def limiter_gain(audio: Audio, ceiling: float) -> NDArray[np.float64]:
+    """(samples,) gains of at most 1 that keep all channels below the ceiling, within 10 ms."""
+    needed = np.minimum(1.0, ceiling / np.maximum(np.abs(audio).max(axis=0), 1e-9))
     window = round(0.01 * SAMPLE_RATE)
     return np.asarray(uniform_filter1d(minimum_filter1d(needed, window), window))

@@ -153,11 +153,12 @@ def _balance(
 
 
 def _master(rng: np.random.Generator, stems: dict[str, Audio]) -> dict[str, Pcm]:
-    """Loudness of a record: all stems get the gains that a limiter gives the mixture."""
+    """Loudness of a record: all stems get the gains of one limiter, which hears each of them."""
     mixture = sum(stems.values(), np.zeros(1))
     loudness = 10 ** (rng.uniform(-17, -10) / 20) / effects.rms(mixture)
     gain = min(loudness, 1.8 * _CEILING / np.abs(mixture).max())
-    gains = gain * effects.limiter_gain(gain * mixture, _CEILING)
+    heard = gain * np.concatenate([mixture, *stems.values()])
+    gains = gain * effects.limiter_gain(heard, _CEILING)
     pcm = {
         stem: np.round(audio * gains * _FULL_SCALE).astype(np.int16)
         for stem, audio in stems.items()

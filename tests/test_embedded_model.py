@@ -1,0 +1,40 @@
+"""The model in the package is what the README says: small, described, and it separates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from songs import decoded, excerpt
+
+from bsmamba2.cli import cli
+from bsmamba2.evaluation.metrics import usdr
+from bsmamba2.inspect_file import inspect_artefact
+from bsmamba2.runtime import Separator, load_engine
+
+
+def test_file_is_at_most_8_mb_and_says_what_it_is() -> None:
+    record = inspect_artefact("default")
+    assert record["size_bytes"] <= 8_000_000
+    assert record["provenance"]["trained"]
+    assert record["card"]["licence"] == "MIT"
+    assert len(record["card"]["scores"]) >= 3
+    assert "practice songs" in record["card"]["training_data"]
+    assert "demonstration" in record["card"]["limits"]
+
+
+@pytest.mark.parametrize("overlap_s", [0.0, 1.0])
+def test_voice_of_real_music_comes_out_better_than_it_went_in(overlap_s: float) -> None:
+    song = excerpt()
+    mixture, vocals = decoded(song).T, decoded(song, stream=4).T
+    stems = Separator(load_engine(device="cpu"), overlap_s=overlap_s).separate(mixture, 44_100)
+    assert usdr(vocals, stems["vocals"]) > usdr(vocals, mixture) + 4
+
+
+def test_people_are_told_that_it_is_a_demonstration(tmp_path: Path) -> None:
+    out = str(tmp_path / "{stem}.wav")
+    result = CliRunner().invoke(cli, ["infer", str(excerpt()), "-o", out], catch_exceptions=False)
+    notes = [line for line in result.stderr.splitlines() if "demonstration" in line]
+    assert len(notes) == 1
+    assert "--engine" in notes[0]
