@@ -30,7 +30,7 @@ import click
 def command(model: str, output: str | None, seed: int, card: str | None, as_json: bool) -> None:
     """Export a .safetensors checkpoint to ONNX.
 
-    MODEL is the checkpoint, or the name of a configuration (bsmamba2, tiny) for random weights, to
+    MODEL is the checkpoint, or the name of a configuration (bsmamba2, small, tiny) for random weights, to
     test speed and set-up. The file is compared with PyTorch in ONNX Runtime before it gets its
     name; when their masks differ, nothing is written.
     """

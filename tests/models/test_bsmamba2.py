@@ -237,7 +237,7 @@ def test_another_shape_is_named(shape: tuple[int, ...]):
 def test_load_network_refuses_what_is_no_model():
     for name, words in {
         "a.ckpt": "bsm import a.ckpt -o a.safetensors",
-        "huge": "bsmamba2, tiny",
+        "huge": "bsmamba2, small, tiny",
         "song.wav": "is no model",
     }.items():
         with pytest.raises(BsmError, match=r"^[^\n]+$") as error:
