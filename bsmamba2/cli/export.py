@@ -30,9 +30,9 @@ import click
 def command(model: str, output: str | None, seed: int, card: str | None, as_json: bool) -> None:
     """Export a .safetensors checkpoint to ONNX.
 
-    MODEL is the checkpoint, or the name of a configuration (bsmamba2, small, tiny) for random weights, to
-    test speed and set-up. The file is compared with PyTorch in ONNX Runtime before it gets its
-    name; when their masks differ, nothing is written.
+    MODEL is the checkpoint, or the name of a configuration (bsmamba2, small, tiny) for random
+    weights, to test speed and set-up. The file is compared with PyTorch in ONNX Runtime before it
+    gets its name; when their masks differ, nothing is written.
     """
     import json
     from dataclasses import asdict
