@@ -375,7 +375,9 @@ def test_equal_rates_pass_blocks_on():
     assert all(a is b for a, b in zip(passed, blocks, strict=True))
 
 
-def test_library_code_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    logging.getLogger("bsmamba2").setLevel(logging.DEBUG)
+def test_library_code_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG, "bsmamba2")
     read(write(tmp_path / "out", noise(), "flac").rename(tmp_path / "a.flac"))
     assert capfd.readouterr() == ("", "")
