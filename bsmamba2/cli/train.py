@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     help="Changes the configuration; may be repeated.",
 )
 @click.option(
+    "--start",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Fine-tune the weights of a .safetensors checkpoint.  [default: random weights]",
+)
+@click.option(
     "--cache",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -75,6 +81,7 @@ def command(
     data: Path,
     out: Path,
     assignments: tuple[str, ...],
+    start: Path | None,
     cache: Path | None,
     device: str,
     threads: int | None,
@@ -103,6 +110,7 @@ def command(
         config=override_config(load_config(config_name), assignments),
         data=data,
         out=out,
+        start=start,
         cache=cache,
         device=device,
         threads=threads,

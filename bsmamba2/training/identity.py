@@ -14,6 +14,7 @@ import torch
 import bsmamba2
 from bsmamba2.config import Config
 from bsmamba2.errors import TrainingError
+from bsmamba2.files import existing_file, sha256_file
 
 if TYPE_CHECKING:
     from bsmamba2.data.tracks import Track
@@ -25,14 +26,24 @@ _FIXED = ("audio", "network")
 _LISTED = 12  # differences that a message names
 
 
-def run_identity(config: Config, tracks: Sequence[Track], processes: int) -> dict[str, Any]:
-    """Plain values that a checkpoint carries."""
+def run_identity(
+    config: Config, tracks: Sequence[Track], processes: int, start: Path | None = None
+) -> dict[str, Any]:
+    """Plain values that a checkpoint carries.
+
+    Args:
+        config: Of the run.
+        tracks: Songs that it hears.
+        processes: How many train.
+        start: Checkpoint of the first weights; BsmError if there is no such file.
+    """
     return {
         "version": bsmamba2.__version__,
         "revision": git_revision(),
         "config": json.loads(json.dumps(asdict(config))),
         "tracks": {track.name: track.frames for track in tracks},
         "processes": processes,
+        "start": start and {"file": start.name, "sha256": sha256_file(existing_file(start))},
         "threads": torch.get_num_threads(),
     }
 
@@ -56,6 +67,7 @@ def check_same_run(
     """
     old, new = _flat(saved["config"]), _flat(now["config"])
     old["processes"], new["processes"] = saved["processes"], now["processes"]
+    old["start"], new["start"] = saved.get("start"), now["start"]
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     changed = [key for key in changed if key not in _FREE]
     differences = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed]

@@ -122,5 +122,7 @@ class Session:
     def _artefact(self) -> Artefact:
         run = self._folder.path.resolve().name
         source = f"moving average of training run {run}, step {self._state.step}"
+        if start := self._identity["start"]:
+            source += f", from {start['file']}"
         provenance = Provenance(source=source, trained=True)
         return Artefact(model=self._config.model, provenance=provenance)

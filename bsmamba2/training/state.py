@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bsmamba2.config import Config, TrainingConfig
+from bsmamba2.checkpoints.weights import load_weights
+from bsmamba2.config import Config, ModelConfig, TrainingConfig
 from bsmamba2.models.bsmamba2 import BSMamba2
+from bsmamba2.tensors import check_shapes
 
 
 @dataclass(kw_only=True)
@@ -51,6 +54,19 @@ class TrainingState:
             "best": [[step, usdr] for step, usdr in self.best],
             "rng": _random_state(),
         }
+
+    def start_from(self, path: Path, model: ModelConfig) -> None:
+        """Takes the weights of a checkpoint, for the moving average too.
+
+        Raises:
+            BsmError: No such file.
+            CheckpointError: It is damaged, or of another network than `model`.
+        """
+        tensors, _ = load_weights(path)
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        check_shapes(shapes, model, path, hint="; name the checkpoint's own --config")
+        for network in (self.network, self.ema.module):
+            network.load_state_dict(tensors)
 
     def load(self, values: Mapping[str, Any], training: TrainingConfig) -> None:
         """The inverse of `to_dict`; the optimiser's settings are those of `training`."""

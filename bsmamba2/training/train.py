@@ -41,6 +41,8 @@ class Run:
     """Folder of songs as MUSDB18-HQ has them."""
     out: Path
     """Folder of the run; one that holds a checkpoint is resumed."""
+    start: Path | None = None
+    """Checkpoint of the same network whose weights are the first ones; None: random ones."""
     cache: Path | None = None
     """Folder for what is computed once from the songs; None: beside them."""
     device: str = "auto"
@@ -87,8 +89,10 @@ def train(run: Run, listener: Listener | None = None) -> Outcome:
         saved = folder.load()
         _set_up(run, processes, saved)
         songs, validation_songs, mixtures = _find_songs(run, processes)
-        identity = run_identity(run.config, songs, processes.count)
+        identity = run_identity(run.config, songs, processes.count, run.start)
         state = new_state(run.config, processes.device)
+        if run.start is not None and saved is None:
+            state.start_from(run.start, run.config.model)
         changes = _resume(state, saved, identity, run, folder)
         if processes.is_first:
             folder.prepare(run.config)

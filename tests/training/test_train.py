@@ -23,7 +23,7 @@ from small_runs import CONFIG, assert_same_state, records, small_config
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.cli import main
 from bsmamba2.config import load_config
-from bsmamba2.errors import BsmError, DataError, TrainingError
+from bsmamba2.errors import BsmError, CheckpointError, DataError, TrainingError
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.runtime import Separator, load_engine
 from bsmamba2.training.checkpoints import locked
@@ -129,6 +129,35 @@ def test_an_allowed_change_takes_effect_and_is_logged(copy, songs):
 def test_another_network_is_refused_whatever_is_allowed(copy, songs):
     with pytest.raises(TrainingError, match=r"another network.*network\.layers: 1 -> 2"):
         go_on(copy, songs, "network.layers=2", allow=True)
+
+
+def test_a_run_starts_from_the_weights_of_a_checkpoint(finished, songs, tmp_path):
+    start = finished / "ema.safetensors"
+    slow = small_config(tmp_path, "training.learning_rate=1e-12", "training.max_steps=1")
+    train(Run(config=slow, data=songs, out=tmp_path / "run", start=start))
+    before, _ = load_weights(start)
+    after, artefact = load_weights(tmp_path / "run" / "ema.safetensors")
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-9)
+    assert artefact.provenance.source.endswith("step 1, from ema.safetensors")
+
+
+def test_other_first_weights_are_another_run(finished, songs, tmp_path):
+    run = tmp_path / "run"
+    config = small_config(tmp_path, "training.max_steps=1")
+    train(Run(config=config, data=songs, out=run, start=finished / "ema.safetensors"))
+    train(Run(config=config, data=songs, out=run, start=finished / "ema.safetensors"))
+    other = finished / "best" / "step-3.safetensors"
+    with pytest.raises(TrainingError, match="start: "):
+        train(Run(config=config, data=songs, out=run, start=other))
+
+
+def test_first_weights_of_another_network_are_refused(songs, tmp_path, tiny_checkpoint):
+    config = small_config(tmp_path)
+    with pytest.raises(CheckpointError, match=r"does not fit.*own --config"):
+        train(Run(config=config, data=songs, out=tmp_path / "run", start=tiny_checkpoint))
+    with pytest.raises(BsmError, match="gone"):
+        train(Run(config=config, data=songs, out=tmp_path / "b", start=tmp_path / "gone"))
 
 
 def test_other_songs_are_refused_by_name(copy, songs, tmp_path):

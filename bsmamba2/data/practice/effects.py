@@ -10,6 +10,11 @@ from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 from bsmamba2.data.practice.instruments import SAMPLE_RATE, Audio
 
 _EQ_HZ = (30, 100, 250, 600, 1500, 3500, 8000, 16_000)
+FLAT_DB = (0.0,) * len(_EQ_HZ)
+PRESENCE_DB = (0.0, -2.0, -6.0, 0.0, 4.0, 4.0, 6.0, 4.0)
+"""What a mix gives a voice that was spoken."""
+BRIGHT_DB = (0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 6.0, 8.0)
+"""What it gives sampled instruments."""
 
 
 def rms(audio: Audio) -> float:
@@ -17,10 +22,15 @@ def rms(audio: Audio) -> float:
     return float(np.sqrt(np.mean(audio**2) + 1e-12))
 
 
-def equalise(audio: Audio, rng: np.random.Generator, spread_db: float = 2.5) -> Audio:
-    """A smooth random curve, `spread_db` its standard deviation at eight frequencies."""
+def equalise(
+    audio: Audio,
+    rng: np.random.Generator,
+    spread_db: float = 2.5,
+    mean_db: tuple[float, ...] = FLAT_DB,
+) -> Audio:
+    """A smooth random curve: mean and standard deviation are of the gains at eight frequencies."""
     hz = np.fft.rfftfreq(audio.shape[1], 1 / SAMPLE_RATE) + 1
-    gains_db = np.interp(np.log(hz), np.log(_EQ_HZ), rng.normal(0, spread_db, len(_EQ_HZ)))
+    gains_db = np.interp(np.log(hz), np.log(_EQ_HZ), rng.normal(mean_db, spread_db))
     result: Audio = np.fft.irfft(np.fft.rfft(audio) * 10 ** (gains_db / 20), audio.shape[1])
     return result
 

@@ -88,13 +88,15 @@ def _accompany(
     stems: dict[str, Audio] = {}
     for stem, players in parts.items():
         soundfont = sounds.soundfonts[rng.integers(len(sounds.soundfonts))]
-        played = effects.equalise(play(players, soundfont, frame.seconds, rng), rng)
+        mean_db = effects.BRIGHT_DB if stem == "other" else effects.FLAT_DB
+        played = play(players, soundfont, frame.seconds, rng)
+        played = effects.equalise(played, rng, mean_db=mean_db)
         stems[stem] = played
         about["soundfonts"][stem] = soundfont.name
         about["programs"][stem] = [part.program for part in players]
     stems["drums"] = effects.compress(stems["drums"], rng.uniform(0.05, 0.2), rng.uniform(1, 4))
-    if rng.random() < 0.3:
-        stems["bass"] = effects.saturate(stems["bass"], 8)
+    if rng.random() < 0.6:
+        stems["bass"] = effects.saturate(stems["bass"], rng.uniform(1, 6))
     return stems, about
 
 
@@ -114,7 +116,7 @@ def _sing_all(
             phrases = [_beside(phrase, interval, rng) for phrase in backed]
             voice = sing(phrases, singers, timbre, frame.seconds, rng)
             vocals = vocals + rng.uniform(0.2, 0.6) * np.outer(sides, voice)
-    vocals = effects.equalise(vocals, rng, 3)
+    vocals = effects.equalise(vocals, rng, 3, effects.PRESENCE_DB)
     if rng.random() < 0.85:
         vocals = effects.reverberate(vocals, rng, rng.uniform(0.05, 0.45), rng.uniform(0.3, 2.5))
     if rng.random() < 0.3:
