@@ -1,0 +1,114 @@
+"""The sidecar of a TensorRT plan: what it was built from and with, and where it runs.
+
+A plan is opaque, is bound to the version of its builder and to GPUs, and may run code. So
+everything that decides whether to touch it is in `model.plan.json` beside it, which
+`export.tensorrt` writes and the runtime checks first.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.config_file import read_section
+from bsmamba2.errors import CheckpointError, ConfigError, EngineError
+from bsmamba2.files import existing_file, sha256_file
+
+FORMAT = 1
+BUILDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Name of a builder, as in `--builder` -> its module."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginRecord:
+    """The plugin library that a plan was built with."""
+
+    version: str
+    """Of the operator's contract."""
+    sources_sha256: str
+    """Of the CUDA sources: libraries built of the same ones are interchangeable."""
+    library_sha256: str
+    """Of the library's own bytes."""
+    embedded: bool
+    """Whether the plan carries the library, and so host code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRecord:
+    """What is known of a plan."""
+
+    plan_sha256: str
+    """Of the plan's bytes."""
+    onnx: str
+    """Name of the file it was built from."""
+    onnx_sha256: str
+    """Of that file."""
+    builder: str
+    """A key of BUILDERS."""
+    builder_version: str
+    """As the module says it."""
+    architectures: tuple[str, ...]
+    """Compute capabilities of the GPUs it runs on, such as "9.0"; empty where the builder did not
+    bind it to any."""
+    batch: tuple[int, int, int]
+    """Chunks at a time: fewest, as optimised for, most."""
+    frames: tuple[int, int, int]
+    """Frames of a chunk: fewest, as optimised for, most."""
+    plugin_layers: int
+    """Layers that are the scan's plugin."""
+    plugin: PluginRecord
+    """The library of these layers."""
+    command: str
+    """The `bsm export` command that builds it again."""
+
+
+def sidecar_path(plan: Path) -> Path:
+    """`model.plan.json` for `model.plan`."""
+    return plan.with_name(plan.name + ".json")
+
+
+def sidecar_text(record: PlanRecord, artefact: Artefact) -> str:
+    """The sidecar's JSON."""
+    values = {"format": FORMAT, "plan": asdict(record), "artefact": artefact.to_metadata()}
+    return json.dumps(values, indent=2) + "\n"
+
+
+def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
+    """What the sidecar says of a plan; the plan itself is not opened.
+
+    Raises:
+        BsmError: No such plan.
+        CheckpointError: It has no sidecar, or a damaged or newer one.
+    """
+    plan = existing_file(plan)
+    path = sidecar_path(plan)
+    advice = f"copy it from where the plan was built, or build {plan.name} again"
+    try:
+        values: Any = json.loads(path.read_text("utf-8"))
+        if values["format"] > FORMAT:
+            raise CheckpointError(
+                f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
+                "upgrade bsmamba2."
+            )
+        record = read_section(PlanRecord, values["plan"])
+        if record.builder not in BUILDERS:
+            raise ConfigError(f"unknown builder '{record.builder}'")
+        return record, read_metadata(values["artefact"], path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{plan} has no readable sidecar {path.name} ({error.strerror}): {advice}."
+        ) from error
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): {advice}.") from error
+
+
+def check_plan_bytes(plan: Path, record: PlanRecord) -> None:
+    """Raises EngineError unless the plan's bytes are those that its sidecar speaks of."""
+    if sha256_file(plan) != record.plan_sha256:
+        raise EngineError(
+            f"{plan} is not the file that its sidecar describes: copy both again, or run "
+            f"'{record.command}'."
+        )
