@@ -3,7 +3,8 @@
     mixture -> model's rate and channels -> chunks -> STFT -> engine -> mask product -> ISTFT
             -> kept middles -> input's rate and channels -> stem, mixture - stem
 
-Each step is a generator over the one before, so that memory does not grow with the song.
+Each step is a generator over the one before, so that memory does not grow with the song. From
+chunks to chunks is the estimator's part (`estimation.py`), which may have several batches begun.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from bsmamba2.errors import AudioError, BsmError, EngineError
 from bsmamba2.runtime.audio import check_finite
 from bsmamba2.runtime.chunking import Chunking, Samples
 from bsmamba2.runtime.engines.base import Engine
+from bsmamba2.runtime.estimation import Batch, Pending, estimator_of
 from bsmamba2.runtime.resampling import resample
-from bsmamba2.runtime.stft import istft, stft
 
 RESIDUAL = "instrumental"
 """Name of the stem that is left: mixture - target."""
@@ -51,9 +52,8 @@ class Separator:
             batch: Chunks that the engine gets at a time.
 
         Raises:
-            BsmError: An overlap or a batch that cannot be.
+            BsmError: An overlap or a batch that cannot be, or an engine for other chunks.
         """
-        self._engine = engine
         self._audio = engine.artefact.model.audio
         if not 0 <= overlap_s < self._audio.chunk_s:
             raise BsmError(
@@ -67,6 +67,7 @@ class Separator:
         overlap = 2 * int(overlap_s * self._audio.sample_rate / 2)
         self._chunking = Chunking(self._audio.chunk_samples, overlap)
         self._batch = batch
+        self._estimator = estimator_of(engine, batch)
         self.stems = (self._audio.target, RESIDUAL)
 
     def separate(self, mixture: ArrayLike, sample_rate: int) -> dict[str, NDArray[np.float32]]:
@@ -159,45 +160,22 @@ class Separator:
     def _targets(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         """The target stem at the model's rate, from the mixture at the model's rate."""
         chunks = self._chunking.split(blocks)
+        begun: deque[tuple[Pending, list[int]]] = deque()
         first = 0
         while group := list(itertools.islice(chunks, self._batch)):
-            estimates = self._estimate(np.stack([chunk for chunk, _ in group]), first)
-            for estimate, (_, count) in zip(estimates, group, strict=True):
-                yield self._chunking.keep(estimate, count)
+            starts = tuple(self._chunking.start(first + i) for i in range(len(group)))
+            batch = Batch(np.stack([chunk for chunk, _ in group]), starts)
+            begun.append((self._estimator.begin(batch), [count for _, count in group]))
             first += len(group)
+            if len(begun) >= self._estimator.in_flight:
+                yield from self._kept(*begun.popleft())
+        for pending, counts in begun:
+            yield from self._kept(pending, counts)
 
-    def _estimate(self, chunks: NDArray[np.float32], first: int) -> NDArray[np.float32]:
-        """The target in a batch of chunks (batch, channels, n), the first having index `first`."""
-        audio = self._audio
-        spectrum = stft(chunks, n_fft=audio.n_fft, hop=audio.hop)
-        real_view = spectrum.view(np.float32).reshape(*spectrum.shape, 2)
-        mask = np.ascontiguousarray(self._engine(real_view), dtype=np.float32)
-        if mask.shape != real_view.shape:
-            raise EngineError(
-                f"The engine returned a mask of shape {mask.shape} for a spectrum of shape "
-                f"{real_view.shape} at {self._seconds(first):.2f} s: export the model again."
-            )
-        spectrum = mask.view(np.complex64)[..., 0] * spectrum
-        self._check_finite(spectrum, first)
-        samples: NDArray[np.float32] = istft(
-            spectrum, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples
-        )
-        return samples
-
-    def _check_finite(self, estimate: NDArray[np.complex64], first: int) -> None:
-        finite = np.isfinite(estimate).all(axis=(1, 3))  # (batch, frames)
-        if not finite.all():
-            index, frame = np.argwhere(~finite)[0]
-            raise EngineError(
-                f"The engine's mask is NaN or infinite at "
-                f"{self._seconds(first + int(index), int(frame)):.2f} s: try the float32 engine "
-                "of this model, and compare both if it works."
-            )
-
-    def _seconds(self, chunk: int, frame: int = 0) -> float:
-        """Time in the song of a chunk's frame."""
-        samples = self._chunking.start(chunk) + frame * self._audio.hop
-        return max(0, samples) / self._audio.sample_rate
+    def _kept(self, pending: Pending, counts: list[int]) -> Iterator[Samples]:
+        """The middles of a batch's chunks, of so many samples each."""
+        for estimate, count in zip(pending.result(), counts, strict=True):
+            yield self._chunking.keep(estimate, count)
 
 
 class _Waiting:
