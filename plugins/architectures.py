@@ -67,14 +67,27 @@ def gpus() -> tuple[int, ...]:
     return tuple(sorted(set(_ask_driver() if found is None else found)))
 
 
+def current_gpu() -> int | None:
+    """Compute capability of the GPU that CUDA takes here by default; None without one.
+
+    Asks the driver, which heeds CUDA_VISIBLE_DEVICES, and so initialises CUDA in this process.
+    """
+    return next(iter(_ask_driver()), None)
+
+
+def dotted(capability: int) -> str:
+    """9.0 for 90, as NVIDIA writes it."""
+    return f"{capability // 10}.{capability % 10}"
+
+
 def _usable_gpus() -> list[int]:
     usable = [gpu for gpu in gpus() if gpu >= OLDEST]
     if usable:
         return usable
     if gpus():
         raise PluginError(
-            f"The GPU here has compute capability {_dotted(max(gpus()))}, the kernels need "
-            f"{_dotted(OLDEST)} or newer: name another machine's with --arch, such as --arch 90."
+            f"The GPU here has compute capability {dotted(max(gpus()))}, the kernels need "
+            f"{dotted(OLDEST)} or newer: name another machine's with --arch, such as --arch 90."
         )
     raise PluginError("No NVIDIA GPU found here: name the target, --arch 90 or --arch all.")
 
@@ -85,7 +98,7 @@ def _target(gpu: int, known: Collection[int]) -> str:
         return f"{gpu}-real"
     older = [number for number in known if OLDEST <= number < gpu]
     if not older:
-        raise PluginError(f"nvcc has no target for compute capability {_dotted(gpu)}: update it.")
+        raise PluginError(f"nvcc has no target for compute capability {dotted(gpu)}: update it.")
     family = [number for number in older if number // 10 == gpu // 10]
     return f"{max(family)}-real" if family else f"{max(older)}-virtual"
 
@@ -111,10 +124,6 @@ def _sorted(targets: Iterable[str]) -> tuple[str, ...]:
         return kind, int(number)
 
     return tuple(sorted(set(targets), key=order))
-
-
-def _dotted(capability: int) -> str:
-    return f"{capability // 10}.{capability % 10}"
 
 
 def _ask_nvidia_smi() -> list[int] | None:

@@ -88,6 +88,18 @@ def load_plugin(trt: ModuleType, path: str | Path) -> None:
         )
 
 
+def strongly_typed(trt: ModuleType) -> int:
+    """Flags of a network whose types are the graph's.
+
+    TensorRT 11 and TensorRT-RTX know no other networks, and may drop the flag that says so.
+
+    Args:
+        trt: The module `tensorrt` or `tensorrt_rtx`.
+    """
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
 def count_plugin_layers(network: Any) -> int:
     """How many layers of a parsed network are this plugin.
 

@@ -1,0 +1,222 @@
+"""From an exported ONNX file to a TensorRT plan and its sidecar, without torch and onnx.
+
+Plans are built where they run, or with TensorRT-RTX anywhere. Types are the graph's, and TF32 is
+off: no builder decides about precision.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.errors import ExportError
+from bsmamba2.export.plan_builder import (
+    BuilderLog,
+    PlanBuilder,
+    Report,
+    attach_log,
+    attach_progress,
+    choose_builder,
+)
+from bsmamba2.export.plan_options import PlanOptions, Range, frames_text
+from bsmamba2.export.timing_cache import timing_cache
+from bsmamba2.files import atomic_paths, existing_file, sha256_file
+from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
+from bsmamba2.plan_file import PlanRecord, PluginRecord, sidecar_path, sidecar_text
+from bsmamba2.plugins import architectures, cache
+from bsmamba2.plugins.build import build_libraries, find_libraries
+from bsmamba2.plugins.tensorrt_library import (
+    VERSION,
+    check_plugin_layers,
+    load_plugin,
+    strongly_typed,
+)
+from bsmamba2.training.stopping import stop_on_signals
+
+
+def build_plan(
+    source: str | Path,
+    target: str | Path,
+    options: PlanOptions | None = None,
+    *,
+    report: Report = lambda _: None,
+) -> PlanRecord:
+    """Builds `model.plan` and `model.plan.json`; both get their names, or neither.
+
+    Args:
+        source: An ONNX file of `bsm export`, or "default" for the one in the package.
+        target: The `.plan` file to write.
+        options: What can be chosen; None takes all defaults.
+        report: Called with a sentence at each step, from whatever thread.
+
+    Returns:
+        What the sidecar says.
+
+    Raises:
+        BsmError: No such file, or a target that cannot be written.
+        CheckpointError: The source is no ONNX file, or not of this tool.
+        ExportError: The builder is absent, cannot build here or fails, or the source's graph is
+            not that of its network.
+        PluginError: The plugin cannot be built or loaded, or TensorRT does not take it.
+    """
+    target, options = Path(target), options or PlanOptions()
+    if target.suffix != ".plan":
+        raise ExportError(f"{target} must end in .plan.")
+    origin = _read_source(source)
+    with atomic_paths([target, sidecar_path(target)]) as (plan, sidecar):
+        builder = choose_builder(options.builder)
+        library = _plugin_library(options, report)
+        work = _Work(origin=origin, builder=builder, options=options, library=library)
+        serialized = work.build(report)
+        plan.write_bytes(serialized)
+        record = work.record(sha256_file(plan), target)
+        sidecar.write_text(sidecar_text(record, origin.artefact), "utf-8")
+    return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """An ONNX file of this tool."""
+
+    name: str
+    """As to be named in a command: "default", or the file's name."""
+    path: Path
+    artefact: Artefact
+    scan_nodes: int
+
+
+def _read_source(source: str | Path) -> _Source:
+    """What the file says of itself.
+
+    Raises:
+        CheckpointError: It is damaged or of another tool.
+        ExportError: It has not one scan node a block.
+    """
+    path = Path(source)
+    if str(source) == "default":
+        from bsmamba2.runtime.engines import default_engine_path
+
+        path = default_engine_path()
+    file = read_onnx_file(path)
+    artefact = read_metadata(file.metadata, path)
+    nodes, blocks = file.node_counts.get(SCAN_NODE, 0), 2 * artefact.model.network.layers
+    if nodes != blocks:
+        raise ExportError(
+            f"{path} has {nodes} nodes of {'::'.join(SCAN_NODE)} for {blocks} blocks: "
+            "export it again with 'bsm export'."
+        )
+    name = "default" if str(source) == "default" else path.name
+    return _Source(name=name, path=path, artefact=artefact, scan_nodes=nodes)
+
+
+def _plugin_library(options: PlanOptions, report: Report) -> Path:
+    """The plugin's file, built where it is not there."""
+    if options.plugin:
+        return existing_file(options.plugin).resolve()
+    libraries = None if options.architectures else find_libraries(plugin=True)
+    if libraries is None:
+        here = "native" if architectures.gpus() else "all"
+        libraries = build_libraries(architectures=options.architectures or here, report=report)
+    assert libraries.plugin is not None
+    return libraries.plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """A plan to build."""
+
+    origin: _Source
+    builder: PlanBuilder
+    options: PlanOptions
+    library: Path
+    """The plugin's file."""
+
+    def build(self, report: Report) -> Any:
+        """The serialised plan, an `IHostMemory`."""
+        trt, log = self.builder.trt, BuilderLog()
+        load_plugin(trt, self.library)
+        trt_log = attach_log(trt, log)
+        builder = trt.Builder(trt_log)
+        network = builder.create_network(strongly_typed(trt))
+        parser = trt.OnnxParser(network, trt_log)  # owns the weights: must outlive the build
+        if not parser.parse(self.origin.path.read_bytes()):
+            said = parser.get_error(0).desc() if parser.num_errors else log.last_error()
+            raise ExportError(f"{self.builder} cannot parse {self.origin.path}: {_line(said)}.")
+        check_plugin_layers(network, self.origin.scan_nodes)
+        report(f"Parsed {self.origin.path}: {self.origin.scan_nodes} plugin layers.")
+        config = builder.create_builder_config()
+        self._configure(builder, network, config, log)
+        start = time.monotonic()
+        report(f"Building with {self.builder}: {self._shapes()}.")
+        with stop_on_signals() as stop, timing_cache(self.builder, config):
+            monitor = attach_progress(trt, report, lambda: not stop.signal)
+            config.progress_monitor = monitor
+            serialized = builder.build_serialized_network(network, config)
+            if stop.signal:
+                raise KeyboardInterrupt
+            if serialized is None:
+                raise ExportError(f"{self.builder} built no plan: {log.last_error()}.")
+        log.warn()
+        report(f"Built in {time.monotonic() - start:.1f} s: {serialized.nbytes / 1e6:.1f} MB.")
+        return serialized
+
+    def _configure(self, builder: Any, network: Any, config: Any, log: BuilderLog) -> None:
+        """Sizes, precision and plugin of the plan."""
+        trt, profile = self.builder.trt, builder.create_optimization_profile()
+        spectrum = network.get_input(0)
+        _, channels, _, bins, parts = spectrum.shape
+        sizes = zip(self.options.batch_range, self._frames(), strict=True)
+        profile.set_shape(
+            spectrum.name, *((batch, channels, frames, bins, parts) for batch, frames in sizes)
+        )
+        if config.add_optimization_profile(profile) < 0:
+            said = log.last_error()
+            raise ExportError(f"{self.builder} does not take {self._shapes()}: {said}.")
+        config.clear_flag(trt.BuilderFlag.TF32)
+        if self.options.embed_plugin:
+            config.plugins_to_serialize = [str(self.library)]
+
+    def _frames(self) -> Range:
+        return self.options.frames_range(self.origin.artefact.model.audio)
+
+    def _shapes(self) -> str:
+        """For people: "1 to 4 chunks of 801 frames"."""
+        most, frames = self.options.max_batch, frames_text(self._frames())
+        return f"1 to {most} chunks of {frames} frames" if most > 1 else f"1 chunk of {frames}"
+
+    def record(self, plan_sha256: str, target: Path) -> PlanRecord:
+        """What the sidecar says of the plan."""
+        origin, builder = self.origin, self.builder
+        return PlanRecord(
+            plan_sha256=plan_sha256,
+            onnx=origin.path.name,
+            onnx_sha256=sha256_file(origin.path),
+            builder=builder.name,
+            builder_version=str(builder.trt.__version__),
+            architectures=builder.architectures,
+            batch=self.options.batch_range,
+            frames=self._frames(),
+            plugin_layers=origin.scan_nodes,
+            plugin=_plugin_record(self.library, embedded=self.options.embed_plugin),
+            command=self.options.command(origin.name, target.name, builder.name),
+        )
+
+
+def _plugin_record(library: Path, *, embedded: bool) -> PluginRecord:
+    """The library, and the sources that it was built of where its folder tells."""
+    digest = sha256_file(library)
+    build = cache.load_build(library.parent)
+    known = build is not None and build[0].sha256.get(library.name) == digest
+    return PluginRecord(
+        version=VERSION,
+        sources_sha256=build[0].sources if build and known else "",
+        library_sha256=digest,
+        embedded=embedded,
+    )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")

@@ -1,0 +1,63 @@
+"""TensorRT's timing cache: what a builder has measured on this GPU, kept for the next plan.
+
+It only saves time, so whatever is wrong with it is a warning. TensorRT-RTX has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bsmamba2.errors import BsmError
+from bsmamba2.export.plan_builder import PlanBuilder
+from bsmamba2.files import atomic_path
+from bsmamba2.plugins.cache import make_cache
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def timing_cache(builder: PlanBuilder, config: Any) -> Iterator[None]:
+    """Gives a builder's configuration the cache of earlier builds, and keeps what it adds.
+
+    Args:
+        builder: Its version and GPU name the file, in the user's cache folder, private to them.
+        config: An `IBuilderConfig`.
+    """
+    if builder.name != "tensorrt":
+        yield
+        return
+    path: Path | None = None
+    try:
+        path = _cache_file(builder)
+        data = path.read_bytes() if path.exists() else b""
+    except (BsmError, OSError) as error:
+        logger.warning("Building without a timing cache: %s", error)
+        data = b""
+    cache = config.create_timing_cache(data)
+    # A cache of another GPU of the same architecture is refused, and an empty one taken.
+    if cache is None or not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+    yield
+    if path is not None:
+        _keep(path, config.get_timing_cache())
+
+
+def _keep(path: Path, cache: Any) -> None:
+    if cache is None:
+        return
+    try:
+        with atomic_path(path) as partial:
+            partial.write_bytes(memoryview(cache.serialize()))
+    except BsmError as error:
+        logger.warning("The timing cache is not kept: %s", error)
+
+
+def _cache_file(builder: PlanBuilder) -> Path:
+    folder = make_cache().parent / "timing"  # checked to be this user's alone
+    folder.mkdir(mode=0o700, exist_ok=True)
+    gpu = "-".join(builder.architectures)
+    return folder / f"{builder.name}-{builder.trt.__version__}-{gpu}.cache"
