@@ -17,6 +17,7 @@ from bsmamba2.config_file import config_names
 from bsmamba2.errors import CheckpointError
 from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
+from bsmamba2.plan_file import TITLES, check_plan_bytes, read_sidecar, sidecar_metadata
 from bsmamba2.tensors import check_shapes, parameter_count, tensor_shapes
 
 Record = dict[str, Any]
@@ -27,17 +28,19 @@ def inspect_artefact(name_or_path: str | Path) -> Record:
 
     Args:
         name_or_path: Name of a configuration in the package, "default" for the engine in it, or
-            a `.yaml`, `.safetensors` or `.onnx` file.
+            a `.yaml`, `.safetensors`, `.onnx` or `.plan` file.
 
     Returns:
         kind, file, parameters, tensors, sha256 (None for a configuration) and config; for files
         also size_bytes, written_by, precision, parity, provenance and card; for ONNX also opset,
-        opsets, scan_nodes, functions, graph_parameters and graph_tensors.
+        opsets, scan_nodes, functions, graph_parameters and graph_tensors; for a plan also plan, a
+        `PlanRecord`.
 
     Raises:
         BsmError: No such file.
         ConfigError: No such configuration, or a wrong one.
         CheckpointError: A file of another tool, damaged, or one to be imported first.
+        EngineError: A plan that is not the one of its sidecar.
     """
     path = Path(name_or_path)
     if str(name_or_path) == "default":
@@ -51,14 +54,16 @@ def inspect_artefact(name_or_path: str | Path) -> Record:
         return _inspect_safetensors(path)
     if path.suffix == ".onnx":
         return _inspect_onnx(path)
+    if path.suffix == ".plan":
+        return _inspect_plan(path)
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(
             f"{path} is a foreign checkpoint: import it first with "
             f"'bsm import {path} -o {path.with_suffix('.safetensors')}'."
         )
     raise CheckpointError(
-        f"{path} is nothing that 'bsm info' describes: name a .safetensors, .onnx or .yaml file, "
-        f"or a configuration ({', '.join(config_names())})."
+        f"{path} is nothing that 'bsm info' describes: name a .safetensors, .onnx, .plan or .yaml "
+        f"file, or a configuration ({', '.join(config_names())})."
     )
 
 
@@ -82,6 +87,8 @@ def lines(record: Record) -> Iterator[tuple[str, str]]:
     yield "target", audio["target"]
     if "graph_parameters" in record:
         yield from _graph_lines(record)
+    if "plan" in record:
+        yield from _plan_lines(record["plan"])
     if record["sha256"]:
         yield from _provenance_lines(record)
 
@@ -93,6 +100,23 @@ def _graph_lines(record: Record) -> Iterator[tuple[str, str]]:
     yield "scan nodes", f"{scans} bsm::BiMamba2Scan, {body} a body in standard operators"
     others = [f"{domain} {version}" for domain, version in record["opsets"].items() if domain]
     yield "opset", f"{record['opset']}" + (f" ({', '.join(others)})" if others else "")
+
+
+def _plan_lines(plan: Record) -> Iterator[tuple[str, str]]:
+    title, plugin = TITLES[plan["builder"]], plan["plugin"]
+    yield "built with", f"{title} {plan['builder_version']}"
+    yield "built from", f"{plan['onnx']}, SHA-256 {plan['onnx_sha256']}"
+    gpus = ", ".join(plan["architectures"])
+    yield "for GPUs of", f"compute capability {gpus}" if gpus else f"any kind that {title} takes"
+    for label, values in (("chunks at a time", plan["batch"]), ("frames", plan["frames"])):
+        fewest, optimal, most = values
+        varying = f"{fewest} to {most}, fastest at {optimal}"
+        yield label, varying if fewest < most else str(most)
+    embedded = ", in the plan: it carries host code" if plugin["embedded"] else ""
+    yield "plugin layers", f"{plan['plugin_layers']} of version {plugin['version']}{embedded}"
+    yield "plugin's SHA-256", plugin["library_sha256"]
+    yield "built by", plan["command"]
+    yield "parity", "of the ONNX file, below; 'bsm parity' measures the plan's own"
 
 
 def _provenance_lines(record: Record) -> Iterator[tuple[str, str]]:
@@ -143,6 +167,12 @@ def _inspect_onnx(path: Path) -> Record:
         "graph_parameters": sum(math.prod(shape) for shape in file.initializers.values()),
         "graph_tensors": len(file.initializers),
     }
+
+
+def _inspect_plan(path: Path) -> Record:
+    plan, _ = read_sidecar(path)
+    check_plan_bytes(path, plan)
+    return _file_record(path, "TensorRT plan", sidecar_metadata(path)) | {"plan": asdict(plan)}
 
 
 def _file_record(path: Path, kind: str, metadata: Mapping[str, str]) -> Record:

@@ -20,6 +20,8 @@ from bsmamba2.files import existing_file, sha256_file
 FORMAT = 1
 BUILDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Name of a builder, as in `--builder` -> its module."""
+TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+"""Name of a builder -> for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,12 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
         ) from error
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): {advice}.") from error
+
+
+def sidecar_metadata(plan: Path) -> dict[str, str]:
+    """The string pairs of the sidecar's artefact, for a sidecar that `read_sidecar` has read."""
+    metadata: dict[str, str] = json.loads(sidecar_path(plan).read_text("utf-8"))["artefact"]
+    return metadata
 
 
 def check_plan_bytes(plan: Path, record: PlanRecord) -> None:

@@ -14,8 +14,9 @@ from types import ModuleType
 from typing import Any
 
 from bsmamba2.errors import ExportError
-from bsmamba2.plan_file import BUILDERS
+from bsmamba2.plan_file import BUILDERS, TITLES
 from bsmamba2.plugins.architectures import current_gpu, dotted
+from bsmamba2.plugins.tensorrt_library import NAME, NAMESPACE
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,7 @@ class PlanBuilder:
     """What binds its plans; TensorRT-RTX builds one plan for every GPU that it knows."""
 
     def __str__(self) -> str:
-        title = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[self.name]
-        return f"{title} {self.trt.__version__}"
+        return f"{TITLES[self.name]} {self.trt.__version__}"
 
 
 def choose_builder(name: str = "auto") -> PlanBuilder:
@@ -107,7 +107,7 @@ class BuilderLog:
     def add(self, severity: str, message: str) -> None:
         """Takes a message; safe to call from any thread.
 
-        Errors are kept, because the caller raises the one that matters; `warn` shows those of a
+        Errors are kept, because the caller raises the one that matters; `check` shows those of a
         step that went well.
         """
         text = " ".join(message.split())
@@ -122,11 +122,18 @@ class BuilderLog:
         telling = [error for error in self._errors if "catchCudaError" not in error]
         return (telling or self._errors or ["it does not say why"])[-1].rstrip(".")
 
-    def warn(self) -> None:
-        """Errors in spite of which the builder went on."""
-        for error in self._errors:
+    def check(self) -> None:
+        """To be called of a step that went well: shows errors in spite of which it did.
+
+        Raises:
+            ExportError: One is the plugin's, in spite of which a builder goes on to a plan that
+                cannot run.
+        """
+        errors, self._errors = self._errors, []
+        for error in errors:
+            if error.startswith(f"{NAMESPACE}::{NAME}"):
+                raise ExportError(f"The plugin refuses the network: {error.rstrip('.')}.")
             logger.warning("%s", error)
-        self._errors.clear()
 
 
 def attach_log(trt: ModuleType, log: BuilderLog) -> Any:

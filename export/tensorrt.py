@@ -159,7 +159,7 @@ class _Work:
                 raise KeyboardInterrupt
             if serialized is None:
                 raise ExportError(f"{self.builder} built no plan: {log.last_error()}.")
-        log.warn()
+        log.check()
         report(f"Built in {time.monotonic() - start:.1f} s: {serialized.nbytes / 1e6:.1f} MB.")
         return serialized
 

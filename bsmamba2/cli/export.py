@@ -1,8 +1,65 @@
-"""`bsm export`: a checkpoint becomes an ONNX engine."""
+"""`bsm export`: a checkpoint becomes an ONNX engine, and that a TensorRT plan."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
 import click
+
+if TYPE_CHECKING:
+    from bsmamba2.export.plan_options import PlanOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def plan_options(command: Command) -> Command:
+    """Adds --trt and the options that only go with it; those are None where they are not given."""
+    options = (
+        click.option(
+            "--trt", is_flag=True, help="Build a TensorRT plan, too, with its sidecar .plan.json."
+        ),
+        click.option(
+            "--builder",
+            type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+            help="What builds the plan; TensorRT needs the GPU that the plan is for, TensorRT-RTX "
+            "none.  [default: auto]",
+        ),
+        click.option(
+            "--batch",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="The most chunks that the plan takes at a time.  [default: 4]",
+        ),
+        click.option(
+            "--frames",
+            metavar="N|A:B:C",
+            help="Frames of a chunk: N, or from A to C and fastest at B.  [default: the network's "
+            "own chunks]",
+        ),
+        click.option(
+            "--embed-plugin",
+            is_flag=True,
+            default=None,
+            help="Put the plugin into the plan, which 'bsm infer' then runs with "
+            "--allow-host-code only.",
+        ),
+        click.option(
+            "--plugin",
+            metavar="FILE",
+            help="libbsm_trt_plugin.so.  [default: that of 'bsm plugin build', built when absent]",
+        ),
+        click.option(
+            "--arch",
+            metavar="NAMES",
+            help="GPUs to build the plugin for, as in 'bsm plugin build'.  [default: those here, "
+            "or all]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -11,7 +68,8 @@ import click
     "-o",
     "--output",
     metavar="FILE",
-    help="The .onnx file to write.  [default: MODEL with the suffix .onnx]",
+    help="The .onnx file to write, or with --trt the .plan file.  [default: MODEL with that "
+    "suffix]",
 )
 @click.option(
     "--seed",
@@ -26,43 +84,130 @@ import click
     help="A YAML file that says what the weights are: training_data, recipe, scores (a list), "
     "limits, licence. 'bsm info' shows it.",
 )
+@plan_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
-def command(model: str, output: str | None, seed: int, card: str | None, as_json: bool) -> None:
-    """Export a .safetensors checkpoint to ONNX.
+def command(
+    model: str,
+    output: str | None,
+    seed: int,
+    card: str | None,
+    trt: bool,
+    as_json: bool,
+    **plan: Any,
+) -> None:
+    """Export a .safetensors checkpoint to ONNX, and with --trt to a TensorRT plan.
 
     MODEL is the checkpoint, or the name of a configuration (bsmamba2, small, tiny) for random
     weights, to test speed and set-up. The file is compared with PyTorch in ONNX Runtime before it
     gets its name; when their masks differ, nothing is written.
+
+    With --trt, MODEL may also be an exported .onnx file, or 'default', the engine in the package,
+    for machines without PyTorch. The ONNX file of a checkpoint is kept beside the plan.
     """
     import json
-    from dataclasses import asdict
-    from pathlib import Path
 
+    from bsmamba2.errors import BsmError, ExportError
+
+    exported = model == "default" or Path(model).suffix == ".onnx"
+    if exported and not trt:
+        raise ExportError(f"{model} is an ONNX engine already: add --trt to build a plan of it.")
+    if exported and card:
+        raise click.UsageError("--card goes into an ONNX file that is written, not into a plan.")
+    options = _plan_options(trt, plan)
+    onnx, target = _targets(model, output, exported=exported, trt=trt)
+    report = {} if exported else _export(model, onnx, seed, card)
+    if options:
+        try:
+            report |= _build(model if exported else onnx, target, options)
+        except BsmError:
+            if not exported:
+                click.echo(f"{onnx} is written and kept.", err=True)
+            raise
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    for path in ([] if exported else [onnx]) + ([target] if trt else []):
+        click.echo(path)
+
+
+def _plan_options(trt: bool, values: dict[str, Any]) -> PlanOptions | None:
+    """The options of the plan; None without --trt."""
+    given = {name: value for name, value in values.items() if value is not None}
+    if not trt:
+        if given:
+            name = next(iter(given)).replace("_", "-")
+            raise click.UsageError(f"--{name} is about a plan: add --trt.")
+        return None
+    from bsmamba2.export.plan_options import PlanOptions, read_frames
+
+    plugin, frames = given.get("plugin"), given.get("frames")
+    return PlanOptions(
+        builder=given.get("builder", "auto"),
+        max_batch=given.get("batch", PlanOptions.max_batch),
+        frames=read_frames(frames) if frames else None,
+        embed_plugin=given.get("embed_plugin", False),
+        plugin=Path(plugin) if plugin else None,
+        architectures=given.get("arch"),
+    )
+
+
+def _targets(model: str, output: str | None, *, exported: bool, trt: bool) -> tuple[Path, Path]:
+    """The .onnx and the .plan file to write; with --trt, --output may name either."""
+    from bsmamba2.errors import ExportError
+
+    path = Path(output) if output else Path(model).with_suffix(".plan" if trt else ".onnx")
+    if trt and path.suffix not in ([".plan"] if exported else [".plan", ".onnx"]):
+        raise ExportError(f"{path} must end in .plan.")
+    return (path.with_suffix(".onnx") if trt else path), path.with_suffix(".plan")
+
+
+def _export(model: str, target: Path, seed: int, card: str | None) -> dict[str, Any]:
+    """Writes the ONNX file; what --json says of it."""
     from bsmamba2.artefact import load_card
     from bsmamba2.errors import MissingExtraError
-    from bsmamba2.files import sha256_file
 
     try:
         from bsmamba2.export.export_model import export_onnx
     except ModuleNotFoundError as error:
-        raise MissingExtraError("'bsm export'", "export") from error
+        raise MissingExtraError("'bsm export' of a checkpoint", "export") from error
 
-    target = Path(output) if output else Path(model).with_suffix(".onnx")
     artefact = export_onnx(
-        model,
-        target,
-        seed=seed,
-        card=load_card(card) if card else None,
-        report=lambda s: click.echo(s, err=True),
+        model, target, seed=seed, card=load_card(card) if card else None, report=_say
     )
     if not artefact.provenance.trained:
-        click.echo("Random weights: the stems of this engine are no separation.", err=True)
-    if as_json:
-        record = {
-            "output": str(target),
-            "sha256": sha256_file(target),
-            "parity": [asdict(figure) for figure in artefact.parity],
-        }
-        click.echo(json.dumps(record, indent=2))
-    else:
-        click.echo(target)
+        _say("Random weights: the stems of this engine are no separation.")
+    return _onnx_report(target)
+
+
+def _build(source: str | Path, target: Path, options: PlanOptions) -> dict[str, Any]:
+    """Writes the plan; what --json says of it and of the ONNX file that it is built from."""
+    from dataclasses import asdict
+
+    from bsmamba2.export.tensorrt import build_plan
+    from bsmamba2.plan_file import sidecar_path
+
+    record = build_plan(source, target, options, report=_say)
+    if record.plugin.embedded:
+        _say("The plan carries the plugin's code: it runs with --allow-host-code only.")
+    if str(source) == "default":
+        from bsmamba2.runtime.engines import default_engine_path
+
+        source = default_engine_path()
+    files = {"output": str(target), "sidecar": str(sidecar_path(target))}
+    return _onnx_report(Path(source)) | {"plan": files | asdict(record)}
+
+
+def _onnx_report(path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from bsmamba2.artefact import read_metadata
+    from bsmamba2.files import sha256_file
+    from bsmamba2.onnx_file import read_onnx_file
+
+    artefact = read_metadata(read_onnx_file(path).metadata, path)
+    parity = [asdict(figure) for figure in artefact.parity]
+    return {"output": str(path), "sha256": sha256_file(path), "parity": parity}
+
+
+def _say(sentence: str) -> None:
+    click.echo(sentence, err=True)

@@ -11,8 +11,8 @@ import click
 def command(artefact: str, as_json: bool) -> None:
     """Describe an engine, checkpoint or configuration.
 
-    FILE is a .onnx, .safetensors or .yaml file, or 'default', the engine in the package; CONFIG
-    is the name of a configuration in the package (bsmamba2, small, tiny).
+    FILE is a .onnx, .safetensors, .plan or .yaml file, or 'default', the engine in the package;
+    CONFIG is the name of a configuration in the package (bsmamba2, small, tiny).
     """
     import json
 
