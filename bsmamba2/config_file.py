@@ -50,6 +50,8 @@ def read_yaml(name: str, depth: int = 0) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return typing.cast(dict[str, Any], values)
+    if str(base) not in config_names():
+        base = Path(name).parent / str(base)  # as in the file's own folder
     merged = read_yaml(str(base), depth + 1)
     for section, changes in values.items():
         inherited = merged.get(section, {})

@@ -146,9 +146,11 @@ def test_base_states_only_what_differs(tmp_path: Path) -> None:
     assert config == replace(published, network=replace(published.network, layers=2))
 
 
-def test_base_may_be_a_file_with_a_base(tmp_path: Path) -> None:
+@pytest.mark.parametrize("absolute", [True, False])
+def test_base_may_be_a_file_with_a_base(tmp_path: Path, absolute: bool) -> None:
     first = write(tmp_path / "a.yaml", {"base": "tiny", "network": {"layers": 1}})
-    second = write(tmp_path / "b.yaml", {"base": str(first), "training": {"seed": 1}})
+    base = str(first) if absolute else first.name  # beside the file that names it
+    second = write(tmp_path / "b.yaml", {"base": base, "training": {"seed": 1}})
     assert load_config(second).network.layers == 1
     assert load_config(second).training.seed == 1
 
