@@ -60,7 +60,7 @@ def build_libraries(
         headers=_tensorrt_headers(include_dir) if plugin else None,
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
-    work = _Work(toolchain=toolchain, options=options, sources=_hash_sources())
+    work = _Work(toolchain=toolchain, options=options, sources=sources_sha256())
     folder = cache.make_cache() / work.key
     if not force and (libraries := _cached(folder)):
         return libraries
@@ -91,7 +91,7 @@ def find_libraries(*, plugin: bool = False) -> Libraries | None:
     root = cache.find_cache()
     if root is None:
         return None
-    sources = _hash_sources()
+    sources = sources_sha256()
     for folder in sorted(root.iterdir(), key=_modified, reverse=True):
         found = None if folder.suffix else cache.load_build(folder)
         if found is None:
@@ -165,7 +165,7 @@ class _Work:
         Raises:
             PluginError: The sources are not those that were hashed any more.
         """
-        if _hash_sources() != self.sources:
+        if sources_sha256() != self.sources:
             raise PluginError("The CUDA sources changed while they were built: build again.")
         names = [cache.SCAN, *([cache.PLUGIN] if self.options.headers else [])]
         for name in names:
@@ -224,10 +224,12 @@ def source_folder() -> Path:
     return folder
 
 
-def _hash_sources() -> str:
+def sources_sha256() -> str:
+    """SHA-256 of all sources: equal ones give interchangeable libraries."""
     folder = source_folder()
     paths = (*folder.glob("*"), *folder.glob("*/*"))
-    return _hash_files(folder, (path for path in paths if path.suffix in _SOURCE_SUFFIXES))
+    built = (path for path in paths if path.parent.name != "examples")
+    return _hash_files(folder, (path for path in built if path.suffix in _SOURCE_SUFFIXES))
 
 
 def _hash_files(folder: Path, files: Iterable[Path]) -> str:

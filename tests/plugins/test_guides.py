@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ("plugins/README.md", "tests/cuda_on_host/README.md")
-FOLDERS = ("plugins", "plugins/cuda", "plugins/tensorrt", "plugins/include", "tests")
+GUIDES = ("plugins/README.md", "plugins/SERVING.md", "tests/cuda_on_host/README.md")
+FOLDERS = (
+    "plugins",
+    "plugins/cuda",
+    "plugins/tensorrt",
+    "plugins/include",
+    "plugins/examples",
+    "tests",
+)
 FOLDERS += ("tests/cuda_on_host", "tests/plugins", ".")
 SUFFIXES = (".py", ".h", ".cuh", ".cu", ".cpp", ".sh", ".txt")
 
@@ -50,4 +57,4 @@ def test_settings_of_the_emulated_gpu_are_those_of_its_source():
     folder = ROOT / "tests/cuda_on_host"
     source = "".join(path.read_text() for path in folder.glob("*.[hc]*"))
     known = set(re.findall(r'"(BSM_(?!API)[A-Z_]+)"', source))
-    assert set(re.findall(r"`(BSM_[A-Z_]+)[=`]", text(GUIDES[1]))) == known
+    assert set(re.findall(r"`(BSM_[A-Z_]+)[=`]", text(GUIDES[-1]))) == known

@@ -1,0 +1,213 @@
+"""A model repository of NVIDIA's Triton Inference Server for a plan.
+
+    FOLDER/NAME/config.pbtxt            what a client may send, and how chunks become batches
+    FOLDER/NAME/1/model.plan            the plan, a hard link where the file system has them
+    FOLDER/NAME/1/model.plan.json       its sidecar
+
+config.pbtxt is a ModelConfig of Triton's model_config.proto, in protobuf's text format. How the
+server gets the plugin is in plugins/SERVING.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bsmamba2.artefact import Artefact
+from bsmamba2.config import AudioConfig
+from bsmamba2.errors import ExportError
+from bsmamba2.plan_file import PlanRecord, check_plan_bytes, read_sidecar, sidecar_path
+
+Report = Callable[[str], None]
+
+DEFAULT_NAME = "bsmamba2"
+QUEUE_DELAY_US = 2000
+"""How long a chunk may wait for others: a third of what one takes at the aimed speed."""
+PLAN = "model.plan"
+_CONFIG = "config.pbtxt"
+_HEAD = "# Written by 'bsm export --triton' of bsmamba2."
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def write_triton_repository(
+    plan: Path,
+    folder: Path,
+    *,
+    name: str = DEFAULT_NAME,
+    report: Report = lambda _: None,
+) -> Path:
+    """Writes a plan as a model of a Triton model repository; all of it appears at once.
+
+    Args:
+        plan: A plan of `bsm export --trt`, its sidecar beside it.
+        folder: The repository; made if need be, other models in it stay.
+        name: Of the model, which is that of its folder. One that this function wrote is replaced.
+        report: Called with a sentence at each step.
+
+    Returns:
+        The model's folder, `folder/name`.
+
+    Raises:
+        BsmError: No such plan, or the folder cannot be written.
+        CheckpointError: The plan has no sidecar, or a damaged one.
+        EngineError: The plan is not the one that its sidecar describes.
+        ExportError: A plan that Triton cannot serve, an unfit name, or a model of the same name
+            that is somebody else's.
+    """
+    if not _NAME.fullmatch(name):
+        raise ExportError(
+            f"'{name}' is no name for a model: letters, digits, '.', '_' and '-', the first one a "
+            "letter or digit."
+        )
+    record, artefact = read_sidecar(plan)
+    _check_servable(plan, record)
+    check_plan_bytes(plan, record)
+    target = folder / name
+    with _new_model(target) as partial:
+        (partial / _CONFIG).write_text(model_config(name, record, artefact), "utf-8")
+        version = partial / "1"
+        version.mkdir()
+        linked = _link(plan, version / PLAN)
+        shutil.copyfile(sidecar_path(plan), sidecar_path(version / PLAN))
+    report(f"{target / '1' / PLAN} is {'a hard link to' if linked else 'a copy of'} {plan}.")
+    if not record.plugin.embedded:
+        report("The server must register the plugin library: see plugins/SERVING.md.")
+    return target
+
+
+def model_config(name: str, record: PlanRecord, artefact: Artefact) -> str:
+    """The text of config.pbtxt."""
+    audio, most = artefact.model.audio, record.batch[2]
+    fewest_frames, _, most_frames = record.frames
+    dims = _dims(audio, most_frames if fewest_frames == most_frames else -1)
+    preferred = sorted({size for size in record.batch[1:] if size > 1})
+    batching = (
+        [f"  preferred_batch_size: [ {', '.join(map(str, preferred))} ]"] if preferred else []
+    )
+    lines = [
+        _HEAD,
+        f"name: {_quoted(name)}",
+        'platform: "tensorrt_plan"',
+        'backend: "tensorrt"',
+        f"default_model_filename: {_quoted(PLAN)}",
+        f"max_batch_size: {most}  # chunks",
+        f'input [ {{ name: "spectrum" data_type: TYPE_FP32 dims: {dims} }} ]',
+        f'output [ {{ name: "mask" data_type: TYPE_FP32 dims: {dims} }} ]',
+        "dynamic_batching {",
+        *batching,
+        f"  max_queue_delay_microseconds: {QUEUE_DELAY_US}",
+        "}",
+        "# One execution context, and one stream, on each GPU: chunks fill it by themselves.",
+        "instance_group [ { kind: KIND_GPU count: 1 } ]",
+        *_warm_up(audio, record),
+        *_parameters(record, artefact),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _dims(audio: AudioConfig, frames: int) -> str:
+    """Of the spectrum and of the mask, without the batch."""
+    return f"[ {audio.channels}, {frames}, {audio.bins}, 2 ]"
+
+
+def _warm_up(audio: AudioConfig, record: PlanRecord) -> Iterator[str]:
+    """A silent chunk, and a full batch of them, before the model counts as ready."""
+    dims = _dims(audio, record.frames[1])
+    for batch in sorted({1, record.batch[2]}):
+        yield "model_warmup [ {"
+        yield f'  name: "{batch} of silence" batch_size: {batch}'
+        yield '  inputs { key: "spectrum"'
+        yield f"    value {{ data_type: TYPE_FP32 dims: {dims} zero_data: true }} }}"
+        yield "} ]"
+
+
+def _parameters(record: PlanRecord, artefact: Artefact) -> Iterator[str]:
+    """What a client needs to make spectra, and from what the plan was made."""
+    audio = artefact.model.audio
+    values = {
+        "sample_rate": audio.sample_rate,
+        "chunk_samples": audio.chunk_samples,
+        "n_fft": audio.n_fft,
+        "hop": audio.hop,
+        "window": "periodic Hann; frames centred, reflected at the ends, not normalised",
+        "target": audio.target,
+        "precision": artefact.precision,
+        "builder": f"{record.builder} {record.builder_version}",
+        "architectures": ", ".join(record.architectures) or "any",
+        "onnx_sha256": record.onnx_sha256,
+        "plan_sha256": record.plan_sha256,
+    }
+    for key, value in values.items():
+        yield f'parameters {{ key: "bsm.{key}" value {{ string_value: {_quoted(str(value))} }} }}'
+
+
+def _quoted(text: str) -> str:
+    """A string of protobuf's text format, which takes JSON's escapes of ASCII."""
+    return json.dumps(text.encode("ascii", "replace").decode())
+
+
+def _check_servable(plan: Path, record: PlanRecord) -> None:
+    """Raises ExportError for what Triton's tensorrt backend cannot load or feed."""
+    if record.builder != "tensorrt":
+        raise ExportError(
+            f"{plan} was built by {record.builder}, and Triton loads plans of TensorRT only: build "
+            "it with '--builder tensorrt', of the version that the server has."
+        )
+    if record.batch[0] > 1:
+        raise ExportError(
+            f"{plan} takes no fewer than {record.batch[0]} chunks at a time, and Triton sends "
+            "single ones: build it for batches from 1."
+        )
+
+
+@contextlib.contextmanager
+def _new_model(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its name when the block succeeds."""
+    if target.exists() and not _is_ours(target):
+        raise ExportError(f"{target} was not written by 'bsm export': name another folder.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Within it, because only there a rename is sure to work. A server that polls the repository
+        # meanwhile logs that this is no model, and goes on.
+        work = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    except OSError as error:
+        raise ExportError(f"Cannot write {target}: {error.strerror or error}.") from error
+    new, old = work / "new", work / "old"
+    try:
+        new.mkdir()  # with the permissions of the user's other folders
+        yield new
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    except OSError as error:
+        raise ExportError(f"Cannot write {target}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_ours(model: Path) -> bool:
+    try:
+        return (model / _CONFIG).read_text("utf-8", errors="replace").startswith(_HEAD)
+    except OSError:
+        return False
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Whether it is a hard link; otherwise a copy."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+        return False
+    return True

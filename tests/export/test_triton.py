@@ -1,0 +1,261 @@
+"""A Triton model repository: read with Triton's own schema, and what it must not serve."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_engines import small_artefact
+
+from bsmamba2.errors import BsmError, CheckpointError, EngineError, ExportError
+from bsmamba2.export.triton import QUEUE_DELAY_US, write_triton_repository
+from bsmamba2.files import sha256_file
+from bsmamba2.plan_file import PlanRecord, PluginRecord, sidecar_path, sidecar_text
+
+FRAMES = small_artefact().model.audio.chunk_frames
+RECORD = PlanRecord(
+    plan_sha256="",
+    onnx="tiny.onnx",
+    onnx_sha256="1" * 64,
+    builder="tensorrt",
+    builder_version="10.14.1",
+    architectures=("9.0",),
+    batch=(1, 2, 4),
+    frames=(FRAMES, FRAMES, FRAMES),
+    plugin_layers=4,
+    plugin=PluginRecord(
+        version="1", sources_sha256="2" * 64, library_sha256="3" * 64, embedded=False
+    ),
+    command="bsm export tiny.onnx --trt",
+)
+
+
+def make_plan(folder: Path, content: bytes = b"a plan", **changes: Any) -> Path:
+    """A plan that says it is TensorRT's: the repository's writer never looks into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = folder / "tiny.plan"
+    plan.write_bytes(content)
+    record = replace(RECORD, **({"plan_sha256": sha256_file(plan)} | changes))
+    sidecar_path(plan).write_text(sidecar_text(record, small_artefact()))
+    return plan
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    return make_plan(tmp_path / "built")
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    """The compiled model_config.proto of Triton's client, which imports nothing but protobuf."""
+    client = importlib.util.find_spec("tritonclient")
+    if client is None or client.origin is None:
+        pytest.skip("needs tritonclient")
+    path = Path(client.origin).parent / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("model_config_pb2", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def config_of(model: Path, schema: Any) -> Any:
+    """A ModelConfig; raises for a field that the schema lacks or of another type."""
+    from google.protobuf import text_format
+
+    return text_format.Parse((model / "config.pbtxt").read_text("utf-8"), schema.ModelConfig())
+
+
+# --- what is written ---
+
+
+def test_repository_has_the_layout_of_triton(plan: Path, tmp_path: Path):
+    model = write_triton_repository(plan, tmp_path / "models", name="voice")
+    assert model == tmp_path / "models" / "voice"
+    files = {str(path.relative_to(model)) for path in model.rglob("*") if path.is_file()}
+    assert files == {"config.pbtxt", "1/model.plan", "1/model.plan.json"}
+    assert sha256_file(model / "1/model.plan") == sha256_file(plan)
+    assert sidecar_path(model / "1/model.plan").read_text() == sidecar_path(plan).read_text()
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["voice"]
+
+
+def test_config_is_what_tritons_schema_takes(plan: Path, tmp_path: Path, schema: Any):
+    config = config_of(write_triton_repository(plan, tmp_path / "models"), schema)
+    assert (config.name, config.platform, config.backend) == (
+        "bsmamba2",
+        "tensorrt_plan",
+        "tensorrt",
+    )
+    assert config.default_model_filename == "model.plan"
+    assert config.max_batch_size == 4
+    for (tensor,), name in ((config.input, "spectrum"), (config.output, "mask")):
+        assert tensor.name == name
+        assert tensor.data_type == schema.TYPE_FP32
+        assert list(tensor.dims) == [2, FRAMES, 1025, 2]
+    assert list(config.dynamic_batching.preferred_batch_size) == [2, 4]
+    assert config.dynamic_batching.max_queue_delay_microseconds == QUEUE_DELAY_US
+    (group,) = config.instance_group
+    assert (group.kind, group.count) == (schema.ModelInstanceGroup.KIND_GPU, 1)
+
+
+def test_warm_up_is_within_the_plans_sizes(plan: Path, tmp_path: Path, schema: Any):
+    config = config_of(write_triton_repository(plan, tmp_path / "models"), schema)
+    assert [sample.batch_size for sample in config.model_warmup] == [1, 4]
+    for sample in config.model_warmup:
+        assert set(sample.inputs) == {"spectrum"}
+        assert list(sample.inputs["spectrum"].dims) == [2, FRAMES, 1025, 2]
+        assert sample.inputs["spectrum"].zero_data
+
+
+def test_parameters_tell_a_client_how_to_make_spectra(plan: Path, tmp_path: Path, schema: Any):
+    config = config_of(write_triton_repository(plan, tmp_path / "models"), schema)
+    found = {key: value.string_value for key, value in config.parameters.items()}
+    audio = small_artefact().model.audio
+    assert found["bsm.sample_rate"] == str(audio.sample_rate)
+    assert (found["bsm.n_fft"], found["bsm.hop"]) == (str(audio.n_fft), str(audio.hop))
+    assert found["bsm.plan_sha256"] == sha256_file(plan)
+    assert found["bsm.builder"] == "tensorrt 10.14.1"
+
+
+def test_free_frames_are_free_for_clients(tmp_path: Path, schema: Any):
+    plan = make_plan(tmp_path / "built", frames=(1, 100, 801))
+    config = config_of(write_triton_repository(plan, tmp_path / "models"), schema)
+    assert list(config.input[0].dims) == list(config.output[0].dims) == [2, -1, 1025, 2]
+    assert list(config.model_warmup[0].inputs["spectrum"].dims) == [2, 100, 1025, 2]
+
+
+def test_plan_of_single_chunks_prefers_no_batch(tmp_path: Path, schema: Any):
+    plan = make_plan(tmp_path / "built", batch=(1, 1, 1))
+    config = config_of(write_triton_repository(plan, tmp_path / "models"), schema)
+    assert config.max_batch_size == 1
+    assert list(config.dynamic_batching.preferred_batch_size) == []
+    assert [sample.batch_size for sample in config.model_warmup] == [1]
+
+
+def test_strings_of_any_characters_stay_within_their_quotes(tmp_path: Path, schema: Any):
+    plan = make_plan(tmp_path / "built", builder_version='1"\\\n}é')
+    config = config_of(write_triton_repository(plan, tmp_path / "models"), schema)
+    assert config.parameters["bsm.builder"].string_value == 'tensorrt 1"\\\n}?'
+
+
+def test_plan_is_linked_where_that_works_and_copied_elsewhere(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    said: list[str] = []
+    first = write_triton_repository(plan, tmp_path / "a", report=said.append)
+    assert (first / "1/model.plan").samefile(plan)
+    assert "a hard link to" in said[0]
+
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "link", refuse)
+    second = write_triton_repository(plan, tmp_path / "b", report=said.append)
+    assert not (second / "1/model.plan").samefile(plan)
+    assert (second / "1/model.plan").read_bytes() == plan.read_bytes()
+    assert any("a copy of" in line for line in said)
+
+
+def test_report_asks_for_the_plugin_unless_the_plan_carries_it(plan: Path, tmp_path: Path):
+    said: list[str] = []
+    write_triton_repository(plan, tmp_path / "a", report=said.append)
+    assert "The server must register the plugin library" in said[-1]
+    own = make_plan(tmp_path / "own", plugin=replace(RECORD.plugin, embedded=True))
+    said.clear()
+    write_triton_repository(own, tmp_path / "b", report=said.append)
+    assert len(said) == 1
+
+
+def test_written_again_it_replaces_its_model_and_no_other(plan: Path, tmp_path: Path):
+    models = tmp_path / "models"
+    other = write_triton_repository(plan, models, name="other")
+    write_triton_repository(plan, models)
+    new = make_plan(tmp_path / "new", b"a newer plan")
+    model = write_triton_repository(new, models)
+    assert (model / "1/model.plan").read_bytes() == b"a newer plan"
+    assert (other / "1/model.plan").read_bytes() == plan.read_bytes() == b"a plan"
+    assert {path.name for path in models.iterdir()} == {"bsmamba2", "other"}
+
+
+def test_writing_imports_neither_torch_nor_onnx():
+    code = (
+        "import sys, bsmamba2.export.triton\n"
+        "assert not {'torch', 'onnx', 'tensorrt', 'google.protobuf'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- what is refused ---
+
+
+def refused(plan: Path, folder: Path, error: type[BsmError], sentence: str, **options: str) -> None:
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(error, match=sentence):
+        write_triton_repository(plan, folder, **options)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-x", "a b", "ü", "a\n"])
+def test_unfit_name_is_refused(plan: Path, tmp_path: Path, name: str):
+    refused(plan, tmp_path / "models", ExportError, "is no name for a model", name=name)
+
+
+def test_plan_of_tensorrt_rtx_is_refused(tmp_path: Path):
+    plan = make_plan(tmp_path / "built", builder="tensorrt-rtx")
+    refused(plan, tmp_path / "models", ExportError, "Triton loads plans of TensorRT only: build it")
+
+
+def test_plan_that_takes_no_single_chunk_is_refused(tmp_path: Path):
+    plan = make_plan(tmp_path / "built", batch=(2, 4, 8))
+    refused(plan, tmp_path / "models", ExportError, "takes no fewer than 2 chunks at a time")
+
+
+def test_changed_byte_is_refused(plan: Path, tmp_path: Path):
+    plan.write_bytes(b"b plan")
+    refused(plan, tmp_path / "models", EngineError, "is not the file that its sidecar describes")
+
+
+def test_missing_files_are_refused(plan: Path, tmp_path: Path):
+    models = tmp_path / "models"
+    refused(tmp_path / "absent.plan", models, BsmError, r"^No such file: ")
+    sidecar_path(plan).unlink()
+    refused(plan, models, CheckpointError, "has no readable sidecar tiny.plan.json")
+
+
+def test_model_of_somebody_else_is_not_replaced(plan: Path, tmp_path: Path):
+    own = tmp_path / "models" / "bsmamba2"
+    own.mkdir(parents=True)
+    refused(plan, tmp_path / "models", ExportError, "was not written by 'bsm export'")
+    (own / "config.pbtxt").write_text('name: "bsmamba2"\n')
+    refused(plan, tmp_path / "models", ExportError, "was not written by 'bsm export'")
+
+
+def test_folder_that_is_a_file_is_refused(plan: Path, tmp_path: Path):
+    (tmp_path / "models").write_text("")
+    refused(plan, tmp_path / "models", ExportError, r"^Cannot write .*: ")
+
+
+def test_failure_leaves_the_old_model(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from bsmamba2.export import triton
+
+    model = write_triton_repository(plan, tmp_path / "models")
+    before = json.loads(sidecar_path(model / "1/model.plan").read_text())
+    new = make_plan(tmp_path / "new", b"a newer plan")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(triton.shutil, "copyfile", full)
+    with pytest.raises(ExportError, match="No space left on device"):
+        write_triton_repository(new, tmp_path / "models")
+    assert json.loads(sidecar_path(model / "1/model.plan").read_text()) == before
+    assert (model / "1/model.plan").read_bytes() == b"a plan"
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["bsmamba2"]
