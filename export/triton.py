@@ -152,13 +152,18 @@ def _quoted(text: str) -> str:
     return json.dumps(text.encode("ascii", "replace").decode())
 
 
+def check_builder(plan: Path, builder: str) -> None:
+    """Raises ExportError for a builder of `plan_file.BUILDERS` whose plans Triton does not load."""
+    if builder != "tensorrt":
+        raise ExportError(
+            f"Triton cannot load {plan}, a plan of {builder}: build it with '--builder tensorrt', "
+            "of the version that the server has."
+        )
+
+
 def _check_servable(plan: Path, record: PlanRecord) -> None:
     """Raises ExportError for what Triton's tensorrt backend cannot load or feed."""
-    if record.builder != "tensorrt":
-        raise ExportError(
-            f"{plan} was built by {record.builder}, and Triton loads plans of TensorRT only: build "
-            "it with '--builder tensorrt', of the version that the server has."
-        )
+    check_builder(plan, record.builder)
     if record.batch[0] > 1:
         raise ExportError(
             f"{plan} takes no fewer than {record.batch[0]} chunks at a time, and Triton sends "

@@ -25,7 +25,7 @@ from polygraphy.logger import G_LOGGER
 from bsmamba2.errors import BsmError, PluginError
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
 from bsmamba2.plugins.build import build_libraries
-from bsmamba2.plugins.tensorrt_library import check_plugin_layers, load_plugin
+from bsmamba2.plugins.tensorrt_library import check_plugin_layers, load_plugin, strongly_typed
 
 _VARIABLE = "POLYGRAPHY_USE_TENSORRT_RTX"
 
@@ -61,7 +61,7 @@ def _parse(model: str | Path, plugin: str | Path | None) -> tuple[Any, Any, Any]
     load_plugin(trt, plugin or _built_plugin())
     logger = get_trt_logger()
     builder = trt.Builder(logger)
-    network = builder.create_network(_network_flags(trt))
+    network = builder.create_network(strongly_typed(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(model)):
         raise PluginError(f"{model} cannot be parsed: {parser.get_error(0).desc()}.")
@@ -79,12 +79,6 @@ def _tensorrt() -> ModuleType:
             f"{name} is not installed, and Polygraphy was told to use it: install it, or set "
             f"{_VARIABLE} to {int(not config.USE_TENSORRT_RTX)} for the other one."
         ) from error
-
-
-def _network_flags(trt: ModuleType) -> int:
-    """Types are the graph's; newer versions know nothing else and have no flag for it."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
 
 
 def _built_plugin() -> Path:

@@ -85,6 +85,12 @@ def plan_options(command: Command) -> Command:
     "limits, licence. 'bsm info' shows it.",
 )
 @plan_options
+@click.option(
+    "--triton",
+    metavar="DIR",
+    help="Add the plan to this model repository of Triton Inference Server, under the plan's name. "
+    "With --trt, or for a MODEL that is a plan.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
 def command(
     model: str,
@@ -92,6 +98,7 @@ def command(
     seed: int,
     card: str | None,
     trt: bool,
+    triton: str | None,
     as_json: bool,
     **plan: Any,
 ) -> None:
@@ -103,11 +110,20 @@ def command(
 
     With --trt, MODEL may also be an exported .onnx file, or 'default', the engine in the package,
     for machines without PyTorch. The ONNX file of a checkpoint is kept beside the plan.
+
+    With --triton DIR, MODEL may also be a .plan file.
     """
     import json
 
     from bsmamba2.errors import BsmError, ExportError
 
+    if Path(model).suffix == ".plan":
+        _check_plan_alone(model, triton, [output, card, *([trt] if trt else []), *plan.values()])
+        report = _serve(Path(model), str(triton))
+        click.echo(json.dumps(report, indent=2) if as_json else report["triton"])
+        return
+    if triton and not trt:
+        raise click.UsageError("--triton is about a plan: add --trt, or name a plan.")
     exported = model == "default" or Path(model).suffix == ".onnx"
     if exported and not trt:
         raise ExportError(f"{model} is an ONNX engine already: add --trt to build a plan of it.")
@@ -118,16 +134,22 @@ def command(
     report = {} if exported else _export(model, onnx, seed, card)
     if options:
         try:
+            if triton:
+                _check_triton(target, options)
             report |= _build(model if exported else onnx, target, options)
         except BsmError:
             if not exported:
                 click.echo(f"{onnx} is written and kept.", err=True)
             raise
+        if triton:
+            report |= _serve(target, triton)
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
     for path in ([] if exported else [onnx]) + ([target] if trt else []):
         click.echo(path)
+    if triton:
+        click.echo(report["triton"])
 
 
 def _plan_options(trt: bool, values: dict[str, Any]) -> PlanOptions | None:
@@ -195,6 +217,27 @@ def _build(source: str | Path, target: Path, options: PlanOptions) -> dict[str, 
         source = default_engine_path()
     files = {"output": str(target), "sidecar": str(sidecar_path(target))}
     return _onnx_report(Path(source)) | {"plan": files | asdict(record)}
+
+
+def _check_plan_alone(model: str, triton: str | None, others: list[Any]) -> None:
+    """A plan is finished: the only thing to do with one is to put it into a repository."""
+    if not triton or any(value is not None for value in others):
+        raise click.UsageError(f"{model} is built already: it goes with --triton DIR only.")
+
+
+def _check_triton(target: Path, options: PlanOptions) -> None:
+    """Refuses before a long build what would be refused after it."""
+    from bsmamba2.export.plan_builder import choose_builder
+    from bsmamba2.export.triton import check_builder
+
+    check_builder(target, choose_builder(options.builder).name)
+
+
+def _serve(plan: Path, folder: str) -> dict[str, Any]:
+    """Writes the plan into a model repository; what --json says of it."""
+    from bsmamba2.export.triton import write_triton_repository
+
+    return {"triton": str(write_triton_repository(plan, Path(folder), name=plan.stem, report=_say))}
 
 
 def _onnx_report(path: Path) -> dict[str, Any]:

@@ -193,6 +193,52 @@ def test_writing_imports_neither_torch_nor_onnx():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+# --- the command ---
+
+
+def bsm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("bsm")), "export", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_command_puts_a_plan_under_its_own_name(plan: Path, tmp_path: Path, schema: Any):
+    done = bsm(plan, "--triton", tmp_path / "models")
+    model = tmp_path / "models" / "tiny"
+    assert (done.returncode, done.stdout) == (0, f"{model}\n")
+    assert config_of(model, schema).name == "tiny"
+    done = bsm(plan, "--triton", tmp_path / "models", "--json")
+    assert json.loads(done.stdout) == {"triton": str(model)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "is built already: it goes with --triton DIR only."),
+        (("--triton", "models", "--trt"), "is built already: it goes with --triton DIR only."),
+        (("--triton", "models", "--batch", "2"), "is built already: it goes with"),
+    ],
+)
+def test_plan_goes_with_nothing_else(plan: Path, arguments: tuple[str, ...], sentence: str):
+    done = bsm(plan, *arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+def test_repository_needs_a_plan(tmp_path: Path):
+    done = bsm("default", "--triton", tmp_path)
+    assert done.returncode == 2
+    assert "--triton is about a plan: add --trt, or name a plan." in done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx")
+def test_tensorrt_rtx_is_refused_before_it_builds(tmp_path: Path):
+    options = ("--trt", "--builder", "tensorrt-rtx", "-o", tmp_path / "model.plan")
+    done = bsm("default", *options, "--triton", tmp_path / "models")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: Triton cannot load ")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- what is refused ---
 
 
@@ -210,7 +256,9 @@ def test_unfit_name_is_refused(plan: Path, tmp_path: Path, name: str):
 
 def test_plan_of_tensorrt_rtx_is_refused(tmp_path: Path):
     plan = make_plan(tmp_path / "built", builder="tensorrt-rtx")
-    refused(plan, tmp_path / "models", ExportError, "Triton loads plans of TensorRT only: build it")
+    refused(
+        plan, tmp_path / "models", ExportError, r"^Triton cannot load .*, a plan of tensorrt-rtx: "
+    )
 
 
 def test_plan_that_takes_no_single_chunk_is_refused(tmp_path: Path):
