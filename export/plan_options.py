@@ -12,6 +12,7 @@ from bsmamba2.plan_file import BUILDERS
 
 Range = tuple[int, int, int]
 """Fewest, as optimised for, most."""
+_MAX_SIZE = (1 << 31) - 1  # a builder refuses less, and says why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,13 @@ class PlanOptions:
         if self.builder not in ("auto", *BUILDERS):
             known = ", ".join(BUILDERS)
             raise ExportError(f"Unknown builder '{self.builder}': choose auto, {known}.")
-        if self.max_batch < 1:
-            raise ExportError(f"The batch must be at least 1, not {self.max_batch}.")
-        if self.frames and not 1 <= self.frames[0] <= self.frames[1] <= self.frames[2]:
+        if not 1 <= self.max_batch <= _MAX_SIZE:
+            raise ExportError(f"The batch must be 1 to {_MAX_SIZE}, not {self.max_batch}.")
+        fewest, optimal, most = self.frames or (1, 1, 1)
+        if not 1 <= fewest <= optimal <= most <= _MAX_SIZE:
             raise ExportError(
-                f"Frames must be from 1 and in rising order, not {frames_text(self.frames)}: "
-                "the fewest, as many as to optimise for, and the most."
+                f"Frames must be 1 to {_MAX_SIZE} and in rising order, not "
+                f"{fewest}:{optimal}:{most}: the fewest, as many as to optimise for, and the most."
             )
         if self.plugin and self.architectures:
             raise ExportError("A plugin that is named is not built: leave the architectures out.")

@@ -74,6 +74,15 @@ def emulated_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def plugin_library(emulated_scan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TensorRT plugin with the emulated scan in place of the CUDA kernels."""
+    from native import compile_plugin
+
+    folder = tmp_path_factory.mktemp("plugin")
+    return compile_plugin(folder / "libbsm_trt_plugin.so", emulated_scan)
+
+
+@pytest.fixture(scope="session")
 def full_size(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """A full-size foreign file, imported and exported: takes minutes, for slow tests only."""
     from full_size import make_chain

@@ -1,4 +1,4 @@
-"""The plugin library with the emulated scan in place of the CUDA kernels."""
+"""The plugin library, driven by what stands in for TensorRT."""
 
 from __future__ import annotations
 
@@ -10,14 +10,6 @@ import pytest
 
 if TYPE_CHECKING:
     from plugin_host import Host, Plugin
-
-
-@pytest.fixture(scope="session")
-def plugin_library(emulated_scan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from native import compile_plugin
-
-    folder = tmp_path_factory.mktemp("plugin")
-    return compile_plugin(folder / "libbsm_trt_plugin.so", emulated_scan)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 import bsmamba2.plugins
 from bsmamba2.plugins.tensorrt_library import find_include_dir
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "plugins/trt"
 PLUGINS = Path(bsmamba2.plugins.__file__).parent
 _FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
 

@@ -1,0 +1,327 @@
+"""Laws of `bsm export --trt` with the real TensorRT-RTX, which builds without a GPU."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import shlex
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import ModelProto
+from plan_building import bsm, build, built, refusal
+
+from bsmamba2.artefact import read_metadata
+from bsmamba2.export.scan_function import OP_TYPE
+from bsmamba2.onnx_file import read_onnx_file
+from bsmamba2.plan_file import check_plan_bytes, read_sidecar, sidecar_path
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx"
+)
+
+
+def digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def scans(model: ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == OP_TYPE]
+
+
+def assert_sidecar_is_complete(plan: Path, source: Path, plugin: Path) -> None:
+    """Everything that the runtime checks, against the files themselves."""
+    record, artefact = read_sidecar(plan)
+    check_plan_bytes(plan, record)
+    assert artefact == read_metadata(read_onnx_file(source).metadata, source)
+    assert (record.onnx, record.onnx_sha256) == (source.name, digest(source))
+    assert record.builder == "tensorrt-rtx"
+    assert record.builder_version == importlib.metadata.version("tensorrt_rtx")
+    assert record.architectures == ()  # TensorRT-RTX binds a plan to no GPU
+    assert record.plugin_layers == 2 * artefact.model.network.layers
+    assert record.plugin.version == "1"
+    assert record.plugin.library_sha256 == digest(plugin)
+    # Serialised attributes: a plan holds as many plugins as there are scan nodes, or more.
+    assert plan.read_bytes().count(b"d_state") >= record.plugin_layers
+
+
+# --- what is built ---
+
+
+def test_every_block_becomes_a_plugin_layer_and_the_sidecar_is_complete(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path
+):
+    plan = built(tmp_path, tiny_onnx, plugin_library, "-o", "model.plan")
+    assert plan == tmp_path / "model.plan"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.plan", "model.plan.json"]
+    assert_sidecar_is_complete(plan, tiny_onnx, plugin_library)
+    record, _ = read_sidecar(plan)
+    assert (record.batch, record.frames) == ((1, 4, 4), (801, 801, 801))
+    assert record.plugin_layers == len(scans(onnx.load(tiny_onnx))) == 4
+    assert not record.plugin.embedded
+
+
+def test_recorded_command_builds_the_same_bytes(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path
+):
+    source = tmp_path / "my model.onnx"
+    source.symlink_to(tiny_onnx)
+    options = ("--frames", "1:201:401", "--batch", "2", "--embed-plugin")
+    plan = built(tmp_path, source, plugin_library, *options)
+    record, _ = read_sidecar(plan)
+    assert (record.batch, record.frames) == ((1, 2, 2), (1, 201, 401))
+    before = (plan.read_bytes(), sidecar_path(plan).read_bytes())
+    program, *arguments = shlex.split(record.command)
+    assert (program, arguments[1]) == ("bsm", source.name)
+    done = bsm(tmp_path, *arguments, "--plugin", plugin_library)
+    assert done.returncode == 0, done.stderr
+    assert (plan.read_bytes(), sidecar_path(plan).read_bytes()) == before
+
+
+def test_embedded_engine_is_built_without_naming_a_file(plugin_library: Path, tmp_path: Path):
+    done = build(tmp_path, "default", plugin_library, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    plan, source = tmp_path / report["plan"]["output"], Path(report["output"])
+    assert plan.name == "default.plan"
+    assert_sidecar_is_complete(plan, source, plugin_library)
+    record, artefact = read_sidecar(plan)
+    assert record.frames == (artefact.model.audio.chunk_frames,) * 3 == (201, 201, 201)
+    assert record.command.startswith("bsm export default --trt ")
+    assert report["sha256"] == record.onnx_sha256
+    assert report["plan"]["plan_sha256"] == digest(plan)
+    assert report["plan"]["plugin_layers"] == 6
+
+
+def test_plugin_travels_in_the_plan_only_when_asked_to(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path
+):
+    library = plugin_library.read_bytes()
+    without = built(tmp_path, tiny_onnx, plugin_library, "-o", "without.plan")
+    done = build(tmp_path, tiny_onnx, plugin_library, "-o", "with.plan", "--embed-plugin")
+    assert "it runs with --allow-host-code only" in done.stderr
+    assert library not in without.read_bytes()
+    assert library in (tmp_path / "with.plan").read_bytes()
+    assert not read_sidecar(without)[0].plugin.embedded
+    assert read_sidecar(tmp_path / "with.plan")[0].plugin.embedded
+
+
+SPY = """
+import tensorrt_rtx as trt
+profiles = []
+def create(self, real=trt.Builder.create_optimization_profile):
+    profiles.append(real(self))
+    return profiles[-1]
+def build(self, network, config, real=trt.Builder.build_serialized_network):
+    shapes = [list(shape) for shape in profiles[0].get_shape("spectrum")]
+    print(shapes, config.get_flag(trt.BuilderFlag.TF32), config.num_optimization_profiles)
+    return real(self, network, config)
+trt.Builder.create_optimization_profile = create
+trt.Builder.build_serialized_network = build
+"""
+
+
+def test_builder_gets_the_sizes_and_may_not_round_to_tf32(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path
+):
+    options = ("-o", "a.plan", "--batch", "3", "--frames", "5:100:900")
+    done = build(tmp_path, tiny_onnx, plugin_library, *options, before=SPY)
+    fewest, optimal, most = ([n, 2, frames, 1025, 2] for n, frames in ((1, 5), (3, 100), (3, 900)))
+    assert done.stdout == f"{[fewest, optimal, most]} False 1\na.plan\n"
+
+
+def test_checkpoint_gives_an_onnx_file_and_a_plan_of_it(
+    tiny_checkpoint: Path, plugin_library: Path, tmp_path: Path
+):
+    quick = "from bsmamba2.export import gates; gates.PARITY_FRAMES = (1,)\n"
+    chosen = ("--builder", "tensorrt-rtx", "--plugin", plugin_library, "-o", "a.plan")
+    done = bsm(tmp_path, "export", tiny_checkpoint, "--trt", *chosen, before=quick, torch=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "a.onnx\na.plan\n"
+    assert_sidecar_is_complete(tmp_path / "a.plan", tmp_path / "a.onnx", plugin_library)
+    assert read_sidecar(tmp_path / "a.plan")[0].command.startswith("bsm export a.onnx --trt ")
+
+
+def test_onnx_file_is_kept_when_its_plan_cannot_be_built(tiny_checkpoint: Path, tmp_path: Path):
+    quick = "from bsmamba2.export import gates; gates.PARITY_FRAMES = (1,)\n"
+    chosen = ("--builder", "tensorrt-rtx", "--plugin", "absent.so", "-o", "a.onnx")
+    done = bsm(tmp_path, "export", tiny_checkpoint, "--trt", *chosen, before=quick, torch=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("a.onnx is written and kept.\nError: No such file: absent.so.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_info_describes_a_plan(tiny_onnx: Path, plugin_library: Path, tmp_path: Path):
+    plan = built(tmp_path, tiny_onnx, plugin_library, "-o", "a.plan", "--batch", "1")
+    record: dict[str, Any] = json.loads(bsm(tmp_path, "info", plan, "--json").stdout)
+    assert (record["kind"], record["sha256"]) == ("TensorRT plan", digest(plan))
+    assert record["plan"]["plugin"]["library_sha256"] == digest(plugin_library)
+    assert record["config"]["network"]["layers"] == 2
+    rows = dict(re.split(r" {2,}", row, maxsplit=1) for row in
+                bsm(tmp_path, "info", plan).stdout.splitlines())  # fmt: skip
+    version = importlib.metadata.version("tensorrt_rtx")
+    assert rows["built with"] == f"TensorRT-RTX {version}"
+    assert rows["built from"] == f"tiny.onnx, SHA-256 {digest(tiny_onnx)}"
+    assert (rows["chunks at a time"], rows["frames"]) == ("1", "801")
+    assert rows["plugin layers"] == "4 of version 1"
+    with plan.open("ab") as file:
+        file.write(b"\0")
+    assert "is not the file that its sidecar describes" in refusal(bsm(tmp_path, "info", plan))
+
+
+# --- the log, and stopping ---
+
+
+def test_builder_speaks_through_logging(tiny_onnx: Path, plugin_library: Path, tmp_path: Path):
+    arguments = ("export", tiny_onnx, "--trt", "--plugin", plugin_library, "-o", "a.plan")
+    loud = bsm(tmp_path, "--debug", *arguments)
+    assert loud.returncode == 0
+    assert "INFO: Successfully created plugin: BiMamba2Scan" in loud.stderr
+    quiet = bsm(tmp_path, *arguments).stderr.splitlines()
+    assert [line.split()[0] for line in quiet] == ["Parsed", "Building", "Built"]
+
+
+INTERRUPT = """
+import os, signal
+from bsmamba2.export import tensorrt
+real = tensorrt.attach_progress
+def attach(trt, report, goes_on):
+    def interrupt(sentence):
+        print(sentence, flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(trt, interrupt, goes_on, interval_s=0)
+tensorrt.attach_progress = attach
+"""
+
+
+def test_ctrl_c_ends_a_build_at_its_next_step(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path
+):
+    done = build(tmp_path, tiny_onnx, plugin_library, "-o", "a.plan", before=INTERRUPT)
+    assert done.returncode == 130
+    assert done.stderr.endswith("Interrupted.\n")
+    assert re.fullmatch(r"\S.*: 1 of \d+\.\n", done.stdout)
+    assert not list(tmp_path.iterdir())
+
+
+# --- what is not built ---
+
+
+def assert_refused(folder: Path, sentence: str, *arguments: Any, before: str = "") -> None:
+    """One sentence, and nothing is left in the folder that was not there."""
+    names = sorted(folder.rglob("*"))
+    assert re.search(sentence, refusal(build(folder, *arguments, before=before)))
+    assert sorted(folder.rglob("*")) == names
+
+
+@pytest.fixture
+def model(tiny_onnx: Path) -> ModelProto:
+    return onnx.load(tiny_onnx)
+
+
+def test_file_without_our_nodes_is_refused(model: ModelProto, plugin_library: Path, tmp_path: Path):
+    for node in scans(model)[1:]:
+        node.domain, node.op_type = "", "Identity"
+    onnx.save(model, tmp_path / "a.onnx")
+    sentence = r"has 1 nodes of bsm::BiMamba2Scan for 4 blocks: export it again with 'bsm export'"
+    assert_refused(tmp_path, sentence, "a.onnx", plugin_library)
+
+
+def test_file_of_another_tool_is_refused(model: ModelProto, plugin_library: Path, tmp_path: Path):
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "a.onnx")
+    assert_refused(tmp_path, "a.onnx carries no BSMamba2 configuration", "a.onnx", plugin_library)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, -1])
+def test_truncated_file_is_refused(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path, kept: float
+):
+    data = tiny_onnx.read_bytes()
+    kept = int(kept * len(data)) if 0 < kept < 1 else kept
+    (tmp_path / "a.onnx").write_bytes(data[:kept])
+    assert_refused(tmp_path, "export or download it again", "a.onnx", plugin_library)
+
+
+def test_file_that_the_parser_refuses_is_refused(
+    model: ModelProto, plugin_library: Path, tmp_path: Path
+):
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, tmp_path / "a.onnx")
+    sentence = "TensorRT-RTX .* cannot parse a.onnx: .*NoSuchOperator"
+    assert_refused(tmp_path, sentence, "a.onnx", plugin_library)
+
+
+def test_inlined_body_is_refused(model: ModelProto, plugin_library: Path, tmp_path: Path):
+    (name,) = (a for a in scans(model)[0].attribute if a.name == "plugin_namespace")
+    name.s = b"7"
+    onnx.save(model, tmp_path / "a.onnx")
+    sentence = "The network has 3 plugin layers for 4 scan nodes"
+    assert_refused(tmp_path, sentence, "a.onnx", plugin_library)
+
+
+def test_missing_or_wrong_plugin_is_refused(tiny_onnx: Path, tmp_path: Path):
+    (tmp_path / "text.so").write_text("no library")
+    assert_refused(tmp_path, r"No such file: absent\.so\.", tiny_onnx, Path("absent.so"))
+    assert_refused(tmp_path, "cannot be opened", tiny_onnx, tmp_path / "text.so")
+
+
+def test_plugin_without_kernels_for_the_network_is_refused(tiny_onnx: Path, tmp_path: Path):
+    """TensorRT-RTX builds a plan all the same, which could not run."""
+    from emulation import build_scan
+    from native import compile_plugin
+
+    scan = build_scan(tmp_path / "libbsm_scan.so", [(0, 64, 128)])
+    plugin = compile_plugin(tmp_path / "libbsm_trt_plugin.so", scan)
+    sentence = "The plugin refuses the network: bsm::BiMamba2Scan: .*holds no kernel"
+    assert_refused(tmp_path, sentence, tiny_onnx, plugin)
+
+
+def test_builders_refusal_is_its_last_error(tiny_onnx: Path, plugin_library: Path, tmp_path: Path):
+    many = ("--frames", "1:2:100000000")
+    sentence = "TensorRT-RTX .* built no plan: .*Error Code"
+    assert_refused(tmp_path, sentence, tiny_onnx, plugin_library, "-o", "a.plan", *many)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("-o", "a.onnx"), "a.onnx must end in .plan"),
+        (("-o", "a"), "a must end in .plan"),
+        (("-o", "folder.plan"), "Cannot write folder.plan: a folder has that name"),
+        (("-o", "text/a.plan"), "Cannot write into text"),
+        (("-o", "a.plan", "--frames", "3:2:4"), "in rising order, not 3:2:4"),
+        (("-o", "a.plan", "--frames", "0"), "must be 1 to"),
+        (("-o", "a.plan", "--frames", "1:2"), "'1:2' is no number of frames"),
+        (("-o", "a.plan", "--frames", "9" * 30), "Frames must be 1 to 2147483647"),
+        (("-o", "a.plan", "--batch", "9" * 30), "The batch must be 1 to 2147483647"),
+        (("-o", "a.plan", "--arch", "90"), "A plugin that is named is not built"),
+    ],
+)
+def test_bad_targets_and_sizes_are_one_sentence(
+    tiny_onnx: Path,
+    plugin_library: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    sentence: str,
+):
+    (tmp_path / "folder.plan").mkdir()
+    (tmp_path / "text").write_text("no folder")
+    assert_refused(tmp_path, sentence, tiny_onnx, plugin_library, *arguments)
+
+
+def test_older_plan_and_sidecar_outlive_a_failed_build(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path
+):
+    plan = tmp_path / "a.plan"
+    plan.write_bytes(b"older plan")
+    sidecar_path(plan).write_bytes(b"older sidecar")
+    many = ("--frames", "1:2:100000000")
+    refusal(build(tmp_path, tiny_onnx, plugin_library, "-o", plan.name, *many))
+    assert plan.read_bytes() == b"older plan"
+    assert sidecar_path(plan).read_bytes() == b"older sidecar"

@@ -1,0 +1,48 @@
+"""Commands in processes of their own: a registered plugin stays registered."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
+"""Importing either then fails."""
+MAIN = "from bsmamba2.cli import main; main(sys.argv[1:])\n"
+
+
+def bsm(
+    folder: Path, *arguments: str | Path, before: str = "", torch: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs `bsm` in a folder, where torch and onnx are not to be had, after some Python code."""
+    code = ("import sys\n" if torch else WITHOUT_TORCH) + before + MAIN
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def build(
+    folder: Path, source: Path | str, plugin: Path, *arguments: str, before: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """`bsm export SOURCE --trt` with TensorRT-RTX and a plugin that is built already."""
+    pytest.importorskip("tensorrt_rtx")
+    chosen = ("--builder", "tensorrt-rtx", "--plugin", str(plugin))
+    return bsm(folder, "export", source, "--trt", *chosen, *arguments, before=before)
+
+
+def built(folder: Path, source: Path | str, plugin: Path, *arguments: str) -> Path:
+    """The plan of a build that went well."""
+    done = build(folder, source, plugin, *arguments)
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.splitlines()[-1]
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence of a command that failed, without those that say what it did."""
+    assert done.returncode == 1, done.stderr
+    *before, last = done.stderr.splitlines()
+    assert last.startswith("Error: "), done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(line.startswith(("Parsed ", "Building with ", "WARNING: ")) for line in before)
+    return last.removeprefix("Error: ")
