@@ -16,7 +16,7 @@ _BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv
 
 
 def engine_options(overlap_s: float) -> Callable[[Command], Command]:
-    """Adds --overlap (by default `overlap_s`), --batch, --threads, --device and --precision."""
+    """Adds --overlap (by default `overlap_s`), --batch and what `load_engine` takes."""
     options = (
         click.option(
             "--overlap",
@@ -51,6 +51,11 @@ def engine_options(overlap_s: float) -> Callable[[Command], Command]:
             type=click.Choice(["float32", "float16"]),
             help="Of a .safetensors engine's matrix products; float16 needs a GPU.  "
             "[default: float32]",
+        ),
+        click.option(
+            "--allow-host-code",
+            is_flag=True,
+            help="Let a .plan that carries its plugin run that code: only if you trust its origin.",
         ),
     )
 

@@ -80,14 +80,15 @@ def command(
     threads: int | None,
     device: str,
     precision: str | None,
+    allow_host_code: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Measure engines on songs whose stems are known.
 
-    MODEL is a .onnx or .safetensors file, or 'default' for the one in the package. Prints uSDR,
-    cSDR and the level left in silence, of each track and of all, beside those of the untouched
-    mixture. What fails is listed at the end and makes the exit code 1.
+    MODEL is a .onnx, .plan or .safetensors file, or 'default' for the one in the package. Prints
+    uSDR, cSDR and the level left in silence, of each track and of all, beside those of the
+    untouched mixture. What fails is listed at the end and makes the exit code 1.
     """
     from bsmamba2.config import load_config
     from bsmamba2.data.tracks import find_tracks
@@ -102,7 +103,13 @@ def command(
     settings = Settings(
         stems=data.stems, overlap_s=overlap_s, batch=batch, lengths_s=_lengths(by_length)
     )
-    models = load_models([model, *against], device=device, threads=threads, precision=precision)
+    models = load_models(
+        [model, *against],
+        device=device,
+        threads=threads,
+        precision=precision,
+        allow_host_code=allow_host_code,
+    )
     tracks = find_tracks(data_folder, split, data)
     store = ResultStore(out)
     _warn_of_untrained(models)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
     default="default",
     show_default=True,
     metavar="FILE",
-    help="A .onnx or .safetensors file; 'default' is the one in the package.",
+    help="A .onnx, .plan or .safetensors file; 'default' is the one in the package.",
 )
 @click.option(
     "-o",
@@ -74,6 +74,7 @@ def command(
     threads: int | None,
     device: str,
     precision: str | None,
+    allow_host_code: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -93,7 +94,13 @@ def command(
     reports: list[Report] = []
     about: dict[str, Any] | None = None
     if sources:
-        loaded = load_engine(engine, device=device, threads=threads, precision=precision)
+        loaded = load_engine(
+            engine,
+            device=device,
+            threads=threads,
+            precision=precision,
+            allow_host_code=allow_host_code,
+        )
         trained = loaded.artefact.provenance.trained
         about = {"path": engine, "trained": trained, **loaded.describe()}
         separator = Separator(loaded, overlap_s=overlap_s, batch=batch)

@@ -26,8 +26,9 @@ def load_engine(
     device: str = "auto",
     threads: int | None = None,
     precision: str | None = None,
+    allow_host_code: bool = False,
 ) -> Engine:
-    """Loads an engine: `.onnx` (ONNX Runtime), `.safetensors` (PyTorch).
+    """Loads an engine: `.onnx` (ONNX Runtime), `.plan` (TensorRT), `.safetensors` (PyTorch).
 
     Args:
         path: An engine file, or "default" for the one embedded in the package.
@@ -35,6 +36,7 @@ def load_engine(
         threads: CPU threads; None leaves the choice to the backend.
         precision: Of the matrix products of a `.safetensors` engine: "float32", which None is,
             or on a GPU "float16". Other files have theirs in them.
+        allow_host_code: Lets a `.plan` that carries its plugin run that code.
 
     Raises:
         BsmError: No such file, a file of another network, a missing backend or device.
@@ -61,11 +63,10 @@ def load_engine(
             path, device=device, threads=threads, precision=precision or PRECISIONS[0]
         )
     if path.suffix == ".plan":
-        raise EngineError(
-            f"{path} is a TensorRT plan: plans need the 'trt' extra and a later version of "
-            "bsmamba2; use the .onnx file that it was built from."
-        )
+        from bsmamba2.runtime.engines.tensorrt import load_plan
+
+        return load_plan(path, device=device, allow_host_code=allow_host_code)
     raise EngineError(
-        f"{path} is no engine: use a .onnx or .safetensors file; "
+        f"{path} is no engine: use a .onnx, .plan or .safetensors file; "
         "'bsm import' makes one from a .ckpt, 'bsm export' the .onnx."
     )

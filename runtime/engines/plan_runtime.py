@@ -1,0 +1,158 @@
+"""A plan in TensorRT or TensorRT-RTX: deserialised, compared with its sidecar, ready to run.
+
+The two modules have one interface up to what is guarded here:
+
+- TensorRT-RTX compiles kernels for the GPU when a context first sees a shape. `EAGER` makes it do
+  so at once; by default it goes on with others for a while and then exchanges them, which a
+  captured CUDA graph would never see.
+- Only TensorRT-RTX can say whether a context's work can be captured (`plan_network.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bsmamba2.artefact import Artefact
+from bsmamba2.errors import EngineError
+from bsmamba2.plan_file import PlanRecord
+from bsmamba2.runtime.engines.device import device_error, driver_is_too_old, short_reason
+
+logger = logging.getLogger(__name__)
+
+SPECTRUM, MASK = "spectrum", "mask"
+"""Names of the input and the output."""
+
+
+class PlanRuntime:
+    """A deserialised plan; contexts of it run independently of each other."""
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        path: Path,
+        record: PlanRecord,
+        artefact: Artefact,
+        *,
+        allow_host_code: bool,
+    ) -> None:
+        """Deserialises a plan whose sidecar was checked (`plan_checks.py`).
+
+        Args:
+            trt: The module that built it.
+            path: The plan; its plugin is loaded, or in it.
+            record: Of its sidecar.
+            artefact: Of its sidecar.
+            allow_host_code: Lets the plan load the library that it carries.
+
+        Raises:
+            EngineError: TensorRT refuses the plan, or it is not what its sidecar says.
+        """
+        self._trt, self._path, self._record = trt, path, record
+        self._said, self._logger = _attach_log(trt)
+        self._runtime = trt.Runtime(self._logger)  # the engine needs both for as long as it lives
+        self._runtime.engine_host_code_allowed = allow_host_code and record.plugin.embedded
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise self._refusal()
+        self._check_tensors(artefact)
+
+    def new_context(self) -> Any:
+        """An `IExecutionContext` without memory for its activations.
+
+        Raises:
+            EngineError: TensorRT cannot make one.
+        """
+        trt, engine = self._trt, self._engine
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if trt.__name__ == "tensorrt_rtx":
+            config = engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+            context = engine.create_execution_context(config)
+        else:
+            context = engine.create_execution_context(strategy)
+        self.require(context is not None, "a context of the plan")
+        return context
+
+    def require(self, done: bool, doing: str) -> None:
+        """Raises the error that TensorRT logged unless a call was successful.
+
+        Args:
+            done: What the call returned.
+            doing: What failed otherwise.
+
+        Raises:
+            OutOfDeviceMemoryError: TensorRT got no memory.
+            EngineError: Anything else.
+        """
+        if not done:
+            raise device_error(doing, _telling(self._said))
+        self._said.clear()
+
+    def _refusal(self) -> EngineError:
+        text = _telling(self._said)
+        title = f"{self._trt.__name__} {self._trt.__version__}"
+        if driver_is_too_old(text):
+            return EngineError(
+                f"{title} cannot load {self._path}: there is no NVIDIA driver here, or it is too "
+                "old: install a newer one."
+            )
+        return EngineError(
+            f"{title} cannot load {self._path} ({short_reason(text)}): run "
+            f"'{self._record.command}'."
+        )
+
+    def _check_tensors(self, artefact: Artefact) -> None:
+        """Raises EngineError unless inputs and outputs are those of the sidecar."""
+        trt, engine, audio = self._trt, self._engine, artefact.model.audio
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        tail = (audio.channels, audio.bins, 2)
+        fits = sorted(names) == sorted((SPECTRUM, MASK)) and all(
+            engine.get_tensor_dtype(name) == trt.DataType.FLOAT
+            and _without_sizes(engine.get_tensor_shape(name)) == tail
+            for name in names
+        )
+        if fits:
+            profile = [tuple(shape) for shape in engine.get_tensor_profile_shape(SPECTRUM, 0)]
+            sizes = [(shape[0], shape[2]) for shape in profile]
+            fits = sizes == list(zip(self._record.batch, self._record.frames, strict=True))
+        if not fits:
+            raise EngineError(
+                f"{self._path} has other inputs, outputs or sizes than its sidecar says: run "
+                f"'{self._record.command}'."
+            )
+
+
+def _without_sizes(shape: Any) -> tuple[int, ...]:
+    """(channels, bins, 2) of (batch, channels, frames, bins, 2)."""
+    sizes = tuple(shape)
+    return (*sizes[1:2], *sizes[3:])
+
+
+def _attach_log(trt: ModuleType) -> tuple[deque[str], Any]:
+    """An `ILogger` that writes to `logging`, and the errors that it was told."""
+    errors: deque[str] = deque(maxlen=8)
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            text = " ".join(message.split())
+            if severity.name in ("ERROR", "INTERNAL_ERROR"):
+                errors.append(text)  # the caller raises it, or goes on without what failed
+            logger.debug("%s: %s", severity.name, text)
+
+    return errors, Logger()
+
+
+def _telling(errors: deque[str]) -> str:
+    """What went wrong; failed calls of CUDA are logged once more, without where."""
+    own = [error for error in errors if "catchCudaError" not in error]
+    return (own or list(errors) or ["it does not say why"])[0]

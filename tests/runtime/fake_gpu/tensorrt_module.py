@@ -1,0 +1,207 @@
+"""Names of `tensorrt` and `tensorrt_rtx` that the runtime uses; ONNX Runtime computes.
+
+A plan of this fake is KIND + the bytes of the ONNX file, where KIND says whether it carries code.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from fake_gpu.machine import CUDARuntimeError, Machine
+
+PLAIN, WITH_CODE = b"PLAN", b"CODE"
+SPECTRUM, MASK = "spectrum", "mask"
+ACTIVATIONS = 3_000_000
+"""Bytes of one chunk in the network."""
+
+Strategy = Enum("Strategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED")
+Specialization = Enum("Specialization", "LAZY EAGER NONE")
+Severity = Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE")
+DataType = Enum("DataType", "FLOAT HALF")
+
+
+class ILogger:
+    """Base of loggers."""
+
+    def __init__(self) -> None:
+        pass
+
+    def log(self, severity: Severity, message: str) -> None:
+        raise NotImplementedError
+
+
+def make_plan(onnx: bytes, batch: tuple[int, ...], frames: tuple[int, ...], kind: bytes) -> bytes:
+    """A plan of this fake."""
+    sizes = json.dumps([batch, frames]).encode()
+    return kind + len(sizes).to_bytes(4, "little") + sizes + onnx
+
+
+def make_module(machine: Machine, name: str, version: str, **quirks: Any) -> ModuleType:
+    """A module for `sys.modules`.
+
+    Args:
+        machine: The GPU.
+        name: `tensorrt` or `tensorrt_rtx`.
+        version: As it says it.
+        quirks: Attributes of all contexts to set, such as `capturable=False`.
+    """
+    module = ModuleType(name)
+    is_rtx = name == "tensorrt_rtx"
+    vars(module).update(
+        __version__=version,
+        ILogger=ILogger,
+        DataType=DataType,
+        ExecutionContextAllocationStrategy=Strategy,
+        Runtime=lambda logger: Runtime(machine, logger, is_rtx, quirks),
+    )
+    if is_rtx:
+        module.DynamicShapesKernelSpecializationStrategy = Specialization  # type: ignore[attr-defined]
+    return module
+
+
+class Runtime:
+    """Deserialises."""
+
+    def __init__(self, machine: Machine, logger: ILogger, is_rtx: bool, quirks: Any) -> None:
+        self._parts = machine, logger, is_rtx, quirks
+        self.engine_host_code_allowed = False
+
+    def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
+        logger = self._parts[1]
+        if data[:4] == WITH_CODE and not self.engine_host_code_allowed:
+            logger.log(Severity.ERROR, "Deserialization of engines with host code is not allowed.")
+            return None
+        if data[:4] not in (PLAIN, WITH_CODE):
+            logger.log(Severity.ERROR, "Serialization assertion magicTag failed.")
+            return None
+        return Engine(data[4:], *self._parts)
+
+
+class RuntimeConfig:
+    """Of TensorRT-RTX."""
+
+    def __init__(self) -> None:
+        self.strategy = Strategy.STATIC
+        self.dynamic_shapes_kernel_specialization_strategy = Specialization.LAZY
+
+    def set_execution_context_allocation_strategy(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+
+
+class Engine:
+    """A network in ONNX Runtime."""
+
+    def __init__(
+        self, data: bytes, machine: Machine, logger: ILogger, is_rtx: bool, quirks: Any
+    ) -> None:
+        length = int.from_bytes(data[:4], "little")
+        self.batch, self.frames = json.loads(data[4 : 4 + length])
+        options = ort.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, 1
+        self.session = ort.InferenceSession(data[4 + length :], options)
+        self.machine, self.logger, self.quirks = machine, logger, quirks
+        self.num_io_tensors = 2
+        if is_rtx:
+            self.create_runtime_config = RuntimeConfig
+        self._is_rtx = is_rtx
+
+    def get_tensor_name(self, index: int) -> str:
+        return (SPECTRUM, MASK)[index]
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return DataType.FLOAT
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (-1, 2, -1, 1025, 2)
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        assert (name, profile_index) == (SPECTRUM, 0)
+        pairs = zip(self.batch, self.frames, strict=True)
+        return [(batch, 2, frames, 1025, 2) for batch, frames in pairs]
+
+    def create_execution_context(self, how: Any) -> Context | None:
+        if self._is_rtx:
+            assert how.dynamic_shapes_kernel_specialization_strategy is Specialization.EAGER
+            how = how.strategy
+        assert how is Strategy.USER_MANAGED
+        kind = RtxContext if self._is_rtx else Context
+        context = kind(self)
+        for name, value in self.quirks.items():
+            setattr(context, name, value)
+        return context
+
+
+class Context:
+    """One execution at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._profile = -1
+        self._shape: tuple[int, ...] = ()
+        self._warm = False
+        self._memory = (0, 0)
+        self._addresses: dict[str, int] = {}
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self._profile = profile_index
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        engine = self._engine
+        fits = engine.batch[0] <= shape[0] <= engine.batch[2]
+        fits = fits and engine.frames[0] <= shape[2] <= engine.frames[2]
+        self._shape, self._warm = shape, False
+        return name == SPECTRUM and self._profile == 0 and fits
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return ACTIVATIONS * self._shape[0]
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self._memory = memory, size
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self._addresses[name] = memory
+        return True
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        engine, machine = self._engine, self._engine.machine
+        (stream,) = (s for s in machine.streams if s.ptr == stream_handle)
+        try:
+            machine.note("execute", stream)
+        except CUDARuntimeError as error:
+            text = f"Error Code 1: Cuda Runtime (cudaError {error.status}: {error})"
+            engine.logger.log(Severity.ERROR, text)
+            return False
+        if stream.captured is not None and not self._warm:
+            engine.logger.log(Severity.ERROR, "Capture before a first run.")
+            return False
+        address, size = self._memory
+        assert size >= ACTIVATIONS * self._shape[0]
+        shape, addresses = self._shape, dict(self._addresses)
+        nbytes = int(np.prod(shape)) * 4
+
+        def tensor(name: str) -> np.ndarray:
+            return machine.at(addresses[name], nbytes)[:nbytes].view(np.float32).reshape(shape)
+
+        def work() -> None:
+            machine.at(address, size)
+            (mask,) = engine.session.run(None, {SPECTRUM: tensor(SPECTRUM)})
+            np.copyto(tensor(MASK), mask)
+
+        stream.enqueue(work)
+        self._warm = True
+        return True
+
+
+class RtxContext(Context):
+    """With what only TensorRT-RTX has."""
+
+    capturable = True
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self.capturable

@@ -1,0 +1,106 @@
+"""Plans of the fake GPU, with real sidecars, and the fake in the place of CuPy and TensorRT."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_gpu import cupy_module, tensorrt_module
+from fake_gpu.machine import Machine
+
+from bsmamba2.artefact import read_metadata
+from bsmamba2.files import sha256_file
+from bsmamba2.onnx_file import read_onnx_file
+from bsmamba2.plan_file import BUILDERS, PlanRecord, PluginRecord, sidecar_path, sidecar_text
+from bsmamba2.plugins import build, tensorrt_library
+from bsmamba2.plugins.cache import Libraries
+
+VERSION = "1.7.1.116"
+COMMAND = "bsm export tiny.onnx --trt -o model.plan"
+
+
+def write_plan(
+    onnx: Path,
+    path: Path,
+    *,
+    batch: tuple[int, int, int] = (1, 4, 4),
+    frames: tuple[int, int, int] | None = None,
+    change: Callable[[PlanRecord], PlanRecord] = lambda record: record,
+    kind: bytes = tensorrt_module.PLAIN,
+) -> Path:
+    """A plan and its sidecar.
+
+    Args:
+        onnx: Computes what the plan does.
+        path: The plan to write.
+        batch: Chunks at a time.
+        frames: Of a chunk; None takes the model's own.
+        change: Makes another record of the right one.
+        kind: Of the plan's bytes.
+    """
+    artefact = read_metadata(read_onnx_file(onnx).metadata, onnx)
+    frames = frames or (artefact.model.audio.chunk_frames,) * 3
+    path.write_bytes(tensorrt_module.make_plan(onnx.read_bytes(), batch, frames, kind))
+    record = PlanRecord(
+        plan_sha256=sha256_file(path),
+        onnx=onnx.name,
+        onnx_sha256=sha256_file(onnx),
+        builder="tensorrt-rtx",
+        builder_version=VERSION,
+        architectures=(),
+        batch=batch,
+        frames=frames,
+        plugin_layers=4,
+        plugin=PluginRecord(
+            version=tensorrt_library.VERSION,
+            sources_sha256=build.sources_sha256(),
+            library_sha256="0" * 64,
+            embedded=kind == tensorrt_module.WITH_CODE,
+        ),
+        command=COMMAND,
+    )
+    sidecar_path(path).write_text(sidecar_text(change(record), artefact))
+    return path
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch,
+    machine: Machine,
+    *,
+    builder: str = "tensorrt-rtx",
+    version: str = VERSION,
+    **quirks: Any,
+) -> list[tuple[Any, Path]]:
+    """Puts the fake into this process; returns the plugin libraries that get loaded, as they are.
+
+    Args:
+        monkeypatch: Takes it out again.
+        machine: The GPU.
+        builder: The one that is installed; the other is not.
+        version: Its version.
+        quirks: Of its contexts.
+    """
+    for name, module in cupy_module.make_modules(machine).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    for name in BUILDERS.values():
+        monkeypatch.setitem(sys.modules, name, None)
+    name = BUILDERS[builder]
+    module = tensorrt_module.make_module(machine, name, version, **quirks)
+    monkeypatch.setitem(sys.modules, name, module)
+    loaded: list[tuple[Any, Path]] = []
+    monkeypatch.setattr(tensorrt_library, "load_plugin", lambda *what: loaded.append(what))
+    libraries = Libraries(
+        scan=Path("scan.so"), plugin=Path("plugin.so"), architectures=("90-real",),
+        ptxas_log=Path("log"),
+    )  # fmt: skip
+    monkeypatch.setattr(build, "find_libraries", lambda plugin=False: libraries)
+    return loaded
+
+
+def with_plugin(record: PlanRecord, **changes: Any) -> PlanRecord:
+    """The record with another plugin."""
+    return replace(record, plugin=replace(record.plugin, **changes))
