@@ -114,6 +114,7 @@ class PlanEstimator:
         for lane in self._lanes:
             lane.close()
         self._lanes.clear()
+        self._turn = 0
         self._free_memory()
         self._shrinkings += 1
         if self.batch > 1:

@@ -62,11 +62,11 @@ class PlanNetwork:
         with cuda_errors(_DOING):
             if self._runs == 1:
                 self._graph = self._captured()
-            self._runs += 1
             if self._graph is None:
                 self._execute()
             else:
                 self._graph.launch(self.stream)
+        self._runs += 1
 
     def _prepare(self, cupy: Any) -> None:
         """Shape, memory and addresses of the context."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
+
 from fake_gpu.machine import CUDARuntimeError, Machine, OutOfMemoryError, address_of, quiet
 
-MACHINE: Machine
+MACHINE = Machine()
 """The one that the modules speak of; `make_modules` sets it."""
 
 
@@ -138,7 +139,8 @@ def empty_pinned(shape: Any, dtype: Any) -> np.ndarray:
 
 def make_modules(machine: Machine) -> dict[str, ModuleType]:
     """`cupy`, `cupyx` and what is below them, for `sys.modules`."""
-    globals()["MACHINE"] = machine
+    global MACHINE
+    MACHINE = machine
     cupy, cupyx = ModuleType("cupy"), ModuleType("cupyx")
     scipy_, fft = ModuleType("cupyx.scipy"), ModuleType("cupyx.scipy.fft")
     pool = SimpleNamespace(free_all_blocks=lambda: None)
@@ -149,9 +151,7 @@ def make_modules(machine: Machine) -> dict[str, ModuleType]:
         zeros=zeros,
         asarray=asarray,
         pad=pad,
-        lib=SimpleNamespace(
-            stride_tricks=SimpleNamespace(sliding_window_view=sliding_window_view)
-        ),
+        lib=SimpleNamespace(stride_tricks=SimpleNamespace(sliding_window_view=sliding_window_view)),
         get_default_memory_pool=lambda: pool,
         get_default_pinned_memory_pool=lambda: pool,
         cuda=_cuda(machine),
