@@ -143,8 +143,8 @@ class _Work:
         network = builder.create_network(strongly_typed(trt))
         parser = trt.OnnxParser(network, trt_log)  # owns the weights: must outlive the build
         if not parser.parse(self.origin.path.read_bytes()):
-            said = parser.get_error(0).desc() if parser.num_errors else log.last_error()
-            raise ExportError(f"{self.builder} cannot parse {self.origin.path}: {_line(said)}.")
+            said = _parser_error(parser) or log.last_error()
+            raise ExportError(f"{self.builder} cannot parse {self.origin.path}: {said}.")
         check_plugin_layers(network, self.origin.scan_nodes)
         report(f"Parsed {self.origin.path}: {self.origin.scan_nodes} plugin layers.")
         config = builder.create_builder_config()
@@ -218,5 +218,10 @@ def _plugin_record(library: Path, *, embedded: bool) -> PluginRecord:
     )
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")
+def _parser_error(parser: Any) -> str:
+    """The first error, with its node; "" where there is none."""
+    if not parser.num_errors:
+        return ""
+    error = parser.get_error(0)
+    text = " ".join(error.desc().split()).rstrip(".")
+    return f"{error.node_operator()} {error.node_name()}: {text}".strip()

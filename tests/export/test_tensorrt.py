@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -135,22 +136,35 @@ def test_builder_gets_the_sizes_and_may_not_round_to_tf32(
     assert done.stdout == f"{[fewest, optimal, most]} False 1\na.plan\n"
 
 
+def export_both(
+    folder: Path, checkpoint: Path, graph: Path, plugin: Path | str, target: str
+) -> subprocess.CompletedProcess[str]:
+    """From a checkpoint, with a graph that is exported already and the quickest of gates."""
+    quick = f"""
+import onnx
+from bsmamba2.export import export_model, gates
+gates.PARITY_FRAMES = (1,)
+export_model.export_graph = lambda *_: onnx.load({str(graph)!r})
+"""
+    chosen = ("--builder", "tensorrt-rtx", "--plugin", plugin, "-o", target)
+    return bsm(folder, "export", checkpoint, "--trt", *chosen, before=quick, torch=True)
+
+
+@pytest.mark.parametrize("target", ["a.plan", "a.onnx"])
 def test_checkpoint_gives_an_onnx_file_and_a_plan_of_it(
-    tiny_checkpoint: Path, plugin_library: Path, tmp_path: Path
+    tiny_checkpoint: Path, tiny_export: Path, plugin_library: Path, tmp_path: Path, target: str
 ):
-    quick = "from bsmamba2.export import gates; gates.PARITY_FRAMES = (1,)\n"
-    chosen = ("--builder", "tensorrt-rtx", "--plugin", plugin_library, "-o", "a.plan")
-    done = bsm(tmp_path, "export", tiny_checkpoint, "--trt", *chosen, before=quick, torch=True)
+    done = export_both(tmp_path, tiny_checkpoint, tiny_export, plugin_library, target)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "a.onnx\na.plan\n"
     assert_sidecar_is_complete(tmp_path / "a.plan", tmp_path / "a.onnx", plugin_library)
     assert read_sidecar(tmp_path / "a.plan")[0].command.startswith("bsm export a.onnx --trt ")
 
 
-def test_onnx_file_is_kept_when_its_plan_cannot_be_built(tiny_checkpoint: Path, tmp_path: Path):
-    quick = "from bsmamba2.export import gates; gates.PARITY_FRAMES = (1,)\n"
-    chosen = ("--builder", "tensorrt-rtx", "--plugin", "absent.so", "-o", "a.onnx")
-    done = bsm(tmp_path, "export", tiny_checkpoint, "--trt", *chosen, before=quick, torch=True)
+def test_onnx_file_is_kept_when_its_plan_cannot_be_built(
+    tiny_checkpoint: Path, tiny_export: Path, tmp_path: Path
+):
+    done = export_both(tmp_path, tiny_checkpoint, tiny_export, "absent.so", "a.plan")
     assert done.returncode == 1
     assert done.stderr.endswith("a.onnx is written and kept.\nError: No such file: absent.so.\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
