@@ -31,7 +31,7 @@ CORE = {  # import name -> distribution; without one of them nothing runs
     "yaml": "PyYAML",
 }
 OPTIONAL = ("torch", "safetensors", "tensorboard", "pyworld", "pyfluidsynth", "onnx", "onnxscript",
-            "av", "tensorrt", "mamba-ssm")  # fmt: skip
+            "av", "tensorrt", "tensorrt-rtx", "cupy-cuda13x", "mamba-ssm")  # fmt: skip
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # distributions of the same import name
 _FORMATS = ("WAV", "FLAC", "MP3", "OGG")  # what 'bsm infer' writes
 _TEST_FRAMES = 8
@@ -196,7 +196,50 @@ def _torch_detail() -> str:
 
 
 def _plan_detail() -> str:
-    raise _Unusable("this version runs no TensorRT plans: use the .onnx file")
+    from bsmamba2.runtime.engines.device import open_device
+
+    problems: list[str] = []
+    runtimes = _tensorrt_runtimes(problems)
+    gpu = ""
+    try:
+        device = open_device()
+        gpu = f"{device.name}, compute capability {device.capability}"
+    except BsmError as error:
+        problems.append(str(error).rstrip("."))
+    _check_plugin(problems)
+    if problems:
+        raise _Unusable("; ".join(problems))
+    return f"{' and '.join(runtimes)} on {gpu}"
+
+
+def _check_plugin(problems: list[str]) -> None:
+    """Notes that the plugin is not built, or that its cache cannot be used."""
+    from bsmamba2.plugins.build import find_libraries
+
+    try:
+        if find_libraries(plugin=True) is None:
+            problems.append("the plugin is not built: bsm plugin build")
+    except BsmError as error:
+        problems.append(str(error).rstrip("."))
+
+
+def _tensorrt_runtimes(problems: list[str]) -> list[str]:
+    """The installed modules with their versions; notes those that do not load, and that none is."""
+    from bsmamba2.plan_file import BUILDERS
+
+    found: list[str] = []
+    broken = False
+    for name, module in BUILDERS.items():
+        try:
+            found.append(f"{name} {importlib.import_module(module).__version__}")
+        except ModuleNotFoundError:
+            continue
+        except Exception as error:  # a wheel without its libraries fails in many ways
+            broken = True
+            problems.append(f"{name} does not load ({' '.join(str(error).split())[:200]})")
+    if not found and not broken:
+        problems.append("tensorrt is not installed: pip install 'bsmamba2[trt]'")
+    return found
 
 
 def _scan_library_detail() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -126,8 +125,8 @@ def driver_is_too_old(text: str) -> bool:
 
 def _import_cupy() -> Any:
     try:
-        cupy = importlib.import_module("cupy")
-        importlib.import_module("cupyx.scipy.fft")
+        import cupy
+        import cupyx.scipy.fft  # noqa: F401  (to see whether it is there)
     except ModuleNotFoundError as error:
         raise MissingExtraError("A .plan runs with CuPy, which", "trt") from error
     except ImportError as error:

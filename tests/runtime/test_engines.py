@@ -171,7 +171,7 @@ def test_other_suffixes_name_what_to_do(tmp_path: Path, name: str):
     (tmp_path / name).write_bytes(b"x")
     sentence = refused(tmp_path / name)
     assert name in sentence
-    assert ("'trt' extra" if name == "a.plan" else "bsm import") in sentence
+    assert ("sidecar a.plan.json" if name == "a.plan" else "bsm import") in sentence
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".safetensors", ".plan", ""])
