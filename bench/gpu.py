@@ -1,7 +1,7 @@
 """Everything that only a GPU can answer of the scan and the network, by one command.
 
     python bench/gpu.py [--quick] [--parts parity scan] [--mamba-ssm FOLDER] [-o FILE.json]
-    python bench/gpu.py --rehearse LIBRARY -o FILE.json
+    python bench/gpu.py --rehearse LIBRARY [--plugin LIBRARY] -o FILE.json
 
 It needs PyTorch with CUDA, nvcc, NumPy, SciPy and PyYAML, runs from the checkout, installed or
 not, and downloads nothing. FOLDER is a checkout of state-spaces/mamba, whose Triton kernels are
@@ -21,12 +21,16 @@ skipped or timed out), `reason`, `seconds`, `logged` (warnings: read them) and t
     network     the folded network eager and as a CUDA graph, batch 1 and 4, against the published
                 one in eager PyTorch, the measured floor, and the longest kernels
     song        four minutes through Separator and a .safetensors engine
+    plan        a TensorRT plan: time to build, size, its time at batch 1, 2 and 4 against the
+                same networks and the floor, a song; skipped without TensorRT (or TensorRT-RTX)
+                and CuPy. Of the --onnx files, else of the published network where onnx and
+                onnxscript can export it, else of the embedded engine
     sanitizer   compute-sanitizer's tools over small cases, and over one planted error
     profile     ncu's sections for the scan's kernels at the model's sizes
 
 Reading order: this file, gpu_worker.py (one part's process), gpu_part.py, gpu_clock.py (turns and
-times), gpu_scan.py with gpu_cases.py, gpu_network.py, gpu_sanitizer.py and gpu_profile.py
-with gpu_sanitized.py, gpu_machine.py, gpu_report.py (table), checkout.py.
+times), gpu_scan.py with gpu_cases.py, gpu_network.py, gpu_song.py, gpu_plan.py, gpu_sanitizer.py
+and gpu_profile.py with gpu_sanitized.py, gpu_machine.py, gpu_report.py (table), checkout.py.
 """
 
 from __future__ import annotations
@@ -98,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="fewer cases, rounds and types")
     add("--mamba-ssm", type=Path, metavar="FOLDER", help="checkout of state-spaces/mamba")
     add("--library", type=Path, metavar="FILE", help="libbsm_scan to take; builds none")
+    add("--onnx", nargs="+", type=Path, default=(), metavar="FILE", help="to build plans of")
+    add("--plugin", type=Path, metavar="FILE", help="libbsm_trt_plugin to build plans with")
     add("--sanitizer", metavar="PROGRAM", help="(default: compute-sanitizer, where installed)")
     add("--ncu", metavar="PROGRAM", help="(default: ncu, where installed)")
     add("--driver", metavar="FILE", help="CUDA driver for what these two watch")
@@ -113,9 +119,12 @@ def _problem(options: argparse.Namespace) -> str | None:
         return "a rehearsal needs -o FILE: it measures nothing, and goes into no results."
     if options.rehearse and RESULTS in options.output.resolve().parents:
         return f"a rehearsal measures nothing: its -o must not be in {RESULTS.relative_to(ROOT)}."
-    for path in (options.library, options.rehearse):
+    for path in (options.library, options.rehearse, options.plugin):
         if path and not path.is_file():
             return f"no such library: {path}."
+    for path in options.onnx:
+        if not path.is_file():
+            return f"no such file: {path}."
     return None
 
 
@@ -166,15 +175,19 @@ def _run_part(name: str, library: str, options: argparse.Namespace) -> dict[str,
             "mamba_ssm": str(options.mamba_ssm.resolve()) if options.mamba_ssm else "",
             **{name: _program(getattr(options, name) or tools[name]) for name in tools},
             "driver": options.driver or "",
+            "onnx": [str(path.resolve()) for path in options.onnx],
+            "plugin": str(options.plugin.resolve()) if options.plugin else "",
             "rehearsal": options.rehearse is not None,
             "quick": options.quick,
         }
         status = _process([sys.executable, str(WORKER), json.dumps(job)], options.timeout)
         values: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {}
         values = _without_folders(values)
-    reason = values.pop("error", None)
+    reason, skipped = values.pop("error", None), values.pop("skipped", None)
     if status is None:
         word, reason = "timed out", f"it ran longer than {options.timeout:g} s"
+    elif skipped:
+        word, reason = "skipped", skipped
     elif status == 0:
         word = "ok"
     else:

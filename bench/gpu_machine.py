@@ -14,6 +14,7 @@ from machine import describe_versions
 from bsmamba2.doctor import version
 
 _PACKAGES = ("triton", "mamba-ssm", "causal-conv1d", "cupy-cuda13x", "safetensors")
+_PACKAGES += ("tensorrt", "tensorrt-rtx")
 _QUERY = (
     "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit,mig.mode.current"
 )

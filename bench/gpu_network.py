@@ -1,23 +1,17 @@
-"""The whole network: its mask in float16, its time against the published form, and a song."""
+"""The whole network: its mask in float16, and its time against the published form."""
 
 from __future__ import annotations
 
 import math
-import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from flops import in_proj_shape, network_flops
-from gpu_clock import copy_bandwidth, ratios, reason, summary, take_turns
+from gpu_clock import Work, copy_bandwidth, ratios, reason, summary, take_turns
 from gpu_part import Part, relative_rms
 from torch import Tensor, nn
 
-from bsmamba2.artefact import Artefact, Provenance
 from bsmamba2.config import ModelConfig, load_config
 from bsmamba2.export.gates import fixed_spectrum
 from bsmamba2.models.bsmamba2 import BSMamba2
@@ -27,22 +21,24 @@ from bsmamba2.models.kernels import uses_mamba_ssm
 
 BATCHES = (1, 4)
 _SEED = 0
-_SONG_S = {"full": 240, "quick": 48, "rehearsal": 3}
 
 
-def _model(part: Part) -> ModelConfig:
+def model_of(part: Part) -> ModelConfig:
+    """The published network's; a rehearsal has a tiny one."""
     if not part.job.rehearsal:
         return load_config("bsmamba2").model
     tiny = load_config("tiny").model
     return replace(tiny, network=replace(tiny.network, layers=1))
 
 
-def _network(part: Part, model: ModelConfig) -> BSMamba2:
+def new_network(part: Part, model: ModelConfig) -> BSMamba2:
+    """Random weights, the same each time."""
     torch.manual_seed(_SEED)
     return BSMamba2(model).eval().to(part.device)
 
 
-def _spectrum(part: Part, model: ModelConfig, frames: int, batch: int = 1) -> Tensor:
+def spectrum_of(part: Part, model: ModelConfig, frames: int, batch: int = 1) -> Tensor:
+    """The fixed spectrum, (batch, channels, frames, bins, 2)."""
     one = torch.from_numpy(fixed_spectrum(model.audio, frames))
     return one.repeat(batch, 1, 1, 1, 1).to(part.device)
 
@@ -51,7 +47,7 @@ class CaptureFailed(Exception):  # noqa: N818  (GraphedNetwork takes a RuntimeEr
     """There is no graph, so there is no time of one."""
 
 
-def _graphed(part: Part, network: nn.Module) -> GraphedNetwork:
+def graphed(part: Part, network: nn.Module) -> GraphedNetwork:
     """As the engine has it, but never eager; a CPU has no graphs, and rehearses without one."""
     cuda_capture = CudaCapture()
 
@@ -66,7 +62,7 @@ def _graphed(part: Part, network: nn.Module) -> GraphedNetwork:
     return GraphedNetwork(network, capture=capture)
 
 
-def _autocast(part: Part, network: nn.Module) -> Function:
+def autocast(part: Part, network: nn.Module) -> Function:
     """The published network as one runs it in eager PyTorch."""
 
     def run(x: Tensor) -> Tensor:
@@ -78,20 +74,20 @@ def _autocast(part: Part, network: nn.Module) -> Function:
 
 def mask(part: Part) -> None:
     """Distance of masks from those of the network in float64, on the fixed spectrum."""
-    model = _model(part)
-    network = _network(part, model)
-    exact = fold(_network(part, model).double())
+    model = model_of(part)
+    network = new_network(part, model)
+    exact = fold(new_network(part, model).double())
     candidates: dict[str, Function] = {
         "folded float32": fold(network),
         "folded float16": fold(network, torch.float16),
-        "folded float16, graph": _graphed(part, fold(network, torch.float16)),
+        "folded float16, graph": graphed(part, fold(network, torch.float16)),
         "folded bfloat16": fold(network, torch.bfloat16),
-        "published, float16 autocast": _autocast(part, network),
+        "published, float16 autocast": autocast(part, network),
     }
     rows: list[dict[str, Any]] = []
     part.values |= {"weights": "random", "reference": "folded, float64", "rows": rows}
     for frames in (3,) if part.job.rehearsal else (1, 63, model.audio.chunk_frames):
-        spectrum = _spectrum(part, model, frames)
+        spectrum = spectrum_of(part, model, frames)
         with torch.inference_mode():
             expected = exact(spectrum.double())
             for name, candidate in candidates.items():
@@ -110,34 +106,35 @@ def mask(part: Part) -> None:
 
 def times(part: Part) -> None:
     """The folded network, eager and as a graph, against the published one."""
-    model = _model(part)
+    model = model_of(part)
     frames = 3 if part.job.rehearsal else model.audio.chunk_frames
     with torch.inference_mode():
         part.values |= {
             "frames": frames,
             "chunk_s": model.audio.chunk_s,
             "published_scan": "mamba_ssm" if uses_mamba_ssm(part.device) else "chunked PyTorch",
-            "floor": _floor(part, model, frames),
+            "floor": measure_floor(part, model, frames),
         }
         part.save()
-        network = _network(part, model)
+        network = new_network(part, model)
         half, full = fold(network, torch.float16), fold(network)
         candidates: dict[str, Function] = {
-            "published, float16 autocast": _autocast(part, network),
+            "published, float16 autocast": autocast(part, network),
             "folded float16": half,
-            "folded float16, graph": _graphed(part, half),
-            "folded float32, graph": _graphed(part, full),
+            "folded float16, graph": graphed(part, half),
+            "folded float32, graph": graphed(part, full),
         }
         rows: list[dict[str, Any]] = []
         part.values["rows"] = rows
         for batch in BATCHES:
-            spectrum = _spectrum(part, model, frames, batch)
-            rows.append({"batch": batch} | _time(part, candidates, spectrum))
+            spectrum = spectrum_of(part, model, frames, batch)
+            rows.append({"batch": batch} | time_networks(part, candidates, spectrum))
             part.save()
-        part.values["kernels"] = _kernels(part, half, _spectrum(part, model, frames))
+        part.values["kernels"] = _kernels(part, half, spectrum_of(part, model, frames))
 
 
-def _time(part: Part, candidates: dict[str, Function], spectrum: Tensor) -> dict[str, Any]:
+def time_networks(part: Part, candidates: dict[str, Function], spectrum: Tensor) -> dict[str, Any]:
+    """Times of a batch, in turns; `chunk_s` and `floor` must be among the part's values."""
     works = {name: (lambda f=f: f(spectrum)) for name, f in candidates.items()}
     measured, failed = take_turns(part.clock, works, max(1, part.rounds // 2))
     base, batch = "published, float16 autocast", len(spectrum)
@@ -147,8 +144,7 @@ def _time(part: Part, candidates: dict[str, Function], spectrum: Tensor) -> dict
             "times_real_time": part.values["chunk_s"] * 1e3 * batch / summary(values)["median"],
             "speedup": ratios(measured, name, base),
             "times_floor": summary(values)["median"] / batch / part.values["floor"]["ms"],
-            # a graph's memory is its pool's, which is never given back
-            "pass_memory_mib": None if "graph" in name else part.clock.pass_memory_mib(works[name]),
+            "pass_memory_mib": _pass_memory_mib(part, name, works[name]),
         }
         for name, values in measured.items()
     }
@@ -159,7 +155,14 @@ def _time(part: Part, candidates: dict[str, Function], spectrum: Tensor) -> dict
     return {"networks": figures, "failed": failed}
 
 
-def _floor(part: Part, model: ModelConfig, frames: int) -> dict[str, Any]:
+def _pass_memory_mib(part: Part, name: str, work: Work) -> float | None:
+    """A graph's memory is its pool's, which is never given back, and a plan's is not PyTorch's."""
+    if "graph" in name or name.startswith("plan"):
+        return None
+    return part.clock.pass_memory_mib(work)
+
+
+def measure_floor(part: Part, model: ModelConfig, frames: int) -> dict[str, Any]:
     """Products at the rate of their own shapes, scans at that of a copy, nothing overlapping."""
     net = model.network
     tokens, d_model, outputs = in_proj_shape(model, frames)
@@ -211,56 +214,3 @@ def _kernels(part: Part, network: nn.Module, spectrum: Tensor) -> list[dict[str,
     except Exception as error:  # the profiler's library may be kept from the counters
         return reason(error)
     return sorted(found, key=lambda row: -row["ms"])[:20]
-
-
-def song(part: Part) -> None:
-    """A song through `Separator` and a `.safetensors` engine: wall time, and whose it is."""
-    from bsmamba2.checkpoints.weights import save_weights
-    from bsmamba2.runtime import Separator, load_engine
-
-    job, model = part.job, _model(part)
-    seconds = _SONG_S["rehearsal" if job.rehearsal else "quick" if job.quick else "full"]
-    rate = model.audio.sample_rate
-    mixture = np.random.default_rng(_SEED).normal(0, 0.1, (2, seconds * rate)).astype(np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        provenance = Provenance(source="random weights", licence="none", trained=False)
-        artefact = Artefact(model=model, provenance=provenance)
-        save_weights(path, _network(part, model).state_dict(), artefact)
-        precision = "float32" if job.rehearsal else "float16"
-        engine = load_engine(path, device=part.device.type, precision=precision)
-    timed = _TimedEngine(engine)
-    separator = Separator(timed, batch=BATCHES[-1])
-    if not job.rehearsal:
-        separator.separate(mixture, rate)  # to warm up: kernels, graphs of all its batches
-        timed.seconds = 0.0
-    start_s = time.perf_counter()
-    stems = separator.separate(mixture, rate)
-    wall_s = time.perf_counter() - start_s
-    assert all(np.isfinite(stem).all() for stem in stems.values())
-    part.values |= {
-        "engine": engine.describe(),
-        "song_s": seconds,
-        "wall_s": wall_s,
-        "times_real_time": seconds / wall_s,
-        "share": {"engine": timed.seconds / wall_s, "rest": 1 - timed.seconds / wall_s},
-        "stft": "SciPy on the CPU",
-    }
-    part.say(f"{seconds} s in {wall_s:.2f} s, engine {timed.seconds / wall_s:.0%}")
-    part.save()
-
-
-class _TimedEngine:
-    """An engine with a stopwatch; copies to and from the device are its own."""
-
-    def __init__(self, engine: Any) -> None:
-        self._engine: Callable[[Any], Any] = engine
-        self.artefact = engine.artefact
-        self.describe = engine.describe
-        self.seconds = 0.0
-
-    def __call__(self, spectrum: Any) -> Any:
-        start_s = time.perf_counter()
-        result = self._engine(spectrum)
-        self.seconds += time.perf_counter() - start_s
-        return result

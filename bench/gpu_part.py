@@ -30,10 +30,18 @@ class Job:
     """Nsight Compute's program; "" where there is none."""
     driver: str = ""
     """The CUDA driver's library for what both watch; "" is the machine's."""
+    onnx: tuple[str, ...] = ()
+    """Exported files to build plans of; none for the published network."""
+    plugin: str = ""
+    """libbsm_trt_plugin; "" builds it."""
     rehearsal: bool = False
     """On the CPU, in small, to see whether everything runs."""
     quick: bool = False
     """Fewer cases and rounds."""
+
+
+class Skipped(Exception):  # noqa: N818  (nothing is wrong)
+    """The part needs what is not here."""
 
 
 @dataclass

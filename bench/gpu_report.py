@@ -20,6 +20,8 @@ def lines(report: Row) -> Iterator[str]:
         if "reason" in part:
             yield f"   {part['reason']}"
         yield from (f"   warning: {line}" for line in part.get("logged", ()))
+        if part["status"] == "skipped":
+            continue
         try:
             yield from _BLOCKS[name](part)
         except (KeyError, TypeError, ValueError):  # a part that ended before it had all figures
@@ -141,10 +143,21 @@ def _network(part: Row) -> Iterator[str]:
     parts = ", ".join(f"{name} {ms:.2f}" for name, ms in floor["parts_ms"].items())
     yield f"   floor {floor['ms']:.2f} ms a chunk of {part['chunk_s']} s ({parts})"
     yield f"   the published network scans by {part['published_scan']}"
+    yield from _networks(part["rows"])
+    kernels = part["kernels"]
+    if isinstance(kernels, str):
+        yield f"   no profile: {kernels}"
+    else:
+        yield "   longest kernels of an eager pass in float16, ms (calls):"
+        for row in kernels[:12]:
+            yield f"   {row['ms']:9.3f} ({row['calls']})  {row['kernel'][:100]}"
+
+
+def _networks(measured: Sequence[Row]) -> Iterator[str]:
     rows: list[Sequence[str]] = [
         ("batch", "network", "ms a chunk", "x real time", "speedup", "x floor", "pass MiB")
     ]
-    for row in part["rows"]:
+    for row in measured:
         for name, figures in row["networks"].items():
             memory = figures["pass_memory_mib"]
             rows.append(
@@ -161,21 +174,34 @@ def _network(part: Row) -> Iterator[str]:
         for name, why in row["failed"].items():
             rows.append((str(row["batch"]), name, why[:60], "", "", "", ""))
     yield from _aligned(rows)
-    kernels = part["kernels"]
-    if isinstance(kernels, str):
-        yield f"   no profile: {kernels}"
-    else:
-        yield "   longest kernels of an eager pass in float16, ms (calls):"
-        for row in kernels[:12]:
-            yield f"   {row['ms']:9.3f} ({row['calls']})  {row['kernel'][:100]}"
 
 
 def _song(part: Row) -> Iterator[str]:
+    share = part["share"]
+    shares = f"engine {share['engine']:.0%}, the rest {share['rest']:.0%}; " if share else ""
     yield (
         f"   {part['song_s']} s of audio in {part['wall_s']:.2f} s, "
-        f"{part['times_real_time']:.0f} x real time; engine {part['share']['engine']:.0%}, "
-        f"the rest (STFT by {part['stft']}) {part['share']['rest']:.0%}"
+        f"{part['times_real_time']:.0f} x real time; {shares}STFT by {part['stft']}"
     )
+
+
+def _plan(part: Row) -> Iterator[str]:
+    for row in part["plans"]:
+        yield (
+            f"   {row['source']}, {row['precision']}: {row['builder']}, built in "
+            f"{row['seconds']:.1f} s, {row['mib']:.1f} MiB of {row['onnx_mib']:.1f} MiB ONNX, "
+            f"{row['plugin_layers']} plugin layers"
+        )
+        if "error" in row:
+            yield f"   it does not run here: {row['error']}"
+    yield f"   floor {part['floor']['ms']:.2f} ms a chunk of {part['chunk_s']} s"
+    yield f"   the published network scans by {part['published_scan']}; {part['weights']} weights"
+    for name, rms in part.get("relative_rms_to_folded_float32", {}).items():
+        value = rms if isinstance(rms, str) else _exponent(rms)
+        yield f"   {name}: relative RMS to folded float32 {value}"
+    yield from _networks(part["rows"])
+    for row in part["songs"]:
+        yield from _song(row)
 
 
 _BLOCKS = {
@@ -188,6 +214,7 @@ _BLOCKS = {
     "mask": _mask,
     "network": _network,
     "song": _song,
+    "plan": _plan,
 }
 
 

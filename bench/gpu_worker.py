@@ -26,7 +26,8 @@ FUNCTIONS = {
     "scan": ("gpu_scan", "times"),
     "mask": ("gpu_network", "mask"),
     "network": ("gpu_network", "times"),
-    "song": ("gpu_network", "song"),
+    "song": ("gpu_song", "song"),
+    "plan": ("gpu_plan", "plan"),
     "sanitizer": ("gpu_sanitizer", "sanitizer"),
     "profile": ("gpu_profile", "profile"),
 }
@@ -38,7 +39,7 @@ def main() -> int:
     use_checkout()
     import torch
     from gpu_clock import Clock, reason
-    from gpu_part import Job, Part
+    from gpu_part import Job, Part, Skipped
 
     # Of the published network in autocast, whose norms have float32 weights.
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
@@ -55,6 +56,8 @@ def main() -> int:
             raise RuntimeError("PyTorch finds no CUDA GPU here; --rehearse needs none")
         module, function = FUNCTIONS[job.part]
         getattr(importlib.import_module(module), function)(part)
+    except Skipped as why:
+        part.values["skipped"] = str(why)
     except Exception as error:
         traceback.print_exc()
         part.values["error"] = reason(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from stranger import compute_sanitizer, cuda_driver, mamba_checkout, ncu, strang
 SCRIPT = Path(gpu.__file__)
 CPU = Clock(torch.device("cpu"), rehearsal=True)
 PARTS = tuple(FUNCTIONS)
+HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
 
 
 # --- the rehearsal ---
@@ -32,7 +34,7 @@ PARTS = tuple(FUNCTIONS)
 
 @pytest.fixture(scope="module")
 def rehearsal(
-    emulated_scan: Path, tmp_path_factory: pytest.TempPathFactory
+    emulated_scan: Path, plugin_library: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """All parts on a stranger's machine, and the JSON."""
     folder = tmp_path_factory.mktemp("gpu")
@@ -41,11 +43,11 @@ def rehearsal(
         *(strange_python(folder / "python"), SCRIPT, "--rehearse", emulated_scan, "-o", output),
         *("--mamba-ssm", mamba_checkout(folder / "mamba"), "--timeout", "600"),
         *("--sanitizer", compute_sanitizer(folder), "--driver", cuda_driver(folder)),
-        *("--ncu", ncu(folder)),
+        *("--ncu", ncu(folder), "--plugin", plugin_library),
     ]
     environment = {
         k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "BSM_SCAN_LIBRARY")
-    }
+    } | {"XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     assert output.exists(), done.stdout + done.stderr
     return done, json.loads(output.read_text())
@@ -56,9 +58,9 @@ def test_all_parts_run_on_a_strangers_machine(
     rehearsal: tuple[subprocess.CompletedProcess[str], dict[str, Any]],
 ):
     done, report = rehearsal
-    assert {name: part["status"] for name, part in report["parts"].items()} == dict.fromkeys(
-        PARTS, "ok"
-    ), done.stdout + done.stderr
+    statuses = {name: part["status"] for name, part in report["parts"].items()}
+    expected = dict.fromkeys(PARTS, "ok") | {"plan": "ok" if HAS_RTX else "skipped"}
+    assert statuses == expected, done.stdout + done.stderr
     assert not any(part["logged"] for part in report["parts"].values())
     assert done.returncode == 0
     assert report["rehearsal"]
@@ -71,7 +73,7 @@ def test_a_rehearsal_says_so_and_prints_a_block_a_part(
 ):
     done, _ = rehearsal
     table = done.stdout[done.stdout.index("REHEARSAL on a CPU") :]
-    assert all(f"== {name}: ok" in table for name in PARTS)
+    assert all(f"== {name}: ok" in table for name in PARTS if HAS_RTX or name != "plan")
     assert "incomplete" not in table
 
 
@@ -101,6 +103,28 @@ def test_json_has_the_documented_figures(
     assert all(len(row["networks"]) == 4 for row in parts["network"]["rows"])
     assert parts["network"]["kernels"][0]["ms"] > 0
     assert parts["song"]["song_s"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_RTX, reason="needs tensorrt-rtx")
+def test_rehearsal_builds_a_plan_for_real(
+    rehearsal: tuple[subprocess.CompletedProcess[str], dict[str, Any]],
+):
+    part = rehearsal[1]["parts"]["plan"]
+    (built,) = part["plans"]
+    assert built["source"] == "default.onnx"  # a stranger has no onnx to export another
+    assert built["builder"].startswith("tensorrt-rtx ")
+    assert built["plugin_layers"] > 0
+    assert built["mib"] > 1
+    assert built["seconds"] > 0
+    assert "MissingExtraError" in built["error"] or "EngineError" in built["error"]
+    assert [row["batch"] for row in part["rows"]] == [1, 2, 4]
+    for row in part["rows"]:
+        assert set(row["networks"]) == {
+            "published, float16 autocast",
+            "folded float16, graph",
+            "plan, float32",
+        }
 
 
 @pytest.mark.slow
@@ -136,6 +160,8 @@ def test_without_a_gpu_it_says_so_and_stops(tmp_path: Path):
         ),
         (["--rehearse", "absent.so", "-o", "a.json"], "no such library: absent.so"),
         (["--library", "absent.so"], "no such library: absent.so"),
+        (["--plugin", "absent.so"], "no such library: absent.so"),
+        (["--onnx", "absent.onnx"], "no such file: absent.onnx"),
     ],
 )
 def test_unfit_options_are_one_sentence(
@@ -229,6 +255,17 @@ def test_without_a_library_what_needs_one_is_skipped(
         "skipped",
         "ok",
     ]
+
+
+def test_a_part_that_needs_what_is_not_here_is_skipped_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    worker = "save(library='l.so', **({'skipped': 'no cupy'} if job['part'] == 'plan' else {}))\n"
+    status, parts = run_with(worker, tmp_path, monkeypatch, "--parts", "plan")
+    assert status == 0
+    assert (parts["plan"]["status"], parts["plan"]["reason"]) == ("skipped", "no cupy")
+    printed = capsys.readouterr().out
+    assert printed[printed.index("== plan: ") :].split("\n")[1:] == ["   no cupy", ""]
 
 
 def test_a_named_library_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
