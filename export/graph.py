@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -25,6 +26,9 @@ from bsmamba2.export.scan_function import (
 )
 from bsmamba2.models.folded import FoldedBSMamba2
 
+PRECISIONS = {torch.float32: "float32", torch.float16: "float16"}
+"""Types of the matrices that a network may have -> what the file says of them."""
+_ONNX_TYPES = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16}
 IR_VERSION = 10  # of opset 20; older runtimes refuse newer files
 SPECTRUM, MASK = "spectrum", "mask"
 
@@ -34,12 +38,15 @@ def export_graph(network: FoldedBSMamba2, artefact: Artefact) -> ModelProto:
 
     Its input `spectrum` and its output `mask` are (batch, channels, frames, bins, 2) float32,
     batch and frames free. Every block is one `bsm::BiMamba2Scan` node; the operator's portable
-    body is in the file.
+    body is in the file. In float16 the matrices, their products and what flows between them are
+    that; both kinds of norm are float32, and so are dt_bias, A and D.
 
     Args:
-        network: The folded network, float32, on the CPU.
-        artefact: Written to the file's metadata.
+        network: The folded network on the CPU, of a type in PRECISIONS.
+        artefact: Written to the file's metadata, with the network's precision.
     """
+    dtype = network.blocks[0].get_buffer("in_proj").dtype
+    artefact = replace(artefact, precision=PRECISIONS[dtype])
     audio = artefact.model.audio
     # Sizes above 1, different from each other: torch.export takes 1 for a constant.
     example = torch.zeros(2, audio.channels, 3, audio.bins, 2)
@@ -60,7 +67,7 @@ def export_graph(network: FoldedBSMamba2, artefact: Artefact) -> ModelProto:
         )
     assert program is not None
     model = program.model_proto
-    _finish(model, artefact)
+    _finish(model, artefact, _ONNX_TYPES[dtype])
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -80,10 +87,10 @@ def _scan_node(*inputs: Any) -> Any:
     )
 
 
-def _finish(model: ModelProto, artefact: Artefact) -> None:
+def _finish(model: ModelProto, artefact: Artefact, dtype: int) -> None:
     """Function body, versions, names of free sizes and metadata."""
     model.ir_version = IR_VERSION
-    model.functions.append(scan_function(artefact.model.network))
+    model.functions.append(scan_function(artefact.model.network, dtype))
     del model.opset_import[:]
     model.opset_import.extend(
         [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]

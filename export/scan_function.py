@@ -2,7 +2,8 @@
 
 Attached to the exported file as a function of the operator's own name, it lets any ONNX runtime
 compute the scan; TensorRT takes the plugin instead. It is a straight line of matrix products,
-without Loop or Scan.
+without Loop or Scan. It calculates in float32: for a half type it casts what comes in and the
+result.
 
 Its twin in PyTorch is `bsmamba2.models.scan.bimamba2_scan_chunked`. They differ where ONNX
 Runtime is quicker another way: step and skip are part of the decay mask, heads come before
@@ -17,7 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from onnx import FunctionProto, GraphProto, helper
+from onnx import FunctionProto, GraphProto, TensorProto, helper
 from onnx.defs import OpSchema
 
 from bsmamba2.config import NetworkConfig
@@ -55,6 +56,14 @@ def scan_schema() -> OpSchema:
     )
 
 
+class _Signal(NamedTuple):
+    """The operator's inputs of type T, as float32."""
+
+    zxbcdt: str
+    conv_weight: str
+    conv_bias: str
+
+
 class _Scan(NamedTuple):
     """One direction between convolution and gate."""
 
@@ -68,20 +77,29 @@ class _Scan(NamedTuple):
     reverse: int
 
 
-def scan_function(net: NetworkConfig) -> FunctionProto:
-    """The function body, written for the sizes of one network.
+def scan_function(net: NetworkConfig, dtype: int = TensorProto.FLOAT) -> FunctionProto:
+    """The function body, written for the sizes of one network and one type.
 
     Sizes are literals because `Conv` takes its number of groups only as one; the length and the
     number of sequences are free. `eps` is read from the node.
+
+    Args:
+        net: The network.
+        dtype: T of `scan_schema`, of the signal and the convolution: TensorProto.FLOAT or FLOAT16.
     """
     nodes = Nodes()
-    outputs = [_direction(nodes, net, reverse) for reverse in (0, 1)]
+    signal = _Signal(*INPUTS[:3])
+    if dtype != TensorProto.FLOAT:
+        signal = _Signal(*(nodes("Cast", name, to=TensorProto.FLOAT) for name in signal))
+    outputs = [_direction(nodes, net, signal, reverse) for reverse in (0, 1)]
     y = nodes.reshape(nodes("Concat", *outputs, axis=2), 0, 0, 2, net.d_inner)
     # Pow .. Mul is the pattern that ONNX Runtime fuses into one RMSNorm kernel.
     mean = nodes("ReduceMean", nodes("Pow", y, nodes.scalar(2.0)), nodes.ints(-1))
     rms = nodes("Sqrt", nodes("Add", mean, nodes.attribute("eps")))
     y = nodes("Mul", nodes("Div", y, rms), nodes.tensor(np.ones(net.d_inner, np.float32)))
     y = nodes.reshape(y, 0, 0, 2 * net.d_inner)
+    if dtype != TensorProto.FLOAT:
+        y = nodes("Cast", y, to=dtype)
     nodes.protos[-1].output[0] = "y"
     return helper.make_function(
         DOMAIN,
@@ -94,17 +112,17 @@ def scan_function(net: NetworkConfig) -> FunctionProto:
     )
 
 
-def _direction(nodes: Nodes, net: NetworkConfig, reverse: int) -> str:
+def _direction(nodes: Nodes, net: NetworkConfig, signal: _Signal, reverse: int) -> str:
     """Gated output (N, L, I) of one direction, not yet normalised."""
     start = reverse * net.d_in_proj
     xbc_start = start + net.d_inner
     dt_start = xbc_start + net.d_xbc
-    z_NLI = nodes.slice("zxbcdt", start, xbc_start, 2)
-    dt_NLH = nodes.slice("zxbcdt", dt_start, start + net.d_in_proj, 2)
+    z_NLI = nodes.slice(signal.zxbcdt, start, xbc_start, 2)
+    dt_NLH = nodes.slice(signal.zxbcdt, dt_start, start + net.d_in_proj, 2)
     dt_NLH = nodes("Softplus", nodes("Add", dt_NLH, _parameter(nodes, "dt_bias", reverse)))
     # x and [B, C] apart: splitting them afterwards would copy x once more.
-    x_NIL = _convolve(nodes, net, xbc_start, 0, net.d_inner, reverse)
-    bc = _convolve(nodes, net, xbc_start, net.d_inner, net.d_xbc, reverse)
+    x_NIL = _convolve(nodes, net, signal, xbc_start, 0, net.d_inner, reverse)
+    bc = _convolve(nodes, net, signal, xbc_start, net.d_inner, net.d_xbc, reverse)
     B_NSL, C_NSL = nodes.many("Split", [bc], 2, axis=1, num_outputs=2)
     scan = _Scan(
         x_NIL,
@@ -113,7 +131,7 @@ def _direction(nodes: Nodes, net: NetworkConfig, reverse: int) -> str:
         nodes("Transpose", dt_NLH, perm=[0, 2, 1]),
         nodes.unsqueeze(_parameter(nodes, "A", reverse), 1),
         _parameter(nodes, "D", reverse),
-        nodes.dim("zxbcdt", 1),
+        nodes.dim(signal.zxbcdt, 1),
         reverse,
     )
     fits = nodes("LessOrEqual", nodes("Squeeze", scan.length), nodes.scalar(CHUNK))
@@ -127,25 +145,31 @@ def _direction(nodes: Nodes, net: NetworkConfig, reverse: int) -> str:
 
 
 def _parameter(nodes: Nodes, name: str, reverse: int) -> str:
-    """One direction of a parameter of the operator."""
+    """One direction of a parameter."""
     return nodes("Gather", name, nodes.scalar(reverse), axis=0)
 
 
 def _convolve(
-    nodes: Nodes, net: NetworkConfig, offset: int, start: int, end: int, reverse: int
+    nodes: Nodes,
+    net: NetworkConfig,
+    signal: _Signal,
+    offset: int,
+    start: int,
+    end: int,
+    reverse: int,
 ) -> str:
     """SiLU of the depthwise convolution of some channels, (N, channels, L).
 
     The backward direction looks ahead: taps reversed, padding at the end.
     """
     x_NCL = nodes(
-        "Transpose", nodes.slice("zxbcdt", offset + start, offset + end, 2), perm=[0, 2, 1]
+        "Transpose", nodes.slice(signal.zxbcdt, offset + start, offset + end, 2), perm=[0, 2, 1]
     )
-    weight = nodes.slice(_parameter(nodes, "conv_weight", reverse), start, end, 0)
+    weight = nodes.slice(_parameter(nodes, signal.conv_weight, reverse), start, end, 0)
     if reverse:
         backwards = (nodes.ints(-1), nodes.ints(-net.d_conv - 1), nodes.ints(1), nodes.ints(-1))
         weight = nodes("Slice", weight, *backwards)
-    bias = nodes.slice(_parameter(nodes, "conv_bias", reverse), start, end, 0)
+    bias = nodes.slice(_parameter(nodes, signal.conv_bias, reverse), start, end, 0)
     history = net.d_conv - 1
     convolved = nodes(
         "Conv",
