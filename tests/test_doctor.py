@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from fake_gpu.machine import Machine
+from plans import install
 
 from bsmamba2 import doctor
 from bsmamba2.cli import cli
@@ -147,6 +149,36 @@ def test_practice_songs_without_their_programs_name_the_packages(
     (check,) = doctor.examine().training
     assert not check.ok
     assert "apt-get install espeak-ng flite" in check.detail
+
+
+def plan_line() -> doctor.Check:
+    return next(check for check in doctor.examine().engines if check.name == ".plan")
+
+
+@pytest.mark.usefixtures("no_libraries")
+def test_plans_say_everything_that_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt_rtx", "cupy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    check = plan_line()
+    assert not check.ok
+    assert "tensorrt is not installed: pip install 'bsmamba2[trt]'" in check.detail
+    assert "CuPy, which needs the 'trt' extra" in check.detail
+    assert check.detail.endswith("the plugin is not built: bsm plugin build")
+
+
+def test_plans_say_what_they_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    install(monkeypatch, machine)
+    assert plan_line() == doctor.Check(
+        name=".plan",
+        ok=True,
+        detail="tensorrt-rtx 1.7.1.116 on Pretended GPU, compute capability 9.0",
+    )
+    machine.driver = 12040
+    check = plan_line()
+    assert not check.ok
+    assert check.detail.startswith("The NVIDIA driver here is one for CUDA 12.4")
+    assert check.detail.endswith("update the driver")
 
 
 @pytest.mark.usefixtures("no_libraries")

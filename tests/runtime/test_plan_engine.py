@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from fake_gpu.machine import CUDARuntimeError, Machine
 from plans import install, write_plan
 from small_engines import FunctionEngine
 from tolerances import assert_close
 
+from bsmamba2.cli import main
 from bsmamba2.errors import EngineError
 from bsmamba2.export.gates import fixed_spectrum
 from bsmamba2.runtime.engines import load_engine, plan_network
@@ -124,6 +127,33 @@ def test_masks_of_any_batch_are_those_of_each(load: Callable[..., PlanEngine], c
     engine = load()
     assert np.array_equal(engine(spectra), quick(spectra))
     assert np.array_equal(engine(spectra[:1]), quick(spectra[:1]))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--batch", "3"]])
+def test_infer_writes_stems_that_add_up(
+    machine: Machine,
+    short_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+):
+    install(monkeypatch, machine, compute=quick)
+    monkeypatch.chdir(tmp_path)
+    write_plan(short_onnx, Path("model.plan"))
+    mixture = noise(3 * RATE)
+    soundfile.write("song.wav", mixture.T, RATE, subtype="FLOAT")
+    options = ["--engine", "model.plan", "--overlap", "0.25", "--json", *arguments]
+    with pytest.raises(SystemExit) as exit:
+        main(["infer", "song.wav", *options])
+    said = capsys.readouterr()
+    assert not exit.value.code, said.err
+    document = json.loads(said.out)
+    assert document["engine"]["backend"] == "tensorrt-rtx"
+    (written,) = (file["outputs"] for file in document["files"])
+    stems = [soundfile.read(name, dtype="float32")[0].T for name in written.values()]
+    assert_same(stems[0], mixture)
+    assert np.abs(sum(stems) - mixture).max() < 1e-7
 
 
 # --- two in flight ---

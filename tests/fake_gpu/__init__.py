@@ -6,8 +6,8 @@ file, which is all that a fake plan consists of). Pretended, because nothing of 
 driver, are the calls that these lines make:
 
 - `runtime/engines/device.py`: the calls of `cupy.cuda` in `open_device`, `_check_libraries` and
-  `_no_device_sentence` (their failing side runs for real in `test_plan_machine.py`), and the memory
-  pools in `free_memory`;
+  `_no_device_sentence`, and the memory pools in `free_memory`. Their failing side runs for real in
+  `tests/runtime/test_plan_machine.py`, where CuPy is installed;
 - `runtime/engines/plan_runtime.py`: from `deserialize_cuda_engine` on (what it says without a
   driver is real, there too), so the tensors' names and sizes, and contexts;
 - `runtime/engines/plan_network.py`: every call of a context, of a stream and of a graph;
