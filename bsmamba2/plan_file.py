@@ -103,7 +103,7 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
         raise CheckpointError(
             f"{plan} has no readable sidecar {path.name} ({error.strerror}): {advice}."
         ) from error
-    except (ValueError, KeyError, TypeError, ConfigError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): {advice}.") from error
 
 

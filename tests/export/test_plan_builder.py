@@ -1,0 +1,287 @@
+"""Which builder is taken, and what only TensorRT has.
+
+TensorRT itself cannot be installed where the tests run. Its part is played by TensorRT-RTX, which
+has the same interface, under its name: everything that is called is real, but nothing is measured
+on a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import subprocess
+import sys
+import types
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+from plan_building import bsm, refusal
+
+from bsmamba2.errors import ExportError
+from bsmamba2.export import plan_builder
+from bsmamba2.export.plan_builder import BuilderLog, attach_progress, choose_builder
+from bsmamba2.export.plan_options import PlanOptions, frames_text, read_frames
+from bsmamba2.plan_file import BUILDERS, read_sidecar
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *, gpu: int | None, **versions: str | None) -> None:
+    """Modules of these versions, None for one that does not load, and no other builder."""
+    find = importlib.util.find_spec
+
+    def find_builder(name: str) -> ModuleSpec | None:
+        if name not in BUILDERS.values():
+            return find(name)
+        return ModuleSpec(name, None) if name in versions else None
+
+    for name in BUILDERS.values():
+        module = types.ModuleType(name)
+        module.__version__ = versions.get(name)  # type: ignore[attr-defined]
+        if versions.get(name) is None:
+            del module.__version__
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(importlib.util, "find_spec", find_builder)
+    monkeypatch.setattr(plan_builder, "current_gpu", lambda: gpu)
+
+
+# --- which builder ---
+
+
+@pytest.mark.parametrize(
+    ("gpu", "versions", "name", "architectures"),
+    [
+        (90, {"tensorrt": "10.13.0.35", "tensorrt_rtx": "1.7.1.116"}, "tensorrt", ("9.0",)),
+        (120, {"tensorrt": "11.4.0"}, "tensorrt", ("12.0",)),
+        (None, {"tensorrt": "11.4.0", "tensorrt_rtx": "1.7.1.116"}, "tensorrt-rtx", ()),
+        (90, {"tensorrt_rtx": "1.7.1.116"}, "tensorrt-rtx", ()),
+    ],
+)
+def test_tensorrt_is_taken_where_it_can_build_and_tensorrt_rtx_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: int | None,
+    versions: dict[str, str | None],
+    name: str,
+    architectures: tuple[str, ...],
+):
+    install(monkeypatch, gpu=gpu, **versions)
+    builder = choose_builder()
+    assert (builder.name, builder.architectures) == (name, architectures)
+    assert builder.trt is sys.modules[BUILDERS[name]]
+    assert str(builder).endswith(str(versions[BUILDERS[name]]))
+
+
+def test_asked_for_builder_is_taken(monkeypatch: pytest.MonkeyPatch):
+    install(monkeypatch, gpu=90, tensorrt="11.4.0", tensorrt_rtx="1.7.1.116")
+    assert choose_builder("tensorrt-rtx").name == "tensorrt-rtx"
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "versions", "sentence"),
+    [
+        ("auto", None, {}, "Neither TensorRT nor TensorRT-RTX is installed: pip install"),
+        ("tensorrt", 90, {"tensorrt_rtx": "1.7.1"}, r"^tensorrt is not installed: .*bsmamba2\[trt"),
+        ("tensorrt-rtx", 90, {"tensorrt": "11.4.0"}, "^tensorrt-rtx is not installed: pip install"),
+        ("auto", None, {"tensorrt": "11.4.0"}, "only on the GPU that runs it, and there is none"),
+        ("tensorrt", None, {"tensorrt": "11.4.0", "tensorrt_rtx": "1.7.1"}, "there is none here"),
+        ("auto", 90, {"tensorrt": "10.12.0.36"}, "tensorrt 10.12.0.36 is too old, 10.13 or newer"),
+        ("auto", 90, {"tensorrt": "8.6.1"}, "is too old, 10.13 or newer is needed: pip install"),
+        ("auto", None, {"tensorrt_rtx": "1.1.1"}, "tensorrt-rtx 1.1.1 is too old, 1.2 or newer"),
+        ("auto", 90, {"tensorrt": None}, "tensorrt does not load .*: install it again"),
+    ],
+)
+def test_builder_that_cannot_build_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    gpu: int | None,
+    versions: dict[str, str | None],
+    sentence: str,
+):
+    install(monkeypatch, gpu=gpu, **versions)
+    with pytest.raises(ExportError, match=sentence) as error:
+        choose_builder(name)
+    assert "\n" not in str(error.value)
+
+
+# --- options ---
+
+
+@pytest.mark.parametrize(
+    ("text", "frames"),
+    [("801", (801, 801, 801)), ("1:801:1601", (1, 801, 1601)), ("01", (1, 1, 1))],
+)
+def test_frames_are_one_number_or_a_range(text: str, frames: tuple[int, int, int]):
+    assert read_frames(text) == frames
+    assert read_frames(frames_text(frames)) == frames
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:2", "1:2:3:4", "1::3", "-1", "1.5", " 1", "\u00b2"])
+def test_what_is_no_number_of_frames_is_one_sentence(text: str):
+    with pytest.raises(ExportError, match=r"is no number of frames: write 801, or 1:801:1601"):
+        read_frames(text)
+
+
+def test_wrong_builder_is_one_sentence():
+    with pytest.raises(ExportError, match=r"^Unknown builder 'trt': choose auto, tensorrt, tens"):
+        PlanOptions(builder="trt")
+
+
+@pytest.mark.parametrize("option", [["--batch", "2"], ["--frames", "1"], ["--embed-plugin"]])
+def test_options_of_a_plan_need_a_plan(tmp_path: Path, option: list[str]):
+    done = bsm(tmp_path, "export", "tiny", *option)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"Error: {option[0]} is about a plan: add --trt.\n")
+
+
+def test_onnx_engine_without_a_plan_is_nothing_to_export(tmp_path: Path):
+    sentence = "default is an ONNX engine already: add --trt to build a plan of it."
+    assert refusal(bsm(tmp_path, "export", "default")) == sentence
+
+
+def test_checkpoint_without_torch_names_the_extra(tmp_path: Path):
+    sentence = refusal(bsm(tmp_path, "export", "tiny", "--trt"))
+    assert sentence.endswith("needs the 'export' extra: pip install 'bsmamba2[export]'")
+
+
+# --- log and progress ---
+
+
+def test_errors_wait_until_it_is_known_what_came_of_them(caplog: pytest.LogCaptureFixture):
+    log = BuilderLog()
+    with caplog.at_level(logging.INFO):
+        log.add("INFO", "one\n  line")
+        log.add("WARNING", "careful")
+        log.add("ERROR", "a tactic failed")
+        assert [record.message for record in caplog.records] == ["one line", "careful"]
+        log.check()
+        log.check()
+    assert [record.message for record in caplog.records[2:]] == ["a tactic failed"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "last"),
+    [
+        ([], "it does not say why"),
+        (["first", "second."], "second"),
+        (["first", "[catchCudaError] cudaError 35"], "first"),
+        (["[catchCudaError] cudaError 35"], "[catchCudaError] cudaError 35"),
+    ],
+)
+def test_last_error_is_the_builders_own(errors: list[str], last: str):
+    log = BuilderLog()
+    for error in errors:
+        log.add("ERROR", error)
+    assert log.last_error() == last
+
+
+def test_progress_is_said_now_and_then():
+    trt = pytest.importorskip("tensorrt_rtx")
+    said: list[str] = []
+    monitor = attach_progress(trt, said.append, lambda: True, interval_s=0)
+    monitor.phase_start("Building engine", None, 2)
+    monitor.phase_start("Cloning", "Building engine", 3)
+    assert monitor.step_complete("Cloning", 1)
+    assert monitor.step_complete("Building engine", 0)
+    assert said == ["Cloning: 2 of 3.", "Building engine: 1 of 2."]
+    seldom = attach_progress(trt, said.append, lambda: False, interval_s=60)
+    seldom.phase_start("Cloning", None, 3)
+    assert not seldom.step_complete("Cloning", 0)
+    assert len(said) == 2
+
+
+# --- TensorRT, played by TensorRT-RTX ---
+
+AS_TENSORRT = """
+import tensorrt_rtx
+sys.modules["tensorrt"] = tensorrt_rtx
+tensorrt_rtx.__version__ = "10.13.2.6"
+from bsmamba2.export import plan_builder
+plan_builder.current_gpu = lambda: 90
+real = tensorrt_rtx.IBuilderConfig.create_timing_cache
+def create(config, data):
+    print(len(data))
+    return real(config, data)
+tensorrt_rtx.IBuilderConfig.create_timing_cache = create
+"""
+
+
+@pytest.fixture
+def timing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the timing cache will be."""
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/bsmamba2/timing/tensorrt-10.13.2.6-9.0.cache"
+
+
+def build_as_tensorrt(
+    folder: Path, source: Path, plugin: Path, before: str = AS_TENSORRT
+) -> subprocess.CompletedProcess[str]:
+    arguments = ("export", source, "--trt", "--plugin", plugin, "-o", "a.plan")
+    return bsm(folder, *arguments, before=before)
+
+
+def test_plan_of_tensorrt_is_bound_to_the_gpu_and_its_timings_are_kept(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path, timing: Path
+):
+    done = build_as_tensorrt(tmp_path, tiny_onnx, plugin_library)
+    assert done.stdout == "0\na.plan\n", done.stderr
+    assert "Building with TensorRT 10.13.2.6: " in done.stderr
+    record, _ = read_sidecar(tmp_path / "a.plan")
+    assert (record.builder, record.builder_version) == ("tensorrt", "10.13.2.6")
+    assert record.architectures == ("9.0",)
+    assert "--builder tensorrt " in record.command
+    kept = timing.read_bytes()
+    assert kept
+    assert timing.parent.stat().st_mode & 0o777 == 0o700
+    done = build_as_tensorrt(tmp_path, tiny_onnx, plugin_library)
+    assert done.stdout == f"{len(kept)}\na.plan\n"
+
+
+@pytest.mark.parametrize("fault", ["damaged", "folder", "writable"])
+def test_unusable_timing_cache_is_a_warning_at_most(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path, timing: Path, fault: str
+):
+    timing.parent.parent.mkdir(parents=True, mode=0o700)
+    if fault == "damaged":
+        timing.parent.mkdir()
+        timing.write_bytes(b"no cache")
+    elif fault == "folder":
+        timing.mkdir(parents=True)
+    else:
+        timing.parent.parent.chmod(0o777)
+    done = build_as_tensorrt(tmp_path, tiny_onnx, plugin_library)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.plan").exists()
+    assert "Traceback" not in done.stderr
+    assert fault == "damaged" or "WARNING: Building without a timing cache: " in done.stderr
+
+
+def test_refused_timing_cache_is_replaced_by_an_empty_one(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path, timing: Path
+):
+    """That of another GPU of the same architecture."""
+    refusing = (
+        AS_TENSORRT
+        + """
+set_real = tensorrt_rtx.IBuilderConfig.set_timing_cache
+answers = [False, True]
+def set_(config, cache, ignore_mismatch):
+    assert ignore_mismatch is False
+    return set_real(config, cache, False) and answers.pop(0)
+tensorrt_rtx.IBuilderConfig.set_timing_cache = set_
+"""
+    )
+    timing.parent.mkdir(parents=True, mode=0o700)
+    timing.parent.parent.chmod(0o700)
+    timing.write_bytes(b"another GPU's")
+    done = build_as_tensorrt(tmp_path, tiny_onnx, plugin_library, before=refusing)
+    assert done.stdout == "13\n0\na.plan\n", done.stderr
+    assert timing.read_bytes() != b"another GPU's"
+
+
+def test_tensorrt_alone_without_a_gpu_is_one_sentence(tiny_onnx: Path, tmp_path: Path):
+    pytest.importorskip("tensorrt_rtx")
+    no_gpu = AS_TENSORRT.replace("lambda: 90", "lambda: None")
+    arguments = ("export", tiny_onnx, "--trt", "--builder", "tensorrt", "-o", "a.plan")
+    sentence = refusal(bsm(tmp_path, *arguments, before=no_gpu))
+    assert sentence.startswith("TensorRT builds a plan only on the GPU that runs it")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,197 @@
+"""Laws of a plan's sidecar: it comes back as it was written, or is one sentence."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_engines import small_artefact
+
+from bsmamba2.errors import BsmError, CheckpointError, EngineError
+from bsmamba2.plan_file import (
+    BUILDERS,
+    TITLES,
+    PlanRecord,
+    PluginRecord,
+    check_plan_bytes,
+    read_sidecar,
+    sidecar_metadata,
+    sidecar_path,
+    sidecar_text,
+)
+
+BYTES = b"a plan"
+RECORD = PlanRecord(
+    plan_sha256=sha256(BYTES).hexdigest(),
+    onnx="model.onnx",
+    onnx_sha256="1" * 64,
+    builder="tensorrt",
+    builder_version="10.13.0.35",
+    architectures=("9.0",),
+    batch=(1, 4, 4),
+    frames=(801, 801, 801),
+    plugin_layers=4,
+    plugin=PluginRecord(
+        version="1", sources_sha256="2" * 64, library_sha256="3" * 64, embedded=False
+    ),
+    command="bsm export model.onnx --trt",
+)
+ARTEFACT = small_artefact()
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "model.plan"
+    path.write_bytes(BYTES)
+    sidecar_path(path).write_text(sidecar_text(RECORD, ARTEFACT), "utf-8")
+    return path
+
+
+def change(plan: Path, change: Callable[[Any], Any]) -> None:
+    """Rewrites the sidecar's JSON; a change returns None where it changed its argument."""
+    values = json.loads(sidecar_path(plan).read_text())
+    changed = change(values)
+    sidecar_path(plan).write_text(json.dumps(values if changed is None else changed))
+
+
+def test_sidecar_comes_back(plan: Path):
+    assert read_sidecar(plan) == (RECORD, ARTEFACT)
+    assert sidecar_metadata(plan) == ARTEFACT.to_metadata()
+    check_plan_bytes(plan, RECORD)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        replace(RECORD, architectures=()),
+        replace(RECORD, architectures=("8.0", "12.0")),
+        replace(RECORD, builder="tensorrt-rtx", onnx="\u00e9\u4e2d 'a'.onnx"),
+        replace(RECORD, plugin=replace(RECORD.plugin, embedded=True, sources_sha256="")),
+    ],
+)
+def test_every_record_comes_back(plan: Path, record: PlanRecord):
+    sidecar_path(plan).write_text(sidecar_text(record, ARTEFACT), "utf-8")
+    assert read_sidecar(plan)[0] == record
+
+
+def test_sidecar_lies_beside_its_plan_whatever_the_names():
+    assert sidecar_path(Path("a/b.c.plan")) == Path("a/b.c.plan.json")
+    assert set(TITLES) == set(BUILDERS)
+
+
+@pytest.mark.parametrize("position", range(len(BYTES)))
+def test_changed_byte_is_noticed(plan: Path, position: int):
+    data = bytearray(BYTES)
+    data[position] ^= 1
+    plan.write_bytes(data)
+    record, _ = read_sidecar(plan)
+    with pytest.raises(EngineError, match=r"is not the file .* run 'bsm export model\.onnx --trt'"):
+        check_plan_bytes(plan, record)
+
+
+def test_missing_files_are_named(plan: Path):
+    sidecar_path(plan).unlink()
+    with pytest.raises(CheckpointError, match=r"has no readable sidecar model\.plan\.json \(No su"):
+        read_sidecar(plan)
+    plan.unlink()
+    with pytest.raises(BsmError, match=r"^No such file: .*model\.plan\.$"):
+        read_sidecar(plan)
+
+
+def test_newer_sidecar_asks_for_an_upgrade(plan: Path):
+    change(plan, lambda values: values | {"format": 2})
+    with pytest.raises(CheckpointError, match=r"has format 2, .* reads up to 1: upgrade bsmamba2"):
+        read_sidecar(plan)
+
+
+def remove(*path: str) -> Callable[[Any], None]:
+    def change(values: Any) -> None:
+        for key in path[:-1]:
+            values = values[key]
+        del values[path[-1]]
+
+    return change
+
+
+def put(value: Any, *path: str) -> Callable[[Any], None]:
+    def change(values: Any) -> None:
+        for key in path[:-1]:
+            values = values[key]
+        values[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: [],
+        lambda _: 3,
+        lambda _: "text",
+        lambda _: {},
+        remove("format"),
+        remove("plan"),
+        remove("artefact"),
+        remove("plan", "frames"),
+        remove("plan", "plugin", "embedded"),
+        put("1", "format"),
+        put(None, "plan"),
+        put(None, "artefact"),
+        put("unknown", "plan", "builder"),
+        put([1, 2], "plan", "batch"),
+        put(["1", "2", "3"], "plan", "frames"),
+        put("9.0", "plan", "architectures"),
+        put(1, "plan", "plugin", "embedded"),
+        put("more", "plan", "unknown"),
+        put("{", "artefact", "bsm.config"),
+        put(3, "artefact", "bsm.config"),
+        put("{}", "artefact", "bsm.config"),
+        remove("artefact", "bsm.config"),
+        remove("artefact", "bsm.provenance"),
+    ],
+)
+def test_damaged_sidecar_is_one_sentence(plan: Path, damage: Callable[[Any], Any]):
+    change(plan, damage)
+    with pytest.raises(CheckpointError, match=r"\A[^\n]+\.\Z") as error:
+        read_sidecar(plan)
+    assert str(sidecar_path(plan)) in str(error.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"[" * 100_000, b'{"format": 1'])
+def test_sidecar_that_is_no_json_is_one_sentence(plan: Path, data: bytes):
+    sidecar_path(plan).write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"is damaged .*: copy it from where the plan was"):
+        read_sidecar(plan)
+
+
+def test_random_damage_is_one_sentence_or_a_record(plan: Path):
+    generator, text = random.Random(0), sidecar_text(RECORD, ARTEFACT)
+    for _ in range(400):
+        damaged = list(text)
+        for _ in range(2):
+            damaged[generator.randrange(len(text))] = generator.choice('{}[]",:019.ntf\\ e-')
+        sidecar_path(plan).write_text("".join(damaged))
+        try:
+            record, _ = read_sidecar(plan)
+            assert record.builder in BUILDERS
+        except BsmError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_reading_a_sidecar_imports_no_backend(plan: Path):
+    code = (
+        "import sys; from pathlib import Path; from bsmamba2.plan_file import read_sidecar;"
+        "read_sidecar(Path(sys.argv[1]));"
+        "print(sorted({'torch', 'onnx', 'numpy', 'onnxruntime', 'tensorrt'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(plan)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
