@@ -63,7 +63,7 @@ class Report:
     engines: tuple[Check, ...]
     """By suffix of the engine file."""
     cuda: tuple[Check, ...]
-    """Libraries that 'bsm plugin build' makes."""
+    """Libraries that 'bsm plugin build' makes, and what builds plans."""
     training: tuple[Check, ...]
     """What training takes beside an engine of PyTorch."""
     audio: tuple[Check, ...]
@@ -99,7 +99,10 @@ def examine() -> Report:
             _guarded(".safetensors", _torch_detail),
             _guarded(".plan", _plan_detail),
         ),
-        cuda=(_guarded("scan library", _scan_library_detail),),
+        cuda=(
+            _guarded("scan library", _scan_library_detail),
+            _guarded("plan builder", _plan_builder_detail),
+        ),
         training=(_guarded("practice songs", _practice_detail),),
         audio=tuple(_audio_checks()),
         providers=tuple(providers),
@@ -254,6 +257,12 @@ def _scan_library_detail() -> str:
         raise _Unusable(f"not built: {command} (nvcc {release} is here)")
     plugin = "with" if find_libraries(plugin=True) else "without"
     return f"for {describe(libraries.architectures)}, {plugin} the TensorRT plugin"
+
+
+def _plan_builder_detail() -> str:
+    from bsmamba2.export.plan_builder import choose_builder
+
+    return f"{choose_builder()}: bsm export MODEL --trt"
 
 
 def _practice_detail() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib.metadata
+import importlib.util
 import json
 import subprocess
 import sys
@@ -183,7 +184,7 @@ def test_plans_say_what_they_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_libraries")
 def test_scan_library_that_is_not_built_names_the_command() -> None:
-    (check,) = doctor.examine().cuda
+    check = doctor.examine().cuda[0]
     assert not check.ok
     assert check.detail.startswith("not built: bsm plugin build")
 
@@ -203,9 +204,25 @@ def test_scan_library_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> No
         scan=Path("scan"), plugin=None, architectures=("90-real",), ptxas_log=Path("log")
     )
     monkeypatch.setattr(build, "find_libraries", lambda plugin=False: None if plugin else built)
-    (check,) = doctor.examine().cuda
+    check = doctor.examine().cuda[0]
     assert check.ok
     assert check.detail == "for sm_90, without the TensorRT plugin"
+
+
+def test_plan_builder_is_named_or_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    absent: tuple[str, ...] = ("tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in absent else find(name)
+    )
+    check = doctor.examine().cuda[1]
+    assert not check.ok
+    assert check.detail.startswith("Neither TensorRT nor TensorRT-RTX is installed: pip install")
+    trt = pytest.importorskip("tensorrt_rtx")
+    absent = ("tensorrt",)
+    check = doctor.examine().cuda[1]
+    assert check.ok
+    assert check.detail == f"TensorRT-RTX {trt.__version__}: bsm export MODEL --trt"
 
 
 def test_doctor_module_imports_no_backend() -> None:

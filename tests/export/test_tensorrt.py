@@ -14,13 +14,23 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 from onnx import ModelProto
 from plan_building import bsm, build, built, refusal
 
-from bsmamba2.artefact import read_metadata
+from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.export import tensorrt
+from bsmamba2.export.graph import export_graph
+from bsmamba2.export.plan_options import PlanOptions
 from bsmamba2.export.scan_function import OP_TYPE
+from bsmamba2.export.tensorrt import build_plan
+from bsmamba2.models.bsmamba2 import BSMamba2
+from bsmamba2.models.folded import fold
+from bsmamba2.models.load import load_network
 from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plan_file import check_plan_bytes, read_sidecar, sidecar_path
+from bsmamba2.plugins import architectures, cache
+from bsmamba2.plugins.build import sources_sha256
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx"
@@ -110,6 +120,64 @@ def test_plugin_travels_in_the_plan_only_when_asked_to(
     assert library in (tmp_path / "with.plan").read_bytes()
     assert not read_sidecar(without)[0].plugin.embedded
     assert read_sidecar(tmp_path / "with.plan")[0].plugin.embedded
+
+
+def test_built_plugin_is_found_and_its_sources_recorded(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    keep_in_cache(plugin_library)
+    done = bsm(tmp_path, "export", tiny_onnx, "--trt", "-o", "a.plan")
+    assert done.returncode == 0, done.stderr
+    assert "Building the scan" not in done.stderr
+    record, _ = read_sidecar(tmp_path / "a.plan")
+    assert record.plugin.library_sha256 == digest(plugin_library)
+    assert record.plugin.sources_sha256 == sources_sha256()
+    named = built(tmp_path, tiny_onnx, plugin_library, "-o", "b.plan")
+    assert read_sidecar(named)[0].plugin.sources_sha256 == ""  # of nobody knows which
+
+
+def keep_in_cache(plugin: Path) -> None:
+    """A plugin as if `bsm plugin build` had built it here."""
+    folder = cache.make_cache() / "build"
+    staging = folder.with_suffix(".new")
+    staging.mkdir(mode=0o700)
+    files = {cache.SCAN: b"a scan", cache.PLUGIN: plugin.read_bytes()}
+    for name, data in files.items():
+        (staging / name).write_bytes(data)
+    record = cache.Record(
+        sources=sources_sha256(),
+        sizes=(),
+        architectures=("90-real",),
+        sha256={name: sha256(data).hexdigest() for name, data in files.items()},
+    )
+    cache.keep_build(staging, folder, record)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "built_for"),
+    [(None, (), "all"), (None, (90,), "native"), ("80,90", (90,), "80,90")],
+)
+def test_plugin_is_built_for_what_is_asked_or_here_or_all(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str | None,
+    gpus: tuple[int, ...],
+    built_for: str,
+):
+    class AskedError(Exception):
+        pass
+
+    def build_libraries(*, architectures: str, report: object) -> None:
+        raise AskedError(architectures)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(architectures, "gpus", lambda: gpus)
+    monkeypatch.setattr(tensorrt, "build_libraries", build_libraries)
+    options = PlanOptions(builder="tensorrt-rtx", architectures=asked)
+    with pytest.raises(AskedError, match=f"^{built_for}$"):
+        build_plan("default", tmp_path / "a.plan", options)
+    assert not (tmp_path / "a.plan").exists()
 
 
 SPY = """
@@ -339,3 +407,33 @@ def test_older_plan_and_sidecar_outlive_a_failed_build(
     refusal(build(tmp_path, tiny_onnx, plugin_library, "-o", plan.name, *many))
     assert plan.read_bytes() == b"older plan"
     assert sidecar_path(plan).read_bytes() == b"older sidecar"
+
+
+# --- the published network ---
+
+
+@pytest.fixture(scope="module")
+def full_size_network() -> tuple[BSMamba2, Artefact]:
+    return load_network("bsmamba2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_published_network_has_twelve_plugin_layers(
+    full_size_network: tuple[BSMamba2, Artefact],
+    precision: str,
+    plugin_library: Path,
+    tmp_path: Path,
+):
+    """With random weights, not compared with PyTorch: a minute less."""
+    network, artefact = full_size_network
+    dtype = getattr(torch, precision)
+    source = tmp_path / f"{precision}.onnx"
+    onnx.save(export_graph(fold(network, dtype), artefact), source)
+    plan = built(tmp_path, source, plugin_library, "--embed-plugin")
+    assert_sidecar_is_complete(plan, source, plugin_library)
+    record, found = read_sidecar(plan)
+    assert record.plugin_layers == len(scans(onnx.load(source))) == 12
+    assert (found.precision, record.frames) == (precision, (801, 801, 801))
+    weights = 48.1e6 * dtype.itemsize
+    assert 0.95 * weights < plan.stat().st_size < 1.15 * weights

@@ -1,6 +1,6 @@
-"""Parses, and builds, an ONNX file with TensorRT-RTX, and prints what came of it as JSON.
+"""Parses an ONNX file with TensorRT-RTX, and prints what came of it as JSON.
 
-    python rtx_worker.py model.onnx [--plugin libbsm_trt_plugin.so] [--as-installed] [--plan PATH]
+    python rtx_worker.py model.onnx [--plugin libbsm_trt_plugin.so] [--as-installed]
 
 A process of its own for every file: a registered plugin stays registered, and TensorRT-RTX ends
 the process where it finds no library under the name that it looks for.
@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--plugin", type=Path)
     parser.add_argument("--as-installed", action="store_true", help="do not provide the name")
-    parser.add_argument("--plan", type=Path)
     parser.add_argument("--scan-nodes", type=int, default=0)
     options = parser.parse_args()
     logger = Logger()
@@ -56,8 +55,6 @@ def main() -> None:
         "plugins": count_plugin_layers(network),
         "check": check(network, options.scan_nodes),
     }
-    if report["parsed"] and options.plan:
-        report["built"] = build(builder, network, options.plan)
     print(json.dumps(report | {"errors": logger.errors}))
 
 
@@ -68,20 +65,6 @@ def check(network: Any, scan_nodes: int) -> str:
     except PluginError as error:
         return str(error)
     return ""
-
-
-def build(builder: Any, network: Any, path: Path) -> bool:
-    """Writes the plan for one chunk of up to 801 frames."""
-    spectrum = network.get_input(0)
-    channels, bins, parts = (spectrum.shape[axis] for axis in (1, 3, 4))
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    largest = (1, channels, 801, bins, parts)
-    profile.set_shape(spectrum.name, (1, channels, 1, bins, parts), largest, largest)
-    config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    if plan is not None:
-        path.write_bytes(plan)
-    return plan is not None
 
 
 if __name__ == "__main__":
