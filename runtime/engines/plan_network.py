@@ -67,6 +67,8 @@ class PlanNetwork:
             else:
                 self._graph.launch(self.stream)
         self._runs += 1
+        if self._runs == 1:
+            self._runtime.keep_kernels()
 
     def _prepare(self, cupy: Any) -> None:
         """Shape, memory and addresses of the context."""

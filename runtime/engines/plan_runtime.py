@@ -20,6 +20,7 @@ from bsmamba2.artefact import Artefact
 from bsmamba2.errors import EngineError
 from bsmamba2.plan_file import PlanRecord
 from bsmamba2.runtime.engines.device import device_error, driver_is_too_old, short_reason
+from bsmamba2.runtime.engines.kernel_cache import KernelCache
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class PlanRuntime:
         record: PlanRecord,
         artefact: Artefact,
         *,
+        capability: str,
         allow_host_code: bool,
     ) -> None:
         """Deserialises a plan whose sidecar was checked (`plan_checks.py`).
@@ -46,6 +48,7 @@ class PlanRuntime:
             path: The plan; its plugin is loaded, or in it.
             record: Of its sidecar.
             artefact: Of its sidecar.
+            capability: The GPU's compute capability, such as "9.0".
             allow_host_code: Lets the plan load the library that it carries.
 
         Raises:
@@ -59,6 +62,7 @@ class PlanRuntime:
         if self._engine is None:
             raise self._refusal()
         self._check_tensors(artefact)
+        self._kernels = KernelCache(record, capability)
 
     def new_context(self) -> Any:
         """An `IExecutionContext` without memory for its activations.
@@ -71,6 +75,7 @@ class PlanRuntime:
         if trt.__name__ == "tensorrt_rtx":
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
+            self._kernels.attach(config)
             config.dynamic_shapes_kernel_specialization_strategy = (
                 trt.DynamicShapesKernelSpecializationStrategy.EAGER
             )
@@ -79,6 +84,10 @@ class PlanRuntime:
             context = engine.create_execution_context(strategy)
         self.require(context is not None, "a context of the plan")
         return context
+
+    def keep_kernels(self) -> None:
+        """To be called when a context has run: keeps what was compiled for that."""
+        self._kernels.keep()
 
     def require(self, done: bool, doing: str) -> None:
         """Raises the error that TensorRT logged unless a call was successful.

@@ -1,9 +1,10 @@
 """TensorRT and TensorRT-RTX: run `.plan` files on a GPU, without torch.
 
 `load_plan` goes from the outside in: the sidecar, this machine's software, its GPU, the plan's
-bytes, and only then TensorRT. Of the files beside this one, `plan_checks` refuses, `plan_runtime`
-deserialises, `plan_network` runs the network, `plan_slot` the whole way of a batch, and
-`plan_estimator` keeps two batches on their way.
+bytes, and only then TensorRT. Of the files beside this one, `device` opens the GPU, `plan_checks`
+refuses, `plan_runtime` deserialises (`kernel_cache` keeps what TensorRT-RTX compiles later),
+`plan_network` runs the network, `plan_slot` the whole way of a batch, and `plan_estimator` keeps
+two batches on their way.
 """
 
 from __future__ import annotations
@@ -61,7 +62,14 @@ def load_plan(path: Path, *, device: str = "auto", allow_host_code: bool = False
 
         load_plugin(trt, plugin)
     with cuda_errors(f"loading {path}"):
-        runtime = PlanRuntime(trt, path, record, artefact, allow_host_code=allow_host_code)
+        runtime = PlanRuntime(
+            trt,
+            path,
+            record,
+            artefact,
+            capability=gpu.capability,
+            allow_host_code=allow_host_code,
+        )
     return PlanEngine(path, record, artefact, runtime, gpu)
 
 

@@ -83,12 +83,37 @@ class Runtime:
         return Engine(data[4:], *self._parts)
 
 
+class RuntimeCache:
+    """Kernels that TensorRT-RTX has compiled: here the shapes that have run."""
+
+    def __init__(self) -> None:
+        self.shapes: set[str] = set()
+
+    def serialize(self) -> memoryview:
+        return memoryview(json.dumps(sorted(self.shapes)).encode())
+
+    def deserialize(self, blob: bytes) -> bool:
+        try:
+            self.shapes |= set(json.loads(blob))
+        except ValueError:
+            return False
+        return True
+
+
 class RuntimeConfig:
     """Of TensorRT-RTX."""
 
     def __init__(self) -> None:
         self.strategy = Strategy.STATIC
         self.dynamic_shapes_kernel_specialization_strategy = Specialization.LAZY
+        self.cache: RuntimeCache | None = None
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self.cache = cache
+        return True
 
     def set_execution_context_allocation_strategy(self, strategy: Strategy) -> None:
         self.strategy = strategy
@@ -126,12 +151,15 @@ class Engine:
         return [(batch, 2, frames, 1025, 2) for batch, frames in pairs]
 
     def create_execution_context(self, how: Any) -> Context | None:
+        cache = None
         if self._is_rtx:
+            cache = how.cache
             assert how.dynamic_shapes_kernel_specialization_strategy is Specialization.EAGER
             how = how.strategy
         assert how is Strategy.USER_MANAGED
         kind = RtxContext if self._is_rtx else Context
         context = kind(self)
+        context.cache = cache
         for name, value in self.quirks.items():
             setattr(context, name, value)
         return context
@@ -140,6 +168,7 @@ class Engine:
 class Context:
     """One execution at a time."""
 
+    cache: RuntimeCache | None = None
     compute: Any = None
     """A function of the spectrum in place of the ONNX file."""
 
@@ -203,6 +232,9 @@ class Context:
 
         stream.enqueue(work)
         self._warm = True
+        if self.cache and str(shape) not in self.cache.shapes:
+            machine.log.append(("compile", stream.number))
+            self.cache.shapes.add(str(shape))
         return True
 
 

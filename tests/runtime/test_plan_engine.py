@@ -231,8 +231,9 @@ def test_a_song_that_is_left_and_songs_side_by_side_do_not_disturb(
 # --- CUDA graphs ---
 
 
-def names(machine: Machine, *wanted: str) -> list[str]:
-    return [what for what, _ in machine.log if what in wanted]
+def names(machine: Machine, *wanted: str, stream: int | None = None) -> list[str]:
+    """Those of some kinds in the log, of all streams or of one."""
+    return [what for what, number in machine.log if what in wanted and stream in (None, number)]
 
 
 @pytest.mark.parametrize("builder", ["tensorrt", "tensorrt-rtx"])
@@ -248,7 +249,7 @@ def test_each_stream_captures_once_after_a_first_run(
     assert_same(vocals(engine, mixture, 2), mixture)
     assert names(machine, "capture", "captured") == ["capture", "captured"] * 2
     for stream in {number for what, number in machine.log if what == "launch"}:
-        own = [what for what, number in machine.log if number == stream and what != "synchronize"]
+        own = names(machine, "execute", "capture", "captured", "launch", stream=stream)
         launches = own.count("launch")
         assert own == ["execute", "capture", "execute", "captured", *["launch"] * launches]
     machine.log.clear()
@@ -276,6 +277,50 @@ def test_a_capture_that_fails_runs_as_well_with_one_line(
     assert len(names(machine, "captured")) == (1 if where == "capture" else 2)
     (line,) = caplog.messages
     assert "cudaErrorStreamCaptureInvalidated" in line
+
+
+# --- what TensorRT-RTX compiles ---
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted((folder / "bsmamba2/kernels").iterdir())
+
+
+def test_what_was_compiled_for_a_shape_is_there_for_the_next_process(
+    machine: Machine, load: Callable[..., PlanEngine], own_cache: Path
+):
+    mixture = noise(3 * RATE)
+    vocals(load(), mixture)
+    vocals(load(), mixture)
+    assert len(names(machine, "compile")) == 1
+    vocals(load(), mixture, 2)
+    assert len(names(machine, "compile")) == 2
+    (path,) = kept(own_cache)
+    assert path.name.endswith("-1.7.1.116-9.0.cache")
+    assert not path.parent.stat().st_mode & 0o077
+    machine.capability = "120"
+    vocals(load(), mixture)
+    assert len(kept(own_cache)) == 2
+
+
+@pytest.mark.parametrize("damage", ["text", "folder", "open"])
+def test_a_cache_that_cannot_be_used_only_costs_time(
+    machine: Machine, load: Callable[..., PlanEngine], own_cache: Path, damage: str,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    mixture = noise(3 * RATE)
+    assert_same(vocals(load(), mixture), mixture)
+    (path,) = kept(own_cache)
+    if damage == "text":
+        path.write_text("nothing")
+    elif damage == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.parent.parent.chmod(0o777)
+    assert_same(vocals(load(), mixture), mixture)
+    assert len(names(machine, "compile")) == 2
+    assert len(caplog.messages) == (0 if damage == "text" else 1)
 
 
 # --- memory ---

@@ -36,7 +36,8 @@ if "--damaged" in sys.argv:
 record, artefact = read_sidecar(path)
 load_plugin(trt, plugin)
 try:
-    PlanRuntime(trt, path, record, artefact, allow_host_code="--allow" in sys.argv)
+    allowed = "--allow" in sys.argv
+    PlanRuntime(trt, path, record, artefact, capability="9.0", allow_host_code=allowed)
 except EngineError as error:
     print(error)
 """

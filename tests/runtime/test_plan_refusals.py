@@ -261,13 +261,14 @@ def test_the_pretended_modules_have_only_what_tensorrt_rtx_has(
         (tensorrt_module.Engine, trt.ICudaEngine),
         (tensorrt_module.RtxContext, trt.IExecutionContext),
         (tensorrt_module.RuntimeConfig, trt.IRuntimeConfig),
+        (tensorrt_module.RuntimeCache, trt.IRuntimeCache),
         (tensorrt_module.ILogger, trt.ILogger),
         (tensorrt_module.Strategy, trt.ExecutionContextAllocationStrategy),
         (tensorrt_module.Specialization, trt.DynamicShapesKernelSpecializationStrategy),
         (tensorrt_module.DataType, trt.DataType),
         (tensorrt_module.Severity, trt.ILogger.Severity),
     ]
-    own = {"compute", "capturable"}
+    own = {"compute", "capturable", "cache"}
     for pretended, real in pairs:
         names = {name for name in vars(pretended) if not name.startswith("_")} - own
         assert names <= set(dir(real)), pretended
