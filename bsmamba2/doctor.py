@@ -228,20 +228,20 @@ def _check_plugin(problems: list[str]) -> None:
 
 def _tensorrt_runtimes(problems: list[str]) -> list[str]:
     """The installed modules with their versions; notes those that do not load, and that none is."""
-    from bsmamba2.plan_file import BUILDERS
+    from bsmamba2.plan_file import BUILDERS, TITLES
 
     found: list[str] = []
     broken = False
     for name, module in BUILDERS.items():
         try:
-            found.append(f"{name} {importlib.import_module(module).__version__}")
+            found.append(f"{TITLES[name]} {importlib.import_module(module).__version__}")
         except ModuleNotFoundError:
             continue
         except Exception as error:  # a wheel without its libraries fails in many ways
             broken = True
-            problems.append(f"{name} does not load ({' '.join(str(error).split())[:200]})")
+            problems.append(f"{TITLES[name]} does not load ({' '.join(str(error).split())[:200]})")
     if not found and not broken:
-        problems.append("tensorrt is not installed: pip install 'bsmamba2[trt]'")
+        problems.append("TensorRT is not installed: pip install 'bsmamba2[trt]'")
     return found
 
 

@@ -162,7 +162,7 @@ def test_plans_say_everything_that_they_lack(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setitem(sys.modules, name, None)
     check = plan_line()
     assert not check.ok
-    assert "tensorrt is not installed: pip install 'bsmamba2[trt]'" in check.detail
+    assert "TensorRT is not installed: pip install 'bsmamba2[trt]'" in check.detail
     assert "CuPy, which needs the 'trt' extra" in check.detail
     assert check.detail.endswith("the plugin is not built: bsm plugin build")
 
@@ -173,7 +173,7 @@ def test_plans_say_what_they_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan_line() == doctor.Check(
         name=".plan",
         ok=True,
-        detail="tensorrt-rtx 1.7.1.116 on Pretended GPU, compute capability 9.0",
+        detail="TensorRT-RTX 1.7.1.116 on Pretended GPU, compute capability 9.0",
     )
     machine.driver = 12040
     check = plan_line()

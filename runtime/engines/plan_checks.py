@@ -12,7 +12,7 @@ from types import ModuleType
 
 from bsmamba2.errors import EngineError, PluginError
 from bsmamba2.files import sha256_file
-from bsmamba2.plan_file import BUILDERS, PlanRecord
+from bsmamba2.plan_file import BUILDERS, TITLES, PlanRecord
 from bsmamba2.runtime.engines.device import short_reason
 
 
@@ -33,7 +33,7 @@ def find_builder(path: Path, record: PlanRecord) -> ModuleType:
         EngineError: It is absent, does not load, or has another version.
     """
     module, wanted = BUILDERS[record.builder], f"{record.builder}=={record.builder_version}"
-    built = f"{path} was built with {record.builder} {record.builder_version}"
+    built = f"{path} was built with {TITLES[record.builder]} {record.builder_version}"
     try:
         trt = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -18,7 +18,7 @@ from typing import Any
 
 from bsmamba2.artefact import Artefact
 from bsmamba2.errors import EngineError
-from bsmamba2.plan_file import PlanRecord
+from bsmamba2.plan_file import TITLES, PlanRecord
 from bsmamba2.runtime.engines.device import device_error, driver_is_too_old, short_reason
 from bsmamba2.runtime.engines.kernel_cache import KernelCache
 
@@ -106,7 +106,7 @@ class PlanRuntime:
 
     def _refusal(self) -> EngineError:
         text = _telling(self._said)
-        title = f"{self._trt.__name__} {self._trt.__version__}"
+        title = f"{TITLES[self._record.builder]} {self._trt.__version__}"
         if driver_is_too_old(text):
             return EngineError(
                 f"{title} cannot load {self._path}: there is no NVIDIA driver here, or it is too "

@@ -108,7 +108,8 @@ class PlanSlot:
         finite = finite_frames(estimate)
         with self._transforms.inverse:
             samples = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
-        samples.get(stream=stream, out=self._host_out, blocking=False)
+        self._samples[...] = samples  # contiguous, which a slice of the overlapped frames is not
+        self._samples.get(stream=stream, out=self._host_out, blocking=False)
         finite.get(stream=stream, out=self._host_finite, blocking=False)
 
 

@@ -52,6 +52,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801  (CuPy's name)
 
     def set(self, arr: np.ndarray, stream: Any = None) -> None:
         assert (arr.shape, arr.dtype) == (self.shape, self.dtype)
+        assert self.memory.flags.c_contiguous
         source = arr if MACHINE.is_pinned(arr) else arr.copy()
         (stream or MACHINE.current).enqueue(lambda: np.copyto(self.memory, source))
 
@@ -59,6 +60,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801  (CuPy's name)
         stream = stream or MACHINE.current
         target = np.empty(self.shape, self.dtype) if out is None else out
         assert (target.shape, target.dtype) == (self.shape, self.dtype)
+        assert self.memory.flags.c_contiguous
         stream.enqueue(lambda: np.copyto(target, self.memory))
         if blocking or not MACHINE.is_pinned(target):
             stream.synchronize()

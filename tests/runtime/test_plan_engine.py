@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -473,3 +475,25 @@ def test_engine_says_what_it_is(load: Callable[..., PlanEngine], caplog: pytest.
     assert (said["backend"], said["version"]) == ("tensorrt-rtx", "1.7.1.116")
     assert (said["device"], said["gpu"]) == ("cuda", "Pretended GPU")
     assert said["batch"] == [1, 4, 4]
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import numpy as np, pytest
+from fake_gpu.machine import Machine
+from plans import install, write_plan
+from bsmamba2.runtime import Separator, load_engine
+install(pytest.MonkeyPatch(), Machine())
+engine = load_engine(write_plan(Path(sys.argv[2]), Path("model.plan")))
+assert Separator(engine, overlap_s=0).separate(np.ones((2, 9), np.float32), 44100)
+print({"torch", "onnx", "safetensors", "bsmamba2.export"} & set(sys.modules))
+"""
+
+
+def test_plans_do_not_import_torch(short_onnx: Path, tmp_path: Path):
+    tests = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-c", WITHOUT_TORCH, tests, str(short_onnx)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("set()\n", "")

@@ -68,7 +68,7 @@ def test_a_plan_without_a_driver_is_one_sentence(
     done = run("-c", DESERIALISE, f"{name}.plan", plugin_library, *options, folder=folder)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
-    assert line.startswith("tensorrt_rtx 1.7.1")
+    assert line.startswith("TensorRT-RTX 1.7.1")
     assert line.endswith("there is no NVIDIA driver here, or it is too old: install a newer one.")
 
 

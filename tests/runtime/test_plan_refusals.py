@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,15 +59,15 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PlanRuntime, "__init__", touch)
 
 
-BUILT = "model.plan was built with tensorrt-rtx 1.7.1.116"
+BUILT = "model.plan was built with TensorRT-RTX 1.7.1.116"
 REFUSED: list[tuple[Change, list[str]]] = [
     (
         lambda record: replace(record, builder_version="1.6.0"),
-        ["built with tensorrt-rtx 1.6.0, and 1.7.1.116 is", COMMAND, "pip install tensorrt-rtx=="],
+        ["built with TensorRT-RTX 1.6.0, and 1.7.1.116 is", COMMAND, "pip install tensorrt-rtx=="],
     ),
     (
         lambda record: replace(record, builder="tensorrt", builder_version="11.4.0"),
-        ["tensorrt 11.4.0, which is not installed: pip install tensorrt==11.4.0"],
+        ["TensorRT 11.4.0, which is not installed: pip install tensorrt==11.4.0"],
     ),
     (
         lambda record: replace(record, architectures=("8.0", "8.6")),
@@ -237,7 +239,7 @@ def test_a_missing_gpu_or_an_old_driver_is_said(
 def test_a_plan_that_tensorrt_refuses_names_the_command(make: Callable[..., Path], tmp_path: Path):
     path = make(kind=b"????")
     sentence = refused(path)
-    assert "tensorrt_rtx 1.7.1.116 cannot load" in sentence
+    assert "TensorRT-RTX 1.7.1.116 cannot load" in sentence
     assert "Serialization assertion magicTag failed" in sentence
     assert COMMAND in sentence
 
@@ -272,3 +274,31 @@ def test_the_pretended_modules_have_only_what_tensorrt_rtx_has(
     for pretended, real in pairs:
         names = {name for name in vars(pretended) if not name.startswith("_")} - own
         assert names <= set(dir(real)), pretended
+
+
+CUPY_NAMES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import cupy, cupyx, cupyx.scipy.fft
+from fake_gpu import cupy_module
+from fake_gpu.machine import Graph, Machine, Stream
+
+def absent(pretended, real):
+    names = {name for name in pretended if not name.startswith("_")}
+    return sorted(name for name in names if not hasattr(real, name))
+
+modules = cupy_module.make_modules(Machine())
+pairs = [(vars(module), sys.modules[name]) for name, module in modules.items()]
+pairs += [(vars(cupy_module.ndarray), cupy.ndarray), (vars(Graph), cupy.cuda.Graph)]
+pairs += [(vars(Stream), cupy.cuda.Stream)]
+pairs += [(vars(modules["cupy"].cuda), cupy.cuda)] if "--libraries" in sys.argv else []
+pairs += [(vars(modules["cupy"].cuda.runtime), cupy.cuda.runtime)]
+print([absent(*pair) for pair in pairs if absent(*pair)])
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="needs CuPy")
+def test_the_pretended_modules_have_only_what_cupy_has():
+    command = [sys.executable, "-c", CUPY_NAMES, str(Path(__file__).parent.parent)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "[['enqueue']]\n", done.stdout + done.stderr
