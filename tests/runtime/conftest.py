@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from fake_gpu.machine import Machine
+
+    from bsmamba2.runtime.engines.tensorrt import PlanEngine
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +28,32 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """A pretended GPU, not yet in this process."""
+    from fake_gpu.machine import Machine
+
+    return Machine()
+
+
+@pytest.fixture
+def load(
+    machine: Machine, short_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., PlanEngine]:
+    """Loads a plan of the tiny model in chunks of a second, whose network is `quick`."""
+    from plan_songs import quick
+    from plans import install, write_plan
+
+    from bsmamba2.runtime.engines import plan_network
+    from bsmamba2.runtime.engines.tensorrt import load_plan
+
+    plan_network._explain_once.cache_clear()
+    path = write_plan(short_onnx, tmp_path / "model.plan", frames=(60, 101, 200))
+
+    def load(**quirks: Any) -> PlanEngine:
+        install(monkeypatch, machine, **{"compute": quick, **quirks})
+        return load_plan(path)
+
+    return load

@@ -1,0 +1,37 @@
+"""Songs through plans whose network is a function, and what a plan must make of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from fake_gpu.machine import Machine
+from small_engines import FunctionEngine
+
+from bsmamba2.runtime.separator import Separator
+
+RATE = 44100
+
+
+def quick(spectrum: np.ndarray) -> np.ndarray:
+    """A mask that differs from chunk to chunk and from bin to bin."""
+    return (spectrum / (1 + np.abs(spectrum))).astype(np.float32)
+
+
+def noise(n: int) -> np.ndarray:
+    return (np.random.default_rng(n).standard_normal((2, n)) * 0.1).astype(np.float32)
+
+
+def vocals(engine: Any, mixture: np.ndarray, batch: int = 1) -> np.ndarray:
+    return Separator(engine, overlap_s=0.25, batch=batch).separate(mixture, RATE)["vocals"]
+
+
+def assert_same(found: np.ndarray, mixture: np.ndarray) -> None:
+    """As `quick` gives it on the CPU, to the rounding of other batches."""
+    expected = vocals(FunctionEngine(quick), mixture)
+    assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def names(machine: Machine, *wanted: str, stream: int | None = None) -> list[str]:
+    """Those of some kinds in the log, of all streams or of one."""
+    return [what for what, number in machine.log if what in wanted and stream in (None, number)]
