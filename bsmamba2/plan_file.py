@@ -8,6 +8,9 @@ everything that decides whether to touch it is in `model.plan.json` beside it, w
 from __future__ import annotations
 
 import json
+import mmap
+import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,12 @@ BUILDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Name of a builder, as in `--builder` -> its module."""
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 """Name of a builder -> for people."""
+
+_LIBRARY = re.compile(rb"\x7fELF\x02\x01\x01.{9}\x03\x00", re.DOTALL)
+"""Start of a shared object: 64 bits, little-endian, version 1, of type ET_DYN."""
+_WINDOWS = re.compile(rb"MZ(?=.{58}(.{4}))", re.DOTALL)
+"""Start of a program or library of Windows; the four bytes say where its "PE" header is."""
+_MAX_STUB = 1 << 16  # bytes before that header; linkers leave some hundred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +122,38 @@ def sidecar_metadata(plan: Path) -> dict[str, str]:
     return metadata
 
 
+def carries_library(plan: Path) -> bool:
+    """Whether there is a library of host code in a plan, as `--embed-plugin` puts it there.
+
+    TensorRT-RTX 1.7.1 loads one, and so runs its code, even where `engine_host_code_allowed` is
+    False. Code for GPUs, which is ELF, too, but no shared object, is none.
+    """
+    with plan.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if _LIBRARY.search(data):
+                return True
+            for match in _WINDOWS.finditer(data):
+                header = match.start() + min(int.from_bytes(match[1], "little"), _MAX_STUB)
+                if data[header : header + 4] == b"PE\0\0":
+                    return True
+            return False
+
+
 def check_plan_bytes(plan: Path, record: PlanRecord) -> None:
-    """Raises EngineError unless the plan's bytes are those that its sidecar speaks of."""
+    """Makes sure that a plan is what its sidecar says, before anything reads it.
+
+    Raises:
+        EngineError: Its bytes are others, or it carries code that the sidecar conceals.
+    """
     if sha256_file(plan) != record.plan_sha256:
         raise EngineError(
             f"{plan} is not the file that its sidecar describes: copy both again, or run "
             f"'{record.command}'."
+        )
+    if carries_library(plan) and not record.plugin.embedded:
+        raise EngineError(
+            f"{plan} carries code that would run with your rights, and its sidecar conceals it: "
+            "delete it, and do not trust where it comes from."
         )

@@ -14,12 +14,18 @@ PLUGINS = Path(bsmamba2.plugins.__file__).parent
 _FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
 
 
-def compile_plugin(output: Path, scan_library: Path) -> Path:
-    """The plugin library, with the scan of another library in place of the CUDA kernels."""
+def compile_plugin(output: Path, scan_library: Path, *more: Path) -> Path:
+    """The plugin library, with the scan of another library in place of the CUDA kernels.
+
+    Args:
+        output: The file to write.
+        scan_library: `libbsm_scan.so`.
+        more: C++ files to compile with it.
+    """
     sources = sorted((PLUGINS / "tensorrt").glob("*.cpp"))
     assert sources
     hidden = ("-fvisibility=hidden", "-Wl,--no-undefined")
-    _compile(output, *hidden, *sources, scan_library, f"-Wl,-rpath,{scan_library.parent}")
+    _compile(output, *hidden, *sources, *more, scan_library, f"-Wl,-rpath,{scan_library.parent}")
     return output
 
 

@@ -21,6 +21,7 @@ from bsmamba2.plan_file import (
     TITLES,
     PlanRecord,
     PluginRecord,
+    carries_library,
     check_plan_bytes,
     read_sidecar,
     sidecar_metadata,
@@ -95,6 +96,40 @@ def test_changed_byte_is_noticed(plan: Path, position: int):
     record, _ = read_sidecar(plan)
     with pytest.raises(EngineError, match=r"is not the file .* run 'bsm export model\.onnx --trt'"):
         check_plan_bytes(plan, record)
+
+
+LIBRARY = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00"
+GPU_CODE = b"\x7fELF\x02\x01\x01\x41" + bytes(8) + b"\x02\x00\xbe\x00"
+DLL = b"MZ" + bytes(58) + (128).to_bytes(4, "little") + bytes(64) + b"PE\0\0"
+
+
+@pytest.mark.parametrize("before", [b"", b"plan", b"MZ" * 50, GPU_CODE + bytes(5)])
+@pytest.mark.parametrize("after", [b"", b"weights", bytes(100)])
+@pytest.mark.parametrize(
+    ("code", "carries"), [(b"", False), (GPU_CODE, False), (LIBRARY, True), (DLL, True)]
+)
+def test_library_in_a_plan_is_seen_wherever_it_is(
+    tmp_path: Path, before: bytes, after: bytes, code: bytes, carries: bool
+):
+    (tmp_path / "a.plan").write_bytes(before + code + after)
+    assert carries_library(tmp_path / "a.plan") == carries
+
+
+def test_real_libraries_are_seen_and_numbers_are_none(tmp_path: Path):
+    import numpy as np
+    from numpy.linalg import _umath_linalg
+
+    assert carries_library(Path(_umath_linalg.__file__))
+    (tmp_path / "a.plan").write_bytes(np.random.default_rng(0).bytes(20_000_000))
+    assert not carries_library(tmp_path / "a.plan")
+
+
+def test_code_that_the_sidecar_conceals_is_refused(plan: Path):
+    plan.write_bytes(BYTES + LIBRARY)
+    honest = replace(RECORD, plan_sha256=sha256(plan.read_bytes()).hexdigest())
+    with pytest.raises(EngineError, match=r"carries code .*, and its sidecar conceals it: delete"):
+        check_plan_bytes(plan, honest)
+    check_plan_bytes(plan, replace(honest, plugin=replace(honest.plugin, embedded=True)))
 
 
 def test_missing_files_are_named(plan: Path):

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import fold
 from bsmamba2.models.load import load_network
 from bsmamba2.onnx_file import read_onnx_file
-from bsmamba2.plan_file import check_plan_bytes, read_sidecar, sidecar_path
+from bsmamba2.plan_file import carries_library, check_plan_bytes, read_sidecar, sidecar_path
 from bsmamba2.plugins import architectures, cache
 from bsmamba2.plugins.build import sources_sha256
 
@@ -118,6 +119,8 @@ def test_plugin_travels_in_the_plan_only_when_asked_to(
     assert "it runs with --allow-host-code only" in done.stderr
     assert library not in without.read_bytes()
     assert library in (tmp_path / "with.plan").read_bytes()
+    assert not carries_library(without)
+    assert carries_library(tmp_path / "with.plan")
     assert not read_sidecar(without)[0].plugin.embedded
     assert read_sidecar(tmp_path / "with.plan")[0].plugin.embedded
 
@@ -178,6 +181,30 @@ def test_plugin_is_built_for_what_is_asked_or_here_or_all(
     with pytest.raises(AskedError, match=f"^{built_for}$"):
         build_plan("default", tmp_path / "a.plan", options)
     assert not (tmp_path / "a.plan").exists()
+
+
+def test_tensorrt_rtx_runs_code_in_a_plan_that_was_not_allowed(
+    tiny_onnx: Path, emulated_scan: Path, tmp_path: Path
+):
+    """Why `check_plan_bytes` looks for it. When this fails, TensorRT-RTX guards it itself."""
+    from native import compile_plugin
+
+    speaking = tmp_path / "speaking.cpp"
+    speaking.write_text(
+        "#include <cstdio>\n"
+        '[[gnu::constructor]] static void speak() { std::puts("code runs"); std::fflush(stdout); }'
+    )
+    plugin = compile_plugin(tmp_path / "libbsm_trt_plugin.so", emulated_scan, speaking)
+    done = build(tmp_path, tiny_onnx, plugin, "-o", "a.plan", "--embed-plugin")
+    assert done.returncode == 0, done.stderr
+    read = """
+import sys, tensorrt_rtx as trt
+runtime = trt.Runtime(trt.Logger(trt.Logger.INTERNAL_ERROR))
+assert not runtime.engine_host_code_allowed
+runtime.deserialize_cuda_engine(open(sys.argv[1], "rb").read())
+"""
+    command = [sys.executable, "-c", read, tmp_path / "a.plan"]
+    assert "code runs" in subprocess.run(command, capture_output=True, text=True).stdout
 
 
 SPY = """
