@@ -72,6 +72,35 @@ class MaskParity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrecisionCheck:
+    """What a lower precision costs: one way of running it against PyTorch in float32."""
+
+    engine: str
+    """What ran it."""
+    music: str
+    """What both heard."""
+    relative_rms: float
+    """Of the mask: RMS of the difference over the RMS of float32's."""
+    sdr_db: float
+    """SDR of the separated voice against float32's."""
+    usdr_loss_db: float | None
+    """uSDR of float32's voice less that of this one, against the true voice; None where that is
+    not known."""
+    hostile: tuple[str, ...]
+    """Inputs on which every number stayed finite."""
+    largest: float | None
+    """The largest number of float16 on the way of these; None where it was not watched."""
+
+    def __str__(self) -> str:
+        loss = "" if self.usdr_loss_db is None else f", uSDR loss {self.usdr_loss_db:.4f} dB"
+        largest = "" if self.largest is None else f" up to {self.largest:.3g}"
+        return (
+            f"{self.engine}, {self.music}: relative RMS {self.relative_rms:.1e}, SDR to float32 "
+            f"{self.sdr_db:.1f} dB{loss}; finite{largest} on {', '.join(self.hostile)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artefact:
     """Metadata of a checkpoint or an engine."""
 
@@ -81,6 +110,8 @@ class Artefact:
     """Type of the weights and matrix products."""
     parity: tuple[MaskParity, ...] = ()
     """Figures of the export's own check; none for a checkpoint."""
+    checks: tuple[PrecisionCheck, ...] = ()
+    """Figures of what a lower precision costs; none in float32."""
     card: ModelCard | None = None
     """What is known of trained weights."""
 
@@ -94,6 +125,8 @@ class Artefact:
             "precision": self.precision,
             "parity": [asdict(figure) for figure in self.parity],
         }
+        if self.checks:
+            values["checks"] = [asdict(check) for check in self.checks]
         if self.card:
             values["card"] = asdict(self.card)
         return {_PREFIX + key: json.dumps(value) for key, value in values.items()}
@@ -115,7 +148,8 @@ def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
         )
     try:
         values = {key: json.loads(metadata[_PREFIX + key]) for key in _KEYS}
-        values["card"] = json.loads(metadata.get(_PREFIX + "card", "null"))
+        for key in _OPTIONAL_KEYS:
+            values[key] = json.loads(metadata.get(_PREFIX + key, "null"))
         if values["format"] > FORMAT:
             raise CheckpointError(
                 f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
@@ -133,10 +167,25 @@ def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
                 )
                 for figure in values["parity"]
             ),
+            checks=tuple(_read_check(check) for check in values["checks"] or ()),
             card=read_section(ModelCard, values["card"]) if values["card"] else None,
         )
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}.") from error
 
 
+def _read_check(values: Mapping[str, Any]) -> PrecisionCheck:
+    loss, largest = values["usdr_loss_db"], values["largest"]
+    return PrecisionCheck(
+        engine=str(values["engine"]),
+        music=str(values["music"]),
+        relative_rms=float(values["relative_rms"]),
+        sdr_db=float(values["sdr_db"]),
+        usdr_loss_db=None if loss is None else float(loss),
+        hostile=tuple(map(str, values["hostile"])),
+        largest=None if largest is None else float(largest),
+    )
+
+
 _KEYS = ("format", "config", "provenance", "precision", "parity")
+_OPTIONAL_KEYS = ("checks", "card")

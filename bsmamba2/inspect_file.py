@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.artefact import Artefact, MaskParity, read_metadata
+from bsmamba2.artefact import Artefact, MaskParity, PrecisionCheck, read_metadata
 from bsmamba2.config import load_config, model_config
 from bsmamba2.config_file import config_names
 from bsmamba2.errors import CheckpointError
@@ -32,7 +32,7 @@ def inspect_artefact(name_or_path: str | Path) -> Record:
 
     Returns:
         kind, file, parameters, tensors, sha256 (None for a configuration) and config; for files
-        also size_bytes, written_by, precision, parity, provenance and card; for ONNX also opset,
+        also size_bytes, written_by, precision, parity, checks, provenance and card; for ONNX also opset,
         opsets, scan_nodes, functions, graph_parameters and graph_tensors; for a plan also plan, a
         `PlanRecord`.
 
@@ -124,6 +124,8 @@ def _provenance_lines(record: Record) -> Iterator[tuple[str, str]]:
     yield "precision", record["precision"]
     for figure in record["parity"]:
         yield f"parity, {figure['frames']} frames", str(MaskParity(**figure))
+    for check in record["checks"]:
+        yield f"cost of {record['precision']}", str(PrecisionCheck(**check))
     yield "weights", provenance["source"]
     if provenance["source_sha256"]:
         yield "their SHA-256", provenance["source_sha256"]
@@ -187,6 +189,7 @@ def _file_record(path: Path, kind: str, metadata: Mapping[str, str]) -> Record:
         "tensors": len(tensor_shapes(artefact.model)),
         "precision": artefact.precision,
         "parity": [asdict(figure) for figure in artefact.parity],
+        "checks": [asdict(check) for check in artefact.checks],
         "provenance": asdict(artefact.provenance),
         "card": asdict(artefact.card) if artefact.card else None,
         "config": artefact.model.to_dict(),

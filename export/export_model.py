@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +10,21 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import ModelProto, helper
 
-from bsmamba2.artefact import Artefact, MaskParity, ModelCard
+from bsmamba2.artefact import Artefact, MaskParity, ModelCard, PrecisionCheck
 from bsmamba2.errors import ExportError
-from bsmamba2.export.gates import check_parity, measure_parity
+from bsmamba2.export import gates
+from bsmamba2.export.gates import MaskFunction, check_parity, measure_parity
 from bsmamba2.export.graph import export_graph
+from bsmamba2.export.precision import Reference, RoundedNetwork, check_precision
+from bsmamba2.export.quantise import quantise
 from bsmamba2.files import atomic_path
 from bsmamba2.models.bsmamba2 import BSMamba2
-from bsmamba2.models.folded import fold
+from bsmamba2.models.folded import FoldedBSMamba2, fold
 from bsmamba2.models.load import load_network
+from bsmamba2.music import Music, load_music
+from bsmamba2.parity import LIMITS
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
 Report = Callable[[str], None]
@@ -31,6 +36,8 @@ def export_onnx(
     *,
     seed: int = 0,
     card: ModelCard | None = None,
+    precision: str = "float32",
+    music: str | Path | None = None,
     report: Report = lambda _: None,
 ) -> Artefact:
     """Exports a network to ONNX and compares it with PyTorch before the file gets its name.
@@ -40,45 +47,97 @@ def export_onnx(
         target: The `.onnx` file to write.
         seed: Of random weights.
         card: What a person should know of trained weights; goes into the file.
+        precision: "float32"; "float16", whose matrices and products are that; or "int8", whose big
+            products are. Input, output and norms are float32 in all of them.
+        music: A song to measure a lower precision on; None for the best at hand (`load_music`).
         report: Called with a sentence at each step.
 
     Returns:
-        What the file says of itself, measured parity included.
+        What the file says of itself, measured figures included.
 
     Raises:
-        BsmError: An unusable source or target.
-        ExportError: The exported mask is not PyTorch's; `target` is as it was.
+        BsmError: An unusable source, target or song.
+        ExportError: The exported mask is not PyTorch's, or the precision costs too much; `target`
+            is as it was.
     """
     target = Path(target)
     if target.suffix != ".onnx":
         raise ExportError(f"{target} must end in .onnx.")
+    if precision not in LIMITS:
+        raise ExportError(f"Unknown precision '{precision}': choose {', '.join(LIMITS)}.")
     network, artefact = load_network(source, seed=seed)
     report(f"Read {source}: {artefact.provenance.source}.")
-    if card:
-        artefact = replace(artefact, card=card)
-    model = export_graph(fold(network), artefact)
+    artefact = replace(artefact, precision=precision, card=card or artefact.card)
+    heard = None if precision == "float32" else load_music(music, artefact.model.audio)
+    folded = fold(network, torch.float16 if precision == "float16" else None)
+    model = _graph(folded, artefact)
     report(f"Exported {len(model.graph.node)} nodes; comparing with PyTorch.")
     with atomic_path(target) as partial:
         onnx.save_model(model, partial)
-        figures = _compare(network, partial, artefact, report)
-        check_parity(figures)
-        artefact = replace(artefact, parity=tuple(figures))
+        report(f"{precision}, {partial.stat().st_size / 1e6:.1f} MB.")
+        engine = OnnxEngine(partial, device="cpu")
+        parity = _compare(_function(network), engine, artefact, report)
+        checks = _check(network, folded, engine, artefact, heard, report) if heard else []
+        artefact = replace(artefact, parity=tuple(parity), checks=tuple(checks))
         del model.metadata_props[:]
         helper.set_model_props(model, artefact.to_metadata())
         onnx.save_model(model, partial)
     return artefact
 
 
-def _compare(network: BSMamba2, path: Path, artefact: Artefact, report: Report) -> list[MaskParity]:
-    """Parity of the file in ONNX Runtime, on the CPU."""
+def _graph(folded: FoldedBSMamba2, artefact: Artefact) -> ModelProto:
+    model = export_graph(folded, artefact)
+    if artefact.precision == "int8":
+        quantise(model)
+        onnx.checker.check_model(model, full_check=True)
+    return model
 
+
+def _function(network: BSMamba2) -> MaskFunction:
     @torch.inference_mode()
     def reference(spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
         mask: NDArray[np.float32] = network(torch.from_numpy(spectrum)).numpy()
         return mask
 
+    return reference
+
+
+def _compare(
+    reference: MaskFunction, engine: OnnxEngine, artefact: Artefact, report: Report
+) -> list[MaskParity]:
+    """Parity of the file in ONNX Runtime, on the CPU."""
+    frames = gates.PARITY_FRAMES
+    if artefact.precision != "float32":
+        frames = frames[:-1]  # a chunk of audio is the music's
     figures = []
-    for figure in measure_parity(reference, OnnxEngine(path, device="cpu"), artefact.model.audio):
+    for figure in measure_parity(reference, engine, artefact.model.audio, frames):
         report(f"{figure.frames:4d} frames: {figure}.")
         figures.append(figure)
+    check_parity(figures, artefact.precision)
     return figures
+
+
+def _check(
+    network: BSMamba2,
+    folded: FoldedBSMamba2,
+    engine: OnnxEngine,
+    artefact: Artefact,
+    music: Music,
+    report: Report,
+) -> list[PrecisionCheck]:
+    """What the precision costs, in every engine that sees something of it."""
+    reference = Reference(_function(network), music, artefact.model.audio)
+    checks = []
+    for name, candidate in _candidates(folded, engine, artefact.precision):
+        check = check_precision(name, candidate, reference, artefact.precision)
+        report(f"{check}.")
+        checks.append(check)
+    return checks
+
+
+def _candidates(
+    folded: FoldedBSMamba2, engine: OnnxEngine, precision: str
+) -> Iterator[tuple[str, MaskFunction]]:
+    yield "ONNX Runtime on a CPU", engine
+    if precision == "float16":
+        yield "PyTorch, every value rounded to float16", RoundedNetwork(folded)

@@ -1,0 +1,159 @@
+"""What engines are compared on: real music where there is some, else a made-up mixture.
+
+Real music cannot be shipped. The stempeg wheel has six seconds of it, five streams of AAC of which
+the first is the mixture and the last the voice (`pip install --no-deps stempeg`; its licence is
+non-commercial), and any song of the user's will do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsmamba2.config import AudioConfig
+from bsmamba2.errors import AudioError
+from bsmamba2.runtime.audio import AudioReader
+from bsmamba2.runtime.chunking import Chunking, Samples
+from bsmamba2.runtime.resampling import resample
+
+logger = logging.getLogger(__name__)
+
+_MIXTURE, _VOCALS = 0, 4  # streams of the excerpt
+_SILENT_PEAK = 1e-4  # -80 dBFS: what lies below tells nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """Six seconds of real music whose voice is known."""
+
+    mixture: Samples
+    """(2, n)."""
+    vocals: Samples
+    """Of the same shape."""
+    sample_rate: int
+    """Hz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Music:
+    """A mixture as an engine takes it: at its rate, with its channels."""
+
+    name: str
+    """What it is, for reports."""
+    mixture: Samples
+    """(channels, n)."""
+    voice: Samples | None
+    """The true target of the same shape; None where it is not known."""
+    chunks: NDArray[np.float32]
+    """(chunks, channels, samples of a chunk): the mixture side by side, zeros at the end."""
+
+
+def load_music(path: str | Path | None, audio: AudioConfig) -> Music:
+    """The best music at hand.
+
+    Args:
+        path: A song, of which the loudest chunk is taken; None for the excerpt of real music
+            where it is installed, with PyAV, or else a made-up mixture.
+        audio: Of the engine.
+
+    Raises:
+        BsmError: No such file, no audio, or a silent one.
+    """
+    if path is not None:
+        chunk = _loudest_chunk(Path(path), audio)
+        return _music(f"the loudest {audio.chunk_s} s of {Path(path).name}", chunk, None, audio)
+    excerpt = load_excerpt()
+    if excerpt is None:
+        return _music("a made-up mixture", fixed_mixture(audio, audio.chunk_samples), None, audio)
+    mixture, vocals = (
+        np.concatenate(list(_fitted([part], excerpt.sample_rate, audio)), axis=1)
+        for part in (excerpt.mixture, excerpt.vocals)
+    )
+    seconds = mixture.shape[1] / audio.sample_rate
+    voice = vocals if audio.target == "vocals" else None
+    return _music(f"{seconds:.1f} s of real music", mixture, voice, audio)
+
+
+def load_excerpt() -> Excerpt | None:
+    """The excerpt in the stempeg wheel; None without that, or without PyAV to decode it."""
+    found = importlib.util.find_spec("stempeg")  # importing it would need the program ffmpeg
+    if found is None or not found.submodule_search_locations:
+        return None
+    if importlib.util.find_spec("av") is None:
+        logger.info("The excerpt of real music needs PyAV: pip install 'bsmamba2[av]'.")
+        return None
+    folder = Path(found.submodule_search_locations[0]) / "data"
+    path = next(folder.glob("*.stem.mp4"), None)
+    if path is None:
+        return None
+    (mixture, rate), (vocals, _) = (_decode(path, stream) for stream in (_MIXTURE, _VOCALS))
+    return Excerpt(mixture=mixture, vocals=vocals, sample_rate=rate)
+
+
+def fixed_mixture(audio: AudioConfig, samples: int) -> Samples:
+    """A mixture that is the same everywhere: (channels, samples).
+
+    Of gliding harmonics in noise with a bar of digital silence, at musical levels; a network that
+    depends on its input shows it there, on white noise less.
+    """
+    time_s = np.arange(samples) / audio.sample_rate
+    random = np.random.default_rng(0)
+    channels = []
+    for channel in range(audio.channels):
+        pitch = 220.0 * 2 ** (0.25 * np.sin(2 * np.pi * (0.3 + 0.1 * channel) * time_s))
+        phase = 2 * np.pi * np.cumsum(pitch) / audio.sample_rate
+        voice = sum(np.sin(k * phase) / k for k in range(1, 24))
+        beat = np.exp(-8 * (time_s * (2 + channel) % 1))
+        noise = random.standard_normal(samples) * beat
+        mixture = 0.1 * voice + 0.05 * noise
+        mixture[(time_s > 3) & (time_s < 4)] = 0
+        channels.append(mixture)
+    return np.array(channels, np.float32)
+
+
+def _music(name: str, mixture: Samples, voice: Samples | None, audio: AudioConfig) -> Music:
+    chunks = [chunk for chunk, _ in Chunking(audio.chunk_samples, 0).split([mixture])]
+    return Music(name=name, mixture=mixture, voice=voice, chunks=np.stack(chunks))
+
+
+def _loudest_chunk(path: Path, audio: AudioConfig) -> Samples:
+    """The chunk of most energy among those side by side, the last one as long as it is."""
+    loudest, most = None, 0.0
+    with AudioReader(path, warn_clipped=False) as reader:
+        blocks = _fitted(reader.blocks(), reader.sample_rate, audio)
+        for chunk, count in Chunking(audio.chunk_samples, 0).split(blocks):
+            energy = float(np.vdot(chunk, chunk))
+            if energy > most:
+                loudest, most = chunk[:, :count], energy
+    if loudest is None or np.abs(loudest).max() < _SILENT_PEAK:
+        raise AudioError(f"{path} is silent: engines are compared on music.")
+    if loudest.shape[1] <= audio.n_fft:
+        raise AudioError(f"{path} is shorter than a window of the spectrum: name a longer one.")
+    return loudest
+
+
+def _fitted(blocks: Iterable[Samples], rate: int, audio: AudioConfig) -> Iterator[Samples]:
+    """At the engine's rate; mono goes into each channel, and into one channel goes the mean."""
+    widened = (
+        block
+        if len(block) == audio.channels
+        else np.repeat(block.mean(axis=0, keepdims=True), audio.channels, axis=0)
+        for block in blocks
+    )
+    return resample(widened, channels=audio.channels, from_rate=rate, to_rate=audio.sample_rate)
+
+
+def _decode(path: Path, stream: int) -> tuple[Samples, int]:
+    """One audio stream, (channels, samples), and its rate."""
+    import av
+
+    with av.open(str(path)) as container:
+        rate = int(container.streams.audio[stream].rate)
+        frames = [frame.to_ndarray() for frame in container.decode(audio=stream)]
+    return np.concatenate(frames, axis=1), rate

@@ -1,0 +1,89 @@
+"""Float16 as a GPU has it, on a CPU: float32 products, every result rounded to float16.
+
+ONNX Runtime's CPU provider has no float16 products. It casts to float32 and back, then drops the
+casts that cancel, so that whole chains of operators run in float32 and an overflow on the way is
+never seen (read off the optimised graph of version 1.32). PyTorch's own float16 on a CPU rounds
+every value but took 15 to 40 times as long as float32. So the float16 network runs in float32
+here, and every value that it would keep as float16 is rounded to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bsmamba2.models.scan import bimamba2_scan_chunked
+
+MAX_HALF = torch.finfo(torch.float16).max
+_aten = torch.ops.aten
+_MOVES = (
+    _aten.cat.default,
+    _aten.clone.default,
+    _aten.stack.default,
+    _aten.constant_pad_nd.default,
+)
+"""Operations that only move values; casts and views are looked at first."""
+
+
+class HalfRounding(TorchDispatchMode):
+    """Within it, operations on float16 tensors are float32 ones whose results are rounded.
+
+    Sees what it means to keep values as float16: rounding, overflow to Inf, underflow to 0. Does
+    not see sums of products that are kept in float16 while they grow, as a GPU library may choose.
+
+    Attributes:
+        largest: The largest magnitude in float16 so far; Inf or NaN where one did not fit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0.0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Runs one operation."""
+        kwargs = dict(kwargs or {})
+        if func is torch.ops.bsm.bimamba2_scan.default:
+            n_heads, d_state, eps = args[6:]
+            with self:  # its own operations one by one
+                return bimamba2_scan_chunked(*args[:6], n_heads=n_heads, d_state=d_state, eps=eps)
+        floats = [leaf for leaf in tree_leaves((args, kwargs)) if _is_float(leaf)]
+        halves = [tensor.dtype == torch.float16 for tensor in floats]
+        if not any(halves) or func in _MOVES or func.is_view or func is _aten._to_copy.default:
+            result = func(*args, **kwargs)
+            return self._seen(result) if func is _aten._to_copy.default else result
+        result = func(*tree_map(_widened, args), **tree_map(_widened, kwargs))
+        # A float32 tensor makes the result float32; a single number does not.
+        if all(half or not tensor.ndim for tensor, half in zip(floats, halves, strict=True)):
+            result = self._seen(tree_map(_rounded, result))
+        return result
+
+    def _seen(self, result: Any) -> Any:
+        for leaf in tree_leaves(result):
+            if _is_float(leaf) and leaf.dtype == torch.float16:
+                low, high = leaf.aminmax()
+                self.largest = float(np.maximum(self.largest, max(-low.item(), high.item())))
+        return result
+
+
+def _is_float(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _widened(leaf: Any) -> Any:
+    return leaf.float() if _is_float(leaf) and leaf.dtype == torch.float16 else leaf
+
+
+def _rounded(leaf: Any) -> Any:
+    return leaf.half() if _is_float(leaf) else leaf
