@@ -32,9 +32,9 @@ def inspect_artefact(name_or_path: str | Path) -> Record:
 
     Returns:
         kind, file, parameters, tensors, sha256 (None for a configuration) and config; for files
-        also size_bytes, written_by, precision, parity, checks, provenance and card; for ONNX also opset,
-        opsets, scan_nodes, functions, graph_parameters and graph_tensors; for a plan also plan, a
-        `PlanRecord`.
+        also size_bytes, written_by, precision, parity, checks, provenance and card; for ONNX also
+        opset, opsets, scan_nodes, functions, graph_parameters and graph_tensors; for a plan also
+        plan, a `PlanRecord`.
 
     Raises:
         BsmError: No such file.

@@ -22,6 +22,7 @@ COMMANDS = {  # name -> module below this package, in the order of a first use
     "practice": "practice",
     "import": "import_",
     "export": "export",
+    "parity": "parity",
     "plugin": "plugin",
     "info": "info",
     "doctor": "doctor",

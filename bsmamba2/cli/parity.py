@@ -1,0 +1,90 @@
+"""`bsm parity`: how far two engines are from each other, stage by stage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bsmamba2.parity import Figure
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option(
+    "--audio",
+    metavar="FILE",
+    help="A song, of which the loudest chunk is heard.  [default: the excerpt of real music in the "
+    "stempeg wheel, if that is installed, or a made-up mixture]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the engines run.",
+)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of each.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    help="Of a .safetensors engine's matrix products; float16 needs a GPU.  [default: float32]",
+)
+@click.option(
+    "--allow-host-code", is_flag=True, help="Run the code of a .plan that carries its plugin."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context, first: str, second: str, audio: str | None, as_json: bool, **options: Any
+) -> None:
+    """Compare two engines of one network, stage by stage.
+
+    A and B are .onnx, .plan or .safetensors files, or 'default' for the engine in the package.
+    Every figure has a limit that follows from the precisions of the two; the exit code is 1 when
+    one is missed.
+    """
+    import json
+
+    from bsmamba2.music import load_music
+    from bsmamba2.parity import check_same_network, compare_engines, document, engine_precision
+
+    one, other = (_load(path, options) for path in (first, second))
+    check_same_network(one.artefact, other.artefact)
+    music = load_music(audio, one.artefact.model.audio)
+    engines = [
+        {"file": path, "precision": engine_precision(engine), **engine.describe()}
+        for path, engine in ((first, one), (second, other))
+    ]
+    if not as_json:
+        for letter, engine in zip("AB", engines, strict=True):
+            click.echo(f"{letter}  {engine['file']}: {engine['backend']}, {engine['precision']}")
+        click.echo(f"   on {music.name}\n")
+    figures = []
+    for figure in compare_engines(one, other, music):
+        figures.append(figure)
+        if not as_json:
+            click.echo(_row(figure))
+    passed = all(figure.passed for figure in figures)
+    if as_json:
+        report = {"engines": engines, "music": music.name, "passed": passed}
+        click.echo(json.dumps(report | {"figures": document(figures)}, indent=2))
+    ctx.exit(0 if passed else 1)
+
+
+def _load(path: str, options: dict[str, Any]) -> Any:
+    from bsmamba2.runtime.engines import load_engine
+
+    if not path.endswith(".safetensors"):
+        options = options | {"precision": None}
+    return load_engine(path, **options)
+
+
+def _row(figure: Figure) -> str:
+    sign, verdict = (">=" if figure.least else "<="), ("passed" if figure.passed else "FAILED")
+    number = f"{figure.value:.4g}"
+    return (
+        f"{figure.stage:9}  {figure.name:52}  {number:>9}  {sign} {figure.limit:<8.3g}  {verdict}"
+    )
