@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from onnx import ModelProto, NodeProto
+
+from bsmamba2.onnx_file import SCAN_NODE
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
 """Importing either then fails."""
@@ -46,3 +49,8 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
     assert "Traceback" not in done.stderr
     assert all(line.startswith(("Parsed ", "Building with ", "WARNING: ")) for line in before)
     return last.removeprefix("Error: ")
+
+
+def scans(model: ModelProto) -> list[NodeProto]:
+    """Nodes of the custom operator."""
+    return [node for node in model.graph.node if (node.domain, node.op_type) == SCAN_NODE]

@@ -16,14 +16,12 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from onnx import ModelProto
-from plan_building import bsm, build, built, refusal
+from plan_building import bsm, build, built, refusal, scans
 
 from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.export import tensorrt
 from bsmamba2.export.graph import export_graph
 from bsmamba2.export.plan_options import PlanOptions
-from bsmamba2.export.scan_function import OP_TYPE
 from bsmamba2.export.tensorrt import build_plan
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import fold
@@ -40,10 +38,6 @@ pytestmark = pytest.mark.skipif(
 
 def digest(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()
-
-
-def scans(model: ModelProto) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if node.op_type == OP_TYPE]
 
 
 def assert_sidecar_is_complete(plan: Path, source: Path, plugin: Path) -> None:
@@ -316,124 +310,6 @@ def test_ctrl_c_ends_a_build_at_its_next_step(
     assert done.stderr.endswith("Interrupted.\n")
     assert re.fullmatch(r"\S.*: 1 of \d+\.\n", done.stdout)
     assert not list(tmp_path.iterdir())
-
-
-# --- what is not built ---
-
-
-def assert_refused(folder: Path, sentence: str, *arguments: Any, before: str = "") -> None:
-    """One sentence, and nothing is left in the folder that was not there."""
-    names = sorted(folder.rglob("*"))
-    assert re.search(sentence, refusal(build(folder, *arguments, before=before)))
-    assert sorted(folder.rglob("*")) == names
-
-
-@pytest.fixture
-def model(tiny_onnx: Path) -> ModelProto:
-    return onnx.load(tiny_onnx)
-
-
-def test_file_without_our_nodes_is_refused(model: ModelProto, plugin_library: Path, tmp_path: Path):
-    for node in scans(model)[1:]:
-        node.domain, node.op_type = "", "Identity"
-    onnx.save(model, tmp_path / "a.onnx")
-    sentence = r"has 1 nodes of bsm::BiMamba2Scan for 4 blocks: export it again with 'bsm export'"
-    assert_refused(tmp_path, sentence, "a.onnx", plugin_library)
-
-
-def test_file_of_another_tool_is_refused(model: ModelProto, plugin_library: Path, tmp_path: Path):
-    del model.metadata_props[:]
-    onnx.save(model, tmp_path / "a.onnx")
-    assert_refused(tmp_path, "a.onnx carries no BSMamba2 configuration", "a.onnx", plugin_library)
-
-
-@pytest.mark.parametrize("kept", [0, 100, 0.5, -1])
-def test_truncated_file_is_refused(
-    tiny_onnx: Path, plugin_library: Path, tmp_path: Path, kept: float
-):
-    data = tiny_onnx.read_bytes()
-    kept = int(kept * len(data)) if 0 < kept < 1 else kept
-    (tmp_path / "a.onnx").write_bytes(data[:kept])
-    assert_refused(tmp_path, "export or download it again", "a.onnx", plugin_library)
-
-
-def test_file_that_the_parser_refuses_is_refused(
-    model: ModelProto, plugin_library: Path, tmp_path: Path
-):
-    model.graph.node[0].op_type = "NoSuchOperator"
-    onnx.save(model, tmp_path / "a.onnx")
-    sentence = "TensorRT-RTX .* cannot parse a.onnx: .*NoSuchOperator"
-    assert_refused(tmp_path, sentence, "a.onnx", plugin_library)
-
-
-def test_inlined_body_is_refused(model: ModelProto, plugin_library: Path, tmp_path: Path):
-    (name,) = (a for a in scans(model)[0].attribute if a.name == "plugin_namespace")
-    name.s = b"7"
-    onnx.save(model, tmp_path / "a.onnx")
-    sentence = "The network has 3 plugin layers for 4 scan nodes"
-    assert_refused(tmp_path, sentence, "a.onnx", plugin_library)
-
-
-def test_missing_or_wrong_plugin_is_refused(tiny_onnx: Path, tmp_path: Path):
-    (tmp_path / "text.so").write_text("no library")
-    assert_refused(tmp_path, r"No such file: absent\.so\.", tiny_onnx, Path("absent.so"))
-    assert_refused(tmp_path, "cannot be opened", tiny_onnx, tmp_path / "text.so")
-
-
-def test_plugin_without_kernels_for_the_network_is_refused(tiny_onnx: Path, tmp_path: Path):
-    """TensorRT-RTX builds a plan all the same, which could not run."""
-    from emulation import build_scan
-    from native import compile_plugin
-
-    scan = build_scan(tmp_path / "libbsm_scan.so", [(0, 64, 128)])
-    plugin = compile_plugin(tmp_path / "libbsm_trt_plugin.so", scan)
-    sentence = "The plugin refuses the network: bsm::BiMamba2Scan: .*holds no kernel"
-    assert_refused(tmp_path, sentence, tiny_onnx, plugin)
-
-
-def test_builders_refusal_is_its_last_error(tiny_onnx: Path, plugin_library: Path, tmp_path: Path):
-    many = ("--frames", "1:2:100000000")
-    sentence = "TensorRT-RTX .* built no plan: .*Error Code"
-    assert_refused(tmp_path, sentence, tiny_onnx, plugin_library, "-o", "a.plan", *many)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("-o", "a.onnx"), "a.onnx must end in .plan"),
-        (("-o", "a"), "a must end in .plan"),
-        (("-o", "folder.plan"), "Cannot write folder.plan: a folder has that name"),
-        (("-o", "text/a.plan"), "Cannot write into text"),
-        (("-o", "a.plan", "--frames", "3:2:4"), "in rising order, not 3:2:4"),
-        (("-o", "a.plan", "--frames", "0"), "must be 1 to"),
-        (("-o", "a.plan", "--frames", "1:2"), "'1:2' is no number of frames"),
-        (("-o", "a.plan", "--frames", "9" * 30), "Frames must be 1 to 2147483647"),
-        (("-o", "a.plan", "--batch", "9" * 30), "The batch must be 1 to 2147483647"),
-        (("-o", "a.plan", "--arch", "90"), "A plugin that is named is not built"),
-    ],
-)
-def test_bad_targets_and_sizes_are_one_sentence(
-    tiny_onnx: Path,
-    plugin_library: Path,
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    sentence: str,
-):
-    (tmp_path / "folder.plan").mkdir()
-    (tmp_path / "text").write_text("no folder")
-    assert_refused(tmp_path, sentence, tiny_onnx, plugin_library, *arguments)
-
-
-def test_older_plan_and_sidecar_outlive_a_failed_build(
-    tiny_onnx: Path, plugin_library: Path, tmp_path: Path
-):
-    plan = tmp_path / "a.plan"
-    plan.write_bytes(b"older plan")
-    sidecar_path(plan).write_bytes(b"older sidecar")
-    many = ("--frames", "1:2:100000000")
-    refusal(build(tmp_path, tiny_onnx, plugin_library, "-o", plan.name, *many))
-    assert plan.read_bytes() == b"older plan"
-    assert sidecar_path(plan).read_bytes() == b"older sidecar"
 
 
 # --- the published network ---
