@@ -11,10 +11,13 @@ from typing import Any
 
 import onnx
 import pytest
-from half_graph import to_float16
+import torch
 from onnx import ModelProto
 
+from bsmamba2.export.graph import export_graph
 from bsmamba2.export.scan_function import OP_TYPE
+from bsmamba2.models.folded import fold
+from bsmamba2.models.load import load_network
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx"
@@ -64,6 +67,12 @@ def model(tiny_onnx: Path) -> ModelProto:
     return onnx.load(tiny_onnx)
 
 
+@pytest.fixture
+def half_model() -> ModelProto:
+    network, artefact = load_network("tiny")
+    return export_graph(fold(network, torch.float16), artefact)
+
+
 def test_every_scan_node_becomes_a_plugin_layer(
     model: ModelProto, plugin_library: Path, tmp_path: Path
 ):
@@ -72,10 +81,10 @@ def test_every_scan_node_becomes_a_plugin_layer(
 
 
 def test_every_scan_node_becomes_a_plugin_layer_in_float16(
-    model: ModelProto, plugin_library: Path, tmp_path: Path
+    half_model: ModelProto, plugin_library: Path, tmp_path: Path
 ):
-    to_float16(model)
-    assert_only_plugins(model, plugin_library, tmp_path)
+    assert len(scans(half_model)) == 4
+    assert_only_plugins(half_model, plugin_library, tmp_path)
 
 
 # --- what goes wrong silently elsewhere ---
@@ -148,11 +157,12 @@ def test_missing_input_is_an_error_in_the_log(
     assert "it takes 6 inputs" in errors(model, plugin_library, tmp_path)
 
 
-def test_bad_type_is_an_error_in_the_log(model: ModelProto, plugin_library: Path, tmp_path: Path):
-    to_float16(model)
-    scan = scans(model)[0]
+def test_bad_type_is_an_error_in_the_log(
+    half_model: ModelProto, plugin_library: Path, tmp_path: Path
+):
+    scan = scans(half_model)[0]
     scan.input[1], weight = "weight", scan.input[1]
     cast = onnx.helper.make_node("Cast", [weight], ["weight"], to=onnx.TensorProto.FLOAT)
-    model.graph.node.insert(0, cast)
-    found = errors(model, plugin_library, tmp_path)
+    half_model.graph.node.insert(0, cast)
+    found = errors(half_model, plugin_library, tmp_path)
     assert "conv_weight must be float16 as zxbcdt is, not float32" in found
