@@ -1,0 +1,101 @@
+"""Laws of int8 products: small errors of their own, none in what stays float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from bsmamba2.export.quantise import quantise
+
+
+def product_model(matrix: np.ndarray, op: str, name: str = "blocks.0.in_proj") -> ModelProto:
+    """x @ matrix, for Gemm + c."""
+    K, N = matrix.shape[-2:]
+    rows = ["bands", "M"] if matrix.ndim == 3 else ["M"]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [*rows, K])]
+    names = ["x", name]
+    if op == "Gemm":
+        inputs.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, ["M", N]))
+        names.append("c")
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [*rows, N])
+    node = helper.make_node(op, names, ["y"])
+    weight = numpy_helper.from_array(matrix.astype(np.float32), name)
+    graph = helper.make_graph([node], "product", inputs, [output], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def run(model: ModelProto, **feeds: np.ndarray) -> np.ndarray:
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return np.asarray(session.run(None, {k: v.astype(np.float32) for k, v in feeds.items()})[0])
+
+
+def error(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+@pytest.mark.parametrize("K", [3, 256])
+def test_product_is_the_float64_one_to_a_hundredth(op: str, K: int):
+    random = np.random.default_rng(0)
+    x, w, c = (random.standard_normal(shape) for shape in ((50, K), (K, 40), (50, 40)))
+    model = product_model(w, op)
+    quantise(model)
+    feeds, expected = ({"x": x, "c": c}, x @ w + c) if op == "Gemm" else ({"x": x}, x @ w)
+    assert error(run(model, **feeds), expected) < 0.015
+
+
+def test_batch_of_matrices_has_a_scale_a_column_of_each():
+    random = np.random.default_rng(0)
+    w = random.standard_normal((5, 64, 7)) * 10.0 ** random.integers(-3, 4, (5, 1, 7))
+    x = random.standard_normal((5, 30, 64))
+    model = product_model(w, "MatMul", "masks.value_3")
+    quantise(model)
+    y, expected = run(model, x=x), x @ w
+    for band in range(5):
+        for column in range(7):
+            assert error(y[band, :, column], expected[band, :, column]) < 0.03
+
+
+def test_a_loud_row_does_not_coarsen_a_quiet_one():
+    random = np.random.default_rng(0)
+    w = random.standard_normal((256, 9))
+    x = random.standard_normal((2, 256)) * [[1.0], [1e-4]]
+    model = product_model(w, "MatMul")
+    quantise(model)
+    y, expected = run(model, x=x), x @ w
+    assert error(y[1], expected[1]) < 0.02
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-40])
+def test_silent_rows_give_zero(scale: float):
+    model = product_model(np.ones((16, 4)), "MatMul")
+    quantise(model)
+    y = run(model, x=np.full((3, 16), scale))
+    assert np.isfinite(y).all()
+    assert np.abs(y).max() <= 16 * scale * 1.01
+
+
+def test_weights_are_int8_and_all_of_it_is_standard(tiny_onnx: Path):
+    model = onnx.load(tiny_onnx)
+    before = {tensor.name: tensor for tensor in model.graph.initializer}
+    quantise(model)
+    onnx.checker.check_model(model, full_check=True)
+    after = {tensor.name: tensor for tensor in model.graph.initializer}
+    big = {name.removesuffix(".int8") for name in after if name.endswith(".int8")}
+    blocks = {f"blocks.{i}.{name}" for i in range(4) for name in ("in_proj", "out_proj")}
+    masks = {f"masks.{part}_{i}" for part in ("value", "gate") for i in range(7)}
+    assert big == blocks | masks | {"masks.hidden"}
+    assert all(after[f"{name}.int8"].data_type == TensorProto.INT8 for name in big)
+    assert all(after[name] == before[name] for name in before if name not in big)
+    assert {node.domain for node in model.graph.node} == {"", "bsm"}
+    counts = [node.op_type for node in model.graph.node]
+    assert counts.count("MatMulInteger") == len(big)
+    assert counts.count("QuantizeLinear") == 2 * 4 + 1 + 7  # value and gate share their rows
