@@ -17,7 +17,7 @@ from bsmamba2.config_file import config_names
 from bsmamba2.errors import CheckpointError
 from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
-from bsmamba2.plan_file import TITLES, check_plan_bytes, read_sidecar, sidecar_metadata
+from bsmamba2.plan_file import TITLES, read_plan, read_sidecar, sidecar_metadata
 from bsmamba2.tensors import check_shapes, parameter_count, tensor_shapes
 
 Record = dict[str, Any]
@@ -173,7 +173,7 @@ def _inspect_onnx(path: Path) -> Record:
 
 def _inspect_plan(path: Path) -> Record:
     plan, _ = read_sidecar(path)
-    check_plan_bytes(path, plan)
+    read_plan(path, plan)
     return _file_record(path, "TensorRT plan", sidecar_metadata(path)) | {"plan": asdict(plan)}
 
 

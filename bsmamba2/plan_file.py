@@ -7,9 +7,8 @@ everything that decides whether to touch it is in `model.plan.json` beside it, w
 
 from __future__ import annotations
 
+import hashlib
 import json
-import mmap
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.config_file import read_section
 from bsmamba2.errors import CheckpointError, ConfigError, EngineError
-from bsmamba2.files import existing_file, sha256_file
+from bsmamba2.files import existing_file
 
 FORMAT = 1
 BUILDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -122,38 +121,36 @@ def sidecar_metadata(plan: Path) -> dict[str, str]:
     return metadata
 
 
-def carries_library(plan: Path) -> bool:
+def carries_library(plan: bytes) -> bool:
     """Whether there is a library of host code in a plan, as `--embed-plugin` puts it there.
 
     TensorRT-RTX 1.7.1 loads one, and so runs its code, even where `engine_host_code_allowed` is
     False. Code for GPUs, which is ELF, too, but no shared object, is none.
     """
-    with plan.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return False
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if _LIBRARY.search(data):
-                return True
-            for match in _WINDOWS.finditer(data):
-                header = match.start() + min(int.from_bytes(match[1], "little"), _MAX_STUB)
-                if data[header : header + 4] == b"PE\0\0":
-                    return True
-            return False
+    if _LIBRARY.search(plan):
+        return True
+    for match in _WINDOWS.finditer(plan):
+        header = match.start() + min(int.from_bytes(match[1], "little"), _MAX_STUB)
+        if plan[header : header + 4] == b"PE\0\0":
+            return True
+    return False
 
 
-def check_plan_bytes(plan: Path, record: PlanRecord) -> None:
-    """Makes sure that a plan is what its sidecar says, before anything reads it.
+def read_plan(plan: Path, record: PlanRecord) -> bytes:
+    """A plan's bytes, which are what its sidecar says, before anything else reads them.
 
     Raises:
-        EngineError: Its bytes are others, or it carries code that the sidecar conceals.
+        EngineError: They are others, or carry code that the sidecar conceals.
     """
-    if sha256_file(plan) != record.plan_sha256:
+    data = plan.read_bytes()
+    if hashlib.sha256(data).hexdigest() != record.plan_sha256:
         raise EngineError(
             f"{plan} is not the file that its sidecar describes: copy both again, or run "
             f"'{record.command}'."
         )
-    if carries_library(plan) and not record.plugin.embedded:
+    if carries_library(data) and not record.plugin.embedded:
         raise EngineError(
             f"{plan} carries code that would run with your rights, and its sidecar conceals it: "
             "delete it, and do not trust where it comes from."
         )
+    return data

@@ -34,7 +34,10 @@ from bsmamba2.plugins.tensorrt_library import (
     load_plugin,
     strongly_typed,
 )
-from bsmamba2.training.stopping import stop_on_signals
+from bsmamba2.stopping import stop_on_signals
+
+_ACTUAL_SHAPE = "RUNTIME_ACTIVATION_RESIZE_10_10"
+"""Preview feature with which a context's memory is that of its batch, not of the largest one."""
 
 
 def build_plan(
@@ -176,6 +179,8 @@ class _Work:
             said = log.last_error()
             raise ExportError(f"{self.builder} does not take {self._shapes()}: {said}.")
         config.clear_flag(trt.BuilderFlag.TF32)
+        if feature := getattr(trt.PreviewFeature, _ACTUAL_SHAPE, None):
+            config.set_preview_feature(feature, True)
         if self.options.embed_plugin:
             config.plugins_to_serialize = [str(self.library)]
 

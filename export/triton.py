@@ -22,7 +22,7 @@ from pathlib import Path
 from bsmamba2.artefact import Artefact
 from bsmamba2.config import AudioConfig
 from bsmamba2.errors import ExportError
-from bsmamba2.plan_file import PlanRecord, check_plan_bytes, read_sidecar, sidecar_path
+from bsmamba2.plan_file import PlanRecord, read_plan, read_sidecar, sidecar_path
 
 Report = Callable[[str], None]
 
@@ -67,7 +67,7 @@ def write_triton_repository(
         )
     record, artefact = read_sidecar(plan)
     _check_servable(plan, record)
-    check_plan_bytes(plan, record)
+    read_plan(plan, record)
     target = folder / name
     with _new_model(target) as partial:
         (partial / _CONFIG).write_text(model_config(name, record, artefact), "utf-8")

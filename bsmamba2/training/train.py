@@ -17,6 +17,7 @@ from bsmamba2.data.mixing import TrainingMixtures
 from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import TrainingError
+from bsmamba2.stopping import stop_on_signals
 from bsmamba2.training.checkpoints import RunFolder, locked
 from bsmamba2.training.distributed import Processes, joined
 from bsmamba2.training.feeding import feed
@@ -26,7 +27,6 @@ from bsmamba2.training.schedule import total_steps
 from bsmamba2.training.session import Session
 from bsmamba2.training.state import TrainingState, new_state
 from bsmamba2.training.step import NotFiniteError, Stepper
-from bsmamba2.training.stopping import stop_on_signals
 
 logger = logging.getLogger(__name__)
 

@@ -34,6 +34,7 @@ class PlanRuntime:
     def __init__(
         self,
         trt: ModuleType,
+        data: bytes,
         path: Path,
         record: PlanRecord,
         artefact: Artefact,
@@ -45,7 +46,8 @@ class PlanRuntime:
 
         Args:
             trt: The module that built it.
-            path: The plan; its plugin is loaded, or in it.
+            data: The plan, as `read_plan` gives it; its plugin is loaded, or in it.
+            path: Its file, for messages.
             record: Of its sidecar.
             artefact: Of its sidecar.
             capability: The GPU's compute capability, such as "9.0".
@@ -58,7 +60,7 @@ class PlanRuntime:
         self._said, self._logger = _attach_log(trt)
         self._runtime = trt.Runtime(self._logger)  # the engine needs both for as long as it lives
         self._runtime.engine_host_code_allowed = allow_host_code and record.plugin.embedded
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._refusal()
         self._check_tensors(artefact)

@@ -16,7 +16,7 @@ import numpy as np
 
 from bsmamba2.artefact import Artefact
 from bsmamba2.errors import EngineError
-from bsmamba2.plan_file import PlanRecord, check_plan_bytes, read_sidecar
+from bsmamba2.plan_file import PlanRecord, read_plan, read_sidecar
 from bsmamba2.runtime.engines import plan_checks
 from bsmamba2.runtime.engines.base import Spectrum, check_spectrum
 from bsmamba2.runtime.engines.device import (
@@ -56,7 +56,7 @@ def load_plan(path: Path, *, device: str = "auto", allow_host_code: bool = False
     plugin = plan_checks.find_plugin(path, record)
     gpu = open_device()
     plan_checks.check_architecture(path, record, gpu.capability, gpu.name)
-    check_plan_bytes(path, record)
+    data = read_plan(path, record)
     if plugin is not None:
         from bsmamba2.plugins.tensorrt_library import load_plugin
 
@@ -64,6 +64,7 @@ def load_plan(path: Path, *, device: str = "auto", allow_host_code: bool = False
     with cuda_errors(f"loading {path}"):
         runtime = PlanRuntime(
             trt,
+            data,
             path,
             record,
             artefact,

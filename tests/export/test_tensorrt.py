@@ -27,7 +27,7 @@ from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import fold
 from bsmamba2.models.load import load_network
 from bsmamba2.onnx_file import read_onnx_file
-from bsmamba2.plan_file import carries_library, check_plan_bytes, read_sidecar, sidecar_path
+from bsmamba2.plan_file import carries_library, read_plan, read_sidecar, sidecar_path
 from bsmamba2.plugins import architectures, cache
 from bsmamba2.plugins.build import sources_sha256
 
@@ -43,7 +43,7 @@ def digest(path: Path) -> str:
 def assert_sidecar_is_complete(plan: Path, source: Path, plugin: Path) -> None:
     """Everything that the runtime checks, against the files themselves."""
     record, artefact = read_sidecar(plan)
-    check_plan_bytes(plan, record)
+    read_plan(plan, record)
     assert artefact == read_metadata(read_onnx_file(source).metadata, source)
     assert (record.onnx, record.onnx_sha256) == (source.name, digest(source))
     assert record.builder == "tensorrt-rtx"
@@ -113,8 +113,8 @@ def test_plugin_travels_in_the_plan_only_when_asked_to(
     assert "it runs with --allow-host-code only" in done.stderr
     assert library not in without.read_bytes()
     assert library in (tmp_path / "with.plan").read_bytes()
-    assert not carries_library(without)
-    assert carries_library(tmp_path / "with.plan")
+    assert not carries_library(without.read_bytes())
+    assert carries_library((tmp_path / "with.plan").read_bytes())
     assert not read_sidecar(without)[0].plugin.embedded
     assert read_sidecar(tmp_path / "with.plan")[0].plugin.embedded
 
@@ -180,7 +180,7 @@ def test_plugin_is_built_for_what_is_asked_or_here_or_all(
 def test_tensorrt_rtx_runs_code_in_a_plan_that_was_not_allowed(
     tiny_onnx: Path, emulated_scan: Path, tmp_path: Path
 ):
-    """Why `check_plan_bytes` looks for it. When this fails, TensorRT-RTX guards it itself."""
+    """Why `read_plan` looks for it. When this fails, TensorRT-RTX guards it itself."""
     from native import compile_plugin
 
     speaking = tmp_path / "speaking.cpp"

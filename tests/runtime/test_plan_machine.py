@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 import tensorrt_rtx as trt
 from bsmamba2.errors import EngineError
-from bsmamba2.plan_file import check_plan_bytes, read_sidecar
+from bsmamba2.plan_file import read_sidecar
 from bsmamba2.plugins.tensorrt_library import load_plugin
 from bsmamba2.runtime.engines.plan_runtime import PlanRuntime
 
@@ -37,7 +37,9 @@ record, artefact = read_sidecar(path)
 load_plugin(trt, plugin)
 try:
     allowed = "--allow" in sys.argv
-    PlanRuntime(trt, path, record, artefact, capability="9.0", allow_host_code=allowed)
+    PlanRuntime(
+        trt, path.read_bytes(), path, record, artefact, capability="9.0", allow_host_code=allowed
+    )
 except EngineError as error:
     print(error)
 """

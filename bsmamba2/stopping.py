@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask for an end; the step in progress is finished and saved first."""
+"""Ctrl-C and SIGTERM ask for an end; what is in progress is finished first."""
 
 from __future__ import annotations
 
