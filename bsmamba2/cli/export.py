@@ -152,6 +152,8 @@ def command(
         raise click.UsageError(
             "--audio is what a lower precision is heard on: add --fp16 or --int8."
         )
+    if trt and precision == "int8":
+        raise click.UsageError("int8 is for CPUs: TensorRT takes float32 or --fp16.")
     exported = model == "default" or Path(model).suffix == ".onnx"
     if exported and precision:
         raise ExportError(
