@@ -19,7 +19,7 @@ from foreign_files import model_of, random_weights
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
-from bsmamba2.artefact import Artefact, MaskParity, ModelCard, Provenance
+from bsmamba2.artefact import Artefact, MaskParity, ModelCard, PrecisionCheck, Provenance
 from bsmamba2.checkpoints.weights import save_weights
 from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
@@ -95,6 +95,36 @@ def test_onnx_file_gives_graph_and_network(tmp_path: Path) -> None:
     assert record["parity"] == [{"frames": 63, "p999": 3e-7, "relative_rms": 4e-7}]
     assert record["precision"] == "float32"
     assert record["sha256"] == sha256_file(tmp_path / "a.onnx")
+
+
+def test_lower_precision_says_what_it_costs(tmp_path: Path) -> None:
+    rounded = PrecisionCheck(
+        engine="PyTorch",
+        music="6.1 s of real music",
+        relative_rms=6e-4,
+        sdr_db=68.4,
+        usdr_loss_db=0.0003,
+        hostile=("silence", "denormals"),
+        largest=104.0,
+    )
+    plain = replace(rounded, engine="ONNX Runtime", usdr_loss_db=None, largest=None)
+    artefact = replace(ARTEFACT, precision="float16", checks=(plain, rounded))
+    save_onnx(tmp_path / "a.onnx", artefact)
+    record = info_json(tmp_path / "a.onnx")
+    assert record["checks"] == json.loads(json.dumps([asdict(plain), asdict(rounded)]))
+    rows = [text for label, text in lines(record) if label == "cost of float16"]
+    assert rows == [
+        "ONNX Runtime, 6.1 s of real music: relative RMS 6.0e-04, SDR to float32 68.4 dB; "
+        "finite on silence, denormals",
+        "PyTorch, 6.1 s of real music: relative RMS 6.0e-04, SDR to float32 68.4 dB, "
+        "uSDR loss 0.0003 dB; finite up to 104 on silence, denormals",
+    ]
+
+
+def test_file_from_before_there_were_costs_has_none(tmp_path: Path) -> None:
+    assert "bsm.checks" not in ARTEFACT.to_metadata()
+    save_onnx(tmp_path / "a.onnx", ARTEFACT)
+    assert info_json(tmp_path / "a.onnx")["checks"] == []
 
 
 def test_export_has_a_scan_node_per_block(tiny_onnx: Path) -> None:
