@@ -62,7 +62,7 @@ def test_console_blocks_name_make_targets_and_extras_that_exist() -> None:
     for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
         run(["make", "-n", target], ROOT)
     extras = importlib.metadata.metadata("bsmamba2").get_all("Provides-Extra", [])
-    named = set(re.findall(r"\[(\w+)\]'", text)) | set(re.findall(r"`\[(\w+)\]`", README))
+    named = set(re.findall(r"\[([\w-]+)\]'", text)) | set(re.findall(r"`\[([\w-]+)\]`", README))
     assert named <= set(extras)
 
 
