@@ -106,9 +106,8 @@ def _compare(
     reference: MaskFunction, engine: OnnxEngine, artefact: Artefact, report: Report
 ) -> list[MaskParity]:
     """Parity of the file in ONNX Runtime, on the CPU."""
-    frames = gates.PARITY_FRAMES
-    if artefact.precision != "float32":
-        frames = frames[:-1]  # a chunk of audio is the music's
+    # In lower precisions a chunk of audio, the last of them, is the music's.
+    frames = gates.PARITY_FRAMES[: None if artefact.precision == "float32" else -1]
     figures = []
     for figure in measure_parity(reference, engine, artefact.model.audio, frames):
         report(f"{figure.frames:4d} frames: {figure}.")

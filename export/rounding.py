@@ -42,7 +42,7 @@ class HalfRounding(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.largest = 0.0
 
     def __torch_dispatch__(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, first: str, second: str, audio: str | None, as_json: bool, **options: Any
+    ctx: click.Context, /, first: str, second: str, audio: str | None, as_json: bool, **options: Any
 ) -> None:
     """Compare two engines of one network, stage by stage.
 
