@@ -214,8 +214,8 @@ def test_a_failed_gate_leaves_the_folder_as_it_was(
 def test_gate_compares_with_the_network_before_folding(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def fold_wrongly(network: BSMamba2) -> FoldedBSMamba2:
-        folded = fold(network)
+    def fold_wrongly(network: BSMamba2, dtype: torch.dtype | None) -> FoldedBSMamba2:
+        folded = fold(network, dtype)
         folded.blocks[1].out_proj[3] *= 1.01
         return folded
 
