@@ -1,7 +1,7 @@
 """The big products of an exported graph in int8, for CPUs.
 
-Weights become int8 with one scale a column, of 7 bits: CPUs with AVX2 but no VNNI add pairs of
-products in 16 bits, which 255 * 127 twice would saturate. What they are multiplied with is
+Weights become int8 with one scale a column, of 7 bits: by ONNX Runtime's documentation, x86
+without VNNI adds pairs of products in 16 bits, which 255 * 127 twice would saturate. What they are multiplied with is
 quantised where it is used, to uint8 around 128 with one scale a row: rows are normed, but their
 largest values differ much, and one scale for all of them costs three times the error for a sixth
 of the time saved.
@@ -17,8 +17,7 @@ bits):
     com.microsoft.MatMulNBits, blocks 32  1.2   0.9e-2     1.6   0.9e-2
 
 MatMulNBits takes no batch of matrices either, and the masks are half of the published network's
-weights. By ONNX Runtime's documentation, x86 without VNNI adds pairs of such products in 16 bits,
-where two large ones saturate; that was not measured.
+weights.
 """
 
 from __future__ import annotations
