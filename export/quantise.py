@@ -1,10 +1,11 @@
 """The big products of an exported graph in int8, for CPUs.
 
-Weights become int8 with one scale a column, of 7 bits: by ONNX Runtime's documentation, x86
-without VNNI adds pairs of products in 16 bits, which 255 * 127 twice would saturate. What they are multiplied with is
-quantised where it is used, to uint8 around 128 with one scale a row: rows are normed, but their
-largest values differ much, and one scale for all of them costs three times the error for a sixth
-of the time saved.
+Weights become int8 with one scale a column, of 7 bits: by ONNX Runtime's documentation, x86 without
+VNNI adds pairs of products in 16 bits, which 255 * 127 twice would saturate. What they are
+multiplied with is quantised where it is used, to uint8 around 128 with one scale a row: rows are
+normed, but their largest values differ much, and one scale for all of them costs three times the
+error for a sixth of the time saved.
+
 All of it is standard operators, so that the file runs wherever the float32 one does.
 
 Measured against it (ONNX Runtime 1.32, AVX-512 VNNI, one thread; time of the float32 product over
