@@ -23,6 +23,7 @@ __all__ = [
     "ModelConfig",
     "NetworkConfig",
     "TrainingConfig",
+    "differences",
     "load_config",
     "model_config",
     "override_config",
@@ -217,6 +218,17 @@ def override_config(config: Config, assignments: Iterable[str]) -> Config:
     changed = read_section(Config, values)
     _ = changed.model
     return changed
+
+
+def differences(first: ModelConfig, second: ModelConfig) -> list[str]:
+    """What two models do not share, each as "audio.hop is 441 and 882"."""
+    one, other = first.to_dict(), second.to_dict()
+    return [
+        f"{section}.{key} is {value} and {other[section][key]}"
+        for section, values in one.items()
+        for key, value in values.items()
+        if value != other[section][key]
+    ]
 
 
 def model_config(values: Mapping[str, Any]) -> ModelConfig:

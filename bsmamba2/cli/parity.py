@@ -43,14 +43,16 @@ def command(
     """Compare two engines of one network, stage by stage.
 
     A and B are .onnx, .plan or .safetensors files, or 'default' for the engine in the package.
-    Every figure has a limit that follows from the precisions of the two; the exit code is 1 when
-    one is missed.
+    Every figure has a limit, which for masks and sound follows from the precisions of the two; the
+    exit code is 1 when one is missed.
     """
     import json
 
     from bsmamba2.music import load_music
     from bsmamba2.parity import check_same_network, compare_engines, document, engine_precision
 
+    if options["precision"] and not any(f.endswith(".safetensors") for f in (first, second)):
+        raise click.UsageError("--precision is of a .safetensors engine: others have theirs.")
     one, other = (_load(path, options) for path in (first, second))
     check_same_network(one.artefact, other.artefact)
     music = load_music(audio, one.artefact.model.audio)

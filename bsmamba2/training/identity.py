@@ -67,7 +67,7 @@ def check_same_run(
     """
     old, new = _flat(saved["config"]), _flat(now["config"])
     old["processes"], new["processes"] = saved["processes"], now["processes"]
-    old["start"], new["start"] = saved.get("start"), now["start"]
+    old["start"], new["start"] = _start_hash(saved), _start_hash(now)
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     changed = [key for key in changed if key not in _FREE]
     differences = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed]
@@ -87,6 +87,12 @@ def check_same_run(
             "with --allow-config-change."
         )
     return differences
+
+
+def _start_hash(identity: Mapping[str, Any]) -> str | None:
+    """Of the checkpoint of the first weights; None for random ones."""
+    start = identity.get("start")  # absent in checkpoints of earlier versions
+    return start and str(start["sha256"])
 
 
 def git_revision() -> str | None:

@@ -7,7 +7,7 @@ is killed and resumed goes the same way as one that is not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.config import Config, ModelConfig, TrainingConfig
+from bsmamba2.config import Config, ModelConfig, TrainingConfig, differences
+from bsmamba2.errors import CheckpointError
 from bsmamba2.models.bsmamba2 import BSMamba2
-from bsmamba2.tensors import check_shapes
 
 
 @dataclass(kw_only=True)
@@ -58,13 +58,20 @@ class TrainingState:
     def start_from(self, path: Path, model: ModelConfig) -> None:
         """Takes the weights of a checkpoint, for the moving average too.
 
+        Its target and the length of its chunks may be others: they can be learned anew.
+
         Raises:
             BsmError: No such file.
-            CheckpointError: It is damaged, or of another network than `model`.
+            CheckpointError: It is damaged, or of another network or spectrum than `model`.
         """
-        tensors, _ = load_weights(path)
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        check_shapes(shapes, model, path, hint="; name the checkpoint's own --config")
+        tensors, artefact = load_weights(path)
+        free = {"target": model.audio.target, "chunk_s": model.audio.chunk_s}
+        theirs = replace(artefact.model, audio=replace(artefact.model.audio, **free))
+        if theirs != model:
+            raise CheckpointError(
+                f"{path} is of another network or spectrum than this configuration "
+                f"({', '.join(differences(theirs, model))}): name the checkpoint's own --config."
+            )
         for network in (self.network, self.ema.module):
             network.load_state_dict(tensors)
 

@@ -90,6 +90,8 @@ def train(run: Run, listener: Listener | None = None) -> Outcome:
         _set_up(run, processes, saved)
         songs, validation_songs, mixtures = _find_songs(run, processes)
         identity = run_identity(run.config, songs, processes.count, run.start)
+        if saved and run.start is None:
+            identity["start"] = saved.get("start")  # it is needed once only
         state = new_state(run.config, processes.device)
         if run.start is not None and saved is None:
             state.start_from(run.start, run.config.model)

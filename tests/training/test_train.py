@@ -145,8 +145,14 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint(finished, songs, tmp_path
 def test_other_first_weights_are_another_run(finished, songs, tmp_path):
     run = tmp_path / "run"
     config = small_config(tmp_path, "training.max_steps=1")
-    train(Run(config=config, data=songs, out=run, start=finished / "ema.safetensors"))
-    train(Run(config=config, data=songs, out=run, start=finished / "ema.safetensors"))
+    start = Path(shutil.copy(finished / "ema.safetensors", tmp_path / "first.safetensors"))
+    train(Run(config=config, data=songs, out=run, start=start))
+    train(Run(config=config, data=songs, out=run, start=finished / "ema.safetensors"))  # its twin
+    start.unlink()
+    config = small_config(tmp_path, "training.max_steps=2")
+    train(Run(config=config, data=songs, out=run, allow_config_change=True))  # no more needed
+    _, artefact = load_weights(run / "ema.safetensors")
+    assert artefact.provenance.source.endswith("step 2, from first.safetensors")
     other = finished / "best" / "step-3.safetensors"
     with pytest.raises(TrainingError, match="start: "):
         train(Run(config=config, data=songs, out=run, start=other))
@@ -154,7 +160,7 @@ def test_other_first_weights_are_another_run(finished, songs, tmp_path):
 
 def test_first_weights_of_another_network_are_refused(songs, tmp_path, tiny_checkpoint):
     config = small_config(tmp_path)
-    with pytest.raises(CheckpointError, match=r"does not fit.*own --config"):
+    with pytest.raises(CheckpointError, match=r"network\.layers is 2 and 1.*own --config"):
         train(Run(config=config, data=songs, out=tmp_path / "run", start=tiny_checkpoint))
     with pytest.raises(BsmError, match="gone"):
         train(Run(config=config, data=songs, out=tmp_path / "b", start=tmp_path / "gone"))
