@@ -48,8 +48,8 @@ LIMITS = {
     "float16": Limits(relative_rms=3e-3, p999=3e-2, sdr_db=37.0, usdr_db=0.02),
     "int8": Limits(relative_rms=1e-1, p999=1.0, sdr_db=30.0, usdr_db=0.1),
 }
-"""By precision, from the strictest. What int8 costs is told by the SDR; the limits of its mask, wide
-for a single frame's sake, find a graph that is not the network.
+"""By precision, from the strictest. What int8 costs is told by the SDR; the limits of its mask,
+wide for a single frame's sake, find a graph that is not the network.
 
 Without a true voice the loss of uSDR is not known, but bounded. Errors of rounding have nothing to
 do with those of the network, so their energies add up: an estimate that is x dB from the voice and
