@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from bsmamba2.errors import EngineError, MissingExtraError
+
+logger = logging.getLogger(__name__)
 
 _MEMORY_ALLOCATION, _INSUFFICIENT_DRIVER, _NO_DEVICE = 2, 35, 100  # of cudaError_t
 _OUT_OF_MEMORY = re.compile(
@@ -79,6 +82,11 @@ def no_memory(error: OutOfDeviceMemoryError) -> OutOfDeviceMemoryError:
     return OutOfDeviceMemoryError(f"{str(error).rstrip('.')}: {advice}.")
 
 
+def say_less(error: OutOfDeviceMemoryError, count: int) -> None:
+    """Logs that it goes on with smaller batches, of `count` chunks."""
+    logger.warning("%s Going on with %s at a time.", error, chunks_text(count))
+
+
 @contextlib.contextmanager
 def cuda_errors(doing: str) -> Iterator[None]:
     """Makes one sentence of what CuPy raises in the block.
@@ -120,7 +128,8 @@ def short_reason(text: str) -> str:
 
 def driver_is_too_old(text: str) -> bool:
     """Whether a message is of a driver that is missing or older than the library that asks it."""
-    return f"cudaError {_INSUFFICIENT_DRIVER}:" in text
+    own_words = rf"cudaError {_INSUFFICIENT_DRIVER}:|with error:? {_INSUFFICIENT_DRIVER}\b"
+    return re.search(own_words, text) is not None  # of TensorRT-RTX, of TensorRT
 
 
 def _import_cupy() -> Any:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bsmamba2.config import AudioConfig
 from bsmamba2.errors import EngineError
-from bsmamba2.runtime.engines.device import OutOfDeviceMemoryError, chunks_text, no_memory
+from bsmamba2.runtime.engines.device import OutOfDeviceMemoryError, no_memory, say_less
 from bsmamba2.runtime.engines.plan_slot import PlanSlot
 from bsmamba2.runtime.estimation import Batch, Chunks, check_finite
 
@@ -42,7 +42,7 @@ class PlanEstimator:
         audio: AudioConfig,
         batch: int,
         make_slot: Callable[[int], PlanSlot],
-        free_memory: Callable[[], None],
+        free_memory: Callable[[], bool],
     ) -> None:
         """Allocates nothing yet.
 
@@ -50,7 +50,8 @@ class PlanEstimator:
             audio: Of the plan's model.
             batch: Chunks at a time, within the plan's range.
             make_slot: Makes a slot for so many chunks.
-            free_memory: Gives back what slots that are gone have held.
+            free_memory: Gives back what slots that are gone have held; True if somebody else has
+                given memory up, too.
         """
         self.batch = batch
         self._audio = audio
@@ -98,6 +99,19 @@ class PlanEstimator:
         assert part.outcome is not None
         return part.outcome
 
+    def release(self) -> bool:
+        """Gives its slots up, after what is on their way; later batches make new ones.
+
+        Returns:
+            Whether there were any.
+        """
+        had_slots = bool(self._lanes)
+        for lane in self._lanes:
+            lane.close()
+        self._lanes.clear()
+        self._turn = 0
+        return had_slots
+
     def _start_some(self, chunks: Chunks) -> _Part | OutOfDeviceMemoryError:
         """Enqueues chunks in the slot whose turn it is."""
         index = self._turn % self._most_lanes
@@ -110,16 +124,17 @@ class PlanEstimator:
             return _without_frames(error)
 
     def _shrink(self, error: OutOfDeviceMemoryError) -> None:
-        """Half the batch, or one slot instead of two; raises `error` where there is no less."""
-        for lane in self._lanes:
-            lane.close()
-        self._lanes.clear()
-        self._turn = 0
-        self._free_memory()
+        """Half the batch, or one slot instead of two; raises `error` where there is no less.
+
+        As much as before goes on where somebody else has given memory up.
+        """
+        self.release()
         self._shrinkings += 1
+        if self._free_memory():
+            return
         if self.batch > 1:
             self.batch //= 2
-            logger.warning("%s Going on with %s at a time.", error, chunks_text(self.batch))
+            say_less(error, self.batch)
         elif self._most_lanes > 1:
             self._most_lanes = 1
             logger.warning("%s Going on with one after the other.", error)

@@ -90,10 +90,10 @@ class PlanNetwork:
     def _captured(self) -> Any:
         """The network as a graph; None, with one line in the log, where it cannot be captured."""
         capturable = getattr(self._context, "is_stream_capturable", lambda _: True)
-        if not capturable(self.stream.ptr):
-            _explain_once("TensorRT-RTX says that it cannot be captured")
-            return None
         try:
+            if not capturable(self.stream.ptr):
+                _explain_once("TensorRT-RTX says that it cannot be captured")
+                return None
             with cuda_errors(_DOING):
                 self.stream.begin_capture()
                 try:
@@ -103,6 +103,8 @@ class PlanNetwork:
         except EngineError as error:
             _explain_once(short_reason(str(error)))
             return None
+        finally:
+            self._runtime.forget_errors()
         return graph
 
 

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 SPECTRUM, MASK = "spectrum", "mask"
 """Names of the input and the output."""
 
+_NO_CUDA = "CUDA initialization failure"  # a mere warning in some releases of TensorRT
+
 
 class PlanRuntime:
     """A deserialised plan; contexts of it run independently of each other."""
@@ -58,7 +60,10 @@ class PlanRuntime:
         """
         self._trt, self._path, self._record = trt, path, record
         self._said, self._logger = _attach_log(trt)
-        self._runtime = trt.Runtime(self._logger)  # the engine needs both for as long as it lives
+        try:
+            self._runtime = trt.Runtime(self._logger)  # both live as long as the engine
+        except TypeError as error:  # pybind11's, of TensorRT, where CUDA does not start
+            raise self._refusal() from error
         self._runtime.engine_host_code_allowed = allow_host_code and record.plugin.embedded
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
@@ -90,6 +95,11 @@ class PlanRuntime:
     def keep_kernels(self) -> None:
         """To be called when a context has run: keeps what was compiled for that."""
         self._kernels.keep()
+        self.forget_errors()
+
+    def forget_errors(self) -> None:
+        """To be called where a failure does not matter, lest it be told of the next one."""
+        self._said.clear()
 
     def require(self, done: bool, doing: str) -> None:
         """Raises the error that TensorRT logged unless a call was successful.
@@ -102,9 +112,10 @@ class PlanRuntime:
             OutOfDeviceMemoryError: TensorRT got no memory.
             EngineError: Anything else.
         """
+        text = _telling(self._said)
+        self.forget_errors()
         if not done:
-            raise device_error(doing, _telling(self._said))
-        self._said.clear()
+            raise device_error(doing, text)
 
     def _refusal(self) -> EngineError:
         text = _telling(self._said)
@@ -156,7 +167,7 @@ def _attach_log(trt: ModuleType) -> tuple[deque[str], Any]:
 
         def log(self, severity: Any, message: str) -> None:
             text = " ".join(message.split())
-            if severity.name in ("ERROR", "INTERNAL_ERROR"):
+            if severity.name in ("ERROR", "INTERNAL_ERROR") or _NO_CUDA in text:
                 errors.append(text)  # the caller raises it, or goes on without what failed
             logger.debug("%s: %s", severity.name, text)
 

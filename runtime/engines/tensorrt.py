@@ -26,6 +26,7 @@ from bsmamba2.runtime.engines.device import (
     free_memory,
     no_memory,
     open_device,
+    say_less,
 )
 from bsmamba2.runtime.engines.plan_estimator import PlanEstimator
 from bsmamba2.runtime.engines.plan_network import PlanNetwork
@@ -120,7 +121,7 @@ class PlanEngine:
                 audio,
                 min(batch, self._most),
                 lambda size: PlanSlot(self._runtime, self._gpu, audio, size),
-                lambda: free_memory(self._gpu),
+                self._free,
             )
             self._estimator = batch, estimator
         return self._estimator[1]
@@ -165,9 +166,21 @@ class PlanEngine:
             return OutOfDeviceMemoryError(str(error))  # without frames, which hold memory
 
     def _shrink(self, error: OutOfDeviceMemoryError) -> None:
-        """Half the batch; raises `error` where there is no less."""
-        self._network = None
-        free_memory(self._gpu)
+        """Half the batch; raises `error` where there is no less.
+
+        As much as before goes on where the estimator has given memory up.
+        """
+        others = self._estimator is not None and self._estimator[1].release()
+        self._free()
+        if others:
+            return
         if self._most == 1:
             raise no_memory(error)
         self._most //= 2
+        say_less(error, self._most)
+
+    def _free(self) -> bool:
+        """Gives back the network's memory, and what is gone already; True if there was one."""
+        had_network, self._network = self._network is not None, None
+        free_memory(self._gpu)
+        return had_network

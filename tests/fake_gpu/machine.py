@@ -33,6 +33,7 @@ class Machine:
 
     Attributes:
         memory: Bytes that it has.
+        needed: CUDA's release that TensorRT asks of the driver.
         peak: The most bytes that were taken at a time.
         log: What the host asked for, in order: (what, number of the stream).
     """
@@ -41,7 +42,7 @@ class Machine:
         self.memory = memory
         self.devices = 1
         self.capability = "90"
-        self.driver, self.runtime = 13020, 13020
+        self.driver, self.runtime, self.needed = 13020, 13020, 13020
         self.used = self.peak = 0
         self.log: list[tuple[str, int]] = []
         self.streams: list[Stream] = []

@@ -69,11 +69,18 @@ class Runtime:
     """Deserialises."""
 
     def __init__(self, machine: Machine, logger: ILogger, is_rtx: bool, quirks: Any) -> None:
+        if machine.driver < machine.needed and not is_rtx:
+            logger.log(Severity.WARNING, "CUDA initialization failure with error: 35. Please check")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         self._parts = machine, logger, is_rtx, quirks
         self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
-        logger = self._parts[1]
+        machine, logger = self._parts[:2]
+        if machine.driver < machine.needed:
+            text = "driver version is insufficient for CUDA runtime version"
+            logger.log(Severity.ERROR, f"Error Code 1: Cuda Runtime (cudaError 35: {text})")
+            return None
         if data[:4] == WITH_CODE and not self.engine_host_code_allowed:
             logger.log(Severity.ERROR, "Deserialization of engines with host code is not allowed.")
             return None

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from fake_gpu.machine import CUDARuntimeError, Machine
+from fake_gpu.tensorrt_module import Severity
 from plan_songs import RATE, assert_same, noise, quick, vocals
 from plans import install, write_plan
 from tolerances import assert_close
@@ -22,9 +23,13 @@ from bsmamba2.cli import main
 from bsmamba2.errors import EngineError
 from bsmamba2.export.gates import fixed_spectrum
 from bsmamba2.runtime.engines import load_engine
+from bsmamba2.runtime.engines.device import OutOfDeviceMemoryError
 from bsmamba2.runtime.engines.tensorrt import PlanEngine
 from bsmamba2.runtime.estimation import Batch
 from bsmamba2.runtime.separator import Separator
+
+OUT_OF_MEMORY = CUDARuntimeError(2, "cudaErrorMemoryAllocation: out of memory")
+LAUNCH_FAILURE = CUDARuntimeError(719, "cudaErrorLaunchFailure: unspecified failure")
 
 # --- the same numbers ---
 
@@ -209,11 +214,36 @@ def test_a_failure_of_the_gpu_is_one_sentence_and_the_next_song_is_whole(
     machine: Machine, load: Callable[..., PlanEngine], where: str, caplog: pytest.LogCaptureFixture
 ):
     engine, mixture = load(), noise(9 * RATE)
-    machine.fail_at[where] = CUDARuntimeError(719, "cudaErrorLaunchFailure: unspecified failure")
+    machine.fail_at[where] = LAUNCH_FAILURE
     with pytest.raises(EngineError, match=r"\AThe GPU failed in [^\n]+cudaErrorLaunchFailure"):
         vocals(engine, mixture)
     assert_same(vocals(engine, mixture), mixture)
     assert not caplog.messages
+
+
+def test_a_failure_is_not_told_of_the_next_one(machine: Machine, load: Callable[..., PlanEngine]):
+    network = load().network(1, 101)
+    machine.fail_at["execute"] = OUT_OF_MEMORY
+    with pytest.raises(OutOfDeviceMemoryError):
+        network.enqueue()
+    machine.fail_at["execute"] = LAUNCH_FAILURE
+    with pytest.raises(EngineError, match=r"\AThe GPU failed in [^\n]+cudaErrorLaunchFailure"):
+        network.enqueue()
+
+
+def test_a_failed_capture_is_not_told_of_the_next_failure(
+    machine: Machine, load: Callable[..., PlanEngine]
+):
+    def refuse(stream: int) -> bool:
+        engine._runtime._logger.log(Severity.ERROR, str(OUT_OF_MEMORY))
+        return False
+
+    engine = load(is_stream_capturable=refuse)
+    network = engine.network(1, 101)
+    network.enqueue()
+    machine.fail_at["execute"] = LAUNCH_FAILURE
+    with pytest.raises(EngineError, match=r"\AThe GPU failed in [^\n]+cudaErrorLaunchFailure"):
+        network.enqueue()
 
 
 @pytest.mark.parametrize("frames", [1, 59, 201])

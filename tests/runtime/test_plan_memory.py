@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,7 @@ from plan_songs import RATE, assert_same, noise, quick, vocals
 
 from bsmamba2.runtime.engines.device import OutOfDeviceMemoryError
 from bsmamba2.runtime.engines.tensorrt import PlanEngine
+from bsmamba2.runtime.estimation import Batch
 
 OUT_OF_MEMORY = CUDARuntimeError(2, "cudaErrorMemoryAllocation: out of memory")
 
@@ -20,6 +22,14 @@ def peak(load: Callable[..., PlanEngine], machine: Machine, batch: int) -> int:
     machine.peak = machine.used
     vocals(load(), noise(8 * RATE), batch)
     return machine.peak
+
+
+def masks_peak(load: Callable[..., PlanEngine], machine: Machine, spectra: np.ndarray) -> int:
+    """Bytes that masks take."""
+    gc.collect()
+    before = machine.peak = machine.used
+    load()(spectra)
+    return machine.peak - before
 
 
 @pytest.mark.parametrize(("batch", "fits", "said"), [(4, 2, 1), (4, 1, 2), (2, 1, 1)])
@@ -79,15 +89,43 @@ def test_memory_that_runs_out_on_the_way_is_the_same(
 
 
 def test_masks_that_do_not_fit_are_computed_in_smaller_batches(
-    machine: Machine, load: Callable[..., PlanEngine]
+    machine: Machine, load: Callable[..., PlanEngine], caplog: pytest.LogCaptureFixture
 ):
     spectra = np.random.default_rng(0).standard_normal((4, 2, 101, 1025, 2), np.float32)
     engine = load()
     machine.fail_at["execute"] = OUT_OF_MEMORY
     assert np.array_equal(engine(spectra), quick(spectra))
+    (line,) = caplog.messages
+    assert "memory does not suffice for" in line
+    assert line.endswith("Going on with 2 chunks at a time.")
     machine.memory = 1
     with pytest.raises(OutOfDeviceMemoryError, match=r"\A[^\n]+use the \.onnx[^\n]+\Z"):
         engine(spectra[:, :, :70])
+
+
+def test_masks_and_songs_give_way_to_each_other(
+    machine: Machine, load: Callable[..., PlanEngine], caplog: pytest.LogCaptureFixture
+):
+    mixture = noise(3 * RATE)
+    spectra = np.random.default_rng(0).standard_normal((4, 2, 101, 1025, 2), np.float32)
+    machine.memory = max(peak(load, machine, 1), masks_peak(load, machine, spectra))
+    engine = load()
+    for _ in range(2):
+        assert_same(vocals(engine, mixture), mixture)
+        assert np.array_equal(engine(spectra), quick(spectra))
+    assert not caplog.messages  # neither with less at a time
+
+
+def test_masks_let_a_batch_on_its_way_end_first(machine: Machine, load: Callable[..., PlanEngine]):
+    spectra = np.random.default_rng(0).standard_normal((4, 2, 101, 1025, 2), np.float32)
+    machine.memory = max(peak(load, machine, 1), masks_peak(load, machine, spectra))
+    engine = load()
+    chunk = noise(RATE)[None]
+    pending = [engine.estimator(1).begin(Batch(chunk, (0,))) for _ in range(2)]
+    assert np.array_equal(engine(spectra), quick(spectra))
+    expected = engine.estimator(1).begin(Batch(chunk, (0,))).result()
+    for one in pending:
+        assert np.array_equal(one.result(), expected)
 
 
 def test_memory_does_not_grow_with_the_song(machine: Machine, load: Callable[..., PlanEngine]):

@@ -59,6 +59,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PlanRuntime, "__init__", touch)
 
 
+RTX = "tensorrt-rtx"
 BUILT = "model.plan was built with TensorRT-RTX 1.7.1.116"
 REFUSED: list[tuple[Change, list[str]]] = [
     (
@@ -130,6 +131,28 @@ def test_a_plan_with_code_is_refused_unless_that_is_allowed(make: Callable[..., 
     sentence = refused(make(kind=tensorrt_module.WITH_CODE))
     assert "--allow-host-code" in sentence
     assert "without --embed-plugin" in sentence
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_plan_with_code_for_other_gpus_is_refused(make: Callable[..., Path]):
+    targets = {"architectures": ("80-real", "100-virtual")}
+    path = make(lambda record: with_plugin(record, **targets), kind=tensorrt_module.WITH_CODE)
+    sentence = refused(path, allow_host_code=True)
+    assert "for sm_80, PTX 100, and the Pretended GPU here has compute capability 9.0" in sentence
+    assert sentence.endswith(f": run '{COMMAND} --arch 9.0'.")
+
+
+@pytest.mark.parametrize("targets", [(), ("90-real",), ("80-real", "80-virtual")])
+def test_a_plan_with_code_for_this_gpu_or_unknown_ones_is_taken(
+    make: Callable[..., Path], targets: tuple[str, ...]
+):
+    changed = {"architectures": targets}
+    path = make(lambda record: with_plugin(record, **changed), kind=tensorrt_module.WITH_CODE)
+    load_engine(path, allow_host_code=True)
+
+
+def test_targets_of_a_library_outside_the_plan_are_no_matter(make: Callable[..., Path]):
+    load_engine(make(lambda record: with_plugin(record, architectures=("80-real",))))
 
 
 def test_a_plan_with_code_needs_no_plugin_of_ours(
@@ -234,6 +257,19 @@ def test_a_missing_gpu_or_an_old_driver_is_said(
 ):
     vars(machine).update(state)
     assert words in refused(make())
+
+
+@pytest.mark.parametrize(("builder", "title"), [("tensorrt", "TensorRT"), (RTX, "TensorRT-RTX")])
+def test_a_driver_that_only_tensorrt_finds_too_old_is_one_sentence(
+    make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, machine: Machine,
+    builder: str, title: str,
+):  # fmt: skip
+    install(monkeypatch, machine, builder=builder)
+    path = make(lambda record: replace(record, builder=builder))
+    machine.needed = machine.driver + 10
+    sentence = refused(path)
+    assert sentence.startswith(f"{title} 1.7.1.116 cannot load {path}: there is no NVIDIA driver")
+    assert sentence.endswith("or it is too old: install a newer one.")
 
 
 def test_a_plan_that_tensorrt_refuses_names_the_command(make: Callable[..., Path], tmp_path: Path):
