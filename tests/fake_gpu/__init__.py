@@ -8,7 +8,7 @@ driver, are the calls that these lines make:
 - `runtime/engines/device.py`: the calls of `cupy.cuda` in `open_device`, `_check_libraries` and
   `_no_device_sentence`, and the memory pools in `free_memory`. Their failing side runs for real in
   `tests/runtime/test_plan_machine.py`, where CuPy is installed;
-- `runtime/engines/plan_runtime.py`: from `deserialize_cuda_engine` on (what it says without a
+- `runtime/engines/plan_runtime.py`: from `Runtime` on (what TensorRT-RTX says without a
   driver is real, there too), so the tensors' names and sizes, and contexts;
 - `runtime/engines/plan_network.py`: every call of a context, of a stream and of a graph;
 - `runtime/engines/plan_slot.py`: arrays, copies, pinned memory and plans of cuFFT;
