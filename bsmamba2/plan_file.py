@@ -25,6 +25,8 @@ BUILDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 """Name of a builder -> for people."""
 
+_TARGET = re.compile(r"\d{2,3}-(real|virtual)", re.ASCII)
+"""An architecture in CMake's words."""
 _LIBRARY = re.compile(rb"\x7fELF\x02\x01\x01.{9}\x03\x00", re.DOTALL)
 """Start of a shared object: 64 bits, little-endian, version 1, of type ET_DYN."""
 _WINDOWS = re.compile(rb"MZ(?=.{58}(.{4}))", re.DOTALL)
@@ -44,6 +46,9 @@ class PluginRecord:
     """Of the library's own bytes."""
     embedded: bool
     """Whether the plan carries the library, and so host code."""
+    architectures: tuple[str, ...] = ()
+    """What the library was built for, in CMake's words ("90-real" is machine code, "90-virtual"
+    PTX); empty where nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +108,14 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
                 f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
                 "upgrade bsmamba2."
             )
-        record = read_section(PlanRecord, values["plan"])
+        plan_values = dict(values["plan"])
+        plan_values["plugin"] = {"architectures": [], **plan_values["plugin"]}  # older ones lack it
+        record = read_section(PlanRecord, plan_values)
         if record.builder not in BUILDERS:
             raise ConfigError(f"unknown builder '{record.builder}'")
+        for target in record.plugin.architectures:
+            if not _TARGET.fullmatch(target):
+                raise ConfigError(f"unknown architecture '{target}'")
         return record, read_metadata(values["artefact"], path)
     except OSError as error:
         raise CheckpointError(

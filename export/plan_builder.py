@@ -103,6 +103,7 @@ class BuilderLog:
 
     def __init__(self) -> None:
         self._errors: list[str] = []
+        self._warning = ""
 
     def add(self, severity: str, message: str) -> None:
         """Takes a message; safe to call from any thread.
@@ -113,14 +114,18 @@ class BuilderLog:
         text = " ".join(message.split())
         if severity in _LEVELS:
             logger.log(_LEVELS[severity], "%s", text)
+            self._warning = text if severity == "WARNING" else self._warning
         else:
             logger.debug("%s: %s", severity, text)
             self._errors.append(text)
 
     def last_error(self) -> str:
-        """The last error of the builder's own; failed calls of CUDA only follow from others."""
+        """The last error of the builder's own; failed calls of CUDA only follow from others.
+
+        Without any it is the last warning, as TensorRT calls it that CUDA does not start.
+        """
         telling = [error for error in self._errors if "catchCudaError" not in error]
-        return (telling or self._errors or ["it does not say why"])[-1].rstrip(".")
+        return (telling or self._errors or [self._warning or "it does not say why"])[-1].rstrip(".")
 
     def check(self) -> None:
         """To be called of a step that went well: shows errors in spite of which it did.

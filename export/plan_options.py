@@ -60,6 +60,9 @@ class PlanOptions:
     def command(self, source: str, target: str, builder: str) -> str:
         """The `bsm export` command that builds the same.
 
+        A plugin's file is not named: its path means nothing on another machine. There the command
+        takes the plugin of `bsm plugin build`; add `--plugin FILE` for another one.
+
         Args:
             source: Name of the ONNX file, or "default".
             target: Name of the plan.

@@ -26,8 +26,8 @@ from bsmamba2.export.timing_cache import timing_cache
 from bsmamba2.files import atomic_paths, existing_file, sha256_file
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
 from bsmamba2.plan_file import PlanRecord, PluginRecord, sidecar_path, sidecar_text
-from bsmamba2.plugins import architectures, cache
-from bsmamba2.plugins.build import build_libraries, find_libraries
+from bsmamba2.plugins import cache
+from bsmamba2.plugins.build import build_libraries, find_or_build
 from bsmamba2.plugins.tensorrt_library import (
     VERSION,
     check_plugin_layers,
@@ -96,7 +96,7 @@ def _read_source(source: str | Path) -> _Source:
 
     Raises:
         CheckpointError: It is damaged or of another tool.
-        ExportError: It has not one scan node a block.
+        ExportError: It is for CPUs, or has not one scan node a block.
     """
     path = Path(source)
     if str(source) == "default":
@@ -105,6 +105,10 @@ def _read_source(source: str | Path) -> _Source:
         path = default_engine_path()
     file = read_onnx_file(path)
     artefact = read_metadata(file.metadata, path)
+    if artefact.precision == "int8":
+        raise ExportError(
+            f"{path} is int8, which is for CPUs: build the plan of the float32 or float16 file."
+        )
     nodes, blocks = file.node_counts.get(SCAN_NODE, 0), 2 * artefact.model.network.layers
     if nodes != blocks:
         raise ExportError(
@@ -119,10 +123,10 @@ def _plugin_library(options: PlanOptions, report: Report) -> Path:
     """The plugin's file, built where it is not there."""
     if options.plugin:
         return existing_file(options.plugin).resolve()
-    libraries = None if options.architectures else find_libraries(plugin=True)
-    if libraries is None:
-        here = "native" if architectures.gpus() else "all"
-        libraries = build_libraries(architectures=options.architectures or here, report=report)
+    if options.architectures:
+        libraries = build_libraries(architectures=options.architectures, report=report)
+    else:
+        libraries = find_or_build(report=report)
     assert libraries.plugin is not None
     return libraries.plugin
 
@@ -142,7 +146,7 @@ class _Work:
         trt, log = self.builder.trt, BuilderLog()
         load_plugin(trt, self.library)
         trt_log = attach_log(trt, log)
-        builder = trt.Builder(trt_log)
+        builder = self._start(trt_log, log)
         network = builder.create_network(strongly_typed(trt))
         parser = trt.OnnxParser(network, trt_log)  # owns the weights: must outlive the build
         if not parser.parse(self.origin.path.read_bytes()):
@@ -165,6 +169,15 @@ class _Work:
         log.check()
         report(f"Built in {time.monotonic() - start:.1f} s: {serialized.nbytes / 1e6:.1f} MB.")
         return serialized
+
+    def _start(self, trt_log: Any, log: BuilderLog) -> Any:
+        """TensorRT's own `Builder`, which needs a working CUDA."""
+        try:
+            return self.builder.trt.Builder(trt_log)
+        except TypeError as error:  # of pybind, for a constructor that gives nothing
+            raise ExportError(
+                f"{self.builder} does not start ({log.last_error()}): update the NVIDIA driver."
+            ) from error
 
     def _configure(self, builder: Any, network: Any, config: Any, log: BuilderLog) -> None:
         """Sizes, precision and plugin of the plan."""
@@ -211,15 +224,19 @@ class _Work:
 
 
 def _plugin_record(library: Path, *, embedded: bool) -> PluginRecord:
-    """The library, and the sources that it was built of where its folder tells."""
+    """The library, and the sources and GPUs that it was built for where its folder tells."""
     digest = sha256_file(library)
     build = cache.load_build(library.parent)
-    known = build is not None and build[0].sha256.get(library.name) == digest
+    if build is not None and build[0].sha256.get(library.name) == digest:
+        sources, targets = build[0].sources, build[0].architectures
+    else:
+        sources, targets = "", ()
     return PluginRecord(
         version=VERSION,
-        sources_sha256=build[0].sources if build and known else "",
+        sources_sha256=sources,
         library_sha256=digest,
         embedded=embedded,
+        architectures=targets,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from bsmamba2.errors import BsmError
 from bsmamba2.export.plan_builder import PlanBuilder
 from bsmamba2.files import atomic_path
+from bsmamba2.plugins.architectures import current_gpu_name
 from bsmamba2.plugins.cache import make_cache
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,8 @@ def timing_cache(builder: PlanBuilder, config: Any) -> Iterator[None]:
     """Gives a builder's configuration the cache of earlier builds, and keeps what it adds.
 
     Args:
-        builder: Its version and GPU name the file, in the user's cache folder, private to them.
+        builder: Its version and the GPU's capability and name make the file's name, in the
+            user's cache folder, private to them.
         config: An `IBuilderConfig`.
     """
     if builder.name != "tensorrt":
@@ -59,5 +62,6 @@ def _keep(path: Path, cache: Any) -> None:
 def _cache_file(builder: PlanBuilder) -> Path:
     folder = make_cache().parent / "timing"  # checked to be this user's alone
     folder.mkdir(mode=0o700, exist_ok=True)
-    gpu = "-".join(builder.architectures)
+    words = (*builder.architectures, *re.findall(r"[A-Za-z0-9]+", current_gpu_name()))
+    gpu = "-".join(words)
     return folder / f"{builder.name}-{builder.trt.__version__}-{gpu}.cache"

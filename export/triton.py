@@ -60,11 +60,7 @@ def write_triton_repository(
         ExportError: A plan that Triton cannot serve, an unfit name, or a model of the same name
             that is somebody else's.
     """
-    if not _NAME.fullmatch(name):
-        raise ExportError(
-            f"'{name}' is no name for a model: letters, digits, '.', '_' and '-', the first one a "
-            "letter or digit."
-        )
+    check_target(folder, name)
     record, artefact = read_sidecar(plan)
     _check_servable(plan, record)
     read_plan(plan, record)
@@ -161,6 +157,20 @@ def check_builder(plan: Path, builder: str) -> None:
         )
 
 
+def check_target(folder: Path, name: str) -> None:
+    """Raises ExportError unless a model of that name may be written into a repository."""
+    if not _NAME.fullmatch(name):
+        raise ExportError(
+            f"'{name}' is no name for a model: letters, digits, '.', '_' and '-', the first one a "
+            "letter or digit."
+        )
+    target = folder / name
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"Cannot write {target}: {folder} is no folder.")
+    if target.exists() and not _is_ours(target):
+        raise ExportError(f"{target} was not written by 'bsm export': name another folder.")
+
+
 def _check_servable(plan: Path, record: PlanRecord) -> None:
     """Raises ExportError for what Triton's tensorrt backend cannot load or feed."""
     check_builder(plan, record.builder)
@@ -174,8 +184,6 @@ def _check_servable(plan: Path, record: PlanRecord) -> None:
 @contextlib.contextmanager
 def _new_model(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its name when the block succeeds."""
-    if target.exists() and not _is_ours(target):
-        raise ExportError(f"{target} was not written by 'bsm export': name another folder.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Within it, because only there a rename is sure to work. A server that polls the repository

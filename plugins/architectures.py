@@ -14,6 +14,7 @@ from bsmamba2.errors import PluginError
 OLDEST = 80
 """Compute capability 8.0, of the first chips with asynchronous copies and bfloat16."""
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_NAME_BYTES = 256
 
 
 def resolve_architectures(text: str, known: Collection[int]) -> tuple[str, ...]:
@@ -73,6 +74,19 @@ def current_gpu() -> int | None:
     Asks the driver, which heeds CUDA_VISIBLE_DEVICES, and so initialises CUDA in this process.
     """
     return next(iter(_ask_driver()), None)
+
+
+def current_gpu_name() -> str:
+    """Name of the GPU of `current_gpu`, such as "NVIDIA H100 80GB HBM3"; "" without one."""
+    cuda = _start_driver()
+    if cuda is None:
+        return ""
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
+    if cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return ""
+    if cuda.cuDeviceGetName(name, _NAME_BYTES, device):
+        return ""
+    return name.value.decode("utf-8", errors="replace")
 
 
 def dotted(capability: int) -> str:
@@ -142,13 +156,18 @@ def _ask_nvidia_smi() -> list[int] | None:
     return [int(major) * 10 + int(minor) for major, minor in pairs]
 
 
-def _ask_driver() -> list[int]:
+def _start_driver() -> ctypes.CDLL | None:
+    """The initialised driver; None where it is absent or does not start."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return []
-    count = ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return None
+    return None if cuda.cuInit(0) else cuda
+
+
+def _ask_driver() -> list[int]:
+    cuda, count = _start_driver(), ctypes.c_int()
+    if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(count)):
         return []
     return [_capability(cuda, index) for index in range(count.value)]
 

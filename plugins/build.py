@@ -105,6 +105,23 @@ def find_libraries(*, plugin: bool = False) -> Libraries | None:
     return None
 
 
+def find_or_build(*, report: Report = logger.info) -> Libraries:
+    """A build with the TensorRT plugin: one that is there and fits this machine, else a new one.
+
+    A new one is for the GPUs here, or for all where there is none.
+
+    Args:
+        report: Gets lines on the progress.
+
+    Raises:
+        PluginError: Others can write into the cache, or nothing can be built.
+    """
+    if libraries := find_libraries(plugin=True):
+        return libraries
+    here = "native" if arch.gpus() else "all"
+    return build_libraries(architectures=here, report=report)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     """A build to do."""

@@ -24,7 +24,7 @@ from polygraphy.logger import G_LOGGER
 
 from bsmamba2.errors import BsmError, PluginError
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
-from bsmamba2.plugins.build import build_libraries
+from bsmamba2.plugins.build import find_or_build
 from bsmamba2.plugins.tensorrt_library import check_plugin_layers, load_plugin, strongly_typed
 
 _VARIABLE = "POLYGRAPHY_USE_TENSORRT_RTX"
@@ -35,8 +35,8 @@ def parsed_network(model: str | Path, plugin: str | Path | None = None) -> tuple
 
     Args:
         model: An ONNX file of `bsm export`.
-        plugin: `libbsm_trt_plugin.so`; None takes that of `bsm plugin build`, and builds it when
-            it is not there.
+        plugin: `libbsm_trt_plugin.so`; None takes that of `bsm plugin build`, which needs neither
+            a compiler nor a GPU, and builds it when it is not there.
 
     Returns:
         Builder, network and parser, which is what Polygraphy expects of a script.
@@ -82,6 +82,6 @@ def _tensorrt() -> ModuleType:
 
 
 def _built_plugin() -> Path:
-    plugin = build_libraries().plugin
+    plugin = find_or_build(report=G_LOGGER.info).plugin
     assert plugin is not None
     return plugin

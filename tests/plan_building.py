@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from onnx import ModelProto, NodeProto
 
 from bsmamba2.onnx_file import SCAN_NODE
+from bsmamba2.plugins import cache
+from bsmamba2.plugins.build import sources_sha256
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
 """Importing either then fails."""
@@ -54,3 +57,20 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 def scans(model: ModelProto) -> list[NodeProto]:
     """Nodes of the custom operator."""
     return [node for node in model.graph.node if (node.domain, node.op_type) == SCAN_NODE]
+
+
+def keep_in_cache(plugin: Path) -> None:
+    """A plugin as if `bsm plugin build` had built it here."""
+    folder = cache.make_cache() / "build"
+    staging = folder.with_suffix(".new")
+    staging.mkdir(mode=0o700)
+    files = {cache.SCAN: b"a scan", cache.PLUGIN: plugin.read_bytes()}
+    for name, data in files.items():
+        (staging / name).write_bytes(data)
+    record = cache.Record(
+        sources=sources_sha256(),
+        sizes=(),
+        architectures=("90-real",),
+        sha256={name: sha256(data).hexdigest() for name, data in files.items()},
+    )
+    cache.keep_build(staging, folder, record)

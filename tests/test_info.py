@@ -15,8 +15,10 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from fake_gpu.tensorrt_module import PLAIN, WITH_CODE
 from foreign_files import model_of, random_weights
 from onnx import TensorProto, helper, numpy_helper
+from plans import with_plugin, write_plan
 from safetensors.torch import save_file
 
 from bsmamba2.artefact import Artefact, MaskParity, ModelCard, PrecisionCheck, Provenance
@@ -25,6 +27,7 @@ from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
 from bsmamba2.files import sha256_file
 from bsmamba2.inspect_file import inspect_artefact, lines
+from bsmamba2.plan_file import PlanRecord
 from bsmamba2.tensors import parameter_count, tensor_shapes
 
 TINY = model_of("tiny")
@@ -247,3 +250,34 @@ def test_describing_does_not_import_torch(tmp_path: Path) -> None:
         check=True,
     )
     assert out.stdout.splitlines()[-1] == "[]"
+
+
+# --- plans ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "text"),
+    [
+        (PLAIN, ("90-real",), "any kind that TensorRT-RTX takes"),
+        (
+            WITH_CODE,
+            ("80-real", "90-virtual"),
+            "those kinds that TensorRT-RTX takes, if they run the plugin in it, built for sm_80, "
+            "PTX 90",
+        ),
+        (
+            WITH_CODE,
+            (),
+            "those kinds that TensorRT-RTX takes, if they run the plugin in it, built for GPUs "
+            "that nobody has recorded",
+        ),
+    ],
+)
+def test_plan_that_carries_its_plugin_is_for_the_plugins_gpus(
+    tiny_onnx: Path, tmp_path: Path, kind: bytes, targets: tuple[str, ...], text: str
+):
+    def change(record: PlanRecord) -> PlanRecord:
+        return with_plugin(record, architectures=targets)
+
+    plan = write_plan(tiny_onnx, tmp_path / "a.plan", kind=kind, change=change)
+    assert dict(lines(inspect_artefact(str(plan))))["for GPUs of"] == text

@@ -147,6 +147,11 @@ def test_newer_sidecar_asks_for_an_upgrade(plan: Path):
         read_sidecar(plan)
 
 
+def test_sidecar_without_the_librarys_targets_is_of_an_unknown_library(plan: Path):
+    change(plan, remove("plan", "plugin", "architectures"))
+    assert read_sidecar(plan)[0].plugin.architectures == ()
+
+
 def remove(*path: str) -> Callable[[Any], None]:
     def change(values: Any) -> None:
         for key in path[:-1]:
@@ -186,6 +191,9 @@ def put(value: Any, *path: str) -> Callable[[Any], None]:
         put("9.0", "plan", "architectures"),
         put(1, "plan", "plugin", "embedded"),
         put("more", "plan", "unknown"),
+        put("text", "plan", "plugin"),
+        put("90-real", "plan", "plugin", "architectures"),
+        put(["all"], "plan", "plugin", "architectures"),
         put("{", "artefact", "bsm.config"),
         put(3, "artefact", "bsm.config"),
         put("{}", "artefact", "bsm.config"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -137,7 +138,7 @@ def command(
     """
     import json
 
-    from bsmamba2.errors import BsmError, ExportError
+    from bsmamba2.errors import ExportError
 
     if Path(model).suffix == ".plan":
         _check_plan_alone(
@@ -166,22 +167,20 @@ def command(
         raise click.UsageError("--card goes into an ONNX file that is written, not into a plan.")
     options = _plan_options(trt, plan)
     onnx, target = _targets(model, output, exported=exported, trt=trt)
+    if options and triton:
+        _check_triton(target, options, Path(triton))
     report = {} if exported else _export(model, onnx, seed, card, precision or "float32", audio)
+    written = [] if exported else [onnx]
     if options:
-        try:
-            if triton:
-                _check_triton(target, options)
+        with _telling_what_is_kept(written):
             report |= _build(model if exported else onnx, target, options)
-        except BsmError:
-            if not exported:
-                click.echo(f"{onnx} is written and kept.", err=True)
-            raise
         if triton:
-            report |= _serve(target, triton)
+            with _telling_what_is_kept([*written, target]):
+                report |= _serve(target, triton)
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
-    for path in ([] if exported else [onnx]) + ([target] if trt else []):
+    for path in written + ([target] if trt else []):
         click.echo(path)
     if triton:
         click.echo(report["triton"])
@@ -268,12 +267,26 @@ def _check_plan_alone(model: str, triton: str | None, others: list[Any]) -> None
         raise click.UsageError(f"{model} is built already: it goes with --triton DIR only.")
 
 
-def _check_triton(target: Path, options: PlanOptions) -> None:
-    """Refuses before a long build what would be refused after it."""
+def _check_triton(target: Path, options: PlanOptions, repository: Path) -> None:
+    """Refuses before a long export and build what would be refused after them."""
     from bsmamba2.export.plan_builder import choose_builder
-    from bsmamba2.export.triton import check_builder
+    from bsmamba2.export.triton import check_builder, check_target
 
+    check_target(repository, target.stem)
     check_builder(target, choose_builder(options.builder).name)
+
+
+@contextlib.contextmanager
+def _telling_what_is_kept(written: list[Path]) -> Iterator[None]:
+    """Says of finished files that they stay when the next step fails."""
+    from bsmamba2.errors import BsmError
+
+    try:
+        yield
+    except BsmError:
+        for path in written:
+            click.echo(f"{path} is written and kept.", err=True)
+        raise
 
 
 def _serve(plan: Path, folder: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from types import ModuleType
 from bsmamba2.errors import EngineError, PluginError
 from bsmamba2.files import sha256_file
 from bsmamba2.plan_file import BUILDERS, TITLES, PlanRecord
+from bsmamba2.plugins.architectures import describe, runs_on
 from bsmamba2.runtime.engines.device import short_reason
 
 
@@ -87,7 +88,7 @@ def find_plugin(path: Path, record: PlanRecord) -> Path | None:
 
 
 def check_architecture(path: Path, record: PlanRecord, capability: str, gpu: str) -> None:
-    """Raises EngineError unless the plan runs on a GPU.
+    """Raises EngineError unless the plan, and the library that it may carry, run on a GPU.
 
     Args:
         path: The plan.
@@ -100,6 +101,12 @@ def check_architecture(path: Path, record: PlanRecord, capability: str, gpu: str
             f"{path} was built for GPUs of compute capability "
             f"{' or '.join(record.architectures)}, and the {gpu} here has {capability}: run "
             f"'{record.command}' here."
+        )
+    targets = record.plugin.architectures if record.plugin.embedded else ()
+    if targets and not runs_on(targets, int(capability.replace(".", ""))):
+        raise EngineError(
+            f"{path} carries a plugin library for {describe(targets)}, and the {gpu} here has "
+            f"compute capability {capability}: run '{record.command} --arch {capability}'."
         )
 
 

@@ -196,6 +196,8 @@ sys.modules["tensorrt"] = tensorrt_rtx
 tensorrt_rtx.__version__ = "10.13.2.6"
 from bsmamba2.export import plan_builder
 plan_builder.current_gpu = lambda: 90
+from bsmamba2.export import timing_cache
+timing_cache.current_gpu_name = lambda: "A/GPU 80GB"
 real = tensorrt_rtx.IBuilderConfig.create_timing_cache
 def create(config, data):
     print(len(data))
@@ -209,7 +211,7 @@ def timing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the timing cache will be."""
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache/bsmamba2/timing/tensorrt-10.13.2.6-9.0.cache"
+    return tmp_path / "cache/bsmamba2/timing/tensorrt-10.13.2.6-9.0-A-GPU-80GB.cache"
 
 
 def build_as_tensorrt(
@@ -276,6 +278,27 @@ tensorrt_rtx.IBuilderConfig.set_timing_cache = set_
     done = build_as_tensorrt(tmp_path, tiny_onnx, plugin_library, before=refusing)
     assert done.stdout == "13\n0\na.plan\n", done.stderr
     assert timing.read_bytes() != b"another GPU's"
+
+
+def test_builder_that_cannot_start_cuda_is_one_sentence(
+    tiny_onnx: Path, plugin_library: Path, tmp_path: Path
+):
+    pytest.importorskip("tensorrt_rtx")
+    failing = (
+        AS_TENSORRT
+        + """
+def start(logger):
+    warning = tensorrt_rtx.ILogger.Severity.WARNING
+    logger.log(warning, "CUDA initialization failure with error: 35.")
+    raise TypeError("pybind11::init(): factory function returned nullptr")
+tensorrt_rtx.Builder = start
+"""
+    )
+    assert refusal(build_as_tensorrt(tmp_path, tiny_onnx, plugin_library, failing)) == (
+        "TensorRT 10.13.2.6 does not start (CUDA initialization failure with error: 35): update "
+        "the NVIDIA driver."
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_tensorrt_alone_without_a_gpu_is_one_sentence(tiny_onnx: Path, tmp_path: Path):

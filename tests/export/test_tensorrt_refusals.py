@@ -40,6 +40,14 @@ def test_file_of_another_tool_is_refused(model: ModelProto, plugin_library: Path
     assert_refused(tmp_path, "a.onnx carries no BSMamba2 configuration", "a.onnx", plugin_library)
 
 
+def test_int8_file_is_refused(model: ModelProto, plugin_library: Path, tmp_path: Path):
+    (precision,) = (p for p in model.metadata_props if p.key == "bsm.precision")
+    precision.value = '"int8"'
+    onnx.save(model, tmp_path / "a.onnx")
+    sentence = "^a.onnx is int8, which is for CPUs: build the plan of the float32 or float16 file.$"
+    assert_refused(tmp_path, sentence, "a.onnx", plugin_library)
+
+
 @pytest.mark.parametrize("kept", [0, 100, 0.5, -1])
 def test_truncated_file_is_refused(
     tiny_onnx: Path, plugin_library: Path, tmp_path: Path, kept: float

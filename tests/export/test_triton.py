@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from small_engines import small_artefact
 
+from bsmamba2.cli import export as command
 from bsmamba2.errors import BsmError, CheckpointError, EngineError, ExportError
 from bsmamba2.export.triton import QUEUE_DELAY_US, write_triton_repository
 from bsmamba2.files import sha256_file
@@ -237,6 +238,38 @@ def test_tensorrt_rtx_is_refused_before_it_builds(tmp_path: Path):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: Triton cannot load ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "foreign"), [("a b", False), ("model", True)])
+def test_target_is_refused_before_export_and_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, foreign: bool
+):
+    def work(*_: object) -> None:
+        raise AssertionError("worked")
+
+    monkeypatch.setattr(command, "_export", work)
+    monkeypatch.setattr(command, "_build", work)
+    if foreign:
+        (tmp_path / "models" / name).mkdir(parents=True)
+    options = ["--trt", "-o", f"{tmp_path}/{name}.plan", "--triton", f"{tmp_path}/models"]
+    with pytest.raises(ExportError, match="was not written by" if foreign else "is no name for"):
+        command.command.main(["tiny", *options], standalone_mode=False)
+
+
+def test_what_is_written_is_kept_and_named_when_serving_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Export and build have tests of their own, and are left out here."""
+    for name in ("_export", "_build"):
+        monkeypatch.setattr(command, name, lambda *_: {})
+    monkeypatch.setattr(command, "_check_triton", lambda *_: None)
+    plan = make_plan(tmp_path, builder="tensorrt-rtx")
+    options = ["--trt", "-o", str(plan), "--triton", f"{tmp_path}/models"]
+    with pytest.raises(ExportError, match="Triton cannot load"):
+        command.command.main(["tiny", *options], standalone_mode=False)
+    kept = [f"{path} is written and kept." for path in (plan.with_suffix(".onnx"), plan)]
+    assert capsys.readouterr().err.splitlines() == kept
+    assert plan.exists()
 
 
 # --- what is refused ---

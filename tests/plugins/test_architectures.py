@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bsmamba2.errors import PluginError
 from bsmamba2.plugins import architectures
-from bsmamba2.plugins.architectures import describe, gpus, resolve_architectures, runs_on
+from bsmamba2.plugins.architectures import (
+    current_gpu,
+    current_gpu_name,
+    describe,
+    gpus,
+    resolve_architectures,
+    runs_on,
+)
 
 KNOWN = {75, 80, 86, 87, 89, 90, 100, 103, 120}
 
@@ -110,3 +120,26 @@ def test_gpus_are_those_that_nvidia_smi_or_the_driver_names(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(architectures, "_ask_driver", lambda: [61])
     assert gpus.__wrapped__() == found
+
+
+def driver(*, works: bool) -> SimpleNamespace:
+    """libcuda.so.1 with one GPU of compute capability 9.0."""
+
+    def put(target: Any, value: object) -> int:
+        getattr(target, "_obj", target).value = value  # behind ctypes.byref
+        return 0
+
+    return SimpleNamespace(
+        cuInit=lambda flags: 0 if works else 100,
+        cuDeviceGetCount=lambda count: put(count, 1),
+        cuDeviceGet=lambda device, index: put(device, index),
+        cuDeviceGetAttribute=lambda value, name, device: put(value, {75: 9, 76: 0}[name]),
+        cuDeviceGetName=lambda name, size, device: put(name, b"NVIDIA H100 80GB HBM3"),
+    )
+
+
+def test_driver_tells_capability_and_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver(works=True))
+    assert (current_gpu(), current_gpu_name()) == (90, "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver(works=False))
+    assert (current_gpu(), current_gpu_name()) == (None, "")

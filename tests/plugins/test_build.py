@@ -11,7 +11,7 @@ from small_builds import ARCHITECTURE, SIZE, folders, leftovers, write_sources
 
 from bsmamba2.errors import PluginError
 from bsmamba2.plugins import architectures, build
-from bsmamba2.plugins.build import build_libraries, find_libraries
+from bsmamba2.plugins.build import build_libraries, find_libraries, find_or_build
 from bsmamba2.plugins.cache import Libraries
 from bsmamba2.plugins.compilation import Options
 
@@ -174,6 +174,32 @@ def test_plugin_is_found_only_where_it_was_built(compiled: list[Options], tmp_pa
     built = build_libraries(architectures="90", include_dir=tmp_path)
     assert built.plugin
     assert find_libraries(plugin=True) == built
+
+
+def test_build_that_is_there_is_taken_without_compiler_or_gpu(
+    compiled: list[Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "NvInferRuntime.h").write_text("")
+    built = build_libraries(architectures="90", include_dir=tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CUDACXX", raising=False)
+    assert find_or_build() == built
+    assert len(compiled) == 1
+
+
+@pytest.mark.parametrize(("gpus", "built_for"), [((), "all"), ((90,), "native")])
+def test_build_that_is_not_there_is_made_for_the_gpus_here_or_for_all(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch, gpus: tuple[int, ...], built_for: str
+) -> None:
+    asked: list[str] = []
+
+    def ask(*, architectures: str, report: object) -> None:
+        asked.append(architectures)
+
+    monkeypatch.setattr(architectures, "gpus", lambda: gpus)
+    monkeypatch.setattr(build, "build_libraries", ask)
+    find_or_build()
+    assert asked == [built_for]
 
 
 def test_build_of_some_sizes_is_not_found(compiled: list[Options]) -> None:

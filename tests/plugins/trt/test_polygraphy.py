@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from plan_building import keep_in_cache
 
 import bsmamba2.plugins
 from bsmamba2.export.scan_function import OP_TYPE
@@ -89,6 +90,21 @@ def test_polygraphys_own_plugin_option_leaves_a_plan_without_the_plugin(folder: 
     done = polygraphy(folder, *arguments, "--convert-to", "trt")
     assert done.returncode == 0, done.stdout + done.stderr
     assert scan_plugins(folder / "model.plan") == 0
+
+
+def test_the_default_plugin_is_a_build_that_is_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """On a machine without GPU and compiler: PATH holds neither nvidia-smi nor nvcc."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    keep_in_cache(folder / "plugin.so")
+    code = (
+        "from bsmamba2.plugins.polygraphy_network import parsed_network\n"
+        "from bsmamba2.plugins.tensorrt_library import count_plugin_layers\n"
+        "print(count_plugin_layers(parsed_network('model.onnx')[1]))\n"
+    )
+    done = run([sys.executable, "-c", code], folder, PATH="", CUDACXX="", CUDA_HOME="")
+    assert done.stdout.splitlines()[-1:] == [str(NODES)], done.stdout + done.stderr
 
 
 # --- what goes wrong ---
