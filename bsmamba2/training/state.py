@@ -65,8 +65,10 @@ class TrainingState:
             CheckpointError: It is damaged, or of another network or spectrum than `model`.
         """
         tensors, artefact = load_weights(path)
-        free = {"target": model.audio.target, "chunk_s": model.audio.chunk_s}
-        theirs = replace(artefact.model, audio=replace(artefact.model.audio, **free))
+        audio = replace(
+            artefact.model.audio, target=model.audio.target, chunk_s=model.audio.chunk_s
+        )
+        theirs = replace(artefact.model, audio=audio)
         if theirs != model:
             raise CheckpointError(
                 f"{path} is of another network or spectrum than this configuration "
