@@ -6,6 +6,7 @@ import builtins
 import importlib.metadata
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,15 @@ def test_json_says_what_runs_here() -> None:
     assert "CPUExecutionProvider" in report["providers"]
     assert report["packages"]["numpy"]
     assert report["cpus"] >= 1
+
+
+def test_nothing_else_is_printed_in_ci() -> None:
+    """Where CI is set, pyfluidsynth prints when it is imported."""
+    code = "import sys; from bsmamba2.cli import main; main(['doctor', '--json'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"CI": "true"}, capture_output=True
+    )
+    assert json.loads(done.stdout)["ok"]
 
 
 def test_embedded_engine_really_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import functools
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,11 +108,20 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
         synth.delete()
 
 
-def _open() -> Synthesiser:
-    import fluidsynth
+def import_fluidsynth() -> Any:
+    """pyfluidsynth; raises ImportError.
 
+    Where the environment variable CI is set, it prints what it found, into whatever is printed.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        import fluidsynth
+
+    return fluidsynth
+
+
+def _open() -> Synthesiser:
     _silence_log()
-    synth: Synthesiser = fluidsynth.Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
+    synth: Synthesiser = import_fluidsynth().Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
     return synth
 
 

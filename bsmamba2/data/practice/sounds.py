@@ -168,10 +168,10 @@ def check_installed() -> None:
             f"{' '.join(missing)} (or the packages of those names on your system)."
         )
     try:
-        import fluidsynth  # noqa: F401
-
+        from bsmamba2.data.practice.instruments import import_fluidsynth
         from bsmamba2.data.practice.voices import import_world
 
+        import_fluidsynth()
         import_world()
     except ModuleNotFoundError as error:
         raise MissingExtraError("'bsm practice'", "practice") from error
