@@ -49,11 +49,13 @@ from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.config import ModelConfig, load_config
 from bsmamba2.doctor import version
 from bsmamba2.errors import BsmError, EngineError, MissingExtraError
-from bsmamba2.export.gates import MAX_RELATIVE_RMS
 from bsmamba2.files import atomic_path, existing_file, read_safetensors_header
 from bsmamba2.onnx_file import read_onnx_file
+from bsmamba2.parity import LIMITS
 from bsmamba2.tensors import parameter_count
 
+MAX_RELATIVE_RMS = LIMITS["float32"].relative_rms
+"""Of a mask against the reference's."""
 ENGINES = ("pytorch", "pytorch-folded", BASE)
 """In the order of the table; the first that runs is the masks' reference."""
 FORMAT = 1

@@ -17,8 +17,6 @@ from bsmamba2.music import fixed_mixture
 from bsmamba2.parity import LIMITS, percentile_999, relative_rms, spectrum_of
 
 PARITY_FRAMES = (1, 2, 63, 801)  # one step, a pair, one chunk of the scan, a chunk of audio
-MAX_P999 = LIMITS["float32"].p999
-MAX_RELATIVE_RMS = LIMITS["float32"].relative_rms
 
 Mask = NDArray[np.float32]
 MaskFunction = Callable[[NDArray[np.float32]], Mask]

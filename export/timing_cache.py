@@ -16,7 +16,7 @@ from bsmamba2.errors import BsmError
 from bsmamba2.export.plan_builder import PlanBuilder
 from bsmamba2.files import atomic_path
 from bsmamba2.plugins.architectures import current_gpu_name
-from bsmamba2.plugins.cache import make_cache
+from bsmamba2.plugins.cache import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,6 @@ def _keep(path: Path, cache: Any) -> None:
 
 
 def _cache_file(builder: PlanBuilder) -> Path:
-    folder = make_cache().parent / "timing"  # checked to be this user's alone
-    folder.mkdir(mode=0o700, exist_ok=True)
     words = (*builder.architectures, *re.findall(r"[A-Za-z0-9]+", current_gpu_name()))
     gpu = "-".join(words)
-    return folder / f"{builder.name}-{builder.trt.__version__}-{gpu}.cache"
+    return make_folder("timing") / f"{builder.name}-{builder.trt.__version__}-{gpu}.cache"

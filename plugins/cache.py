@@ -66,6 +66,18 @@ def make_cache() -> Path:
     return _checked(root)
 
 
+def make_folder(name: str) -> Path:
+    """Another folder of this user's cache, beside that of the builds and as private.
+
+    Raises:
+        PluginError: As `make_cache`.
+    """
+    folder = make_cache().parent / name
+    with _as_sentence(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def find_cache() -> Path | None:
     """The folder of all builds; None before the first.
 

@@ -15,6 +15,37 @@ _BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv
 """Never the inverted rate: 's/s' would not tell which."""
 
 
+_BACKEND = (
+    click.option(
+        "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of the engine."
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where the engine runs.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "float16"]),
+        help="Of a .safetensors engine's matrix products; float16 needs a GPU.  [default: float32]",
+    ),
+    click.option(
+        "--allow-host-code",
+        is_flag=True,
+        help="Let a .plan that carries its plugin run that code: only if you trust its origin.",
+    ),
+)
+
+
+def backend_options(command: Command) -> Command:
+    """Adds --threads, --device, --precision and --allow-host-code, as `load_engine` takes them."""
+    for option in reversed(_BACKEND):
+        command = option(command)
+    return command
+
+
 def engine_options(overlap_s: float) -> Callable[[Command], Command]:
     """Adds --overlap (by default `overlap_s`), --batch and what `load_engine` takes."""
     options = (
@@ -36,30 +67,10 @@ def engine_options(overlap_s: float) -> Callable[[Command], Command]:
             show_default=True,
             help="Chunks that the engine gets at a time.",
         ),
-        click.option(
-            "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of the engine."
-        ),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            show_default=True,
-            help="Where the engine runs.",
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(["float32", "float16"]),
-            help="Of a .safetensors engine's matrix products; float16 needs a GPU.  "
-            "[default: float32]",
-        ),
-        click.option(
-            "--allow-host-code",
-            is_flag=True,
-            help="Let a .plan that carries its plugin run that code: only if you trust its origin.",
-        ),
     )
 
     def add(command: Command) -> Command:
+        command = backend_options(command)
         for option in reversed(options):
             command = option(command)
         return command

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bsmamba2.cli.engine_options import backend_options
+
 if TYPE_CHECKING:
     from bsmamba2.parity import Figure
 
@@ -19,22 +21,7 @@ if TYPE_CHECKING:
     help="A song, of which the loudest chunk is heard.  [default: the excerpt of real music in the "
     "stempeg wheel, if that is installed, or a made-up mixture]",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where the engines run.",
-)
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of each.")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "float16"]),
-    help="Of a .safetensors engine's matrix products; float16 needs a GPU.  [default: float32]",
-)
-@click.option(
-    "--allow-host-code", is_flag=True, help="Run the code of a .plan that carries its plugin."
-)
+@backend_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(

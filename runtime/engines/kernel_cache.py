@@ -13,7 +13,7 @@ from typing import Any
 from bsmamba2.errors import BsmError
 from bsmamba2.files import atomic_path
 from bsmamba2.plan_file import PlanRecord
-from bsmamba2.plugins.cache import make_cache
+from bsmamba2.plugins.cache import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,7 @@ class KernelCache:
 
     def _read(self) -> bytes:
         try:
-            folder = make_cache().parent / "kernels"  # checked to be this user's alone
-            folder.mkdir(mode=0o700, exist_ok=True)
-            path = folder / self._name
+            path = make_folder("kernels") / self._name
             data = path.read_bytes() if path.exists() else b""
             self._path = path
             return data
