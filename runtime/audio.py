@@ -7,15 +7,18 @@ PyAV (FFmpeg) where it is installed. A reader gives what the file promises or ra
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from bsmamba2.errors import AudioError, MissingExtraError
+from bsmamba2.errors import AudioError, BsmError, MissingExtraError
 from bsmamba2.files import existing_file
 from bsmamba2.runtime.chunking import Samples
+from bsmamba2.runtime.tags import Tags
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +50,16 @@ class Decoder(Protocol):
     """Samples per channel by the header; None if unknown."""
     missing_allowed: int | None
     """How many fewer may come without a fault; None if `frames` is an estimate."""
+    tags: Tags
 
-    def decode(self) -> Iterator[Samples]:
-        """Blocks (channels, n), once; raises AudioError where decoding fails."""
+    def decode(self, start: int = 0) -> Iterator[Samples]:
+        """Blocks (channels, n) from sample `start` on, once.
+
+        Seeks where that gives the very samples that decoding from the beginning gives.
+
+        Raises:
+            AudioError: Decoding fails.
+        """
         ...
 
     def close(self) -> None:
@@ -57,26 +67,63 @@ class Decoder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of a song. From sample round(start rate) to round(end rate), at least one."""
+
+    start_s: float = 0.0
+    duration_s: float | None = None
+    """None: to the end. One that reaches beyond the song's end ends there."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s < math.inf:
+            raise BsmError(f"A start of {self.start_s:g} s is none: give 0 or more seconds.")
+        if self.duration_s is not None and not 0 < self.duration_s < math.inf:
+            raise BsmError(
+                f"A duration of {self.duration_s:g} s is none: give more than 0 seconds."
+            )
+
+    def samples(self, sample_rate: int) -> tuple[int, int | None]:
+        """The first sample, and the one after the last; None for the song's end."""
+        start = round(self.start_s * sample_rate)
+        if self.duration_s is None:
+            return start, None
+        return start, max(start + 1, round((self.start_s + self.duration_s) * sample_rate))
+
+
+WHOLE = Section()
+
+
 class AudioReader:
-    """An audio file, read once from its beginning to its end; a context manager.
+    """An audio file or a section of it, read once from beginning to end; a context manager.
 
     Attributes:
         path: The file.
         sample_rate: Hz.
         channels: 1 or 2.
-        frames: Samples per channel, None if unknown, approximate for lossy formats.
+        frames: Samples per channel to come, None if unknown, approximate for some lossy formats.
+        exact: Whether `frames` is no approximation.
+        tags: Title, artist and so on, as far as they are known.
     """
 
-    def __init__(self, path: str | Path, *, warn_clipped: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        section: Section = WHOLE,
+        warn_clipped: bool = True,
+    ) -> None:
         """Opens a file.
 
         Args:
             path: Of any format that a backend knows.
+            section: The part to read.
             warn_clipped: Whether `blocks` logs a warning of a file that is clipped.
 
         Raises:
             BsmError: No such file, or it cannot be read.
-            AudioError: No audio, a truncated file, more than two channels.
+            AudioError: No audio, a truncated file, more than two channels, a section beyond the
+                song's end.
             MissingExtraError: A format that needs PyAV.
         """
         self.path = existing_file(path)
@@ -88,13 +135,29 @@ class AudioReader:
         self._warn_clipped = warn_clipped
         self.sample_rate = self._decoder.sample_rate
         self.channels = self._decoder.channels
-        self.frames = self._decoder.frames
+        self.tags = self._decoder.tags
+        self.exact = self._decoder.missing_allowed == 0
+        self._start, self._stop = section.samples(self.sample_rate)
+        self.frames = self._expected()
         if self.channels > MAX_CHANNELS:
             self.close()
             raise AudioError(
                 f"{path} has {self.channels} channels, at most {MAX_CHANNELS} can be separated: "
                 "mix it down to stereo first."
             )
+        if self.frames == 0 and self._start:
+            self.close()
+            raise self._too_short(self._decoder.frames or 0)
+
+    def _expected(self) -> int | None:
+        """Samples of the section by the header."""
+        whole = self._decoder.frames
+        if whole is None:
+            return None if self._stop is None else self._stop - self._start
+        there = min(whole, self._stop or whole) - self._start
+        if there <= 0 and self._decoder.missing_allowed is None:
+            return None  # an estimate refuses nothing
+        return max(0, there)
 
     def __enter__(self) -> AudioReader:
         return self
@@ -107,20 +170,23 @@ class AudioReader:
         self._decoder.close()
 
     def blocks(self) -> Iterator[Samples]:
-        """The file's samples, float32 (channels, n), full scale 1.
+        """The samples, float32 (channels, n), full scale 1.
 
         Raises:
             AudioError: No samples, NaN or Inf, damaged or truncated data.
         """
-        done, flat = 0, 0
-        for block in self._decoder.decode():
-            check_finite(block, done, self.sample_rate, str(self.path))
-            done += block.shape[1]
+        at, flat = self._start, 0
+        for block in self._decoder.decode(self._start):
+            if self._stop is not None:
+                block = block[:, : self._stop - at]
+            check_finite(block, at, self.sample_rate, str(self.path))
+            at += block.shape[1]
             flat += _flat_tops(block)
             yield block
-        if not done:
-            raise AudioError(f"{self.path} holds no samples: record or export it again.")
-        self._check_length(done)
+            if at == self._stop:
+                break
+        else:
+            self._check_end(at)
         if self._warn_clipped and flat > _CLIPPED_SAMPLES:
             logger.warning(
                 "%s is clipped (%d samples stand at full scale): its stems will be too.",
@@ -128,13 +194,24 @@ class AudioReader:
                 flat,
             )
 
-    def _check_length(self, done: int) -> None:
-        promised, allowed = self.frames, self._decoder.missing_allowed
-        if promised is None or allowed is None or done >= promised - allowed:
-            return
-        raise AudioError(
-            f"{self.path} is damaged or truncated: only {done / self.sample_rate:.2f} of "
-            f"{promised / self.sample_rate:.2f} s can be decoded; copy or download it again."
+    def _check_end(self, end: int) -> None:
+        """Raises AudioError if the song ended too early, at sample `end`."""
+        promised, allowed = self._decoder.frames, self._decoder.missing_allowed
+        if promised is not None and allowed is not None and end < promised - allowed:
+            raise AudioError(
+                f"{self.path} is damaged or truncated: only {end / self.sample_rate:.2f} of "
+                f"{promised / self.sample_rate:.2f} s can be decoded; copy or download it again."
+            )
+        if end == 0:
+            raise AudioError(f"{self.path} holds no samples: record or export it again.")
+        if end == self._start:
+            raise self._too_short(None)
+
+    def _too_short(self, frames: int | None) -> AudioError:
+        length = "" if frames is None else f" It is {frames / self.sample_rate:.2f} s long."
+        return AudioError(
+            f"{self.path} ends before {self._start / self.sample_rate:.2f} s, where to start: "
+            f"choose an earlier start.{length}"
         )
 
 
@@ -163,21 +240,24 @@ def _flat_tops(block: Samples) -> int:
 
 def _open(path: Path) -> Decoder:
     """A decoder: soundfile for what libsndfile should know, PyAV for the rest."""
-    from bsmamba2.runtime.decoding import AvDecoder, SoundfileDecoder, lacks_length
+    from bsmamba2.runtime.decoding import AvDecoder, SoundfileDecoder
 
-    suffix = path.suffix.lower()
-    if suffix == ".mp3" and lacks_length(path):
-        try:
-            return AvDecoder(path)
-        except MissingExtraError:
-            logger.warning(
-                "%s does not state its length and may be cut short: install "
-                "'bsmamba2[av]' to read such MP3 files in full.",
-                path,
-            )
-    if suffix in SOUNDFILE_SUFFIXES:
-        return SoundfileDecoder(path)
     try:
-        return SoundfileDecoder(path)
+        decoder = SoundfileDecoder(path)
     except AudioError:
+        if path.suffix.lower() in SOUNDFILE_SUFFIXES:
+            raise
         return AvDecoder(path)
+    if not decoder.guesses_length:
+        return decoder
+    try:
+        complete = AvDecoder(path)
+    except MissingExtraError:
+        logger.warning(
+            "%s does not state its length and may be cut short: install "
+            "'bsmamba2[av]' to read such MP3 files in full.",
+            path,
+        )
+        return decoder
+    decoder.close()
+    return complete

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,20 @@ from bsmamba2.errors import AudioError, MissingExtraError
 from bsmamba2.files import c_path
 from bsmamba2.runtime.chunking import Samples
 from bsmamba2.runtime.riff import open_wav
+from bsmamba2.runtime.tags import clean_tags
+
+logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 16  # samples per channel
+_EXACT_SEEKS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+"""Beginnings of encodings whose samples can be found by counting; others depend on those before."""
+_CONTAINERS = ",".join(
+    (
+        *("aac", "ac3", "aiff", "amr", "ape", "asf", "avi", "caf", "dts", "eac3", "flac", "flv"),
+        *("matroska", "mov", "mp3", "mpeg", "mpegts", "ogg", "tta", "w64", "wav", "webm", "wv"),
+    )
+)
+"""What FFmpeg may take a file for: none of its formats that open further files or addresses."""
 _ENDLESS = 1 << 62  # libsndfile's count for "unknown" is 2^63 - 1
 
 
@@ -46,8 +59,10 @@ class SoundfileDecoder:
         self.channels: int = self._file.channels
         self.frames: int | None = self._file.frames if self._file.frames < _ENDLESS else None
         self.missing_allowed: int | None = 0
-        if self._file.format == "MP3" and lacks_length(path):
+        self.guesses_length = self._file.format == "MP3" and _lacks_length(path)
+        if self.guesses_length:
             self.missing_allowed = None
+        self.tags = clean_tags(self._file.copy_metadata())
         if self._file.format == "FLAC" and self.frames:
             self._check_end(self.frames)
 
@@ -66,11 +81,18 @@ class SoundfileDecoder:
                 "copy or download it again."
             )
 
-    def decode(self) -> Iterator[Samples]:
-        """Blocks (channels, n) to the end; raises AudioError where decoding fails."""
-        done = 0
+    def decode(self, start: int = 0) -> Iterator[Samples]:
+        """Blocks (channels, n) from a sample to the end; raises AudioError where that fails."""
+        if start and self.frames is not None and self._file.subtype.startswith(_EXACT_SEEKS):
+            return self._read(start)
+        return skip(self._read(0), start)
+
+    def _read(self, start: int) -> Iterator[Samples]:
+        done = start
         while True:
             try:
+                if start and done == start:
+                    self._file.seek(start)
                 block = self._file.read(_BLOCK, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError) as error:
                 raise _broken(self._path, done / self.sample_rate) from error
@@ -87,7 +109,11 @@ class SoundfileDecoder:
 
 
 class AvDecoder:
-    """A `Decoder` over PyAV: the first audio stream of any container."""
+    """A `Decoder` over PyAV: one audio track of any container.
+
+    Of several tracks it is the first that the file marks as its default, or the first of all.
+    What a container says of priming samples is applied by FFmpeg; padding at the end stays.
+    """
 
     def __init__(self, path: Path) -> None:
         """Opens a file; raises AudioError if it has no audio, MissingExtraError without PyAV."""
@@ -98,14 +124,13 @@ class AvDecoder:
         self._errors: tuple[type[Exception], ...] = (av.FFmpegError,)
         self._path = path
         try:
-            # Titles need not be UTF-8, and nobody reads them here.
-            self._container = av.open(str(path), metadata_errors="replace")
+            # Titles need not be UTF-8.
+            self._container = av.open(
+                str(path), metadata_errors="replace", options={"format_whitelist": _CONTAINERS}
+            )
         except self._errors as error:
             raise _no_audio(path) from error
-        if not self._container.streams.audio:
-            self.close()
-            raise AudioError(f"{path} has no audio track: name a file with sound.")
-        stream = self._container.streams.audio[0]
+        stream = self._choose_track()
         self._resampler = av.AudioResampler(format="fltp")  # planar float32, same rate
         self._frames = self._container.decode(stream)
         # Rate and channels are sure only after decoding has begun (HE-AAC doubles its rate).
@@ -113,15 +138,39 @@ class AvDecoder:
         context = stream.codec_context if self._first is None else self._first
         self.sample_rate = int(context.sample_rate)
         self.channels = int(context.layout.nb_channels)
-        ticks, tick_s = stream.duration, stream.time_base
-        seconds = ticks * tick_s if ticks and tick_s else None
+        seconds, counted = self._duration(stream)
         self.frames = round(seconds * self.sample_rate) if seconds else None
-        # Only MP4 and its kin count their samples; elsewhere a duration is an estimate.
-        counted = "mp4" in self._container.format.name
         self.missing_allowed = self.sample_rate // 2 if counted else None
+        self.tags = clean_tags(stream.metadata, self._container.metadata)
 
-    def decode(self) -> Iterator[Samples]:
-        """Blocks (channels, n) to the end; raises AudioError where decoding fails."""
+    def _choose_track(self) -> Any:
+        """The audio stream; raises AudioError if there is none."""
+        tracks = self._container.streams.audio
+        if not tracks:
+            self.close()
+            raise AudioError(f"{self._path} has no audio track: name a file with sound.")
+        defaults = [track for track in tracks if track.disposition & 1]  # AV_DISPOSITION_DEFAULT
+        chosen = (defaults or tracks)[0]
+        if len(tracks) > 1:
+            number = tracks.index(chosen) + 1
+            logger.info("%s has %d audio tracks: number %d.", self._path, len(tracks), number)
+        return chosen
+
+    def _duration(self, stream: Any) -> tuple[float | None, bool]:
+        """Seconds by the header if it has them, and whether a shorter track is a damaged one."""
+        name, ticks = self._container.format.name, stream.duration
+        if ticks and stream.time_base:
+            # Of these only MP4 and its kin count their samples; elsewhere it is an estimate.
+            return float(ticks * stream.time_base), "mp4" in name
+        # Matroska's is that of its longest track. FFmpeg counts in microseconds.
+        alone = "matroska" in name and len(self._container.streams) == 1
+        return (self._container.duration or 0) / 1e6 or None, alone
+
+    def decode(self, start: int = 0) -> Iterator[Samples]:
+        """Blocks (channels, n) from a sample to the end; raises AudioError where that fails."""
+        return skip(self._read(), start)
+
+    def _read(self) -> Iterator[Samples]:
         frame, done = self._first, 0
         while frame is not None:
             seconds = done / self.sample_rate
@@ -148,7 +197,15 @@ class AvDecoder:
         self._container.close()
 
 
-def lacks_length(path: Path) -> bool:
+def skip(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
+    """The blocks without their first samples."""
+    for block in blocks:
+        if block.shape[1] > count:
+            yield block[:, count:]
+        count = max(0, count - block.shape[1])
+
+
+def _lacks_length(path: Path) -> bool:
     """Whether an MP3 file states no length in its first frame (Xing, Info or VBRI header).
 
     libsndfile guesses such a length from the first frames' bit rate and reads no further.

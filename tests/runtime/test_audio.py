@@ -11,46 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio_files import ENCODINGS, RATE, damaged, noise, read, save, tones
 
-from bsmamba2.errors import AudioError, BsmError, MissingExtraError
+from bsmamba2.errors import AudioError, BsmError
 from bsmamba2.runtime import writing
 from bsmamba2.runtime.audio import AudioReader
 from bsmamba2.runtime.resampling import resample
 from bsmamba2.runtime.writing import AudioWriter, OutputFormat
-
-RATE = 44100
-ENCODINGS = {
-    "a.wav": "FLOAT",
-    "b.wav": "PCM_16",
-    "c.wav": "PCM_24",
-    "d.wav": "DOUBLE",
-    "a.flac": "PCM_16",
-    "b.flac": "PCM_24",
-    "a.mp3": "MPEG_LAYER_III",
-    "a.ogg": "VORBIS",
-    "a.aiff": "PCM_16",
-}
-
-
-def noise(n: int = 3 * RATE, channels: int = 2) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((channels, n)).astype(np.float32) * 0.1
-
-
-def tones(n: int, channels: int) -> np.ndarray:
-    """What lossy formats keep."""
-    phase = 2 * np.pi * np.arange(n) / RATE * np.array([[440], [1000]])[:channels]
-    return (np.sin(phase) * 0.3).astype(np.float32)
-
-
-def save(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None = None) -> Path:
-    soundfile.write(path, samples.T, rate, subtype=subtype or ENCODINGS.get(path.name))
-    return path
-
-
-def read(path: Path) -> np.ndarray:
-    with AudioReader(path) as reader:
-        return np.concatenate(list(reader.blocks()), axis=1)
-
 
 # --- reading ---
 
@@ -65,16 +32,6 @@ def test_reader_gives_what_libsndfile_decodes(tmp_path: Path, name: str, channel
         samples = np.concatenate(list(reader.blocks()), axis=1)
     assert samples.dtype == np.float32
     assert np.array_equal(samples.T, soundfile.read(path, dtype="float32", always_2d=True)[0])
-
-
-def damaged(path: Path, *, cut: float = 1, hole: bool = False) -> Path:
-    """The beginning of a file, or the file with rubbish in its middle."""
-    content = bytearray(path.read_bytes()[: int(path.stat().st_size * cut)])
-    if hole:
-        middle = len(content) // 2
-        content[middle : middle + 4000] = np.random.default_rng(0).bytes(4000)
-    path.write_bytes(content)
-    return path
 
 
 @pytest.mark.parametrize("name", ["a.wav", "b.wav", "b.flac", "a.mp3"])
@@ -179,73 +136,6 @@ def test_clipped_files_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert not caplog.records
     read(save(tmp_path / "b.wav", np.clip(noise() * 30, -1, 1)))
     assert "is clipped" in caplog.text
-
-
-# --- PyAV ---
-
-
-def encode(path: Path, codec: str, samples: np.ndarray, layout: str = "stereo") -> Path:
-    av = pytest.importorskip("av")
-    with av.open(str(path), "w") as container:
-        container.metadata["title"] = "A title"
-        stream = container.add_stream(codec, rate=RATE, layout=layout)
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
-        frame.sample_rate = RATE
-        resampler = av.AudioResampler(stream.format, layout, RATE, stream.frame_size or 1024)
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
-    return path
-
-
-def test_other_containers_are_read_by_pyav(tmp_path: Path):
-    samples = noise()
-    decoded = read(encode(tmp_path / "a.m4a", "alac", samples))
-    assert decoded.shape == samples.shape
-    assert np.abs(decoded - samples).max() < 1e-4  # 16 or 24 bits
-    assert read(encode(tmp_path / "a.mka", "pcm_s16le", samples)).shape == samples.shape
-
-
-def test_titles_need_not_be_utf_8(tmp_path: Path):
-    path = encode(tmp_path / "a.m4a", "alac", noise())
-    content = path.read_bytes()
-    assert b"A title" in content
-    path.write_bytes(content.replace(b"A title", b"\xc0 title"))
-    assert read(path).shape == noise().shape
-
-
-def test_one_channel_is_read_by_pyav(tmp_path: Path):
-    assert read(encode(tmp_path / "a.m4a", "aac", noise(channels=1), "mono")).shape[0] == 1
-
-
-def test_three_channels_are_an_error_in_pyav(tmp_path: Path):
-    path = encode(tmp_path / "a.m4a", "alac", noise(channels=3), "3.0")
-    with pytest.raises(AudioError, match="3 channels"):
-        read(path)
-
-
-def test_a_truncated_mp4_is_refused(tmp_path: Path):
-    path = damaged(encode(tmp_path / "a.m4a", "alac", noise()), cut=0.5)
-    with pytest.raises(AudioError, match="damaged"):
-        read(path)
-
-
-def test_without_pyav_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = encode(tmp_path / "a.m4a", "alac", noise())
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingExtraError, match=r"bsmamba2\[av\]"):
-        read(path)
-
-
-def test_an_mp3_without_length_is_read_in_full(tmp_path: Path):
-    pytest.importorskip("av")
-    quiet_then_loud = noise(20 * RATE) * (np.arange(20 * RATE) > 10 * RATE)
-    path = tmp_path / "a.mp3"
-    soundfile.write(path, quiet_then_loud.T, RATE, bitrate_mode="VARIABLE", compression_level=0.5)
-    content = path.read_bytes()
-    second = content.find(content[:2], content.find(b"Xing"))
-    path.write_bytes(content[second:])
-    assert abs(read(path).shape[1] - 20 * RATE) < 4 * 1152
 
 
 # --- writing ---

@@ -1,0 +1,80 @@
+"""Audio files of all kinds, whole and damaged, for the tests of reading and writing."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from bsmamba2.runtime.audio import AudioReader
+
+RATE = 44100
+ENCODINGS = {
+    "a.wav": "FLOAT",
+    "b.wav": "PCM_16",
+    "c.wav": "PCM_24",
+    "d.wav": "DOUBLE",
+    "a.flac": "PCM_16",
+    "b.flac": "PCM_24",
+    "a.mp3": "MPEG_LAYER_III",
+    "a.ogg": "VORBIS",
+    "a.aiff": "PCM_16",
+}
+
+
+def noise(n: int = 3 * RATE, channels: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((channels, n)).astype(np.float32) * 0.1
+
+
+def tones(n: int, channels: int) -> np.ndarray:
+    """What lossy formats keep."""
+    phase = 2 * np.pi * np.arange(n) / RATE * np.array([[440], [1000]])[:channels]
+    return (np.sin(phase) * 0.3).astype(np.float32)
+
+
+def save(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None = None) -> Path:
+    soundfile.write(path, samples.T, rate, subtype=subtype or ENCODINGS.get(path.name))
+    return path
+
+
+def read(path: Path) -> np.ndarray:
+    with AudioReader(path) as reader:
+        return np.concatenate(list(reader.blocks()), axis=1)
+
+
+def damaged(path: Path, *, cut: float = 1, hole: bool = False) -> Path:
+    """The beginning of a file, or the file with rubbish in its middle."""
+    content = bytearray(path.read_bytes()[: int(path.stat().st_size * cut)])
+    if hole:
+        middle = len(content) // 2
+        content[middle : middle + 4000] = np.random.default_rng(0).bytes(4000)
+    path.write_bytes(content)
+    return path
+
+
+def encode(
+    path: Path, codec: str, samples: np.ndarray, layout: str = "stereo", **metadata: str
+) -> Path:
+    """A file of one track that PyAV writes, its clock as other programs set it."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        container.metadata.update({"title": "A title", **metadata})
+        mux(container, container.add_stream(codec, rate=RATE, layout=layout), samples)
+    return path
+
+
+def mux(container: Any, stream: Any, samples: np.ndarray) -> None:
+    """Encodes samples (channels, n) into a stream of an opened container."""
+    import av
+
+    layout = stream.codec_context.layout.name
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+    frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+    resampler = av.AudioResampler(stream.format, layout, RATE, stream.frame_size or 1024)
+    for part in [*resampler.resample(frame), *resampler.resample(None)]:
+        container.mux(stream.encode(part))
+    container.mux(stream.encode(None))
