@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("wav", "flac", "mp3", "ogg")
 DEPTHS = ("16", "24", "float")
+CLIP_MODES = ("none", "clamp", "rescale")
 _SUBTYPES = {
     ("wav", "16"): ("PCM_16", 2),
     ("wav", "24"): ("PCM_24", 3),
@@ -49,10 +51,16 @@ class OutputFormat:
     """One of FORMATS, also the suffix."""
     depth: str | None = None
     """One of DEPTHS, None for the format's default; mp3 and ogg have none."""
+    clip: str = "none"
+    """What becomes of samples beyond full scale: 'none' leaves them to the format, of which only
+    integers cut them off, 'clamp' cuts them off in every format, 'rescale' makes all stems of a
+    song quieter by one factor where one of them passes full scale."""
 
     def __post_init__(self) -> None:
         if self.name not in FORMATS:
             raise BsmError(f"Unknown format '{self.name}': choose {', '.join(FORMATS)}.")
+        if self.clip not in CLIP_MODES:
+            raise BsmError(f"Unknown way to clip '{self.clip}': choose {', '.join(CLIP_MODES)}.")
         if self.depth is None:
             object.__setattr__(self, "depth", _DEFAULT_DEPTH.get(self.name))
         if (self.name, self.depth) not in _SUBTYPES:
@@ -77,7 +85,7 @@ class OutputFormat:
     @property
     def clips(self) -> bool:
         """Whether samples beyond full scale are lost."""
-        return self.depth in ("16", "24")
+        return self.depth in ("16", "24") or self.clip == "clamp"
 
     def check_rate(self, sample_rate: int) -> None:
         """Raises AudioError if the format cannot have the rate."""
@@ -100,7 +108,7 @@ class AudioWriter:
     """Writes one audio file; a context manager that closes and verifies it.
 
     Attributes:
-        clipped: Samples beyond full scale so far that the depth could not hold.
+        clipped: Samples beyond full scale so far that were cut off.
     """
 
     def __init__(
@@ -111,16 +119,18 @@ class AudioWriter:
         channels: int,
         *,
         frames: int | None = None,
+        tags: Mapping[str, str] | None = None,
         name: Path | None = None,
     ) -> None:
         """Opens a file for writing.
 
         Args:
             path: The file, overwritten.
-            format: And depth.
+            format: And depth; 'rescale' is for who knows all stems (`stem_files.py`).
             sample_rate: Hz.
             channels: 1 or 2.
             frames: Samples per channel to come, if known: decides whether a WAV must be RF64.
+            tags: Title, artist and so on, by the names in `tags.py`.
             name: The file's later name, for messages.
 
         Raises:
@@ -130,7 +140,7 @@ class AudioWriter:
         self.clipped = 0
         self._name, self._path, self._format = name or path, path, format
         self._frame_bytes = format.sample_bytes * channels
-        self._written = 0
+        self._channels, self._written = channels, 0
         container = format.name.upper()
         if container == "WAV" and (frames or 0) * self._frame_bytes > _WAV_MAX_BYTES:
             container = "RF64"
@@ -143,6 +153,8 @@ class AudioWriter:
             self._file = soundfile.SoundFile(
                 self._sink, "w", sample_rate, channels, format.subtype, format=container
             )
+            for tag, text in (tags or {}).items():
+                setattr(self._file, tag, text)
         except (soundfile.SoundFileError, RuntimeError) as error:
             self._sink.close()
             raise self._failed(error) from error
@@ -164,6 +176,7 @@ class AudioWriter:
         """
         if self._format.clips:
             self.clipped += int(np.count_nonzero(np.abs(block) > 1))
+            block = block.clip(-1, 1)
         for start in range(0, block.shape[1], _BLOCK):
             part = self._encoded(block[:, start : start + _BLOCK].T)
             try:
@@ -193,15 +206,16 @@ class AudioWriter:
             raise self._failed(f"{found} of {self._written} samples arrived")
         if self.clipped:
             logger.warning(
-                "%d samples of %s passed full scale and were clipped: "
-                "'--format wav --depth float' keeps them.",
+                "%d of %d samples of %s passed full scale and were clipped: '--clip rescale' "
+                "makes the stems quieter instead, '--format wav --depth float' keeps them.",
                 self.clipped,
+                self._written * self._channels,
                 self._name,
             )
 
     def _encoded(self, part: Samples) -> NDArray[np.generic]:
         """Samples as libsndfile writes them unchanged: its own conversion rounds down."""
-        if not self._format.clips:
+        if self._format.depth not in ("16", "24"):
             return np.ascontiguousarray(part)
         bits = 8 * self._format.sample_bytes
         scale = float(1 << (bits - 1))

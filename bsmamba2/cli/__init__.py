@@ -26,6 +26,7 @@ COMMANDS = {  # name -> module below this package, in the order of a first use
     "plugin": "plugin",
     "info": "info",
     "doctor": "doctor",
+    "completion": "completion",
 }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bsmamba2.evaluation.pictures import HIGHEST_HZ, LOWEST_HZ
+from bsmamba2.runtime.pictures import HIGHEST_HZ, LOWEST_HZ
 
 WIDTH = 860
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 44

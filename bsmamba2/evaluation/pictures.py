@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 import math
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bsmamba2.evaluation.evaluate import (
     Model,
@@ -26,28 +23,10 @@ from bsmamba2.evaluation.measure import MIXTURE, TrackFeed
 from bsmamba2.evaluation.results import Minute, ResultStore
 from bsmamba2.evaluation.summary import find_extreme_minutes
 from bsmamba2.runtime.chunking import Samples
-from bsmamba2.runtime.stft import stft
+from bsmamba2.runtime.pictures import COLUMNS, ROWS, Picture, draw_spectrogram, png
 
 if TYPE_CHECKING:
     from bsmamba2.data.tracks import Track
-
-Picture = NDArray[np.uint8]
-"""(rows from high to low frequency, columns), levels from BOTTOM_DBFS to TOP_DBFS."""
-
-ROWS, COLUMNS = 160, 760
-LOWEST_HZ, HIGHEST_HZ = 50.0, 16_000.0
-BOTTOM_DBFS, TOP_DBFS = -90.0, -15.0
-_LEVELS = 64  # fewer than 256, for smaller files
-_N_FFT = 4096
-_COLOURS = (
-    (0, 0, 4),
-    (60, 15, 112),
-    (140, 41, 129),
-    (222, 73, 104),
-    (254, 159, 109),
-    (252, 253, 191),
-)
-"""Of the levels, from low to high; even steps of lightness."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,41 +107,6 @@ def _separated(
     return [signal[:, inside] for signal in (mixture, reference, estimate)], rate
 
 
-def draw_spectrogram(samples: Samples, sample_rate: int) -> Picture:
-    """Levels over time and logarithmic frequency, of the channels' mean.
-
-    Args:
-        samples: (channels, n).
-        sample_rate: Hz.
-    """
-    mono = samples.mean(axis=0)
-    mono = np.pad(mono, (0, max(0, _N_FFT - mono.size)))
-    spectrum = stft(mono, n_fft=_N_FFT, hop=max(1, mono.size // COLUMNS))[:COLUMNS]
-    amplitude = np.abs(spectrum) * (4 / _N_FFT)  # a sine of full scale is 1: Hann's mean is 1/2
-    edges_hz = np.geomspace(LOWEST_HZ, min(HIGHEST_HZ, sample_rate / 2), ROWS + 1)
-    first = np.minimum(edges_hz * _N_FFT / sample_rate, _N_FFT // 2).astype(int)
-    rows = np.maximum.reduceat(amplitude, first[:-1], axis=1).T[::-1]
-    level = 20 * np.log10(np.maximum(rows, 1e-6))
-    share = np.clip((level - BOTTOM_DBFS) / (TOP_DBFS - BOTTOM_DBFS), 0, 1)
-    return np.round(share * (_LEVELS - 1)).astype(np.uint8)
-
-
 def png_data_uri(picture: Picture) -> str:
     """The picture in colours, as a URI that holds it all."""
-    rows, columns = picture.shape
-    lines = np.concatenate([np.zeros((rows, 1), np.uint8), picture], axis=1)  # 0: no filter
-    at = np.linspace(0, len(_COLOURS) - 1, _LEVELS)
-    palette = [
-        np.interp(at, range(len(_COLOURS)), channel) for channel in zip(*_COLOURS, strict=True)
-    ]
-    parts = (
-        (b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)),  # 8 bits, palette
-        (b"PLTE", np.round(np.stack(palette, axis=1)).astype(np.uint8).tobytes()),
-        (b"IDAT", zlib.compress(lines.tobytes(), 9)),
-        (b"IEND", b""),
-    )
-    png = b"\x89PNG\r\n\x1a\n"
-    for kind, data in parts:
-        png += struct.pack(">I", len(data)) + kind + data
-        png += struct.pack(">I", zlib.crc32(kind + data))
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()

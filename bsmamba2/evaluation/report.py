@@ -26,7 +26,7 @@ from bsmamba2.evaluation.onsets import (
     SHORTEST_PAUSE_S,
 )
 from bsmamba2.evaluation.page import page
-from bsmamba2.evaluation.pictures import BOTTOM_DBFS, TOP_DBFS, Extreme, png_data_uri
+from bsmamba2.evaluation.pictures import Extreme, png_data_uri
 from bsmamba2.evaluation.results import TrackResult
 from bsmamba2.evaluation.summary import (
     UNEVEN,
@@ -37,6 +37,7 @@ from bsmamba2.evaluation.summary import (
 )
 from bsmamba2.evaluation.tables import duration_range, number
 from bsmamba2.files import atomic_path
+from bsmamba2.runtime.pictures import BOTTOM_DBFS, TOP_DBFS
 
 MIXTURE_NAME = "the mixture itself"
 COLOURS = 6

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import re
-import struct
-import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,18 +15,10 @@ from voiced_songs import RATE, STEMS, model_of, tracks_of, voice, write_song
 
 from bsmamba2.evaluation.charts import round_ticks, value_range
 from bsmamba2.evaluation.evaluate import ModelResults, Settings, evaluate
-from bsmamba2.evaluation.pictures import (
-    COLUMNS,
-    HIGHEST_HZ,
-    LOWEST_HZ,
-    ROWS,
-    Extreme,
-    draw_spectrogram,
-    picture_extremes,
-    png_data_uri,
-)
+from bsmamba2.evaluation.pictures import Extreme, picture_extremes
 from bsmamba2.evaluation.report import render_report, write_report
 from bsmamba2.evaluation.results import ResultStore
+from bsmamba2.runtime.pictures import COLUMNS, ROWS, draw_spectrogram
 from bsmamba2.runtime.separator import Separator
 
 VOID = {"meta", "link", "br", "img", "input"}
@@ -134,39 +123,6 @@ def test_one_page_is_written_whole(tmp_path: Path):
 
 
 # --- pictures ---
-
-
-def test_a_tone_is_a_line_at_its_frequency_and_level():
-    hertz, amplitude = 1000.0, 0.1
-    tone = amplitude * np.sin(2 * np.pi * hertz * np.arange(5 * RATE) / RATE)
-    picture = draw_spectrogram(tone[None].astype(np.float32).repeat(2, axis=0), RATE)
-    assert picture.shape == (ROWS, COLUMNS)
-    loudest = ROWS - 1 - picture[:, COLUMNS // 2].argmax()
-    octaves = math.log2(HIGHEST_HZ / LOWEST_HZ)
-    assert loudest / ROWS * octaves == pytest.approx(math.log2(hertz / LOWEST_HZ), abs=0.15)
-    assert picture.max() == round((-20 + 90) / 75 * 63)
-
-
-def test_silence_is_black_and_short_sounds_have_a_picture():
-    assert not draw_spectrogram(np.zeros((2, RATE), np.float32), RATE).any()
-    assert draw_spectrogram(np.ones((2, 5), np.float32), RATE).shape[0] == ROWS
-
-
-def test_a_png_holds_the_picture():
-    picture = np.random.default_rng(0).integers(0, 64, (5, 7), dtype=np.uint8)
-    png = base64.b64decode(png_data_uri(picture).partition(",")[2])
-    chunks, at = {}, 8
-    while at < len(png):
-        length, kind = struct.unpack(">I4s", png[at : at + 8])
-        data = png[at + 8 : at + 8 + length]
-        assert struct.unpack(">I", png[at + 8 + length : at + 12 + length])[0] == zlib.crc32(
-            kind + data
-        )
-        chunks[kind], at = data, at + 12 + length
-    assert struct.unpack(">II", chunks[b"IHDR"][:8]) == (7, 5)
-    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(5, 8)
-    np.testing.assert_array_equal(lines[:, 1:], picture)
-    assert len(chunks[b"PLTE"]) == 3 * 64
 
 
 @pytest.mark.parametrize("overlap_s", [0, 0.5])

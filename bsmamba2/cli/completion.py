@@ -1,0 +1,30 @@
+"""`bsm completion`: what a shell needs to complete commands, options and file names."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def command(ctx: click.Context, shell: str) -> None:
+    """Print the script that lets a shell complete bsm.
+
+    \b
+    For this session:
+      source <(bsm completion bash)
+      source <(bsm completion zsh)      # after compinit
+      bsm completion fish | source
+
+    \b
+    For good:
+      bsm completion bash >> ~/.bash_completion
+      bsm completion zsh >> ~/.zshrc
+      bsm completion fish > ~/.config/fish/completions/bsm.fish
+    """  # noqa: D301  (click's mark is the character itself)
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(ctx.find_root().command, {}, "bsm", "_BSM_COMPLETE").source())
