@@ -1,0 +1,270 @@
+// The scan of one sequence in one direction, compiled once for each instruction set.
+//
+// A sequence is walked in chunks. In a chunk, with X its convolved inputs, B and C, steps dt and
+// s_i the sum of rate * dt up to step i,
+//
+//     M_ij = (C_i . B_j) 2^(s_i - s_j) dt_j for j <= i, + D on the diagonal
+//     Y    = M X + 2^(s_i) (C h)                          h: the state before the chunk
+//     h'   = 2^(s_last) h + B^T (2^(s_last - s_j) dt_j X)
+//
+// C B^T is that of all heads. The whole width of the inputs is read row by row, as it lies in
+// memory; the tiles between stay in the core's own cache.
+#include "problem.h"
+#include "product.h"
+#include "vector.h"
+
+#ifdef __x86_64__
+#include <xmmintrin.h>
+#endif
+
+namespace bsm_cpu {
+namespace BSM_ISA {
+namespace {
+
+constexpr int kShort = 64;   // sequences up to here are one chunk, without a state
+constexpr int kChunk = BSM_CHUNK;   // of longer ones: less work with shorter, more products with longer
+
+constexpr int padded(int n) { return (n + kWidth - 1) / kWidth * kWidth; }
+
+// Offsets of a thread's tiles in its scratch, all multiples of a vector.
+struct Tiles {
+    explicit Tiles(const Problem& p)
+        : steps(padded(p.length <= kShort ? static_cast<int>(p.length) : kChunk)),
+          channels(padded(p.headdim)),
+          states(padded(p.d_state)),
+          heads(padded(p.n_heads)) {}
+
+    int steps, channels, states, heads;
+    size_t used = 0;
+
+    float* take(float*& scratch, size_t floats) {
+        float* tile = scratch;
+        scratch += floats;
+        used += floats;
+        return tile;
+    }
+};
+
+class Sequence {
+   public:
+    Sequence(const Problem& p, float* scratch) : p_(p), t_(p) {
+        const size_t steps = t_.steps, width = padded(p.d_inner());
+        x_ = t_.take(scratch, p.n_heads * steps * t_.channels);
+        b_ = t_.take(scratch, steps * t_.states);
+        c_ = t_.take(scratch, steps * t_.states);
+        b_columns_ = t_.take(scratch, t_.states * steps);
+        products_ = t_.take(scratch, steps * steps);
+        mask_ = t_.take(scratch, steps * steps);
+        step_ = t_.take(scratch, p.n_heads * steps);
+        sum_ = t_.take(scratch, p.n_heads * steps);
+        decay_ = t_.take(scratch, steps);
+        last_ = t_.take(scratch, steps > static_cast<size_t>(t_.states) ? steps : t_.states);
+        weighted_ = t_.take(scratch, steps * t_.channels);
+        y_row_ = p.n_heads * t_.channels + kWidth;  // no power of two: rows would share cache sets
+        y_ = t_.take(scratch, steps * y_row_);
+        gated_ = t_.take(scratch, width);
+        bases_ = t_.take(scratch, t_.heads);
+        if (p.length > kShort) state_ = t_.take(scratch, p.n_heads * size_t(t_.states) * t_.channels);
+    }
+
+    size_t floats() const { return t_.used; }
+
+    void run(int64_t sequence, int direction) {
+        const int64_t width = p_.width(), row = 2 * width, out = 2 * p_.d_inner();
+        const int64_t start = sequence * p_.length + (direction ? p_.length - 1 : 0);
+        direction_ = direction;
+        stride_ = direction ? -row : row;
+        out_stride_ = direction ? -out : out;
+        in_ = p_.zxbcdt + start * row + direction * width;
+        out_ = p_.y + start * out + direction * p_.d_inner();
+        const int chunk = p_.length <= kShort ? static_cast<int>(p_.length) : kChunk;
+        for (int64_t first = 0; first < p_.length; first += chunk) {
+            const int64_t left = p_.length - first;
+            const int steps = static_cast<int>(left < chunk ? left : chunk);
+            inputs(first, steps);
+            heads(steps, first > 0, left > steps);
+            outputs(first, steps);
+        }
+    }
+
+   private:
+    const float* in(int64_t step) const { return in_ + step * stride_; }
+
+    // Convolution, SiLU and steps of a chunk.
+    void inputs(int64_t first, int steps) {
+        const int inner = p_.d_inner(), channels = p_.d_conv_channels();
+        const float* taps = p_.taps + int64_t(direction_) * p_.d_conv * channels;
+        const float* bias = p_.conv_bias + int64_t(direction_) * channels;
+        for (int h = 0; h < p_.n_heads * t_.steps; h += kWidth) store(sum_ + h, V{}), store(step_ + h, V{});
+        for (int h = 0; h < t_.heads; h += kWidth) store(bases_ + h, V{});
+        for (int i = 0; i < steps; ++i) {
+            const int64_t step = first + i;
+            for (int h = 0; h < p_.n_heads; ++h) {
+                float* x = x_ + (size_t(h) * t_.steps + i) * t_.channels;
+                convolve(step, h * p_.headdim, p_.headdim, taps, bias, x);
+            }
+            convolve(step, inner, p_.d_state, taps, bias, b_ + size_t(i) * t_.states);
+            convolve(step, inner + p_.d_state, p_.d_state, taps, bias, c_ + size_t(i) * t_.states);
+            dt(step, i);
+        }
+        for (int i = 0; i < t_.steps; ++i) {
+            for (int s = 0; s < p_.d_state; ++s) {
+                b_columns_[size_t(s) * t_.steps + i] = i < steps ? b_[size_t(i) * t_.states + s] : 0.0f;
+            }
+        }
+    }
+
+    // `count` channels from `channel` on at one step; what lies beyond in the last vector is 0.
+    BSM_INLINE void convolve(int64_t step, int channel, int count, const float* taps, const float* bias,
+                             float* to) const {
+        const int width = p_.d_conv_channels(), depth = p_.d_conv;
+        const int absent = step < depth - 1 ? static_cast<int>(depth - 1 - step) : 0;
+        const float* rows = in(step - depth + 1 + absent) + p_.d_inner() + channel;
+        const float* weights = taps + int64_t(absent) * width + channel;
+        int done = 0;
+        if (absent == 0 && depth == 4) {
+            for (; done + kWidth <= count; done += kWidth) {
+                V sum = load(bias + channel + done);
+                sum += load(weights + done) * load(rows + done);
+                sum += load(weights + width + done) * load(rows + stride_ + done);
+                sum += load(weights + 2 * width + done) * load(rows + 2 * stride_ + done);
+                sum += load(weights + 3 * width + done) * load(rows + 3 * stride_ + done);
+                store(to + done, silu(sum));
+            }
+        }
+        for (; done < count; done += kWidth) {
+            const int part = count - done < kWidth ? count - done : kWidth;
+            V sum = load_part(bias + channel + done, part);
+            for (int k = 0; k < depth - absent; ++k) {
+                sum += load_part(weights + int64_t(k) * width + done, part) *
+                       load_part(rows + k * stride_ + done, part);
+            }
+            store(to + done, silu(sum));
+        }
+    }
+
+    // Steps and their decays' running sums, of all heads.
+    void dt(int64_t step, int i) {
+        const int H = p_.n_heads;
+        const float* raw = in(step) + 2 * p_.d_inner() + 2 * p_.d_state;
+        for (int h = 0; h < H; h += kWidth) {
+            const int part = H - h < kWidth ? H - h : kWidth;
+            const V step_size = softplus(load_part(raw + h, part) +
+                                         load_part(p_.dt_bias + direction_ * H + h, part));
+            const V total = load(bases_ + h) + step_size * load_part(p_.rate + direction_ * H + h, part);
+            store(bases_ + h, total);
+            for (int lane = 0; lane < part; ++lane) {
+                step_[size_t(h + lane) * t_.steps + i] = step_size[lane];
+                sum_[size_t(h + lane) * t_.steps + i] = total[lane];
+            }
+        }
+    }
+
+    void heads(int steps, bool has_state, bool keeps_state) {
+        const Operand c{c_, t_.states, 1};
+        for (int i = 0; i < steps; i += kRows) {  // the lower triangle
+            const int rows = steps - i < kRows ? steps - i : kRows;
+            product(rows, padded(i + rows), p_.d_state, {c_ + size_t(i) * t_.states, t_.states, 1},
+                    b_columns_, t_.steps, {products_ + size_t(i) * t_.steps, t_.steps}, nullptr);
+        }
+        for (int h = 0; h < p_.n_heads; ++h) {
+            const float* x = x_ + size_t(h) * t_.steps * t_.channels;
+            const float* sum = sum_ + size_t(h) * t_.steps;
+            const float* step = step_ + size_t(h) * t_.steps;
+            float* state = state_ + size_t(h) * t_.states * t_.channels;
+            const Result y{y_ + h * t_.channels, y_row_};
+            decay_mask(steps, sum, step, p_.D[direction_ * p_.n_heads + h]);
+            if (has_state) {
+                for (int i = 0; i < t_.steps; i += kWidth) store(decay_ + i, exp2(load(sum + i)));
+                product(steps, t_.channels, p_.d_state, c, state, t_.channels, y, nullptr);
+            }
+            product(steps, t_.channels, steps, {mask_, t_.steps, 1}, x, t_.channels, y,
+                    has_state ? decay_ : nullptr, true);
+            if (keeps_state) update(steps, x, sum, step, state, has_state);
+        }
+    }
+
+    void decay_mask(int steps, const float* sum, const float* step, float D) {
+        for (int i = 0; i < steps; ++i) {
+            const float* row = products_ + size_t(i) * t_.steps;
+            float* mask = mask_ + size_t(i) * t_.steps;
+            const int end = i + kRows < t_.steps ? i + kRows : t_.steps;
+            for (int j = 0; j < end; j += kWidth) {
+                V power = sum[i] - load(sum + j);
+                power = power > 0.0f ? V{} : power;  // rounding, and what is above the diagonal
+                const V value = load(row + j) * exp2(power) * load(step + j);
+                store(mask + j, lanes() + j <= i ? value : V{});
+            }
+            mask[i] += D;
+        }
+    }
+
+    void update(int steps, const float* x, const float* sum, const float* step, float* state,
+                bool has_state) {
+        const V total = splat(sum[steps - 1]);
+        for (int j = 0; j < steps; j += kWidth) {
+            V power = total - load(sum + j);
+            power = power > 0.0f ? V{} : power;
+            store(last_ + j, exp2(power) * load(step + j));
+        }
+        for (int j = 0; j < steps; ++j) {
+            const float* from = x + size_t(j) * t_.channels;
+            float* to = weighted_ + size_t(j) * t_.channels;
+            for (int p = 0; p < t_.channels; p += kWidth) store(to + p, load(from + p) * last_[j]);
+        }
+        const V decay = exp2(total);
+        for (int s = 0; s < t_.states; s += kWidth) store(last_ + s, decay);
+        product(p_.d_state, t_.channels, steps, {b_, 1, t_.states}, weighted_, t_.channels,
+                {state, t_.channels}, has_state ? last_ : nullptr);
+    }
+
+    // Gate and norm, row by row.
+    void outputs(int64_t first, int steps) {
+        const int P = p_.headdim, inner = p_.d_inner();
+        for (int i = 0; i < steps; ++i) {
+            const float* z = in(first + i);
+            const float* y = y_ + size_t(i) * y_row_;
+            float* to = out_ + (first + i) * out_stride_;
+            V squares{};
+            for (int h = 0; h < p_.n_heads; ++h) {
+                for (int p = 0; p < P; p += kWidth) {
+                    const int part = P - p < kWidth ? P - p : kWidth, at = h * P + p;
+                    const V gate = silu(part == kWidth ? load(z + at) : load_part(z + at, part));
+                    const V value = load(y + h * t_.channels + p) * gate;
+                    squares += value * value;
+                    if (part == kWidth) store(gated_ + at, value);
+                    else store_part(gated_ + at, value, part);
+                }
+            }
+            const float factor = 1.0f / __builtin_sqrtf(sum(squares) / inner + p_.eps);
+            int c = 0;
+            for (; c + kWidth <= inner; c += kWidth) store(to + c, load(gated_ + c) * factor);
+            if (c < inner) store_part(to + c, load(gated_ + c) * factor, inner - c);
+        }
+    }
+
+    const Problem& p_;
+    Tiles t_;
+    int direction_ = 0;
+    int64_t stride_ = 0, out_stride_ = 0;
+    const float* in_ = nullptr;
+    float* out_ = nullptr;
+    // Tiles; steps innermost in step_ and sum_, H x steps.
+    float *x_, *b_, *c_, *b_columns_, *products_, *mask_, *step_, *sum_, *decay_, *last_;
+    float *weighted_, *y_, *gated_, *bases_, *state_ = nullptr;
+    ptrdiff_t y_row_;
+};
+
+size_t scratch_floats(const Problem& problem) { return Sequence(problem, nullptr).floats(); }
+
+void scan_sequence(const Problem& problem, int64_t sequence, int direction, float* scratch) {
+    Sequence(problem, scratch).run(sequence, direction);
+}
+
+}  // namespace
+
+extern const Kernel kernel;
+const Kernel kernel{BSM_NAME, scratch_floats, scan_sequence};
+
+}  // namespace BSM_ISA
+}  // namespace bsm_cpu
