@@ -13,16 +13,12 @@
 #include "product.h"
 #include "vector.h"
 
-#ifdef __x86_64__
-#include <xmmintrin.h>
-#endif
-
 namespace bsm_cpu {
 namespace BSM_ISA {
 namespace {
 
 constexpr int kShort = 64;   // sequences up to here are one chunk, without a state
-constexpr int kChunk = BSM_CHUNK;   // of longer ones: less work with shorter, more products with longer
+constexpr int kChunk = 64;   // of longer ones: less work with shorter, more products with longer
 
 constexpr int padded(int n) { return (n + kWidth - 1) / kWidth * kWidth; }
 
@@ -263,8 +259,11 @@ void scan_sequence(const Problem& problem, int64_t sequence, int direction, floa
 
 }  // namespace
 
+#define BSM_TEXT_OF(name) #name
+#define BSM_TEXT(name) BSM_TEXT_OF(name)
+
 extern const Kernel kernel;
-const Kernel kernel{BSM_NAME, scratch_floats, scan_sequence};
+const Kernel kernel{BSM_TEXT(BSM_ISA), scratch_floats, scan_sequence};
 
 }  // namespace BSM_ISA
 }  // namespace bsm_cpu

@@ -8,7 +8,11 @@ namespace BSM_ISA {
 
 // Rows and vectors of a register tile: kRows * kVectors accumulators, kVectors of B and one of A.
 constexpr int kRows = 6;
-constexpr int kVectors = BSM_WIDTH == 16 ? 4 : 2;
+#if BSM_WIDTH == 16 || defined(__aarch64__)  // 32 registers
+constexpr int kVectors = 4;
+#else
+constexpr int kVectors = 2;
+#endif
 
 struct Operand {
     const float* data;
