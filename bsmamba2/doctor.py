@@ -184,7 +184,20 @@ def _onnx_detail(providers: list[str], driver: bool) -> str:
     else:
         device = "CUDA and CPU" if cuda else "CPU"
     package = installed[0] if installed else "onnxruntime"
-    return f"{package} {onnxruntime.__version__} on {device}"
+    return f"{package} {onnxruntime.__version__} on {device}; {_cpu_scan()}"
+
+
+def _cpu_scan() -> str:
+    """What computes the scans of `.onnx` files on this CPU."""
+    from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
+
+    path = find_cpu_library()
+    if path is None:
+        return (
+            "scans by the body in the file, which makes a chunk take about twice as long: "
+            "install a C++ compiler (g++ or clang++), then bsmamba2 again from its source"
+        )
+    return f"native scans, {CpuScanLibrary(path).isa_name()}"
 
 
 def _torch_detail() -> str:

@@ -97,6 +97,7 @@ BsmCpuScan described(const Node& node, const KernelContext* context) {
                      "d_inner that %lld heads divide",
                      (long long)features, (long long)S, (long long)H, (long long)H);
     }
+    if (in[0].size[1] < 1) throw refuse("zxbcdt must be (N, L >= 1, 2 W), not of length 0");
     const int64_t taps = in[1].size[2];
     if (taps < 1 || taps > INT32_MAX) throw refuse("conv_weight has no taps");
     must_be(1, in[1], inner + 2 * S, taps);

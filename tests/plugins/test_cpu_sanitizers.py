@@ -1,0 +1,86 @@
+"""The scan for CPUs under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import bsmamba2.plugins
+from bsmamba2.plugins.cpu_library import CpuScanLibrary, Isa, find_cpu_library
+from bsmamba2.plugins.cpu_sources import FLAGS, KERNELS, variants
+
+pytestmark = pytest.mark.slow
+
+MAIN = Path(__file__).with_name("cpu_scan_main.cpp")
+SOURCES = Path(__file__).parents[2] / "plugins"
+CASES = {  # N L H P S K
+    "odd sizes, chunks": "2 131 3 5 7 4",
+    "odd sizes, one chunk": "3 61 3 5 7 2",
+    "whole vectors, chunks": "2 192 2 64 32 4",
+    "one of everything": "1 1 1 1 1 1",
+    "many taps": "1 70 2 16 16 9",
+}
+
+
+@pytest.fixture(scope="module", params=["address,undefined", "thread"])
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cpu_scan")
+    compiler = os.environ.get("CXX", "g++")
+    flags = [*FLAGS, "-O1", "-g", "-fno-sanitize-recover=all", f"-fsanitize={request.param}"]
+
+    def compile_object(source: Path, name: str, *more: str) -> str:
+        target = str(folder / f"{name}.o")
+        include = f"-I{SOURCES / 'include'}"
+        command = [compiler, *flags, *more, include, "-c", str(source), "-o", target]
+        subprocess.run(command, check=True)
+        return target
+
+    objects = [
+        compile_object(SOURCES / "cpu" / KERNELS, variant.name, *variant.arguments)
+        for variant in variants()
+    ]
+    objects.append(compile_object(SOURCES / "cpu" / "scan.cpp", "scan"))
+    objects.append(compile_object(MAIN, "main"))
+    target = folder / "scan"
+    subprocess.run([compiler, *flags, *objects, "-o", str(target)], check=True)
+    return target
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("isa", list(Isa)[1:], ids=lambda isa: isa.name.lower())
+def test_scan_is_clean(program: Path, isa: Isa, case: str):
+    path = find_cpu_library()
+    assert path
+    if not CpuScanLibrary(path).isa_name(isa):
+        pytest.skip(f"this CPU has no {isa.name}")
+    done = _run(program, isa, case)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize("program", ["address,undefined"], indirect=True)
+def test_a_short_output_is_missed(program: Path):
+    done = _run(program, Isa.BEST, "odd sizes, chunks", "1")
+    assert "heap-buffer-overflow" in done.stderr
+    assert done.returncode != 0
+
+
+def _run(program: Path, isa: Isa, case: str, *more: str) -> subprocess.CompletedProcess[str]:
+    words = [str(program), str(int(isa)), "3", *CASES[case].split(), *more]
+    return subprocess.run(
+        words,
+        env=os.environ | {"TSAN_OPTIONS": "halt_on_error=1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_sources_are_those_of_the_installed_package():
+    """What is sanitized here is what was installed."""
+    assert (Path(bsmamba2.plugins.__file__).parent / "include/bsm_scan_cpu.h").read_bytes() == (
+        SOURCES / "include/bsm_scan_cpu.h"
+    ).read_bytes()

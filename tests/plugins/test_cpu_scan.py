@@ -1,0 +1,237 @@
+"""Laws of the scan for CPUs: every instruction set against a float64 reference."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scans import (
+    EXTREMES,
+    FULL,
+    ODD,
+    ONE_HEAD,
+    HeadSizes,
+    ScanInputs,
+    extreme_inputs,
+    extreme_slack,
+    scan_inputs,
+)
+from tolerances import assert_close, relative_rms
+from torch import Tensor
+
+from bsmamba2.errors import PluginError
+from bsmamba2.models.scan import bimamba2_scan_reference
+from bsmamba2.plugins.cpu_library import CpuScanLibrary, Isa, find_cpu_library
+from bsmamba2.plugins.library import ScanArrays, ScanError, ScanSizes
+
+LENGTHS = (1, 2, 3, 5, 62, 63, 64, 65, 129, 801)
+
+
+@pytest.fixture(scope="module")
+def library() -> CpuScanLibrary:
+    path = find_cpu_library()
+    assert path, "the package was installed without a C++ compiler"
+    return CpuScanLibrary(path)
+
+
+@pytest.fixture(params=list(Isa)[1:], ids=lambda isa: isa.name.lower())
+def isa(request: pytest.FixtureRequest, library: CpuScanLibrary) -> Isa:
+    if not library.isa_name(request.param):
+        pytest.skip(f"this CPU has no {request.param.name}")
+    return request.param
+
+
+def call(inputs: ScanInputs) -> tuple[ScanSizes, dict[str, Tensor]]:
+    """Float32 inputs and room for the output."""
+    tensors = dict(
+        zip(
+            ("zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A", "D"),
+            (tensor.float().contiguous() for tensor in inputs.tensors),
+            strict=True,
+        )
+    )
+    N, L = inputs.zxbcdt.shape[:2]
+    tensors["y"] = torch.full((N, L, 2 * inputs.sizes.d_inner), torch.nan)
+    sizes = ScanSizes(
+        n_sequences=N,
+        length=L,
+        n_heads=inputs.sizes.heads,
+        headdim=inputs.sizes.headdim,
+        d_state=inputs.sizes.d_state,
+        d_conv=inputs.conv_weight.shape[-1],
+        eps=inputs.eps,
+    )
+    return sizes, tensors
+
+
+def scan(library: CpuScanLibrary, inputs: ScanInputs, **options: Any) -> Tensor:
+    sizes, tensors = call(inputs)
+    arrays = ScanArrays(**{name: tensor.data_ptr() for name, tensor in tensors.items()})
+    library.scan(sizes, arrays, **options)
+    return tensors["y"]
+
+
+def check(library: CpuScanLibrary, inputs: ScanInputs, isa: Isa, slack: float = 1) -> None:
+    inputs = replace(inputs, **{name: value.float() for name, value in _tensors(inputs)})
+    expected = bimamba2_scan_reference(*inputs.tensors, **inputs.attributes)
+    assert_close(scan(library, inputs, isa=isa, threads=2), expected, "float32", slack)
+
+
+def _tensors(inputs: ScanInputs) -> list[tuple[str, Tensor]]:
+    return [(name, value) for name, value in vars(inputs).items() if isinstance(value, Tensor)]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_any_length_is_near_the_reference(library: CpuScanLibrary, isa: Isa, length: int):
+    check(library, scan_inputs(2, length, HeadSizes(3, 32, 48)), isa)
+
+
+@pytest.mark.parametrize("length", [50, 100])
+@pytest.mark.parametrize(
+    "sizes",
+    [ODD, ONE_HEAD, FULL, HeadSizes(17, 16, 33), HeadSizes(2, 72, 8), HeadSizes(1, 1, 1)],
+    ids=str,
+)
+def test_all_sizes_are_near_the_reference(
+    library: CpuScanLibrary, isa: Isa, sizes: HeadSizes, length: int
+):
+    check(library, scan_inputs(1, length, sizes, seed=length), isa)
+
+
+@pytest.mark.parametrize("taps", [1, 2, 3, 5, 9])
+def test_any_number_of_taps(library: CpuScanLibrary, isa: Isa, taps: int):
+    check(library, scan_inputs(2, 70, HeadSizes(2, 16, 16), taps=taps), isa)
+    check(library, scan_inputs(1, 2, HeadSizes(2, 16, 16), taps=taps), isa)
+
+
+@pytest.mark.parametrize("length", [62, 200])
+@pytest.mark.parametrize("kind", EXTREMES)
+def test_extremes(library: CpuScanLibrary, isa: Isa, kind: str, length: int):
+    inputs = extreme_inputs(kind, 1, length, HeadSizes(2, 16, 16))
+    check(library, inputs, isa, extreme_slack(kind, "float32"))
+
+
+def test_backward_scan_is_forward_scan_of_reversed_input(library: CpuScanLibrary):
+    inputs = scan_inputs(2, 130, HeadSizes(2, 16, 16))
+    forward, backward = inputs.zxbcdt.split(inputs.sizes.width, dim=-1)
+    swapped = replace(
+        inputs,
+        zxbcdt=torch.cat((backward, forward), dim=-1).flip(1),
+        **{name: value.flip(0) for name, value in _tensors(inputs) if name != "zxbcdt"},
+    )
+    there = scan(library, inputs).split(inputs.sizes.d_inner, dim=-1)
+    back = scan(library, swapped).flip(1).split(inputs.sizes.d_inner, dim=-1)
+    assert torch.equal(torch.cat(there), torch.cat(back[::-1]))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 16, None])
+def test_threads_change_no_bit(library: CpuScanLibrary, threads: int | None):
+    inputs = scan_inputs(5, 70, HeadSizes(2, 16, 16))
+    expected = scan(library, inputs, threads=1)
+    assert torch.equal(scan(library, inputs, threads=threads), expected)
+
+
+def test_sequences_do_not_touch_each_other(library: CpuScanLibrary):
+    inputs = scan_inputs(3, 90, HeadSizes(2, 16, 16))
+    inputs.zxbcdt[1] = torch.nan
+    y = scan(library, inputs)
+    assert torch.isnan(y[1]).all()
+    for n in (0, 2):
+        alone = scan(library, replace(inputs, zxbcdt=inputs.zxbcdt[n : n + 1]))
+        assert torch.equal(y[n], alone[0])
+
+
+@pytest.mark.parametrize("feature", ["z", "x", "B", "C", "dt"])
+def test_a_nan_is_not_lost(library: CpuScanLibrary, isa: Isa, feature: str):
+    inputs = scan_inputs(1, 100, HeadSizes(2, 16, 16))
+    sizes = inputs.sizes
+    at = {
+        "z": 0,
+        "x": sizes.d_inner,
+        "B": 2 * sizes.d_inner,
+        "C": 2 * sizes.d_inner + sizes.d_state,
+        "dt": sizes.width - 1,
+    }[feature]
+    inputs.zxbcdt[0, 70, at] = torch.nan
+    y = scan(library, inputs, isa=isa)
+    assert torch.isnan(y[0, 70]).any()
+    assert torch.isfinite(y[0, :64, : sizes.d_inner]).all()  # forward, and another chunk
+
+
+def test_calls_from_several_threads(library: CpuScanLibrary):
+    many = [scan_inputs(2, 65 + seed, HeadSizes(2, 16, 16), seed=seed) for seed in range(6)]
+    expected = [scan(library, inputs, threads=1) for inputs in many]
+    found: list[Tensor | None] = [None] * len(many)
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            found[number] = scan(library, many[number], threads=2)
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(len(many))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(found, expected, strict=True)
+        if one is not None
+    )
+    assert None not in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(62, 801), (801, 62)], ids=["time", "bands"])
+def test_published_sizes(library: CpuScanLibrary, shape: tuple[int, int]):
+    """A whole path's scan; the reference looks at some sequences only."""
+    inputs = scan_inputs(1, shape[1], FULL)
+    random = torch.Generator().manual_seed(1)
+    zxbcdt = torch.randn(*shape, 2 * FULL.width, generator=random)
+    y = scan(library, replace(inputs, zxbcdt=zxbcdt))
+    for n in (0, shape[0] - 1):
+        one = replace(inputs, zxbcdt=zxbcdt[n : n + 1].double())
+        expected = bimamba2_scan_reference(*one.tensors, **one.attributes)
+        assert relative_rms(y[n], expected[0]) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"length": 0}, "a size is below 1"),
+        ({"n_heads": -1}, "a size is below 1"),
+        ({"n_sequences": 1 << 60}, "too large"),
+        ({"eps": float("nan")}, "eps"),
+        ({"eps": -1.0}, "eps"),
+    ],
+)
+def test_impossible_calls_are_refused(
+    library: CpuScanLibrary, change: dict[str, Any], sentence: str
+):
+    sizes, tensors = call(scan_inputs(1, 4, ODD))
+    arrays = ScanArrays(**{name: tensor.data_ptr() for name, tensor in tensors.items()})
+    with pytest.raises(ScanError, match=sentence):
+        library.scan(replace(sizes, **change), arrays)
+    with pytest.raises(ScanError, match="missing"):
+        library.scan(sizes, replace(arrays, A=0))
+    assert torch.isnan(tensors["y"]).all()
+
+
+def test_best_is_the_widest_that_is_there(library: CpuScanLibrary):
+    names = [library.isa_name(isa) for isa in list(Isa)[1:]]
+    assert names[0] == "portable"
+    assert library.isa_name() == [name for name in names if name][-1]
+    if platform.machine() == "x86_64" and sys.platform == "linux":
+        assert ("avx512" in names) == (" avx512f" in Path("/proc/cpuinfo").read_text())
+
+
+def test_another_library_is_refused(tmp_path: Path):
+    path = tmp_path / "library.so"
+    path.write_bytes(b"no library")
+    with pytest.raises(PluginError, match="install bsmamba2 again"):
+        CpuScanLibrary(path)
