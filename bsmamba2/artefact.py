@@ -157,7 +157,7 @@ def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
             )
         return Artefact(
             model=model_config(values["config"]),
-            provenance=Provenance(**values["provenance"]),
+            provenance=_read_provenance(values["provenance"]),
             precision=str(values["precision"]),
             parity=tuple(
                 MaskParity(
@@ -170,8 +170,25 @@ def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
             checks=tuple(_read_check(check) for check in values["checks"] or ()),
             card=read_section(ModelCard, values["card"]) if values["card"] else None,
         )
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}.") from error
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} has damaged BSMamba2 metadata ({type(error).__name__}): copy it again, or "
+            "make it with 'bsm import' or 'bsm export'."
+        ) from error
+    except ConfigError as error:
+        raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}") from error
+
+
+def _read_provenance(values: Mapping[str, Any]) -> Provenance:
+    sha256, trained = values["source_sha256"], values["trained"]
+    if type(trained) is not bool:
+        raise TypeError("trained")
+    return Provenance(
+        source=str(values["source"]),
+        source_sha256=None if sha256 is None else str(sha256),
+        licence=str(values["licence"]),
+        trained=trained,
+    )
 
 
 def _read_check(values: Mapping[str, Any]) -> PrecisionCheck:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.config_file import read_assignment, read_section, read_yaml, require
+from bsmamba2.config_file import read_assignment, read_section, read_yaml, require, require_within
 from bsmamba2.errors import ConfigError
 from bsmamba2.training_config import DataConfig, LossConfig, TrainingConfig
 
@@ -28,6 +28,15 @@ __all__ = [
     "model_config",
     "override_config",
 ]
+
+
+_MOST = 1 << 16
+_AUDIO_LIMITS = {"sample_rate": 768_000, "channels": 64, "chunk_s": 3600, "n_fft": _MOST}
+_AUDIO_LIMITS["hop"] = _MOST
+_NETWORK_LIMITS = {"layers": 1000} | dict.fromkeys(
+    ("d_model", "expand", "headdim", "d_state", "d_conv", "mask_expand"), _MOST
+)
+"""Far beyond any network: what a damaged or hostile file states must not be computed with."""
 
 
 def _exact_div(numerator: int, denominator: int, what: str) -> int:
@@ -54,8 +63,8 @@ class AudioConfig:
     """Name of the stem that the mask estimates."""
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "channels", "chunk_s", "hop"):
-            require(getattr(self, name) >= 1, f"audio.{name} must be at least 1.")
+        for name, most in _AUDIO_LIMITS.items():
+            require_within(f"audio.{name}", getattr(self, name), 1, most)
         require(self.n_fft >= 2 and self.n_fft % 2 == 0, "audio.n_fft must be even.")
         require(self.hop <= self.n_fft // 2, "audio.hop must be at most half of audio.n_fft.")
         _exact_div(self.chunk_samples, self.hop, "audio.chunk_s in samples over audio.hop")
@@ -112,12 +121,13 @@ class NetworkConfig:
     """Smallest initial step."""
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "layers", "expand", "headdim", "d_state", "d_conv", "mask_expand"):
-            require(getattr(self, name) >= 1, f"network.{name} must be at least 1.")
+        for name, most in _NETWORK_LIMITS.items():
+            require_within(f"network.{name}", getattr(self, name), 1, most)
         require(
             bool(self.bands) and all(width >= 1 and count >= 1 for width, count in self.bands),
             "network.bands must list [bins, count] pairs of positive numbers.",
         )
+        require_within("network.bands: their number", sum(n for _, n in self.bands), 1, _MOST)
         require(0 < self.a_init[0] <= self.a_init[1], "network.a_init must be a positive range.")
         require(0 < self.dt_init[0] <= self.dt_init[1], "network.dt_init must be positive.")
         _exact_div(self.d_inner, self.headdim, "network.expand * d_model over network.headdim")

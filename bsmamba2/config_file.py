@@ -18,15 +18,41 @@ from bsmamba2.errors import ConfigError
 T = TypeVar("T")
 
 
+_MAX_BYTES = 1 << 20  # of a YAML file; ours have some kilobytes
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value in a message: one line of at most so many letters, whatever it holds."""
+    if isinstance(value, Mapping):
+        return "keys and values"
+    if isinstance(value, (list, tuple)) and len(value) < 8:  # of lists: they may hold themselves
+        return (
+            f"[{', '.join('a list' if isinstance(v, (list, tuple)) else shown(v) for v in value)}]"
+        )
+    if isinstance(value, (list, tuple, set)):
+        return "a list"
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def require(condition: bool, message: str) -> None:
     """Raises ConfigError with the message unless the condition holds."""
     if not condition:
         raise ConfigError(message)
 
 
+def require_within(where: str, value: int, least: int, most: int) -> None:
+    """Raises ConfigError unless least <= value <= most."""
+    require(value >= least, f"{where} must be at least {least}.")
+    require(value <= most, f"{where} must be at most {most}.")
+
+
 def require_one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises ConfigError unless the value is one of the choices."""
-    require(value in choices, f"{where} must be {' or '.join(choices)}, not '{value}'.")
+    require(value in choices, f"{where} must be {' or '.join(choices)}, not {shown(value)}.")
 
 
 def config_names() -> list[str]:
@@ -42,16 +68,14 @@ def read_yaml(name: str, depth: int = 0) -> dict[str, Any]:
         ConfigError: No such file, or no YAML of sections.
     """
     require(depth < 8, f"configuration {name}: 'base' leads in a circle.")
-    try:
-        values = yaml.safe_load(_read_text(name))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = _plain_values(_read_text(name), name)
     require(isinstance(values, dict), f"{name} must hold sections such as 'network:'.")
     base = values.pop("base", None)
     if base is None:
         return typing.cast(dict[str, Any], values)
-    if str(base) not in config_names():
-        base = Path(name).parent / str(base)  # as in the file's own folder
+    require(isinstance(base, str), f"{name}: 'base' must name a configuration.")
+    if base not in config_names():
+        base = Path(name).parent / base  # as in the file's own folder
     merged = read_yaml(str(base), depth + 1)
     for section, changes in values.items():
         inherited = merged.get(section, {})
@@ -64,12 +88,34 @@ def read_yaml(name: str, depth: int = 0) -> dict[str, Any]:
 def _read_text(name: str) -> str:
     if name in config_names():
         return resources.files("bsmamba2.configs").joinpath(f"{name}.yaml").read_text("utf-8")
+    path = Path(name)
     try:
-        return Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        known = ", ".join(config_names())
+        if path.is_file():
+            if path.stat().st_size > _MAX_BYTES:
+                raise ConfigError(f"{name} is too large for a configuration: name another file.")
+            return path.read_text("utf-8")
+        reason: Exception | None = None
+    except (OSError, ValueError) as error:  # no UTF-8, or no name of a file
+        reason = error
+    known = ", ".join(config_names())
+    raise ConfigError(
+        f"No configuration {shown(name, 300)[1:-1]}: name one of {known}, or a readable YAML file."
+    ) from reason
+
+
+def _plain_values(text: str, name: str) -> Any:
+    """What YAML holds; raises ConfigError."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it has characters that YAML lacks"
+        raise ConfigError(f"{name} is not valid YAML{where}: {problem}.") from error
+    except Exception as error:  # dates, numbers and depths at which PyYAML itself fails
         raise ConfigError(
-            f"No configuration {name}: name one of {known}, or a readable YAML file."
+            f"{name} is not valid YAML: it has a value that cannot be read "
+            f"({type(error).__name__}); quote it or take it out."
         ) from error
 
 
@@ -89,9 +135,10 @@ def read_section(kind: type[T], values: Any, where: str = "") -> T:
     known = {field.name for field in fields(typing.cast(Any, kind))}
     for key in values:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean '{where}{close[0]}'?" if close else "."
-            raise ConfigError(f"Unknown configuration key '{where}{key}'{hint}")
+            name = shown(key).strip("'")
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{where}{close[0]}'?" if close else "take it out."
+            raise ConfigError(f"Unknown configuration key '{where}{name}'; {hint}")
     missing = sorted(known - set(values))
     require(not missing, f"Configuration lacks '{where}{missing[0] if missing else ''}'.")
     return kind(**{key: _convert(hints[key], values[key], f"{where}{key}") for key in known})
@@ -102,16 +149,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return read_section(typing.cast(type, hint), value, f"{where}.")
     if typing.get_origin(hint) is tuple:
         kinds = typing.get_args(hint)
-        require(isinstance(value, (list, tuple)), f"'{where}' must be a list, not {value!r}.")
+        require(isinstance(value, (list, tuple)), f"'{where}' must be a list, not {shown(value)}.")
         if kinds[-1] is not Ellipsis:
             require(len(value) == len(kinds), f"'{where}' must have {len(kinds)} values.")
         else:
             kinds = (kinds[0],) * len(value)
         return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
     if hint is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 1 << 1000 else math.inf
     name = getattr(hint, "__name__", str(hint))
-    require(type(value) is hint, f"'{where}' must be of type {name}, not {value!r}.")
+    require(type(value) is hint, f"'{where}' must be of type {name}, not {shown(value)}.")
     require(hint is not float or math.isfinite(value), f"'{where}' must be finite, not {value}.")
     return value
 
@@ -120,11 +167,9 @@ def read_assignment(text: str) -> tuple[str, str, Any]:
     """Section, key and value of `section.key=value`, the value as in YAML; raises ConfigError."""
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
-    require(bool(equals and dot and key), f"'{text}' changes nothing: write section.key=value.")
-    try:
-        return section, key, _plain_number(yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"'{text}' has no valid YAML after its '='.") from error
+    changes = bool(equals and dot and key)
+    require(changes, f"{shown(text)} changes nothing: write section.key=value.")
+    return section, key, _plain_number(_plain_values(value, f"The value of {shown(name)}"))
 
 
 def _plain_number(value: Any) -> Any:

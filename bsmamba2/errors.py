@@ -13,6 +13,12 @@ def failure_sentence(error: Exception, command: str) -> str:
     return f"unexpected {text}; run 'bsm --debug {command} ...' and report it."
 
 
+def short_reason(error: object) -> str:
+    """The first line of what another program says, cut where it is long, to put into a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(" .")
+
+
 class ConfigError(BsmError):
     """A configuration file or value that describes no network."""
 

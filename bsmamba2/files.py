@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,17 @@ from typing import Any
 
 from bsmamba2.errors import BsmError, CheckpointError
 
-_MAX_HEADER = 100 << 20  # bytes; the bound of the safetensors library
+_MAX_HEADER = 16 << 20  # bytes; ours has some 100 kB, and JSON takes 20 times its size in memory
+
+_HEADER_ERRORS = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""Of JSON that is none, or that holds something else."""
 
 
 def sha256_file(path: Path) -> str:
@@ -29,10 +40,16 @@ def sha256_file(path: Path) -> str:
 def existing_file(path: str | Path) -> Path:
     """The path of a readable file; raises BsmError with one sentence otherwise."""
     path = Path(path)
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # or a NUL in the name
+        raise BsmError(f"No such file: {path}.") from error
+    except OSError as error:
+        raise BsmError(f"{path} cannot be read: {error.strerror}; name another file.") from error
+    if stat.S_ISDIR(mode):
         raise BsmError(f"{path} is a folder: name a file.")
-    if not path.exists():
-        raise BsmError(f"No such file: {path}.")
+    if not stat.S_ISREG(mode):
+        raise BsmError(f"{path} is not a regular file: save what comes out of it to one first.")
     if not os.access(path, os.R_OK):
         raise BsmError(f"{path} cannot be read: check its permissions.")
     return path
@@ -131,9 +148,11 @@ def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dic
         try:
             header: dict[str, Any] = json.loads(file.read(length))
             metadata = dict(header.pop("__metadata__", {}))
+            if not all(type(value) is str for value in metadata.values()):
+                raise TypeError("metadata")
             shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
             end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except _HEADER_ERRORS as error:
             raise CheckpointError(f"{damaged}: its header cannot be read.") from error
     if path.stat().st_size < 8 + length + end:
         raise CheckpointError(f"{path} is truncated: copy or download it again.")

@@ -121,8 +121,9 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
         raise CheckpointError(
             f"{plan} has no readable sidecar {path.name} ({error.strerror}): {advice}."
         ) from error
-    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): {advice}.") from error
+    except (ValueError, LookupError, TypeError, RecursionError, ConfigError) as error:
+        reason = str(error).rstrip(".") if isinstance(error, ConfigError) else type(error).__name__
+        raise CheckpointError(f"{path} is damaged ({reason}): {advice}.") from error
 
 
 def sidecar_metadata(plan: Path) -> dict[str, str]:

@@ -136,6 +136,7 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"training.{name} must be at least 1.")
         for name in ("warmup_steps", "max_steps", "keep_best", "workers", "seed"):
             require(getattr(self, name) >= 0, f"training.{name} must not be negative.")
+        require(self.seed < 1 << 63, "training.seed must be below 2^63.")
         require(self.checkpoint_minutes >= 0, "training.checkpoint_minutes must not be negative.")
         require(self.learning_rate > 0, "training.learning_rate must be positive.")
         require(self.weight_decay >= 0, "training.weight_decay must not be negative.")

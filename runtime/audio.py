@@ -37,6 +37,10 @@ OTHER_SUFFIXES = frozenset(
     )
 )
 MAX_CHANNELS = 2
+MIN_RATE, MAX_RATE = 1000, 768_000
+"""Hz. A song of 1 Hz by a damaged header would become hours at the model's rate."""
+MAX_LEVEL = float(1 << 32)
+"""Times full scale. Some programs write 32-bit integers as floats; beyond, squares overflow."""
 _CLIPPED_LEVEL = 0.999
 _CLIPPED_SAMPLES = 20  # below that, flat tops are ordinary loud music
 
@@ -127,13 +131,17 @@ class AudioReader:
             MissingExtraError: A format that needs PyAV.
         """
         self.path = existing_file(path)
-        if not self.path.is_file():
-            raise AudioError(f"{path} is not a regular file: save its audio to one first.")
         if self.path.stat().st_size == 0:
             raise AudioError(f"{path} is empty (0 bytes): copy or download it again.")
         self._decoder = _open(self.path)
         self._warn_clipped = warn_clipped
         self.sample_rate = self._decoder.sample_rate
+        if not MIN_RATE <= self.sample_rate <= MAX_RATE:
+            self.close()
+            raise AudioError(
+                f"{path} has a sample rate of {self.sample_rate} Hz, {MIN_RATE} to {MAX_RATE} can "
+                "be separated: if its header is damaged, copy it again, or else resample it."
+            )
         self.channels = self._decoder.channels
         self.tags = self._decoder.tags
         self.exact = self._decoder.missing_allowed == 0
@@ -216,7 +224,7 @@ class AudioReader:
 
 
 def check_finite(block: Samples, start: int, rate: int, what: str) -> None:
-    """Raises AudioError with the time of the first NaN or Inf.
+    """Raises AudioError with the time of the first NaN, Inf or number beyond MAX_LEVEL.
 
     Args:
         block: (channels, n).
@@ -224,12 +232,16 @@ def check_finite(block: Samples, start: int, rate: int, what: str) -> None:
         rate: Hz.
         what: Subject of the sentence.
     """
-    finite = np.isfinite(block).all(axis=0)
-    if not finite.all():
-        time_s = (start + int(np.argmin(finite))) / rate
-        raise AudioError(
-            f"{what} holds NaN or infinite samples at {time_s:.3f} s: repair or cut that place."
+    usable = (np.abs(block) <= MAX_LEVEL).all(axis=0)  # no NaN is
+    if not usable.all():
+        time_s = (start + int(np.argmin(usable))) / rate
+        column = block[:, np.argmin(usable)]
+        kind = (
+            "samples far above full scale"
+            if np.isfinite(column).all()
+            else "NaN or infinite samples"
         )
+        raise AudioError(f"{what} holds {kind} at {time_s:.3f} s: repair or cut that place.")
 
 
 def _flat_tops(block: Samples) -> int:

@@ -25,6 +25,9 @@ from bsmamba2.errors import EngineError
 from bsmamba2.runtime.engines.base import Engine
 from bsmamba2.runtime.stft import Array, istft, stft
 
+_LARGEST = 1e30
+"""Of a spectrum; music at full scale stays below 1e4."""
+
 Chunks = NDArray[np.float32]
 """(batch, channels, n), full scale 1."""
 
@@ -138,15 +141,17 @@ def masked(mask: Array, spectrum: Array) -> Array:
     Returns:
         The target's spectrum, of the mixture's shape.
     """
-    return mask.view(np.complex64)[..., 0] * spectrum
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is an error later
+        return mask.view(np.complex64)[..., 0] * spectrum
 
 
 def finite_frames(estimate: Array) -> Array:
-    """Frames with numbers only: (batch, frames) of a spectrum (batch, channels, frames, bins).
+    """Frames that give samples: (batch, frames) of a spectrum (batch, channels, frames, bins).
 
-    NumPy hands arrays of other kinds over to their own library.
+    NaN and Inf do not, nor do numbers whose inverse STFT may overflow. NumPy hands arrays of other
+    kinds over to their own library.
     """
-    return np.isfinite(estimate).all(axis=(1, 3))
+    return (np.abs(estimate.view(np.float32)) <= _LARGEST).all(axis=(1, 3))
 
 
 def check_finite(finite: NDArray[np.bool_], batch: Batch, audio: AudioConfig) -> None:

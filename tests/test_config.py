@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bsmamba2.config import Config, load_config, model_config
+from bsmamba2.config import Config, load_config, model_config, override_config
 from bsmamba2.config_file import config_names
 from bsmamba2.errors import CheckpointError, ConfigError
 from bsmamba2.tensors import check_shapes, parameter_count, tensor_shapes
@@ -191,3 +191,45 @@ def test_shapes_fit_themselves_and_nothing_else() -> None:
     check_shapes(tensor_shapes(tiny), tiny, "a")
     with pytest.raises(CheckpointError, match=r"missing .* and 157 more"):
         check_shapes(tensor_shapes(tiny), published, "a")
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(9 * [f'*{before}'])}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "audio: 2001-99-99",  # a ValueError of PyYAML's own
+        "network: {layers: " + "9" * 5000 + "}",
+        "network: {layers: 0x" + "f" * 5000 + "}",  # Python writes no such number out
+        "network: {d_model: !!bool x}",
+        "[" * 5000,
+        "base: tiny\nnetwork: {norm_eps: " + "9" * 400 + "}",
+        BOMB + "audio: {hop: *i}",
+        "base: /dev/zero",
+        'base: "a\\0b"',
+        "base: [1]",
+        "a: " + "x" * (1 << 20),
+        "base: tiny\nnetwork: {layers: 1000000000}",
+        "base: tiny\nnetwork: {bands: [[1, 1025000000000]]}",
+        "base: tiny\naudio: {target: [" + "x, " * 1000 + "]}",
+    ],
+)
+def test_hostile_yaml_is_one_short_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "a.yaml")
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert len(sentence.replace(str(tmp_path), "")) < 300
+
+
+@pytest.mark.parametrize("value", ["2001-99-99", "x" * 9999, "a: b\nc", "\ufeff", "[" * 2000])
+def test_hostile_assignments_are_one_short_sentence(value: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        override_config(load_config("tiny"), [f"audio.hop={value}"])
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300

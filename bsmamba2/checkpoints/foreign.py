@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.checkpoints.pickle_values import Inert, TensorRef
 from bsmamba2.checkpoints.torch_file import TorchFile, open_torch_file
-from bsmamba2.errors import CheckpointError
+from bsmamba2.errors import CheckpointError, short_reason
 from bsmamba2.files import existing_file, read_safetensors_header
 from bsmamba2.tensors import Shape
 
@@ -87,7 +87,9 @@ def _open_safetensors(path: Path, ema: bool) -> ForeignCheckpoint:
     try:
         file: Any = safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): download it again.") from error
+        raise CheckpointError(
+            f"{path} is damaged ({short_reason(error)}): download it again."
+        ) from error
     return ForeignCheckpoint(
         path=path,
         container="safetensors file",
@@ -117,13 +119,18 @@ def _network_names(keys: Iterable[Any], path: Path) -> dict[str, str]:
     """Name of the network's tensor -> key in the file, in the file's order."""
     names: dict[str, str] = {}
     for key in keys:
-        name = str(key)
+        if not isinstance(key, str):
+            raise CheckpointError(f"{path} holds no tensors by name: save a state_dict.")
+        name = key
         while prefix := next((p for p in _PREFIXES if name.startswith(p)), ""):
             name = name.removeprefix(prefix)
         if name.startswith(_SPECTRA):
             continue
         if name in names:
-            raise CheckpointError(f"{path} holds '{name}' twice, as '{names[name]}' and '{key}'.")
+            raise CheckpointError(
+                f"{path} holds '{name}' twice, as '{names[name]}' and "
+                f"'{key}': save one state_dict alone."
+            )
         names[name] = key
     return names
 

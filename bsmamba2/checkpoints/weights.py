@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from bsmamba2.artefact import Artefact, Provenance, read_metadata
 from bsmamba2.checkpoints.foreign import ForeignCheckpoint, open_foreign
 from bsmamba2.config import load_config
-from bsmamba2.errors import CheckpointError
+from bsmamba2.errors import CheckpointError, short_reason
 from bsmamba2.files import atomic_path, existing_file, read_safetensors_header, sha256_file
 from bsmamba2.tensors import Shape, check_shapes, listed, tensor_shapes
 
@@ -85,7 +85,9 @@ def load_weights(path: str | Path) -> tuple[Tensors, Artefact]:
         with safe_open(path, "pt") as file:
             tensors = _as_float32(path, tensor_shapes(artefact.model), file.get_tensor)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): import it again.") from error
+        raise CheckpointError(
+            f"{path} is damaged ({short_reason(error)}): import it again."
+        ) from error
     return tensors, artefact
 
 

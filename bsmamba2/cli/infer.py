@@ -142,9 +142,11 @@ def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
     if names is None:
         return list(offered)
     chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    from bsmamba2.config_file import shown
+
     unknown = [name for name in chosen if name not in offered]
     if unknown:
-        raise BsmError(f"No stem '{unknown[0]}': this engine gives {' and '.join(offered)}.")
+        raise BsmError(f"No stem {shown(unknown[0])}: this engine gives {' and '.join(offered)}.")
     return chosen
 
 

@@ -141,9 +141,9 @@ def _running_energy(
         last = max(last, first + 1)
         wanted = int(grid[last] - grid[first])
         block = file.read(wanted, dtype="float32", always_2d=True, fill_value=0.0)
-        energy = np.add.reduceat(
-            np.square(block, dtype=np.float64), grid[first:last] - grid[first], axis=0
-        )
+        with np.errstate(invalid="ignore"):  # of NaN, told below
+            squares = np.square(block, dtype=np.float64)
+        energy = np.add.reduceat(squares, grid[first:last] - grid[first], axis=0)
         if not np.isfinite(energy).all():
             raise DataError(f"{path} holds NaN or infinite samples: replace it.")
         sums[first + 1 : last + 1] = sums[first] + np.cumsum(energy, axis=0)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bsmamba2.errors import short_reason
+
 logger = logging.getLogger(__name__)
 
 Function = Callable[[Tensor], Tensor]
@@ -65,8 +67,7 @@ class GraphedNetwork:
         try:
             return self._capture(self._network, x)
         except RuntimeError as error:  # every error of CUDA is one
-            reason = (str(error).splitlines() or ["no reason given"])[0]
-            _explain_once(reason)
+            _explain_once(short_reason(error))
             return self._network
 
 

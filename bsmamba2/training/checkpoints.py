@@ -18,6 +18,7 @@ import errno
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -53,20 +54,29 @@ class RunFolder:
         if not self.last.exists():
             return None
         try:
-            content = torch.load(self.last, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickles that torch does not write
+                content = torch.load(self.last, map_location="cpu", weights_only=True)
             version = int(content["format"])
+            self._saved_step = int(content["step"])
+            content["threads"] = int(content["threads"])
+            if start := content.get("start"):
+                content["start"] = {key: str(start[key]) for key in ("file", "sha256")}
         except Exception as error:  # zip, pickle and torch have no common base
-            raise TrainingError(
-                f"{self.last} is damaged or no checkpoint of a run: replace it by one of "
-                f"{self.path / 'best'}, or choose another --out."
-            ) from error
+            raise self.damaged() from error
         if version > FORMAT:
             raise TrainingError(
                 f"{self.last} has format {version}, this version reads up to {FORMAT}: "
                 "upgrade bsmamba2."
             )
-        self._saved_step = int(content["step"])
         return dict(content)
+
+    def damaged(self) -> TrainingError:
+        """The error that says so of the last checkpoint."""
+        return TrainingError(
+            f"{self.last} is damaged or no checkpoint of a run: replace it by one of "
+            f"{self.path / 'best'}, or choose another --out."
+        )
 
     def prepare(self, config: Config) -> None:
         """Removes what a killed run left half written; writes the configuration for people.

@@ -13,6 +13,7 @@ import torch
 
 import bsmamba2
 from bsmamba2.config import Config
+from bsmamba2.config_file import shown
 from bsmamba2.errors import TrainingError
 from bsmamba2.files import existing_file, sha256_file
 
@@ -70,7 +71,7 @@ def check_same_run(
     old["start"], new["start"] = _start_hash(saved), _start_hash(now)
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     changed = [key for key in changed if key not in _FREE]
-    differences = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed]
+    differences = [f"{key}: {shown(old.get(key))} -> {shown(new.get(key))}" for key in changed]
     differences += _track_differences(saved["tracks"], now["tracks"])
     if not differences:
         return []

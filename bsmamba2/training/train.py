@@ -16,7 +16,7 @@ from bsmamba2.data.checks import check_tracks
 from bsmamba2.data.mixing import TrainingMixtures
 from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import Track, find_tracks
-from bsmamba2.errors import TrainingError
+from bsmamba2.errors import BsmError, TrainingError
 from bsmamba2.stopping import stop_on_signals
 from bsmamba2.training.checkpoints import RunFolder, locked
 from bsmamba2.training.distributed import Processes, joined
@@ -180,6 +180,11 @@ def _resume(
     """Loads a checkpoint if there is one; what differs from it."""
     if saved is None:
         return []
-    changes = check_same_run(saved, identity, folder.last, allow_change=run.allow_config_change)
-    state.load(saved, run.config.training)
+    try:
+        changes = check_same_run(saved, identity, folder.last, allow_change=run.allow_config_change)
+        state.load(saved, run.config.training)
+    except BsmError:
+        raise
+    except Exception as error:  # of whatever is in the file instead of what should be
+        raise folder.damaged() from error
     return changes

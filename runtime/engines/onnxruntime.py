@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from bsmamba2.artefact import read_metadata
-from bsmamba2.errors import EngineError, PluginError
+from bsmamba2.errors import EngineError, PluginError, short_reason
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
 from bsmamba2.runtime.engines.base import Spectrum, check_spectrum
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _CUDA = "CUDAExecutionProvider"
 _FUNCTION_BODY = "function body"
 _NATIVE_PRECISIONS = ("float32", "int8")  # of files whose scans are of float32
-_ERRORS_ONLY = 3  # severity of ONNX Runtime's log
+_FATAL_ONLY = 4  # severity of ONNX Runtime's log: errors are raised as well
 
 
 class OnnxEngine:
@@ -63,7 +63,9 @@ class OnnxEngine:
                 str(path), _options(threads, library), providers=providers
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise EngineError(f"ONNX Runtime cannot load {path}: {_sentence(error)}") from error
+            raise EngineError(
+                f"ONNX Runtime cannot load {path}: {short_reason(error)}; export the model again."
+            ) from error
         self._threads = threads
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
@@ -72,7 +74,9 @@ class OnnxEngine:
         try:
             (mask,) = self._session.run(None, {"spectrum": spectrum})
         except Exception as error:
-            raise EngineError(f"ONNX Runtime failed: {_sentence(error)}") from error
+            raise EngineError(
+                f"ONNX Runtime failed: {short_reason(error)}; free memory, or export it again."
+            ) from error
         return np.asarray(mask, np.float32)
 
     def describe(self) -> dict[str, Any]:
@@ -88,7 +92,7 @@ class OnnxEngine:
 
 def _options(threads: int | None, library: CpuScanLibrary | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     # Both keep one buffer a tensor shape for the whole run. Time and band blocks have different
     # shapes, so a chunk of the full network takes 16 GB with them and 3.6 GB without, and twice
     # the time; with the native scan it is 6.3 GB and 2.3.
@@ -152,9 +156,3 @@ def _providers(device: str) -> list[str]:
         )
     wanted = [_CUDA] if device != "cpu" and _CUDA in available else []
     return [*wanted, "CPUExecutionProvider"]
-
-
-def _sentence(error: Exception) -> str:
-    """The first line of a backend's message."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

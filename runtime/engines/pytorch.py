@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bsmamba2.errors import EngineError
+from bsmamba2.errors import EngineError, short_reason
 from bsmamba2.models.folded import fold
 from bsmamba2.models.graphed import GraphedNetwork
 from bsmamba2.models.load import load_network
@@ -62,8 +62,9 @@ class TorchEngine:
             try:
                 mask = self._network(torch.from_numpy(spectrum).to(self._device))
             except RuntimeError as error:  # out of memory, above all
-                first = (str(error).splitlines() or ["no reason given"])[0]
-                raise EngineError(f"PyTorch failed: {first}") from error
+                raise EngineError(
+                    f"PyTorch failed: {short_reason(error)}; free memory, or try the .onnx of it."
+                ) from error
         result: Spectrum = mask.contiguous().cpu().numpy()
         return result
 

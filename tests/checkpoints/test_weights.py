@@ -13,10 +13,10 @@ import torch
 from foreign_files import lightning_checkpoint, model_of, random_weights
 from safetensors.torch import load_file, save_file
 
-from bsmamba2.artefact import Artefact, Provenance
+from bsmamba2.artefact import Artefact, Provenance, read_metadata
 from bsmamba2.checkpoints.weights import import_checkpoint, load_weights, save_weights
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
-from bsmamba2.files import sha256_file
+from bsmamba2.files import read_safetensors_header, sha256_file
 
 TINY = model_of("tiny")
 STATE = random_weights(TINY)
@@ -303,3 +303,53 @@ def test_load_refuses_a_wrong_shape(tmp_path: Path) -> None:
     save_file(state, tmp_path / "a.safetensors", metadata=ARTEFACT.to_metadata())
     with pytest.raises(CheckpointError, match=r"final_norm.gamma is \[3\] instead of \[16\]"):
         load_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 3000 + b"1",
+        b'{"a": {"dtype": "F32", "shape": [1e999], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e999]}}',
+        b'{"__metadata__": {"bsm.version": 1}}',
+    ],
+)
+def test_hostile_safetensors_headers_are_one_sentence(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
+    with pytest.raises(CheckpointError, match="header cannot be read"):
+        read_safetensors_header(path)
+
+
+def test_header_as_large_as_the_file_is_not_read(tmp_path: Path) -> None:
+    """JSON of 100 MB would take gigabytes."""
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as file:
+        file.write((1 << 26).to_bytes(8, "little"))
+        file.truncate(1 << 27)
+    with pytest.raises(CheckpointError, match="67108864 bytes long"):
+        read_safetensors_header(path)
+
+
+@pytest.mark.parametrize("key", [5, 2.0, 1 << 20_000], ids=range(3))
+def test_tensors_whose_names_are_no_texts_are_refused(tmp_path: Path, key: object) -> None:
+    torch.save({key: torch.zeros(1)}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="no tensors by name"):
+        import_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("bsm.config", "[" * 3000),
+        ("bsm.provenance", '{"source": "x", "source_sha256": null, "licence": "y"}'),
+        ("bsm.provenance", '{"source": "x", "source_sha256": null, "licence": "y", "trained": 1}'),
+        ("bsm.parity", '[{"frames": 1e999, "p999": 0, "relative_rms": 0}]'),
+        ("bsm.format", "[]"),
+    ],
+)
+def test_hostile_metadata_is_one_sentence(key: str, value: str) -> None:
+    with pytest.raises(CheckpointError, match="damaged BSMamba2 metadata") as error:
+        read_metadata(ARTEFACT.to_metadata() | {key: value}, "a.onnx")
+    assert "\n" not in str(error.value)

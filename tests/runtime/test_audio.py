@@ -271,3 +271,24 @@ def test_library_code_prints_nothing(
     caplog.set_level(logging.DEBUG, "bsmamba2")
     read(write(tmp_path / "out", noise(), "flac").rename(tmp_path / "a.flac"))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 2**31 - 1])
+def test_rates_that_no_music_has_are_refused(tmp_path: Path, rate: int):
+    """A damaged header would otherwise make hours of a second."""
+    path = save(tmp_path / "a.wav", tones(100, 1), rate)
+    with pytest.raises(AudioError, match=f"rate of {rate} Hz"):
+        AudioReader(path)
+
+
+@pytest.mark.parametrize("value", [1e11, -1e38])
+def test_levels_whose_squares_overflow_are_refused_with_their_time(tmp_path: Path, value: float):
+    samples = tones(RATE, 2)
+    samples[1, RATE // 2] = value
+    with pytest.raises(AudioError, match=r"far above full scale at 0\.500 s"):
+        read(save(tmp_path / "a.wav", samples))
+
+
+def test_integers_written_as_floats_are_read(tmp_path: Path):
+    samples = np.full((1, 10), 2.0**31, np.float32)
+    assert np.array_equal(read(save(tmp_path / "a.wav", samples)), samples)

@@ -137,3 +137,11 @@ def test_mask_product_is_complex():
     spectrum = np.array([1 + 1j, 2 - 1j], np.complex64).reshape(1, 1, 1, 2)
     expected = [(0.5 + 2j) * (1 + 1j), (-1 + 3j) * (2 - 1j)]
     assert np.array_equal(masked(mask, spectrum).ravel(), np.array(expected, np.complex64))
+
+
+@pytest.mark.parametrize("value", [3e38, -3e38])
+def test_masks_that_overflow_are_an_error_and_no_warning(value: float):
+    """Finite as they are, their samples would be infinite."""
+    engine = FunctionEngine(real_mask(value))
+    with pytest.raises(EngineError, match="mask"):
+        Separator(engine, overlap_s=0).separate(noise(2 * RATE), RATE)

@@ -297,3 +297,15 @@ def test_without_a_gpu_cuda_is_refused(songs, tmp_path):
     run = Run(config=small_config(tmp_path), data=songs, out=tmp_path / "run", device="cuda")
     with pytest.raises(BsmError, match="--device cpu"):
         train(run)
+
+
+@pytest.mark.parametrize("key", ["rng", "threads", "optimizer", "config", "ema", "best"])
+@pytest.mark.parametrize("value", [None, torch.zeros(3)], ids=["absent", "another"])
+def test_a_checkpoint_of_something_else_is_a_sentence(copy, songs, key, value):
+    content = torch.load(copy / "last.ckpt", weights_only=True)
+    content[key] = value
+    if value is None:
+        del content[key]
+    torch.save(content, copy / "last.ckpt")
+    with pytest.raises(TrainingError, match=r"last\.ckpt is damaged.*best"):
+        go_on(copy, songs)
