@@ -18,6 +18,7 @@ namespace BSM_ISA {
 namespace {
 
 constexpr int kShort = 64;   // sequences up to here are one chunk, without a state
+constexpr int kBlock = 8;    // steps that are convolved together
 constexpr int kChunk = 64;   // of longer ones: less work with shorter, more products with longer
 
 constexpr int padded(int n) { return (n + kWidth - 1) / kWidth * kWidth; }
@@ -81,6 +82,7 @@ class Sequence {
             heads(steps, first > 0, left > steps);
             outputs(first, steps);
         }
+        finish_stores();
     }
 
    private:
@@ -93,15 +95,18 @@ class Sequence {
         const float* bias = p_.conv_bias + int64_t(direction_) * channels;
         for (int h = 0; h < p_.n_heads * t_.steps; h += kWidth) store(sum_ + h, V{}), store(step_ + h, V{});
         for (int h = 0; h < t_.heads; h += kWidth) store(bases_ + h, V{});
-        for (int i = 0; i < steps; ++i) {
+        for (int i = 0, rows; i < steps; i += rows) {
             const int64_t step = first + i;
+            rows = step == 0 && p_.d_conv > 1 ? p_.d_conv - 1 : kBlock;  // those that lack taps
+            if (rows > steps - i) rows = steps - i;
             for (int h = 0; h < p_.n_heads; ++h) {
                 float* x = x_ + (size_t(h) * t_.steps + i) * t_.channels;
-                convolve(step, h * p_.headdim, p_.headdim, taps, bias, x);
+                convolve(step, rows, h * p_.headdim, p_.headdim, taps, bias, x, t_.channels);
             }
-            convolve(step, inner, p_.d_state, taps, bias, b_ + size_t(i) * t_.states);
-            convolve(step, inner + p_.d_state, p_.d_state, taps, bias, c_ + size_t(i) * t_.states);
-            dt(step, i);
+            float *b = b_ + size_t(i) * t_.states, *c = c_ + size_t(i) * t_.states;
+            convolve(step, rows, inner, p_.d_state, taps, bias, b, t_.states);
+            convolve(step, rows, inner + p_.d_state, p_.d_state, taps, bias, c, t_.states);
+            for (int row = 0; row < rows; ++row) dt(step + row, i + row);
         }
         for (int i = 0; i < t_.steps; ++i) {
             for (int s = 0; s < p_.d_state; ++s) {
@@ -110,33 +115,53 @@ class Sequence {
         }
     }
 
-    // `count` channels from `channel` on at one step; what lies beyond in the last vector is 0.
-    BSM_INLINE void convolve(int64_t step, int channel, int count, const float* taps, const float* bias,
-                             float* to) const {
-        const int width = p_.d_conv_channels(), depth = p_.d_conv;
-        const int absent = step < depth - 1 ? static_cast<int>(depth - 1 - step) : 0;
-        const float* rows = in(step - depth + 1 + absent) + p_.d_inner() + channel;
-        const float* weights = taps + int64_t(absent) * width + channel;
+    // `count` channels from `channel` on, at `rows` steps from `step` on; what lies beyond them in
+    // the last vector becomes 0.
+    BSM_INLINE void convolve(int64_t step, int rows, int channel, int count, const float* taps,
+                             const float* bias, float* to, int to_row) const {
         int done = 0;
-        if (absent == 0 && depth == 4) {
+        if (p_.d_conv == 4 && step >= 3) {  // four taps, all of them there
             for (; done + kWidth <= count; done += kWidth) {
-                V sum = load(bias + channel + done);
-                sum += load(weights + done) * load(rows + done);
-                sum += load(weights + width + done) * load(rows + stride_ + done);
-                sum += load(weights + 2 * width + done) * load(rows + 2 * stride_ + done);
-                sum += load(weights + 3 * width + done) * load(rows + 3 * stride_ + done);
-                store(to + done, silu(sum));
+                four_taps(step, rows, channel + done, taps, bias, to + done, to_row);
             }
         }
         for (; done < count; done += kWidth) {
             const int part = count - done < kWidth ? count - done : kWidth;
-            V sum = load_part(bias + channel + done, part);
-            for (int k = 0; k < depth - absent; ++k) {
-                sum += load_part(weights + int64_t(k) * width + done, part) *
-                       load_part(rows + k * stride_ + done, part);
+            for (int row = 0; row < rows; ++row) {
+                const V sum = part == kWidth
+                                  ? any_taps(step + row, channel + done, kWidth, taps, bias)
+                                  : any_taps(step + row, channel + done, part, taps, bias);
+                store(to + row * to_row + done, silu(sum));
             }
-            store(to + done, silu(sum));
         }
+    }
+
+    // One vector of channels: weights and the last three inputs stay in registers.
+    BSM_INLINE void four_taps(int64_t step, int rows, int channel, const float* taps,
+                              const float* bias, float* to, int to_row) const {
+        const int width = p_.d_conv_channels();
+        const float* from = in(step) + p_.d_inner() + channel;
+        const V w0 = load(taps + channel), w1 = load(taps + width + channel);
+        const V w2 = load(taps + 2 * width + channel), w3 = load(taps + 3 * width + channel);
+        const V b = load(bias + channel);
+        V x0 = load(from - 3 * stride_), x1 = load(from - 2 * stride_), x2 = load(from - stride_);
+        for (int row = 0; row < rows; ++row) {
+            const V x3 = load(from + row * stride_);
+            store(to + row * to_row, silu(b + w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3));
+            x0 = x1, x1 = x2, x2 = x3;
+        }
+    }
+
+    BSM_INLINE V any_taps(int64_t step, int channel, int part, const float* taps,
+                          const float* bias) const {
+        V sum = load_part(bias + channel, part);
+        for (int k = 0; k < p_.d_conv; ++k) {
+            const int64_t from = step - p_.d_conv + 1 + k;
+            if (from < 0) continue;  // before the sequence
+            sum += load_part(taps + int64_t(k) * p_.d_conv_channels() + channel, part) *
+                   load_part(in(from) + p_.d_inner() + channel, part);
+        }
+        return sum;
     }
 
     // Steps and their decays' running sums, of all heads.
@@ -216,27 +241,42 @@ class Sequence {
 
     // Gate and norm, row by row.
     void outputs(int64_t first, int steps) {
-        const int P = p_.headdim, inner = p_.d_inner();
+        const int inner = p_.d_inner();
+        const bool aligned = reinterpret_cast<uintptr_t>(out_) % (4 * kWidth) == 0 &&
+                             out_stride_ % kWidth == 0 && inner % kWidth == 0;
         for (int i = 0; i < steps; ++i) {
-            const float* z = in(first + i);
-            const float* y = y_ + size_t(i) * y_row_;
-            float* to = out_ + (first + i) * out_stride_;
-            V squares{};
-            for (int h = 0; h < p_.n_heads; ++h) {
-                for (int p = 0; p < P; p += kWidth) {
-                    const int part = P - p < kWidth ? P - p : kWidth, at = h * P + p;
-                    const V gate = silu(part == kWidth ? load(z + at) : load_part(z + at, part));
-                    const V value = load(y + h * t_.channels + p) * gate;
-                    squares += value * value;
-                    if (part == kWidth) store(gated_ + at, value);
-                    else store_part(gated_ + at, value, part);
-                }
-            }
+            const V squares = gate(in(first + i), y_ + size_t(i) * y_row_);
             const float factor = 1.0f / __builtin_sqrtf(sum(squares) / inner + p_.eps);
+            float* to = out_ + (first + i) * out_stride_;
             int c = 0;
+            if (aligned) {
+                for (; c < inner; c += kWidth) store_away(to + c, load(gated_ + c) * factor);
+                continue;
+            }
             for (; c + kWidth <= inner; c += kWidth) store(to + c, load(gated_ + c) * factor);
             if (c < inner) store_part(to + c, load(gated_ + c) * factor, inner - c);
         }
+    }
+
+    // y * SiLU(z) of a row into gated_, and the sums of its squares.
+    V gate(const float* z, const float* y) {
+        const int P = p_.headdim;
+        V squares{};
+        for (int h = 0; h < p_.n_heads; ++h, z += P, y += t_.channels) {
+            float* to = gated_ + h * P;
+            int p = 0;
+            for (; p + kWidth <= P; p += kWidth) {
+                const V value = load(y + p) * silu(load(z + p));
+                squares += value * value;
+                store(to + p, value);
+            }
+            if (p < P) {  // beyond the head, y is 0
+                const V value = load(y + p) * silu(load_part(z + p, P - p));
+                squares += value * value;
+                store_part(to + p, value, P - p);
+            }
+        }
+        return squares;
     }
 
     const Problem& p_;
