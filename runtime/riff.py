@@ -1,7 +1,9 @@
 """What a WAV header promises against what its file holds.
 
-libsndfile reads a truncated WAV without a word, and nothing at all from one whose length is
-written as 0, which is what a program has to write that sends its samples down a pipe.
+libsndfile reads a truncated WAV without a word, nothing at all from one whose length is written as
+0, which is what a program has to write that sends its samples down a pipe, and of one of more than
+4 GB, whose length does not fit into the header, what is left of it there. The two latter are handed
+over as RF64, whose lengths have 64 bits.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from bsmamba2.errors import AudioError
 
 _UNKNOWN = 0xFFFFFFFF
+_MORE = 1 << 20  # bytes after the samples that no list of titles has: they are samples, too
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class WavData:
     """Length of one sample of all channels."""
     file_promised: int
     """Length of the whole file by the header."""
+    format: bytes
+    """The body of the chunk that describes the samples, as much as was read."""
+    big_endian: bool = False
+    """RIFX, which has no form of 64 bits."""
 
     @property
     def unknown_length(self) -> bool:
@@ -42,6 +49,14 @@ class WavData:
         if self.promised == 0:
             return self.available > 0 and self.file_promised != self.offset + self.available
         return self.promised >= 0xFFFFF000 or 0x7FFFF000 <= self.promised <= 0x80000000
+
+    @property
+    def length(self) -> int:
+        """Of the samples: by the header, or as far as the file goes where that cannot tell."""
+        if self.unknown_length and (not self.promised or self.available - self.promised > _MORE):
+            return self.available
+        laps = max(0, self.available - self.promised) >> 32  # of a counter of 32 bits
+        return min(self.promised + (laps << 32), self.available)
 
     @property
     def truncated(self) -> bool:
@@ -59,17 +74,25 @@ def find_wav_data(path: Path) -> WavData | None:
             return None
         order = ">" if magic == b"RIFX" else "<"
         file_size = struct.unpack(order + "I", size)[0] + 8
-        frame, long_sizes = 1, None
+        frame, long_sizes, format = 1, None, b""
         while len(header := file.read(8)) == 8:
             name, size_of = header[:4], struct.unpack(order + "I", header[4:])[0]
             if name == b"data":
                 if long_sizes and size_of == _UNKNOWN:
                     file_size, size_of = long_sizes[0] + 8, long_sizes[1]
                 start = file.tell()
-                return WavData(start, size_of, end - start, max(1, frame), file_size)
+                return WavData(
+                    offset=start,
+                    promised=size_of,
+                    available=end - start,
+                    frame=max(1, frame),
+                    file_promised=file_size,
+                    format=format,
+                    big_endian=order == ">",
+                )
             body = file.read(min(size_of, 64))
             if name == b"fmt " and len(body) >= 14:
-                frame = struct.unpack_from(order + "H", body, 12)[0]
+                frame, format = struct.unpack_from(order + "H", body, 12)[0], body
             if name == b"ds64" and len(body) >= 16:
                 long_sizes = struct.unpack_from("<QQ", body)
             file.seek(size_of + size_of % 2 - len(body), os.SEEK_CUR)
@@ -80,7 +103,7 @@ def open_wav(path: Path) -> io.FileIO | None:
     """A file with its length put right, or None where the file itself will do.
 
     Raises:
-        AudioError: The file is truncated.
+        AudioError: The file is truncated, or its length cannot be put right.
     """
     data = find_wav_data(path)
     if data is None:
@@ -90,23 +113,51 @@ def open_wav(path: Path) -> io.FileIO | None:
             f"{path} is truncated: its header promises {data.promised} bytes of samples, "
             f"the file holds {data.available}; copy or download it again."
         )
-    if data.promised == 0 and data.unknown_length:
-        return _Overlaid(path, data.offset - 4, struct.pack("<I", _UNKNOWN))
-    return None
+    if data.length == min(data.promised, data.available):
+        return None
+    if data.big_endian:
+        raise AudioError(f"{path} does not state its length (RIFX): convert it to FLAC first.")
+    return _Reheaded(path, _rf64_header(data), data.offset)
 
 
-class _Overlaid(io.FileIO):
-    """A file of which some bytes read differently."""
+def _rf64_header(data: WavData) -> bytes:
+    """All that comes before the samples."""
+    described = b"fmt " + struct.pack("<I", len(data.format)) + data.format
+    whole = 4 + 8 + 28 + len(described) + 8 + data.length
+    sizes = struct.pack("<IQQQI", 28, whole, data.length, data.length // data.frame, 0)
+    start = b"RF64" + struct.pack("<I", _UNKNOWN) + b"WAVE" + b"ds64" + sizes
+    return start + described + b"data" + struct.pack("<I", _UNKNOWN)
 
-    def __init__(self, path: Path, offset: int, values: bytes) -> None:
+
+class _Reheaded(io.FileIO):
+    """A file whose beginning is another."""
+
+    def __init__(self, path: Path, header: bytes, offset: int) -> None:
+        """Puts `header` in the place of the first `offset` bytes."""
         super().__init__(path, "rb")
-        self._overlay = dict(enumerate(values, offset))
+        self._header, self._moved, self._at = header, offset - len(header), 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As in FileIO, of the file as it reads."""
+        if whence == os.SEEK_END:
+            offset += super().seek(0, os.SEEK_END) - self._moved
+        elif whence == os.SEEK_CUR:
+            offset += self._at
+        self._at = offset
+        return offset
+
+    def tell(self) -> int:
+        """As in FileIO, of the file as it reads."""
+        return self._at
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """As in FileIO, with the overlay's bytes."""
-        start = self.tell()
-        count = super().readinto(buffer) or 0
-        for offset, value in self._overlay.items():
-            if start <= offset < start + count:
-                buffer[offset - start : offset - start + 1] = bytes([value])
-        return count
+        """As in FileIO, with the new beginning."""
+        start = self._header[self._at : self._at + len(buffer)]
+        buffer[: len(start)] = start
+        self._at += len(start)
+        count = 0
+        if rest := memoryview(buffer)[len(start) :]:
+            super().seek(self._at + self._moved)
+            count = super().readinto(rest) or 0
+        self._at += count
+        return len(start) + count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from audio_files import ENCODINGS, RATE, damaged, noise, read, save, tones
 
 from bsmamba2.errors import AudioError, BsmError
 from bsmamba2.runtime import writing
-from bsmamba2.runtime.audio import AudioReader
+from bsmamba2.runtime.audio import AudioReader, Section
 from bsmamba2.runtime.resampling import resample
 from bsmamba2.runtime.writing import AudioWriter, OutputFormat
 
@@ -69,6 +70,35 @@ def test_wav_written_into_a_pipe_is_read_to_its_end(
     content[4:8] = struct.pack("<I", file_size)
     content[place : place + 4] = struct.pack("<I", data_size)
     path.write_bytes(content)
+    assert np.array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("data_size", [0, 0xFFFFFFFF, 0x7FFFF000, (5 << 30) - (1 << 32)])
+def test_wav_of_more_than_its_header_can_say_is_read_to_its_end(tmp_path: Path, data_size: int):
+    """5 GB of silence that take no room, and a second of noise at their end."""
+    path = save(tmp_path / "long.wav", np.zeros((2, 1)), subtype="FLOAT")
+    head = path.read_bytes()
+    head = head[: head.index(b"data") + 4] + struct.pack("<I", data_size)
+    path.write_bytes(head[:4] + struct.pack("<I", max(0, data_size - 8)) + head[8:])
+    end = noise(RATE).astype(np.float32)
+    with path.open("r+b") as file:
+        file.truncate(len(head) + (5 << 30))
+        file.seek(-end.nbytes, os.SEEK_END)
+        file.write(end.T.tobytes())
+    with AudioReader(path) as reader:
+        assert reader.frames == (5 << 30) // 8
+    section = Section(reader.frames / RATE - 2)
+    with AudioReader(path, section=section) as reader:
+        heard = np.concatenate(list(reader.blocks()), axis=1)
+    assert np.array_equal(heard[:, -RATE:], end)
+    assert not heard[:, :-RATE].any()
+
+
+def test_titles_after_the_samples_are_no_samples(tmp_path: Path):
+    path = save(tmp_path / "titled.wav", noise(), subtype="PCM_16")
+    expected = soundfile.read(path, dtype="float32")[0].T
+    with path.open("ab") as file:
+        file.write(b"LIST" + struct.pack("<I", 5000) + bytes(5000))
     assert np.array_equal(read(path), expected)
 
 
