@@ -21,6 +21,7 @@ HEADERS = ("onnxruntime_abi.h", "problem.h", "product.h", "scan.h", "vector.h")
 FLAGS = (
     "-std=c++17",
     "-O3",
+    "-g0",
     "-fPIC",
     "-fvisibility=hidden",
     "-ffp-contract=fast",

@@ -9,6 +9,8 @@
 //
 // C B^T is that of all heads. The whole width of the inputs is read row by row, as it lies in
 // memory; the tiles between stay in the core's own cache.
+#include <initializer_list>
+
 #include "problem.h"
 #include "product.h"
 #include "vector.h"
@@ -54,13 +56,14 @@ class Sequence {
         mask_ = t_.take(scratch, steps * steps);
         step_ = t_.take(scratch, p.n_heads * steps);
         sum_ = t_.take(scratch, p.n_heads * steps);
+        rest_ = t_.take(scratch, p.n_heads * steps);
         decay_ = t_.take(scratch, steps);
         last_ = t_.take(scratch, steps > static_cast<size_t>(t_.states) ? steps : t_.states);
         weighted_ = t_.take(scratch, steps * t_.channels);
         y_row_ = p.n_heads * t_.channels + kWidth;  // no power of two: rows would share cache sets
         y_ = t_.take(scratch, steps * y_row_);
         gated_ = t_.take(scratch, width);
-        bases_ = t_.take(scratch, t_.heads);
+        totals_ = reinterpret_cast<double*>(t_.take(scratch, 2 * size_t(t_.heads)));
         if (p.length > kShort) state_ = t_.take(scratch, p.n_heads * size_t(t_.states) * t_.channels);
     }
 
@@ -93,8 +96,10 @@ class Sequence {
         const int inner = p_.d_inner(), channels = p_.d_conv_channels();
         const float* taps = p_.taps + int64_t(direction_) * p_.d_conv * channels;
         const float* bias = p_.conv_bias + int64_t(direction_) * channels;
-        for (int h = 0; h < p_.n_heads * t_.steps; h += kWidth) store(sum_ + h, V{}), store(step_ + h, V{});
-        for (int h = 0; h < t_.heads; h += kWidth) store(bases_ + h, V{});
+        for (float* tile : {step_, sum_, rest_}) {
+            for (int h = 0; h < p_.n_heads * t_.steps; h += kWidth) store(tile + h, V{});
+        }
+        for (int h = 0; h < p_.n_heads; ++h) totals_[h] = 0;
         for (int i = 0, rows; i < steps; i += rows) {
             const int64_t step = first + i;
             rows = step == 0 && p_.d_conv > 1 ? p_.d_conv - 1 : kBlock;  // those that lack taps
@@ -164,19 +169,22 @@ class Sequence {
         return sum;
     }
 
-    // Steps and their decays' running sums, of all heads.
+    // Steps, and the running sums of their decays, of all heads. The sums reach some hundreds, and
+    // it is their differences that count: double, kept as two floats.
     void dt(int64_t step, int i) {
         const int H = p_.n_heads;
         const float* raw = in(step) + 2 * p_.d_inner() + 2 * p_.d_state;
         for (int h = 0; h < H; h += kWidth) {
             const int part = H - h < kWidth ? H - h : kWidth;
-            const V step_size = softplus(load_part(raw + h, part) +
-                                         load_part(p_.dt_bias + direction_ * H + h, part));
-            const V total = load(bases_ + h) + step_size * load_part(p_.rate + direction_ * H + h, part);
-            store(bases_ + h, total);
+            const V dt = softplus(load_part(raw + h, part) +
+                                  load_part(p_.dt_bias + direction_ * H + h, part));
             for (int lane = 0; lane < part; ++lane) {
-                step_[size_t(h + lane) * t_.steps + i] = step_size[lane];
-                sum_[size_t(h + lane) * t_.steps + i] = total[lane];
+                double& total = totals_[h + lane];
+                total += double(dt[lane]) * p_.rate[direction_ * H + h + lane];
+                const size_t at = size_t(h + lane) * t_.steps + i;
+                step_[at] = dt[lane];
+                sum_[at] = static_cast<float>(total);
+                rest_[at] = static_cast<float>(total - sum_[at]);
             }
         }
     }
@@ -191,27 +199,28 @@ class Sequence {
         for (int h = 0; h < p_.n_heads; ++h) {
             const float* x = x_ + size_t(h) * t_.steps * t_.channels;
             const float* sum = sum_ + size_t(h) * t_.steps;
+            const float* rest = rest_ + size_t(h) * t_.steps;
             const float* step = step_ + size_t(h) * t_.steps;
             float* state = state_ + size_t(h) * t_.states * t_.channels;
             const Result y{y_ + h * t_.channels, y_row_};
-            decay_mask(steps, sum, step, p_.D[direction_ * p_.n_heads + h]);
+            decay_mask(steps, sum, rest, step, p_.D[direction_ * p_.n_heads + h]);
             if (has_state) {
                 for (int i = 0; i < t_.steps; i += kWidth) store(decay_ + i, exp2(load(sum + i)));
                 product(steps, t_.channels, p_.d_state, c, state, t_.channels, y, nullptr);
             }
             product(steps, t_.channels, steps, {mask_, t_.steps, 1}, x, t_.channels, y,
                     has_state ? decay_ : nullptr, true);
-            if (keeps_state) update(steps, x, sum, step, state, has_state);
+            if (keeps_state) update(steps, x, sum, rest, step, state, has_state);
         }
     }
 
-    void decay_mask(int steps, const float* sum, const float* step, float D) {
+    void decay_mask(int steps, const float* sum, const float* rest, const float* step, float D) {
         for (int i = 0; i < steps; ++i) {
             const float* row = products_ + size_t(i) * t_.steps;
             float* mask = mask_ + size_t(i) * t_.steps;
             const int end = i + kRows < t_.steps ? i + kRows : t_.steps;
             for (int j = 0; j < end; j += kWidth) {
-                V power = sum[i] - load(sum + j);
+                V power = (sum[i] - load(sum + j)) + (rest[i] - load(rest + j));
                 power = power > 0.0f ? V{} : power;  // rounding, and what is above the diagonal
                 const V value = load(row + j) * exp2(power) * load(step + j);
                 store(mask + j, lanes() + j <= i ? value : V{});
@@ -220,11 +229,11 @@ class Sequence {
         }
     }
 
-    void update(int steps, const float* x, const float* sum, const float* step, float* state,
-                bool has_state) {
-        const V total = splat(sum[steps - 1]);
+    void update(int steps, const float* x, const float* sum, const float* rest, const float* step,
+                float* state, bool has_state) {
+        const int last = steps - 1;
         for (int j = 0; j < steps; j += kWidth) {
-            V power = total - load(sum + j);
+            V power = (sum[last] - load(sum + j)) + (rest[last] - load(rest + j));
             power = power > 0.0f ? V{} : power;
             store(last_ + j, exp2(power) * load(step + j));
         }
@@ -233,7 +242,7 @@ class Sequence {
             float* to = weighted_ + size_t(j) * t_.channels;
             for (int p = 0; p < t_.channels; p += kWidth) store(to + p, load(from + p) * last_[j]);
         }
-        const V decay = exp2(total);
+        const V decay = exp2(splat(sum[last]));
         for (int s = 0; s < t_.states; s += kWidth) store(last_ + s, decay);
         product(p_.d_state, t_.channels, steps, {b_, 1, t_.states}, weighted_, t_.channels,
                 {state, t_.channels}, has_state ? last_ : nullptr);
@@ -286,8 +295,9 @@ class Sequence {
     const float* in_ = nullptr;
     float* out_ = nullptr;
     // Tiles; steps innermost in step_ and sum_, H x steps.
-    float *x_, *b_, *c_, *b_columns_, *products_, *mask_, *step_, *sum_, *decay_, *last_;
-    float *weighted_, *y_, *gated_, *bases_, *state_ = nullptr;
+    float *x_, *b_, *c_, *b_columns_, *products_, *mask_, *step_, *sum_, *rest_, *decay_, *last_;
+    float *weighted_, *y_, *gated_, *state_ = nullptr;
+    double* totals_;
     ptrdiff_t y_row_;
 };
 

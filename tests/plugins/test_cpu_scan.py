@@ -114,7 +114,8 @@ def test_any_number_of_taps(library: CpuScanLibrary, isa: Isa, taps: int):
 @pytest.mark.parametrize("kind", EXTREMES)
 def test_extremes(library: CpuScanLibrary, isa: Isa, kind: str, length: int):
     inputs = extreme_inputs(kind, 1, length, HeadSizes(2, 16, 16))
-    check(library, inputs, isa, extreme_slack(kind, "float32"))
+    # Sums of decays are double here: nothing is lost where they are large.
+    check(library, inputs, isa, min(extreme_slack(kind, "float32"), 5))
 
 
 def test_backward_scan_is_forward_scan_of_reversed_input(library: CpuScanLibrary):
