@@ -19,9 +19,9 @@ namespace bsm_cpu {
 namespace BSM_ISA {
 namespace {
 
-constexpr int kShort = 64;   // sequences up to here are one chunk, without a state
-constexpr int kBlock = 8;    // steps that are convolved together
-constexpr int kChunk = 64;   // of longer ones: less work with shorter, more products with longer
+constexpr int kShort = 64;  // sequences up to here are one chunk, without a state
+constexpr int kBlock = 8;   // steps that are convolved together
+constexpr int kChunk = 64;  // of longer ones: less work with shorter, more products with longer
 
 constexpr int padded(int n) { return (n + kWidth - 1) / kWidth * kWidth; }
 
@@ -64,7 +64,8 @@ class Sequence {
         y_ = t_.take(scratch, steps * y_row_);
         gated_ = t_.take(scratch, width);
         totals_ = reinterpret_cast<double*>(t_.take(scratch, 2 * size_t(t_.heads)));
-        if (p.length > kShort) state_ = t_.take(scratch, p.n_heads * size_t(t_.states) * t_.channels);
+        if (p.length > kShort)
+            state_ = t_.take(scratch, p.n_heads * size_t(t_.states) * t_.channels);
     }
 
     size_t floats() const { return t_.used; }
@@ -115,7 +116,8 @@ class Sequence {
         }
         for (int i = 0; i < t_.steps; ++i) {
             for (int s = 0; s < p_.d_state; ++s) {
-                b_columns_[size_t(s) * t_.steps + i] = i < steps ? b_[size_t(i) * t_.states + s] : 0.0f;
+                b_columns_[size_t(s) * t_.steps + i] =
+                    i < steps ? b_[size_t(i) * t_.states + s] : 0.0f;
             }
         }
     }
@@ -201,7 +203,7 @@ class Sequence {
             const float* sum = sum_ + size_t(h) * t_.steps;
             const float* rest = rest_ + size_t(h) * t_.steps;
             const float* step = step_ + size_t(h) * t_.steps;
-            float* state = state_ + size_t(h) * t_.states * t_.channels;
+            float* state = state_ ? state_ + size_t(h) * t_.states * t_.channels : nullptr;
             const Result y{y_ + h * t_.channels, y_row_};
             decay_mask(steps, sum, rest, step, p_.D[direction_ * p_.n_heads + h]);
             if (has_state) {

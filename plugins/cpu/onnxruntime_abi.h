@@ -80,8 +80,8 @@ struct Api {
     // `work` is called with 0 .. total - 1, in threads of the session, in at most `batches` parts.
     Status* parallel_for(const KernelContext* context, void (*work)(void*, size_t), size_t total,
                          size_t batches, void* data) const {
-        return at<274, Status*(const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*)>()(
-            context, work, total, batches, data);
+        return at<274, Status*(const KernelContext*, void (*)(void*, size_t), size_t, size_t,
+                               void*)>()(context, work, total, batches, data);
     }
 };
 
@@ -110,7 +110,8 @@ struct CustomOp {
     int (*variadic_input_same)(const CustomOp*);
     int (*variadic_output_min)(const CustomOp*);
     int (*variadic_output_same)(const CustomOp*);
-    Status* (*create_kernel_v2)(const CustomOp*, const void* const* api, const KernelInfo*, void** kernel);
+    Status* (*create_kernel_v2)(const CustomOp*, const void* const* api, const KernelInfo*,
+                                void** kernel);
     Status* (*compute_v2)(void* kernel, KernelContext*);
     Status* (*infer_shape)(const CustomOp*, void* context);
     int (*first_version)(const CustomOp*);

@@ -81,8 +81,8 @@ void must_be(int index, const Tensor& tensor, int64_t columns, int64_t taps = 1)
         throw refuse("%s must be (2, %lld, %lld), not (%lld, %lld, %lld)", name, (long long)columns,
                      (long long)taps, (long long)size[0], (long long)size[1], (long long)size[2]);
     }
-    throw refuse("%s must be (2, %lld), not (%lld, %lld)", name, (long long)columns, (long long)size[0],
-                 (long long)size[1]);
+    throw refuse("%s must be (2, %lld), not (%lld, %lld)", name, (long long)columns,
+                 (long long)size[0], (long long)size[1]);
 }
 
 // Inputs checked against each other; y is still missing.
@@ -91,11 +91,12 @@ BsmCpuScan described(const Node& node, const KernelContext* context) {
     for (int i = 0; i < kInputs; ++i) in[i] = input(node.api, context, i);
     const int64_t H = node.n_heads, S = node.d_state, features = in[0].size[2];
     const int64_t four_inner = features - 4 * S - 2 * H, inner = four_inner / 4;
-    if (H < 1 || S < 1 || H > INT32_MAX || S > INT32_MAX || four_inner % 4 || inner < H || inner % H ||
-        inner > INT32_MAX) {
-        throw refuse("zxbcdt has %lld features, which is not 2 * (2 d_inner + 2 * %lld + %lld) for a "
-                     "d_inner that %lld heads divide",
-                     (long long)features, (long long)S, (long long)H, (long long)H);
+    if (H < 1 || S < 1 || H > INT32_MAX || S > INT32_MAX || four_inner % 4 || inner < H ||
+        inner % H || inner > INT32_MAX) {
+        throw refuse(
+            "zxbcdt has %lld features, which is not 2 * (2 d_inner + 2 * %lld + %lld) for a "
+            "d_inner that %lld heads divide",
+            (long long)features, (long long)S, (long long)H, (long long)H);
     }
     if (in[0].size[1] < 1) throw refuse("zxbcdt must be (N, L >= 1, 2 W), not of length 0");
     const int64_t taps = in[1].size[2];
@@ -123,7 +124,8 @@ BsmCpuScan described(const Node& node, const KernelContext* context) {
 
 void compute(const Node& node, KernelContext* context) {
     BsmCpuScan scan = described(node, context);
-    const int64_t shape[3] = {scan.n_sequences, scan.length, 2 * int64_t(scan.n_heads) * scan.headdim};
+    const int64_t shape[3] = {scan.n_sequences, scan.length,
+                              2 * int64_t(scan.n_heads) * scan.headdim};
     Value* value = nullptr;
     check(node.api.output(context, 0, shape, 3, &value));
     void* data = nullptr;
@@ -180,7 +182,8 @@ CustomOp make_operator() {
     op.input_count = [](const CustomOp*) { return size_t{kInputs}; };
     op.output_count = [](const CustomOp*) { return size_t{1}; };
     op.destroy = [](void* kernel) { delete static_cast<Node*>(kernel); };
-    op.input_characteristic = op.output_characteristic = [](const CustomOp*, size_t) { return kRequired; };
+    op.input_characteristic =
+        op.output_characteristic = [](const CustomOp*, size_t) { return kRequired; };
     op.input_memory = [](const CustomOp*, size_t) { return kMemDefault; };
     op.variadic_input_min = op.variadic_input_same = [](const CustomOp*) { return 1; };
     op.variadic_output_min = op.variadic_output_same = [](const CustomOp*) { return 1; };
@@ -200,7 +203,8 @@ extern "C" __attribute__((visibility("default"))) bsm_cpu::ort::Status* Register
     bsm_cpu::ort::SessionOptions* options, const bsm_cpu::ort::ApiBase* base) {
     using namespace bsm_cpu::ort;
     const void* const* table = base->get_api(kApiVersion);
-    if (!table) return nullptr;  // an older ONNX Runtime: its own message names the missing operator
+    if (!table)
+        return nullptr;  // an older ONNX Runtime: its own message names the missing operator
     const Api api{table};
     Domain* domain = nullptr;  // lives as long as the library
     if (Status* status = api.create_domain("bsm", &domain)) return status;

@@ -25,7 +25,8 @@ struct Result {
 };
 
 template <int rows, int vectors>
-inline void tile(int depth, Operand a, const float* b, ptrdiff_t b_row, Result c, const float* scale) {
+inline void tile(int depth, Operand a, const float* b, ptrdiff_t b_row, Result c,
+                 const float* scale) {
     V sums[rows][vectors];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {

@@ -65,10 +65,11 @@ bool fits(const BsmCpuScan& s) {
 
 int check(const BsmCpuScan& s) {
     if (s.size != sizeof(BsmCpuScan)) return BSM_CPU_BAD_STRUCT;
-    for (const void* array : {static_cast<const void*>(s.zxbcdt), static_cast<const void*>(s.conv_weight),
-                              static_cast<const void*>(s.conv_bias), static_cast<const void*>(s.dt_bias),
-                              static_cast<const void*>(s.A), static_cast<const void*>(s.D),
-                              static_cast<const void*>(s.y)}) {
+    for (const void* array :
+         {static_cast<const void*>(s.zxbcdt), static_cast<const void*>(s.conv_weight),
+          static_cast<const void*>(s.conv_bias), static_cast<const void*>(s.dt_bias),
+          static_cast<const void*>(s.A), static_cast<const void*>(s.D),
+          static_cast<const void*>(s.y)}) {
         if (!array) return BSM_CPU_NULL_POINTER;
     }
     if (!fits(s)) return BSM_CPU_BAD_SIZES;
@@ -90,8 +91,9 @@ struct Prepared {
             }
         }
         for (int i = 0; i < 2 * s.n_heads; ++i) rate.push_back(s.A[i] * kLog2e);
-        problem = {s.zxbcdt, s.y,       taps.data(), s.conv_bias, s.dt_bias, rate.data(), s.D, s.n_sequences,
-                   s.length, s.n_heads, s.headdim,   s.d_state,   s.d_conv,  s.eps};
+        problem = {s.zxbcdt,    s.y,       taps.data(),   s.conv_bias, s.dt_bias,
+                   rate.data(), s.D,       s.n_sequences, s.length,    s.n_heads,
+                   s.headdim,   s.d_state, s.d_conv,      s.eps};
     }
 
     std::vector<float> taps, rate;
@@ -185,7 +187,8 @@ const char* bsm_cpu_scan_isa_name(int isa) {
 const char* bsm_cpu_scan_status_text(int status) {
     switch (status) {
         case BSM_CPU_OK: return "done";
-        case BSM_CPU_BAD_STRUCT: return "the caller was built for another version of bsm_scan_cpu.h";
+        case BSM_CPU_BAD_STRUCT:
+            return "the caller was built for another version of bsm_scan_cpu.h";
         case BSM_CPU_NULL_POINTER: return "an array is missing";
         case BSM_CPU_BAD_SIZES: return "a size is below 1 or too large";
         case BSM_CPU_BAD_EPS: return "eps is negative or not finite";

@@ -12,7 +12,8 @@
 int main(int count, char** words) {
     int64_t value[10] = {};
     for (int i = 1; i < count && i < 10; ++i) value[i] = std::atoll(words[i]);
-    const int64_t N = value[3], L = value[4], H = value[5], P = value[6], S = value[7], K = value[8];
+    const int64_t N = value[3], L = value[4], H = value[5], P = value[6], S = value[7],
+                  K = value[8];
     const int64_t inner = H * P, channels = inner + 2 * S, width = inner + channels + H;
     unsigned state = 1;
     const auto random = [&](int64_t size, float scale) {
