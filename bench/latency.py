@@ -1,29 +1,41 @@
-"""Seconds, shares and memory of one chunk on this CPU, engine against engine.
+"""Seconds, shares and memory of one chunk on this CPU: engine against engine, and others.
 
-    python bench/latency.py [--config tiny] [--rounds 5] [--json] [-o bench/results/FILE.json]
+    python bench/latency.py [--config tiny] [--rounds 5] [--peers] [--profile] [--json]
+        [-o bench/results/FILE.json] [--plot FILE.png FILE.html] [--readme README.md]
+    python bench/latency.py --from bench/results/FILE.json --readme README.md
 
-A chunk's way is that of `bsm infer`: STFT, engine, mask product, inverse STFT. Every engine has a
+A chunk's way is that of `bsm infer`: STFT, engine, mask product, inverse STFT. Every row has a
 process of its own and computes when it is its turn, so that what disturbs the machine disturbs
 all alike; ratios are made within a round, and the masks are compared in the same run. Absolute
-times move with the machine: quote the ratios.
+times move with the machine: quote the ratios. `--peers` lets networks of other packages take
+their turns, too, with random weights of the published shapes, in an environment of their own
+(`peers/catalogue.py` says which).
 
-The JSON (seconds end in _s, a summary is {median, min, max} over the rounds after the warm-up):
+The JSON is written anew after each round (seconds end in _s, a summary is {median, min, max} over
+the rounds after the warm-up):
 
     machine, versions, command, date      where, with what and how; load average at start and end
+    complete                              false in what a run left that did not come to its end
     model, chunk, rounds, threads         what was computed; model.onnx says where the file is from
-    flops                                 of the network by part, and their total
-    gemm                                  float32 rate at the shape of in_proj; floor_s at that rate
+    flops                                 of the network by part
+    rates                                 gemm (float32), gemm-int8, memory: what the machine can
+    floor.PRECISION                       the network at those rates, stage by stage (`floor.py`)
     agreement                             relative RMS of the masks to `reference`; who is `wrong`
-    engines.NAME                          whole_s, real_time_factor (computing over audio time),
-                                          share of each part, ratio_to_onnxruntime (whole chunk),
-                                          ratio_to_gemm_floor (network alone), peak_memory_mib of
-                                          the process, load_s, warm_up and rounds one by one
-    skipped, failed                       engine -> why it has no row
+    base                                  the row that the others are measured against
+    engines.NAME, peers.NAME              ms_per_chunk (per --seconds of audio, whatever the length
+                                          it takes), real_time_factor (computing over audio time),
+                                          share of each part, ratio_to_base (whole chunk),
+                                          ratio_to_floor (network alone), peak_memory_mib of the
+                                          process, load_s, warm_up and rounds one by one
+    growth.length, growth.batch           points, and the line through them (`latency_growth.py`)
+    profile.NAME                          ONNX Runtime's, by operator and part (`--profile`)
+    skipped, failed                       row -> why it is not there
 
 An engine whose mask is wrong gets no ratio, and the exit status is 1.
 
-Reading order: this file, latency_rounds.py (turns), latency_worker.py (one engine's process),
-latency_report.py (figures and table), flops.py, machine.py.
+Reading order: this file, latency_measure.py (what runs), job.py and latency_rounds.py (processes
+in turn), latency_worker.py (one of them) and what it starts, latency_report.py and floor.py
+(figures), latency_table.py and latency_plot.py (for people).
 """
 
 from __future__ import annotations
@@ -33,58 +45,55 @@ import json
 import math
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from flops import in_proj_shape, network_flops
-from latency_report import BASE, engine_figures, lines, summary
-from latency_rounds import Measured, Process, take_turns
-from latency_worker import Job
-from machine import describe_machine, describe_versions, load_average
+from latency_growth import BATCHES, LENGTHS
+from latency_measure import ENGINES, measure
+from latency_plot import SUFFIXES, write_plot
+from latency_table import lines, replace_block
+from peers.catalogue import NAMES as PEERS
 
-from bsmamba2.artefact import Artefact, read_metadata
-from bsmamba2.config import ModelConfig, load_config
-from bsmamba2.doctor import version
-from bsmamba2.errors import BsmError, EngineError, MissingExtraError
-from bsmamba2.files import atomic_path, existing_file, read_safetensors_header
-from bsmamba2.onnx_file import read_onnx_file
-from bsmamba2.parity import LIMITS
-from bsmamba2.tensors import parameter_count
+from bsmamba2.errors import BsmError
+from bsmamba2.files import atomic_path, existing_file
 
-MAX_RELATIVE_RMS = LIMITS["float32"].relative_rms
-"""Of a mask against the reference's."""
-ENGINES = ("pytorch", "pytorch-folded", BASE)
-"""In the order of the table; the first that runs is the masks' reference."""
-FORMAT = 1
+FORMAT = 2
 """Of the JSON."""
-_NEEDS = {"train": ("torch", "safetensors"), "export": ("torch", "onnx", "onnxscript")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints; returns 1 also when an engine failed or computes another mask."""
+    """Measures and prints; returns 1 also when a row failed or computes another mask."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
-    try:
-        head: dict[str, Any] = {
-            "benchmark": "latency",
-            "format": FORMAT,
-            "command": _command(arguments),
-        }
-        report = head | measure(options)
-        text = json.dumps(report, indent=2)
+    options.peers = () if options.peers is None else options.peers or PEERS
+    head: dict[str, Any] = {
+        "benchmark": "latency",
+        "format": FORMAT,
+        "command": _command(arguments),
+    }
+
+    def save(report: dict[str, Any]) -> None:
         if options.output:
-            with atomic_path(options.output) as partial:
-                partial.write_text(text + "\n")
+            _write(options.output, json.dumps(head | report, indent=2) + "\n")
+
+    try:
+        if options.source:
+            report = read_report(options.source)
+        else:
+            report = head | measure(options, _say, save)
+            save(report)
+        for path in options.plot:
+            write_plot(path, report)
+        if options.readme:
+            _write(options.readme, replace_block(options.readme, report))
     except BsmError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
-    print(text if options.json else "\n".join(lines(report)))
+    print(json.dumps(report, indent=2) if options.json else "\n".join(lines(report)))
     return 1 if report["failed"] or report["agreement"]["wrong"] else 0
 
 
@@ -92,16 +101,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench/latency.py", description="Latency of one chunk on this CPU, by engine."
     )
-    add = parser.add_argument
+    add, count = parser.add_argument, _positive(int)
     add("--config", default="bsmamba2", help="network of random weights (default: %(default)s)")
     add("--weights", type=Path, metavar="FILE", help=".safetensors to take in place of --config")
     add("--onnx", type=Path, metavar="FILE", help="ONNX file of it; without, one is exported")
-    add("--rounds", type=_positive(int), default=5, help="after the warm-up (default: %(default)s)")
+    add("--int8", type=Path, metavar="FILE", help="int8 ONNX file of it; likewise")
+    add("--plan", type=Path, metavar="FILE", help="TensorRT plan of it; without, no such row")
+    add("--rounds", type=count, default=5, help="after the warm-up (default: %(default)s)")
     add("--seconds", type=_positive(float), default=8.0, help="of audio (default: %(default)s)")
-    add("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="(default: all)")
-    add("--threads", type=_positive(int), help="of each engine (default: its own choice)")
+    add("--engines", nargs="*", choices=ENGINES, default=ENGINES, help="(default: all)")
+    add("--peers", nargs="*", choices=PEERS, help="others, too (without names: all)")
+    add("--threads", type=count, help="of each process (default: its own choice)")
+    add("--profile", action="store_true", help="ONNX Runtime's time by operator, too")
+    add("--no-growth", dest="growth", action="store_false", help="one chunk only")
+    add("--growth-engine", type=Path, metavar="FILE", help="(default: the embedded engine)")
+    add("--lengths", nargs="+", type=count, default=LENGTHS, help="of songs, chunks")
+    add("--batches", nargs="+", type=count, default=BATCHES, help="chunks")
     add("--json", action="store_true", help="print JSON in place of the table")
     add("-o", "--output", type=Path, metavar="FILE", help="write the JSON to a file, too")
+    add("--plot", nargs="+", type=_plot, default=(), metavar="FILE", help=".png or .html")
+    add("--readme", type=Path, metavar="FILE", help="put the table between its markers there")
+    add("--from", dest="source", type=Path, metavar="FILE", help="a JSON: measure nothing")
     return parser
 
 
@@ -115,6 +135,13 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     return number
 
 
+def _plot(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text} must end in {' or '.join(SUFFIXES)}")
+    return path
+
+
 def _command(arguments: Sequence[str]) -> str:
     """The command line, absolute paths cut to their last part."""
     short = []
@@ -125,150 +152,26 @@ def _command(arguments: Sequence[str]) -> str:
     return shlex.join(["python", "bench/latency.py", *short])
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures everything and gives the report, plain values.
+def read_report(path: Path) -> dict[str, Any]:
+    """What `-o` wrote; raises BsmError for anything else."""
+    try:
+        report: Any = json.loads(existing_file(path).read_text("utf-8"))
+    except ValueError as error:
+        raise BsmError(f"{path} is no JSON: name what -o wrote.") from error
+    if not isinstance(report, dict) or report.get("benchmark") != "latency":
+        raise BsmError(f"{path} is no report of this benchmark: name what -o wrote.")
+    if report.get("format") != FORMAT:
+        raise BsmError(f"{path} has format {report.get('format')}, not {FORMAT}: measure again.")
+    return report
 
-    Raises:
-        BsmError: Unusable files, too short a chunk, or no engine that can run.
-    """
-    machine, load = describe_machine(), load_average()
-    skipped = _skipped(options)
-    names = [name for name in ENGINES if name in options.engines and name not in skipped]
-    if not names:
-        raise EngineError(" ".join(skipped.values()))
-    model, source = _model(options, names)
-    frames = _frames(options.seconds, model)
-    with tempfile.TemporaryDirectory(prefix="bsm-latency-") as folder:
-        jobs = _prepare(options, names, Path(folder))
-        shape = in_proj_shape(model, frames)
-        gemm = {"gemm": Job(kind="gemm", threads=options.threads, shape=shape)}
-        measured = take_turns(gemm | jobs, options.rounds, _say)
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine | {"load_average": {"start": load, "end": load_average()}},
-        "versions": describe_versions(),
-        "model": source | {"parameters": parameter_count(model)},
-        "chunk": {"seconds": options.seconds, "frames": frames, "tokens": shape[0]},
-        "rounds": options.rounds,
-        "threads": options.threads,
-        **_results(measured, network_flops(model, frames), options.seconds, shape),
-        "skipped": skipped,
-        "failed": measured.failed,
-    }
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text(text, "utf-8")
 
 
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
-
-
-def _skipped(options: argparse.Namespace) -> dict[str, str]:
-    """Engines that were asked for and lack an extra, with a sentence each."""
-    skipped = {}
-    for name in options.engines:
-        extra = "train" if name != BASE else "export" if options.onnx is None else None
-        if extra and not all(map(version, _NEEDS[extra])):
-            what = "It runs in PyTorch and" if extra == "train" else "Without --onnx, it"
-            skipped[name] = f"{MissingExtraError(what, extra)}."
-            _say(f"{name}: skipped. {skipped[name]}")
-    return skipped
-
-
-def _model(options: argparse.Namespace, names: Sequence[str]) -> tuple[ModelConfig, dict[str, Any]]:
-    """The network to measure, and words for the report on where it comes from."""
-    onnx = options.onnx and _onnx_artefact(options.onnx)
-    words = "none" if BASE not in names else "exported in this run, without the gate of bsm export"
-    if onnx:
-        words = f"{options.onnx.name}, {onnx.provenance.source}"
-    if onnx and names == [BASE]:
-        return onnx.model, {"weights": onnx.provenance.source, "onnx": words}
-    if options.weights:
-        _, metadata = read_safetensors_header(existing_file(options.weights))
-        artefact = read_metadata(metadata, options.weights)
-        model, weights = artefact.model, artefact.provenance.source
-    else:
-        model = load_config(options.config).model
-        weights = f"random weights of {Path(options.config).name}"
-    if onnx and onnx.model != model:
-        raise EngineError(
-            f"{options.onnx} is another network than {options.weights or options.config}: "
-            "name its configuration with --config or its checkpoint with --weights."
-        )
-    return model, {"weights": weights, "onnx": words}
-
-
-def _onnx_artefact(path: Path) -> Artefact:
-    return read_metadata(read_onnx_file(path).metadata, path)
-
-
-def _frames(seconds: float, model: ModelConfig) -> int:
-    audio = model.audio
-    samples = round(seconds * audio.sample_rate)
-    if samples <= audio.n_fft:
-        raise EngineError(f"{seconds:g} s are no chunk: it needs more than {audio.n_fft} samples.")
-    return 1 + samples // audio.hop
-
-
-def _prepare(options: argparse.Namespace, names: Sequence[str], folder: Path) -> dict[str, Job]:
-    """Makes the files that are not there, and the engines' jobs."""
-    weights = options.weights or folder / "model.safetensors"
-    onnx = options.onnx or folder / "model.onnx"
-    wants_weights = not options.weights and any(name != BASE for name in names)
-    wants_onnx = not options.onnx and BASE in names
-    if wants_weights or wants_onnx:
-        _say("making the files of the network; the export goes without the gate of bsm export")
-        Process(
-            Job(
-                kind="prepare",
-                file=str(options.weights or options.config),
-                weights=str(weights) if wants_weights else "",
-                onnx=str(onnx) if wants_onnx else "",
-            )
-        ).close()
-    return {
-        name: Job(
-            kind=name,
-            threads=options.threads,
-            seconds=options.seconds,
-            file=str(onnx if name == BASE else weights),
-            mask=str(folder / f"{name}.npy"),
-        )
-        for name in names
-    }
-
-
-def _results(
-    measured: Measured, flops: dict[str, float], seconds: float, shape: Sequence[int]
-) -> dict[str, Any]:
-    """FLOPs, matrix rate, agreement and a row for each engine."""
-    if "gemm" in measured.failed:
-        raise EngineError(f"The matrix product failed: {measured.failed['gemm']}")
-    total, gemm = sum(flops.values()), measured.rounds["gemm"]
-    gflops = summary(each["gflops"] for each in gemm[1:])
-    wrong = [name for name, rms in measured.relative_rms.items() if not rms <= MAX_RELATIVE_RMS]
-    base = None if BASE in wrong else measured.rounds.get(BASE)
-    engines = {
-        name: measured.about[name]
-        | engine_figures(
-            rounds, gemm, None if name in wrong else base, seconds=seconds, flops=total
-        )
-        for name, rounds in measured.rounds.items()
-        if name != "gemm"
-    }
-    return {
-        "flops": flops | {"total": total},
-        "gemm": measured.about["gemm"]
-        | {"shape": shape, "gflops": gflops, "floor_s": total / gflops["median"] / 1e9},
-        "agreement": {
-            "reference": measured.reference,
-            "limit": MAX_RELATIVE_RMS,
-            "relative_rms": {  # None: a mask with NaN or Inf
-                name: rms if math.isfinite(rms) else None
-                for name, rms in measured.relative_rms.items()
-            },
-            "wrong": wrong,
-        },
-        "engines": engines,
-    }
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
-"""From the times of all rounds to figures and a table."""
+"""From the times of all rounds to figures."""
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from latency_worker import PARTS
+from floor import floor_s, network_work, total_s
+from flops import in_proj_shape
+from latency_engines import PARTS
+from latency_rounds import Measured
 
-BASE = "onnxruntime"
-"""The engine that the others are measured against."""
-Rounds = Sequence[dict[str, float]]
+from bsmamba2.config import ModelConfig
+from bsmamba2.parity import LIMITS
+
+BASES = ("onnx-native", "onnx-body")
+"""Rows that the others are measured against: the first that is there."""
+_RATES = {"gemm": "gflops", "gemm-int8": "gops", "memory": "gb_s"}
+Rounds = Sequence[Mapping[str, Any]]
 """What one process answered round by round, the warm-up first."""
 
 
@@ -20,153 +28,151 @@ def summary(values: Iterable[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def engine_figures(
-    rounds: Rounds, gemm: Rounds, base: Rounds | None, *, seconds: float, flops: float
+def results(
+    measured: Measured, model: ModelConfig, frames: int, seconds: float, engines: Sequence[str]
 ) -> dict[str, Any]:
-    """What one engine took; quotients are made within each round, then summarised.
+    """Rates, floors, agreement of the masks, and a row for each engine and peer.
 
     Args:
-        rounds: The engine's.
-        gemm: Rate of the matrix product in the same rounds.
-        base: BASE's rounds; None where nothing may be compared with them.
+        measured: At least one round after the warm-up.
+        model: The network.
+        frames: Of a chunk.
         seconds: Of audio in a chunk.
-        flops: Of the network in a chunk.
+        engines: Names of the project's own rows; the others are peers.
+    """
+    agreement = _agreement(measured)
+    rows = {name: rounds for name, rounds in measured.rounds.items() if name not in _RATES}
+    base = next((name for name in BASES if name in rows and name not in agreement["wrong"]), None)
+    floors = _floors(measured.rounds, model, frames)
+    figures = {
+        name: measured.about[name]
+        | row_figures(
+            rounds,
+            per_chunk=seconds / measured.about[name]["audio_s"],
+            seconds=seconds,
+            base=rows[base] if base and name not in agreement["wrong"] else None,
+            floors=floors.get(precision(name)) if name in engines else None,
+        )
+        for name, rounds in rows.items()
+    }
+    return {
+        "rounds": max((len(rounds) - 1 for rounds in rows.values()), default=0),
+        "rates": _rates(measured, in_proj_shape(model, frames)),
+        "floor": _floor(measured.rounds, model, frames),
+        "agreement": agreement,
+        "base": base,
+        "engines": {name: row for name, row in figures.items() if name in engines},
+        "peers": {name: row for name, row in figures.items() if name not in engines},
+    }
+
+
+def precision(name: str) -> str:
+    """Of a row's products."""
+    return "int8" if name.endswith("int8") else "float32"
+
+
+def row_figures(
+    rounds: Rounds,
+    *,
+    per_chunk: float,
+    seconds: float,
+    base: Rounds | None,
+    floors: Sequence[float] | None,
+) -> dict[str, Any]:
+    """What one row took; quotients are made within each round, then summarised.
+
+    Args:
+        rounds: The row's.
+        per_chunk: Chunks of `seconds` in what it computes at a time.
+        seconds: Of audio in a chunk.
+        base: The rounds that it is measured against, of chunks of `seconds`.
+        floors: Least seconds of the network alone in the same rounds.
     """
     measured = rounds[1:]
-    whole = [each["whole_s"] for each in measured]
-    floors = [flops / (each["gflops"] * 1e9) for each in gemm[1:]]
+    whole = [each["whole_s"] * per_chunk for each in measured]
     theirs = [each["whole_s"] for each in base[1:]] if base else []
+    parts = PARTS[1] in measured[0]
+    network = [each[PARTS[1]] * per_chunk for each in measured] if parts else []
     return {
-        "whole_s": summary(whole),
+        "ms_per_chunk": summary(1000 * each for each in whole),
         "real_time_factor": statistics.median(whole) / seconds,
         "share": {
-            part.removesuffix("_s"): sum(each[part] for each in measured) / sum(whole)
+            part.removesuffix("_s"): sum(each[part] for each in measured)
+            / sum(each["whole_s"] for each in measured)
             for part in PARTS
-        },
-        "ratio_to_onnxruntime": summary(a / b for a, b in zip(whole, theirs, strict=True))
+        }
+        if parts
+        else None,
+        "ratio_to_base": summary(a / b for a, b in zip(whole, theirs, strict=True))
         if theirs
         else None,
-        "ratio_to_gemm_floor": summary(
-            each["engine_s"] / floor for each, floor in zip(measured, floors, strict=True)
-        ),
+        "ratio_to_floor": summary(a / b for a, b in zip(network, floors, strict=True))
+        if network and floors
+        else None,
         "peak_memory_mib": rounds[-1]["peak_memory_mib"],
         "warm_up": rounds[0],
         "rounds": list(measured),
     }
 
 
-def lines(report: Mapping[str, Any]) -> Iterator[str]:
-    """The report for people."""
-    yield from _head(report)
-    yield ""
-    yield from _table(report)
-    yield ""
-    yield from _notes(report)
+def _agreement(measured: Measured) -> dict[str, Any]:
+    limits = {name: LIMITS[precision(name)].relative_rms for name in measured.relative_rms}
+    found = measured.relative_rms
+    return {
+        "reference": measured.reference,
+        "limits": limits,
+        "relative_rms": {  # None: a mask with NaN or Inf
+            name: rms if math.isfinite(rms) else None for name, rms in found.items()
+        },
+        "wrong": [name for name, rms in found.items() if not rms <= limits[name]],
+    }
 
 
-def _head(report: Mapping[str, Any]) -> Iterator[str]:
-    machine, versions, chunk = report["machine"], report["versions"], report["chunk"]
-    load = machine["load_average"]
-    yield report["command"]
-    isa = " ".join(machine["isa"]) or "no vector instructions known"
-    yield f"{machine['cpu']}, {machine['cores']} cores, {isa}, {machine['memory_gib']} GiB"
-    yield f"load average {_load(load['start'])} at the start, {_load(load['end'])} at the end"
-    yield ", ".join(f"{name} {value}" for name, value in versions.items() if value)
-    model, gemm = report["model"], report["gemm"]
-    yield (
-        f"{model['weights']} ({model['parameters']:,} parameters); ONNX file: {model['onnx']}; "
-        f"threads: {report['threads'] or 'as each engine chooses'}"
-    )
-    yield (
-        f"chunk of {chunk['seconds']:g} s: {chunk['frames']} frames, {chunk['tokens']:,} tokens, "
-        f"{report['flops']['total'] / 1e12:.4g} TFLOP"
-    )
-    yield (
-        f"float32 GEMM {' x '.join(map(str, gemm['shape']))} ({gemm['library']}): "
-        f"{_range(gemm['gflops'], '.0f')} GFLOP/s, so the floor is {_sig(gemm['floor_s'])} s"
-    )
+def _rates(measured: Measured, shape: Sequence[int]) -> dict[str, Any]:
+    rates = {}
+    for name, unit in _RATES.items():
+        if name in measured.rounds:
+            values = summary(each[unit] for each in measured.rounds[name][1:])
+            rates[name] = dict(measured.about[name]) | {unit: values}
+            if name != "memory":
+                rates[name]["shape"] = list(shape)
+    return rates
 
 
-def _load(values: Sequence[float] | None) -> str:
-    return " ".join(f"{value:.2f}" for value in values) if values else "unknown"
+def _floors(
+    rounds: Mapping[str, Rounds], model: ModelConfig, frames: int
+) -> dict[str, list[float]]:
+    """Precision -> the least seconds in each round, at the round's own rates."""
+    work = network_work(model, frames)
+    floors: dict[str, list[float]] = {}
+    for number in range(1, len(rounds.get("gemm", ()))):
+        for name, rates in _precisions(rounds, lambda each, n=number: each[n]).items():
+            floors.setdefault(name, []).append(total_s(floor_s(work, **rates)))
+    return floors
 
 
-_COLUMNS = (
-    "engine",
-    "s / chunk (min-max)",
-    "RTF",
-    "STFT",
-    "ISTFT",
-    "/ ONNX Runtime",
-    "/ GEMM floor",
-    "peak MiB",
-    "mask differs",
-    "warm-up s",
-)
+def _floor(rounds: Mapping[str, Rounds], model: ModelConfig, frames: int) -> dict[str, Any]:
+    """Precision -> its stages and their sum, at the median rates."""
+    if len(rounds.get("gemm", ())) < 2:
+        return {}
+
+    def median(each: Rounds) -> dict[str, float]:
+        keys = [unit for unit in _RATES.values() if unit in each[1]]
+        return {key: statistics.median(r[key] for r in each[1:]) for key in keys}
+
+    work = network_work(model, frames)
+    floors = {}
+    for name, rates in _precisions(rounds, median).items():
+        stages = floor_s(work, **rates)
+        floors[name] = {"floor_s": total_s(stages), "stages": stages}
+    return floors
 
 
-def _table(report: Mapping[str, Any]) -> Iterator[str]:
-    rows = [_COLUMNS]
-    for name, figures in report["engines"].items():
-        ratio = figures["ratio_to_onnxruntime"]
-        rows.append(
-            (
-                name,
-                _range(figures["whole_s"]),
-                _sig(figures["real_time_factor"]),
-                f"{figures['share']['stft']:.2%}",
-                f"{figures['share']['istft']:.2%}",
-                _range(ratio) if ratio else "none",
-                _range(figures["ratio_to_gemm_floor"]),
-                f"{figures['peak_memory_mib']:.0f}",
-                _distance(name, report["agreement"]),
-                _sig(figures["warm_up"]["whole_s"]),
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        first, *rest = (
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield "  ".join([first, *rest]).rstrip()
-
-
-def _distance(name: str, agreement: Mapping[str, Any]) -> str:
-    if name not in agreement["relative_rms"]:
-        return "reference" if agreement["reference"] else "not compared"
-    rms = agreement["relative_rms"][name]
-    return "not finite" if rms is None else f"{rms:.1e}"
-
-
-def _notes(report: Mapping[str, Any]) -> Iterator[str]:
-    agreement = report["agreement"]
-    yield (
-        f"{report['rounds']} rounds after a warm-up, engines in turn, one computing at a time; "
-        "quotients are medians of the rounds' own. RTF: computing time over audio time. "
-        "GEMM floor: the network alone. Mask differs: relative RMS to "
-        f"{agreement['reference'] or 'no other engine'}, worst round, "
-        f"limit {agreement['limit']:.0e}."
-    )
-    for name in agreement["wrong"]:
-        yield (
-            f"{name} computes another mask than {agreement['reference']}: its times do not count. "
-            "Is the ONNX file of other weights? Name its checkpoint with --weights."
-        )
-    for name, reason in (report["skipped"] | report["failed"]).items():
-        yield f"{name}: no row. {reason}"
-
-
-def _range(figures: Mapping[str, float], form: str = "") -> str:
-    median, low, high = (
-        format(figures[key], form) if form else _sig(figures[key])
-        for key in ("median", "min", "max")
-    )
-    return f"{median} ({low}-{high})"
-
-
-def _sig(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    if value >= 100:
-        return f"{value:.0f}"
-    return f"{value:#.3g}" if value >= 1e-4 else f"{value:.6f}"
+def _precisions(rounds: Mapping[str, Rounds], pick: Any) -> dict[str, dict[str, Any]]:
+    """Precision -> rates for `floor_s`; int8 only where its rate was measured."""
+    values = {unit: pick(rounds[name])[unit] for name, unit in _RATES.items() if name in rounds}
+    rates = {"gflops": values["gflops"], "gb_s": values.get("gb_s")}
+    found = {"float32": rates}
+    if "gops" in values:
+        found["int8"] = rates | {"int8_gops": values["gops"]}
+    return found

@@ -7,19 +7,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latency_worker import Job
+from job import Job, Skip
 
 from bsmamba2.errors import EngineError
 
-WORKER = Path(__file__).with_name("latency_worker.py")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _SETTLE_S = 0.2  # the threads of a pool look for more work for a while after their last
 
@@ -34,11 +32,16 @@ class Process(contextlib.AbstractContextManager["Process"]):
     """
 
     def __init__(self, job: Job) -> None:
-        """Starts it and waits until it is ready; raises EngineError when it fails."""
+        """Starts it and waits until it is ready.
+
+        Raises:
+            EngineError: It fails.
+            Skip: What it is for cannot be had here.
+        """
         threads = dict.fromkeys(_THREAD_VARIABLES, str(job.threads)) if job.threads else {}
         self._job = job
         self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), json.dumps(asdict(job))],
+            job.command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -63,6 +66,8 @@ class Process(contextlib.AbstractContextManager["Process"]):
         assert self._process.stdout
         line = self._process.stdout.readline()
         reply: dict[str, Any] = json.loads(line) if line else {"error": self._end()}
+        if "skipped" in reply:
+            raise Skip(reply["skipped"])
         if "error" in reply:
             folder = f"{Path(self._job.file).parent}{os.sep}"
             raise EngineError(reply["error"].replace(folder, ""))
@@ -96,29 +101,42 @@ class Measured:
     """Name -> the worst round's distance to the reference."""
     failed: dict[str, str] = field(default_factory=dict)
     """Name -> reason."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Name -> why it is not to be had here."""
 
 
-def take_turns(jobs: Mapping[str, Job], rounds: int, say: Say) -> Measured:
+def take_turns(
+    jobs: Mapping[str, Job],
+    rounds: int,
+    say: Say,
+    after: Callable[[Measured], None] = lambda _: None,
+) -> Measured:
     """Lets processes compute in turn, once to warm up and then for some rounds.
 
     Args:
         jobs: Name -> job. Masks are compared with those of the first that leaves any.
         rounds: After the warm-up.
         say: Called with a sentence at each step.
+        after: Called after each round but the warm-up with what there is so far.
     """
     result = Measured()
     with contextlib.ExitStack() as stack:
         processes = _start(jobs, result, stack, say)
         for number in range(rounds + 1):
             for name, process in list(processes.items()):
-                say(f"{f'round {number} of {rounds}' if number else 'warm-up'}: {name}")
                 time.sleep(_SETTLE_S)
+                start = time.perf_counter()
                 try:
                     result.rounds[name].append(process())
                 except EngineError as error:
                     _drop(name, error, result, say)
                     del processes[name]
+                    continue
+                turn = f"round {number} of {rounds}" if number else "warm-up"
+                say(f"{turn}: {name}, {time.perf_counter() - start:.1f} s")
             _compare({name: jobs[name].mask for name in processes}, result)
+            if number:
+                after(result)
     return result
 
 
@@ -130,6 +148,10 @@ def _start(
         say(f"loading {name}")
         try:
             processes[name] = process = stack.enter_context(Process(job))
+        except Skip as why:
+            say(f"{name}: skipped. {why}")
+            result.skipped[name] = str(why)
+            continue
         except EngineError as error:
             _drop(name, error, result, say)
             continue

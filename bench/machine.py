@@ -21,15 +21,20 @@ def describe_machine() -> dict[str, Any]:
     flags = set(fields.get("flags", "").split())
     pages = {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if pages else 0
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "cpu": fields.get("model name", platform.processor() or "unknown"),
         "architecture": platform.machine(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "cores": usable_cores(),
         "isa": [name for name in _ISA if name in flags],
         "memory_gib": round(memory / 2**30, 1) or None,
         "system": platform.system(),
     }
+
+
+def usable_cores() -> int:
+    """Of this process."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import latency
+import latency_measure
 import numpy as np
 import pytest
-from latency_report import lines
+from job import Job
+from latency_engines import PARTS
+from latency_measure import ENGINES
 from latency_rounds import Measured, _compare, take_turns
-from latency_worker import PARTS, Job
+from latency_table import lines
 
 from bsmamba2.doctor import version
 from bsmamba2.runtime.engines import default_engine_path
 
 SCRIPT = Path(latency.__file__)
-SHORT = ("--config", "small", "--rounds", "1", "--seconds", "1")
+BRIEF = ("--config", "small", "--rounds", "1", "--seconds", "1")
+SHORT = (*BRIEF, "--no-growth")
+ALL = ("--peers", "sequential-scan", "--profile", "--lengths", "1", "2", "--batches", "1")
+MEASURED = ("pytorch", "pytorch-folded", "onnx-body", "onnx-int8")
+"""What runs anywhere; onnx-native and plan say why not."""
 ONNX = ("--onnx", str(default_engine_path()))
-ONLY_ONNX = (*SHORT, *ONNX, "--engines", "onnxruntime")
+ONLY_ONNX = (*SHORT, *ONNX, "--engines", "onnx-body")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
     """All engines, as a user starts it, from another folder."""
     output = folder / "results" / "small.json"
-    command = [sys.executable, str(SCRIPT), *SHORT, "--json", "-o", str(output)]
+    command = [sys.executable, str(SCRIPT), *BRIEF, *ALL, "--json", "-o", str(output)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
 
 
@@ -48,7 +57,10 @@ def report(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "version", lambda name: None if name == "torch" else version(name))
+    absent = {"torch"}
+    monkeypatch.setattr(
+        latency_measure, "version", lambda name: None if name in absent else version(name)
+    )
 
 
 @pytest.mark.slow
@@ -61,44 +73,72 @@ def test_json_has_the_documented_fields(report: dict[str, Any]) -> None:
     assert "without the gate" in report["model"]["onnx"]
     assert report["chunk"] == {"seconds": 1, "frames": 51, "tokens": 51 * 33}
     assert report["rounds"] == 1
-    assert report["gemm"]["shape"] == [51 * 33, 64, 644]
-    assert set(report["engines"]) == set(latency.ENGINES)
-    assert report["skipped"] == report["failed"] == {}
+    assert report["complete"]
+    assert report["rates"]["gemm"]["shape"] == [51 * 33, 64, 644]
+    assert set(report["rates"]) == {"gemm", "gemm-int8", "memory"}
+    assert set(report["engines"]) | set(report["skipped"]) == set(ENGINES)
+    assert set(report["engines"]) >= set(MEASURED)
+    assert set(report["skipped"]) <= {"onnx-native", "plan"}
+    assert set(report["peers"]) == {"sequential-scan"}
+    assert report["failed"] == {}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", latency.ENGINES)
+@pytest.mark.parametrize("name", MEASURED)
 def test_figures_of_an_engine_are_consistent(report: dict[str, Any], name: str) -> None:
     figures = report["engines"][name]
     assert sum(figures["share"].values()) == pytest.approx(1)
     assert len(figures["rounds"]) == 1
     for each in (figures["warm_up"], *figures["rounds"]):
         assert sum(each[part] for part in PARTS) == pytest.approx(each["whole_s"])
-    whole = figures["whole_s"]
-    assert whole["min"] <= whole["median"] <= whole["max"]
-    assert figures["real_time_factor"] == pytest.approx(whole["median"] / 1)
-    base = report["engines"]["onnxruntime"]["whole_s"]["median"]
-    assert figures["ratio_to_onnxruntime"]["median"] == pytest.approx(whole["median"] / base)
-    floor = figures["rounds"][0]["engine_s"] / report["gemm"]["floor_s"]
-    assert figures["ratio_to_gemm_floor"]["median"] == pytest.approx(floor)
+    ms = figures["ms_per_chunk"]
+    assert ms["min"] <= ms["median"] <= ms["max"]
+    assert figures["real_time_factor"] == pytest.approx(ms["median"] / 1000)
+    base = report["engines"][report["base"]]["ms_per_chunk"]["median"]
+    assert figures["ratio_to_base"]["median"] == pytest.approx(ms["median"] / base)
+    precision = "int8" if name == "onnx-int8" else "float32"
+    floor = figures["rounds"][0]["engine_s"] / report["floor"][precision]["floor_s"]
+    assert figures["ratio_to_floor"]["median"] == pytest.approx(floor)
     assert figures["peak_memory_mib"] > 0
-    assert figures["backend"] == name.partition("-")[0]
-
-
-@pytest.mark.slow
-def test_parts_of_the_flops_add_up(report: dict[str, Any]) -> None:
-    total = report["flops"].pop("total")
-    assert sum(report["flops"].values()) == pytest.approx(total)
-    report["flops"]["total"] = total
+    assert figures["backend"] == ("onnxruntime" if name.startswith("onnx") else "pytorch")
 
 
 @pytest.mark.slow
 def test_engines_agree_with_the_network_as_trained(report: dict[str, Any]) -> None:
     agreement = report["agreement"]
     assert agreement["reference"] == "pytorch"
-    assert set(agreement["relative_rms"]) == {"pytorch-folded", "onnxruntime"}
-    assert all(0 < rms <= agreement["limit"] for rms in agreement["relative_rms"].values())
+    assert set(agreement["relative_rms"]) == set(report["engines"]) - {"pytorch"}
+    assert all(0 < rms <= agreement["limits"][n] for n, rms in agreement["relative_rms"].items())
+    assert agreement["limits"]["onnx-body"] < agreement["limits"]["onnx-int8"]
     assert agreement["wrong"] == []
+
+
+@pytest.mark.slow
+def test_sequential_scan_is_extrapolated_as_it_says(report: dict[str, Any]) -> None:
+    row = report["peers"]["sequential-scan"]
+    (each,) = row["rounds"]
+    assert 0 < each["layer_s"] < each["measured_s"]
+    assert each["whole_s"] == pytest.approx(each["measured_s"] + 2 * each["layer_s"])  # of three
+    assert "1 of 3 layers" in row["configuration"]
+
+
+@pytest.mark.slow
+def test_growth_has_a_point_a_count(report: dict[str, Any]) -> None:
+    length, batch = (report["growth"][name]["points"] for name in ("length", "batch"))
+    assert [(point["chunks"], point["audio_s"]) for point in length] == [(1, 4), (2, 8)]
+    assert [point["chunks"] for point in batch] == [1]
+    assert all(point["min"] <= point["seconds"] <= point["max"] for point in (*length, *batch))
+
+
+@pytest.mark.slow
+def test_profile_has_every_operator_once_and_the_scan_apart(report: dict[str, Any]) -> None:
+    for name in {"onnx-body", "onnx-int8"}:
+        profile = report["profile"][name]
+        operators = [row["operator"] for row in profile["operators"]]
+        assert len(set(operators)) == len(operators)
+        assert sum(row["share"] for row in profile["operators"]) == pytest.approx(1)
+        assert sum(part["share"] for part in profile["parts"].values()) == pytest.approx(1)
+        assert all(part["ms"] > 0 for part in profile["parts"].values())
 
 
 @pytest.mark.slow
@@ -106,7 +146,7 @@ def test_results_on_stdout_and_in_the_file_are_the_same(
     run: subprocess.CompletedProcess[str], folder: Path
 ) -> None:
     assert (folder / "results" / "small.json").read_text() == run.stdout
-    assert "round 1 of 1: onnxruntime" in run.stderr
+    assert "round 1 of 1: onnx-body" in run.stderr
 
 
 @pytest.mark.slow
@@ -121,9 +161,10 @@ def test_no_absolute_path_in_the_results(
 @pytest.mark.slow
 def test_table_has_a_row_an_engine(report: dict[str, Any]) -> None:
     text = "\n".join(lines(report))
-    rows = [line for line in text.splitlines() if line.startswith(("pytorch ", "pytorch-", "onnx"))]
-    assert [row.split()[0] for row in rows] == list(latency.ENGINES)
-    for figure in ("/ ONNX Runtime", "STFT", "ISTFT", "RTF", "peak MiB", "GFLOP/s", "load average"):
+    rows = [line.split()[0] for line in text.splitlines() if "%  " in line and "(" in line]
+    assert rows == list(report["engines"])
+    assert "\nsequential-scan  " in text
+    for figure in ("/ floor", "STFT", "ISTFT", "RTF", "peak MiB", "GFLOP/s", "load average"):
         assert figure in text
 
 
@@ -135,19 +176,19 @@ def test_wrong_weights_win_nothing(folder: Path, capsys: pytest.CaptureFixture[s
     network, artefact = load_network("small", seed=1)
     save_weights(folder / "other.safetensors", network.state_dict(), artefact)
     files = (*ONNX, "--weights", str(folder / "other.safetensors"))
-    assert latency.main([*SHORT, *files, "--engines", "pytorch-folded", "onnxruntime"]) == 1
+    assert latency.main([*SHORT, *files, "--engines", "pytorch-folded", "onnx-body"]) == 1
     out = capsys.readouterr().out
-    assert "onnxruntime computes another mask than pytorch-folded" in out
+    assert "onnx-body computes another mask than pytorch-folded" in out
 
 
 @pytest.mark.usefixtures("without_torch")
 def test_absent_torch_leaves_the_row_of_an_onnx_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert latency.main([*SHORT, *ONNX, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert list(report["engines"]) == ["onnxruntime"]
-    assert report["agreement"]["reference"] is None
-    assert set(report["skipped"]) == {"pytorch", "pytorch-folded"}
-    assert all("bsmamba2[train]" in reason for reason in report["skipped"].values())
+    assert "onnx-body" in report["engines"]
+    assert set(report["skipped"]) >= {"pytorch", "pytorch-folded", "onnx-int8", "plan"}
+    assert all("bsmamba2[train]" in report["skipped"][name] for name in latency_measure.TORCH)
+    assert "--int8" in report["skipped"]["onnx-int8"]
     assert "pytorch-folded: no row." in "\n".join(lines(report))
 
 
@@ -180,11 +221,32 @@ def test_unusable_arguments_are_one_sentence(
 
 
 def test_an_engine_that_fails_costs_its_own_row_only(tmp_path: Path) -> None:
-    absent = Job(kind="onnxruntime", file=str(tmp_path / "absent.onnx"))
-    jobs = {"onnxruntime": absent, "gemm": Job(kind="gemm", shape=(2, 3, 4))}
-    measured = take_turns(jobs, 1, lambda _: None)
-    assert measured.failed == {"onnxruntime": "No such file: absent.onnx."}
-    assert len(measured.rounds["gemm"]) == 2
+    absent = Job(kind="onnx-body", file=str(tmp_path / "absent.onnx"))
+    other = Job(kind="bs-roformer", worker="peers/worker.py")  # its package is not in here
+    rate = Job(kind="gemm", shape=(2, 3, 4))
+    seen: list[int] = []
+    jobs = {"onnx-body": absent, "bs-roformer": other, "gemm": rate}
+    measured = take_turns(jobs, 2, lambda _: None, lambda m: seen.append(len(m.rounds["gemm"])))
+    assert measured.failed["onnx-body"] == "No such file: absent.onnx."
+    assert "bs_roformer" in measured.failed["bs-roformer"]
+    assert seen == [2, 3]  # told after each round but the warm-up
+
+
+def test_a_cut_run_leaves_its_rounds(tmp_path: Path) -> None:
+    output = tmp_path / "cut.json"
+    many = (*ONLY_ONNX, "--rounds", "1000", "-o", str(output))
+    with subprocess.Popen(
+        [sys.executable, str(SCRIPT), *many], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not output.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    report = latency.read_report(output)
+    assert not report["complete"]
+    assert len(report["engines"]["onnx-body"]["rounds"]) == report["rounds"] >= 1
+    assert "did not come to its end" in "\n".join(lines(report))
 
 
 def saved(folder: Path, **masks: float) -> Mapping[str, str]:

@@ -1,0 +1,206 @@
+"""Laws of what `bench/latency.py` computes from its times: floor, line, profile, table, picture."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import latency
+import pytest
+import torch
+from floor import INT8_STAGES, floor_s, network_work, total_s
+from flops import network_flops
+from latency_growth import fit
+from latency_plot import plots
+from latency_profile import by_operator, by_part, own_times
+from latency_report import row_figures
+from latency_table import BEGIN, END, readme_block
+from peers.sequential import scan_direction_stepwise
+from PIL import Image
+from svg_picture import SCALE
+
+from bsmamba2.config import load_config
+from bsmamba2.models.scan import scan_direction_chunked
+
+ROOT = Path(latency.__file__).parents[1]
+COMMITTED = ROOT / "bench" / "results" / "latency-cpu.json"
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    """The committed one, with growth, which an older run may lack."""
+    report = latency.read_report(COMMITTED)
+    points = [
+        {"chunks": n, "audio_s": 4 * n, "seconds": 0.1 + 0.5 * n, "min": 0.5 * n, "max": 0.7 * n}
+        | {"peak_memory_mib": 200.0}
+        for n in (2, 4, 8)
+    ]
+    line = fit([2, 4, 8], [point["seconds"] for point in points])
+    engine = {"file": "the embedded engine", "chunk_s": 4}
+    return report | {"growth": {"length": {"engine": engine, "points": points, "fit": line}}}
+
+
+def test_table_in_the_readme_is_that_of_the_committed_results() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    inside = BEGIN + text.partition(BEGIN)[2].partition(END)[0] + END
+    assert inside == readme_block(latency.read_report(COMMITTED))
+
+
+def test_readme_option_replaces_the_table_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", "utf-8")
+    assert latency.main(["--from", str(COMMITTED), "--readme", str(path)]) == 0
+    block = readme_block(latency.read_report(COMMITTED))
+    assert path.read_text("utf-8") == f"before\n{block}\nafter\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("--readme", "no place", "has no place for the table"),
+        ("--from", '{"benchmark": "gpu"}', "is no report of this benchmark"),
+        ("--from", '{"benchmark": "latency", "format": 1}', "measure again"),
+        ("--from", "{", "is no JSON"),
+    ],
+)
+def test_unusable_files_are_one_sentence(
+    name: str, text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text(text)
+    assert latency.main(["--from", str(COMMITTED), name, str(tmp_path / "file")]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_ratios_are_made_within_a_round_and_per_second_of_audio() -> None:
+    # The machine is twice as slow in the second round; the row takes 4 s of audio, the base 8 s.
+    rounds = [{"whole_s": each, "peak_memory_mib": 1.0} for each in (9.0, 2.0, 4.0)]
+    base = [{"whole_s": each} for each in (9.0, 1.0, 2.0)]
+    figures = row_figures(rounds, per_chunk=2, seconds=8, base=base, floors=None)
+    assert figures["ratio_to_base"] == {"median": 4, "min": 4, "max": 4}
+    assert figures["ms_per_chunk"] == {"median": 6000, "min": 4000, "max": 8000}
+    assert figures["real_time_factor"] == 6 / 8
+
+
+def test_floor_is_arithmetic_or_memory_whichever_takes_longer() -> None:
+    model = load_config("bsmamba2").model
+    work = network_work(model, 801)
+    flops, moved = sum(network_flops(model, 801).values()), sum(w.bytes for w in work.values())
+    arithmetic = floor_s(work, gflops=200, gb_s=1e9)
+    assert total_s(arithmetic) == pytest.approx(flops / 200e9)
+    assert total_s(floor_s(work, gflops=1e9, gb_s=40)) == pytest.approx(moved / 40e9)
+    mixed = floor_s(work, gflops=200, gb_s=1)
+    assert all(s["floor_s"] == max(s["compute_s"], s["memory_s"]) for s in mixed.values())
+    tokens = 801 * 62  # of 256 in, 4640 out, and the matrix, in each of 12 blocks
+    assert work["in_proj"].bytes == 4 * 12 * (tokens * (256 + 4640) + 256 * 4640)
+
+
+def test_int8_floor_has_faster_products_only() -> None:
+    work = network_work(load_config("tiny").model, 101)
+    slow = floor_s(work, gflops=100, gb_s=None)
+    fast = floor_s(work, gflops=100, gb_s=None, int8_gops=400)
+    for name, stage in fast.items():
+        faster = 4 if name in INT8_STAGES else 1
+        assert slow[name]["floor_s"] == pytest.approx(faster * stage["floor_s"])
+
+
+def test_line_is_found_and_a_parabola_is_none() -> None:
+    counts = [2, 4, 8, 16, 32]
+    line = fit(counts, [0.25 + 0.5 * n for n in counts])
+    assert line
+    assert (line["start_s"], line["chunk_s"]) == pytest.approx((0.25, 0.5))
+    assert line["worst_residual"] < 1e-9
+    assert line["r2"] == pytest.approx(1)
+    square = fit(counts, [0.1 * n**2 for n in counts])
+    assert square
+    assert square["exponent"] == pytest.approx(2)
+    assert square["worst_residual"] > 0.3
+    assert fit(counts[:2], [1, 2]) is None
+
+
+def event(name: str, operator: str, ts: int, dur: int) -> dict[str, Any]:
+    return {"name": f"{name}_kernel_time", "args": {"op_name": operator}, "ts": ts} | {
+        "dur": dur,
+        "tid": 1,
+    }
+
+
+def test_an_operator_has_its_own_time_only() -> None:
+    events = [
+        event("in_proj", "MatMul", 0, 1000),
+        event("If_7", "If", 1000, 5000),
+        event("Mul_1", "Mul", 1500, 2000),
+        event("MatMul_2", "MatMul", 3500, 1500),
+        event("norm", "Mul", 6000, 500),
+    ]
+    nodes = own_times(events)
+    assert sum(ms for *_, ms in nodes) == pytest.approx(6.5)
+    rows = {row["operator"]: row["ms"] for row in by_operator(nodes)}
+    assert rows == pytest.approx({"MatMul": 2.5, "Mul": 2.5, "If": 1.5})
+    parts = by_part(nodes, frozenset({"in_proj", "norm"}))
+    assert parts
+    assert {name: part["ms"] for name, part in parts.items()} == pytest.approx(
+        {"scan": 5.0, "products": 1.0, "rest": 0.5}
+    )
+
+
+def test_native_scan_is_one_operator() -> None:
+    nodes = [("a", "MatMul", 3.0), ("b", "BiMamba2Scan", 1.0)]
+    parts = by_part(nodes, frozenset())
+    assert parts
+    assert parts["scan"]["share"] == 0.25
+    assert by_part(nodes[:1], frozenset()) is None  # whose it is cannot be told
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_sequential_scan_is_the_chunked_one(reverse: bool) -> None:
+    torch.manual_seed(0)
+    heads, channels, states, taps, length = 2, 4, 8, 4, 130
+    mixed = heads * channels + 2 * states
+    arguments = [
+        torch.randn(3, length, heads * channels + mixed + heads, dtype=torch.float64),
+        torch.randn(mixed, taps, dtype=torch.float64),
+        torch.randn(mixed, dtype=torch.float64),
+        torch.randn(heads, dtype=torch.float64),
+        -torch.rand(heads, dtype=torch.float64),
+        torch.randn(heads, dtype=torch.float64),
+    ]
+    options: dict[str, Any] = {"d_state": states, "eps": 1e-5, "reverse": reverse}
+    expected = scan_direction_chunked(*arguments, **options)
+    torch.testing.assert_close(scan_direction_stepwise(*arguments, **options), expected)
+
+
+def test_picture_has_the_dots_where_the_page_has_them(
+    report: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    picture, page = tmp_path / "plot.png", tmp_path / "plot.html"
+    assert latency.main(
+        ["--from", str(tmp_path / "report.json"), "--plot", str(picture), str(page)]
+    ) == int(bool(report["failed"]))
+    found = plots(report)
+    assert all(svg in page.read_text("utf-8") for *_, svg in found)
+    image = Image.open(picture)
+    top, left, heading = 16, 16, 34  # of the picture: margins, and room for a title
+    for *_, svg in found:
+        element = ElementTree.fromstring(svg)
+        dots = [each for each in element if each.tag == "circle"]
+        assert dots
+        for dot in dots:
+            x, y = float(dot.attrib["cx"]), float(dot.attrib["cy"])
+            at = (round(SCALE * (left + x)), round(SCALE * (top + heading + y)))
+            colour = {"m0": (0x24, 0x63, 0xC9), "m1": (0xC4, 0x57, 0x0A)}[dot.attrib["class"]]
+            assert image.getpixel(at) == colour
+        top += math.ceil(float(element.attrib["viewBox"].split()[3])) + heading
+
+
+def test_help_is_for_people(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, latency.__file__, "--help"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert run.returncode == 0
+    assert all(option in run.stdout for option in ("--peers", "--profile", "--readme", "--from"))
