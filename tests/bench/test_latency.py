@@ -28,7 +28,18 @@ from bsmamba2.runtime.engines import default_engine_path
 SCRIPT = Path(latency.__file__)
 BRIEF = ("--config", "small", "--rounds", "1", "--seconds", "1")
 SHORT = (*BRIEF, "--no-growth")
-ALL = ("--peers", "sequential-scan", "--profile", "--lengths", "1", "2", "--batches", "1")
+ALL = (
+    "--threads",
+    "1",
+    "--peers",
+    "sequential-scan",
+    "--profile",
+    "--lengths",
+    "1",
+    "2",
+    "--batches",
+    "1",
+)
 MEASURED = ("pytorch", "pytorch-folded", "onnx-body", "onnx-int8")
 """What runs anywhere; onnx-native and plan say why not."""
 ONNX = ("--onnx", str(default_engine_path()))
