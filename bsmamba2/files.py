@@ -9,6 +9,7 @@ import os
 import stat
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ _HEADER_ERRORS = (
     RecursionError,
 )
 """Of JSON that is none, or that holds something else."""
+_folders_lock = threading.Lock()
+"""Held where folders are made and removed, so that threads take none from each other; and where the
+process's umask is looked up, which is done by changing it."""
 
 
 def sha256_file(path: Path) -> str:
@@ -87,9 +91,11 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     partials: list[Path] = []
     try:
         for path in paths:
-            partials.append(_make_partial(path, folders))
+            with _folders_lock:
+                partials.append(_make_partial(path, folders))
         yield partials
-        _rename_all(partials, paths)
+        with _folders_lock:
+            _rename_all(partials, paths)
         folders.clear()
     except OSError as error:
         names = " and ".join(str(path) for path in paths)
@@ -97,9 +103,10 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
-        for folder in reversed(folders):
-            with contextlib.suppress(OSError):  # others may have put something into it
-                folder.rmdir()
+        with _folders_lock:
+            for folder in reversed(folders):
+                with contextlib.suppress(OSError):  # others may have put something into it
+                    folder.rmdir()
 
 
 def _make_partial(path: Path, folders: list[Path]) -> Path:

@@ -8,13 +8,17 @@ What separates a song begins one batch after another and asks for results in the
 
 How much of a batch is done when `begin` returns is the estimator's own affair, and how many it
 wants to have begun before the first result is asked for (`in_flight`), too. Any engine that takes
-and returns NumPy arrays has an `EngineEstimator`, which does all at once; an engine that keeps its
-arrays on a device brings an estimator of its own (`EstimatingEngine`).
+and returns NumPy arrays has an `EngineEstimator`, which calls it on a thread of its own; an engine
+that keeps its arrays on a device brings an estimator (`EstimatingEngine`). Both serve songs in
+several threads at a time, and never call the engine from two.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import threading
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,7 +26,9 @@ from numpy.typing import NDArray
 
 from bsmamba2.config import AudioConfig
 from bsmamba2.errors import EngineError
-from bsmamba2.runtime.engines.base import Engine
+from bsmamba2.runtime.engines.base import Engine, Spectrum
+from bsmamba2.runtime.lanes import Lane, Pending, Task
+from bsmamba2.runtime.stage_times import StageTimes
 from bsmamba2.runtime.stft import Array, istft, stft
 
 _LARGEST = 1e30
@@ -40,22 +46,12 @@ class Batch:
     """Of the mixture; nobody writes to them any more."""
     starts: tuple[int, ...]
     """The song's sample that each begins with; negative before the song."""
+    times: StageTimes = field(default_factory=StageTimes)
+    """Of the song."""
 
     def seconds(self, audio: AudioConfig, index: int = 0, frame: int = 0) -> float:
         """Time in the song of a frame of chunk `index`."""
         return max(0, self.starts[index] + frame * audio.hop) / audio.sample_rate
-
-
-class Pending(Protocol):
-    """A batch that was begun; a `concurrent.futures.Future` is one, too."""
-
-    def result(self) -> Chunks:
-        """The target in the batch's chunks, waited for if need be.
-
-        Raises:
-            EngineError: The engine failed or its mask is unusable.
-        """
-        ...
 
 
 class Estimator(Protocol):
@@ -64,11 +60,11 @@ class Estimator(Protocol):
     in_flight: int
     """Batches to begin before the first one's result is asked for, at least 1."""
 
-    def begin(self, batch: Batch) -> Pending:
-        """Starts a batch.
+    def begin(self, batch: Batch) -> Pending[Chunks]:
+        """Starts a batch, whose result is the target in its chunks.
 
         Raises:
-            EngineError: As `Pending.result`.
+            EngineError: The engine failed or its mask is unusable; of the result as well.
         """
         ...
 
@@ -78,11 +74,14 @@ class EstimatingEngine(Protocol):
     """An engine that does more of the way than the mask."""
 
     def estimator(self, batch: int) -> Estimator:
-        """Its own way through batches of up to `batch` chunks of its model's length."""
+        """Its own way through batches of up to `batch` chunks of its model's length.
+
+        It is called from several threads, but never from two at once.
+        """
         ...
 
 
-def estimator_of(engine: Engine, batch: int) -> Estimator:
+def estimator_of(engine: Engine, batch: int) -> EngineEstimator | SharedEstimator:
     """The engine's own estimator, or the one for all engines.
 
     Args:
@@ -90,45 +89,121 @@ def estimator_of(engine: Engine, batch: int) -> Estimator:
         batch: Chunks that it will get at a time, at most.
     """
     if isinstance(engine, EstimatingEngine):
-        return engine.estimator(batch)
+        return SharedEstimator(engine.estimator(batch))
     return EngineEstimator(engine)
 
 
-@dataclass(frozen=True, eq=False)
-class Done:
-    """A batch whose result is there."""
-
-    samples: Chunks
-
-    def result(self) -> Chunks:
-        """The target."""
-        return self.samples
-
-
 class EngineEstimator:
-    """Any engine, with the rest of the way on the CPU; all is done when `begin` returns."""
+    """Any engine, with the rest of the way on the CPU.
 
-    in_flight = 1
+    The STFT is done when `begin` returns. One thread calls the engine, batch after batch; others
+    finish what it is done with.
+    """
+
+    in_flight = 3
+    """One for the inverse STFT, one in the engine, and the next ready for it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._audio = engine.artefact.model.audio
+        self._masks = Lane("bsm-engine")
+        self._targets = Lane("bsm-istft", threads=2)
 
-    def begin(self, batch: Batch) -> Done:
-        """The whole way; see `Estimator`."""
-        audio = self._engine.artefact.model.audio
-        spectrum = stft(batch.chunks, n_fft=audio.n_fft, hop=audio.hop)
+    def begin(self, batch: Batch) -> Pending[Chunks]:
+        """See `Estimator`."""
+        with batch.times.measure("stft"):
+            spectrum = stft(batch.chunks, n_fft=self._audio.n_fft, hop=self._audio.hop)
+        mask = self._masks.submit(functools.partial(self._mask, batch, spectrum))
+        target = self._targets.submit(functools.partial(self._target, batch, spectrum, mask))
+        return _MaskedBatch(mask, target)
+
+    def close(self) -> None:
+        """Ends all that was begun, from any thread: results are CancelledError from now on."""
+        self._masks.close()
+        self._targets.close()
+
+    def _mask(self, batch: Batch, spectrum: NDArray[np.complex64]) -> Spectrum:
+        """Calls the engine."""
         view = spectrum.view(np.float32).reshape(*spectrum.shape, 2)
-        mask = np.ascontiguousarray(self._engine(view), dtype=np.float32)
+        with batch.times.measure("engine"):
+            mask = np.ascontiguousarray(self._engine(view), dtype=np.float32)
         if mask.shape != view.shape:
             raise EngineError(
                 f"The engine returned a mask of shape {mask.shape} for a spectrum of shape "
-                f"{view.shape} at {batch.seconds(audio):.2f} s: export the model again."
+                f"{view.shape} at {batch.seconds(self._audio):.2f} s: export the model again."
             )
-        estimate = masked(mask, spectrum)
-        check_finite(finite_frames(estimate), batch, audio)
-        return Done(
-            istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=batch.chunks.shape[-1])
-        )
+        return mask
+
+    def _target(
+        self, batch: Batch, spectrum: NDArray[np.complex64], pending: Task[Spectrum]
+    ) -> Chunks:
+        """Waits for the mask, and goes the rest of the way."""
+        mask, audio = pending.result(), self._audio
+        with batch.times.measure("istft"):
+            estimate = masked(mask, spectrum)
+            check_finite(finite_frames(estimate), batch, audio)
+            length = batch.chunks.shape[-1]
+            samples: Chunks = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=length)
+        return samples
+
+
+@dataclass(frozen=True, eq=False)
+class _MaskedBatch:
+    """A batch of an `EngineEstimator`."""
+
+    mask: Task[Spectrum]
+    target: Task[Chunks]
+
+    def result(self) -> Chunks:
+        """The target; see `Pending`."""
+        return self.target.result()
+
+    def cancel(self) -> bool:
+        """As `Task.cancel`; who waits for a mask that will not come is not waited for."""
+        return self.mask.cancel() and self.target.cancel()
+
+
+class SharedEstimator:
+    """An engine's own estimator, for songs in several threads.
+
+    The engine's time is here the time that the caller waits for it: what a device does while the
+    host is busy elsewhere is not seen.
+    """
+
+    def __init__(self, estimator: Estimator) -> None:
+        self.in_flight = estimator.in_flight
+        self._estimator = estimator
+        self._turn = threading.Lock()
+        self._closed = False
+
+    def begin(self, batch: Batch) -> Pending[Chunks]:
+        """See `Estimator`."""
+        with self._turn, batch.times.measure("engine"):
+            if self._closed:
+                raise CancelledError
+            return _SharedBatch(self._estimator.begin(batch), batch.times, self._turn)
+
+    def close(self) -> None:
+        """Lets no batch begin any more."""
+        self._closed = True
+
+
+@dataclass(frozen=True, eq=False)
+class _SharedBatch:
+    """A batch of a `SharedEstimator`."""
+
+    pending: Pending[Chunks]
+    times: StageTimes
+    turn: threading.Lock
+
+    def result(self) -> Chunks:
+        """The target; see `Pending`."""
+        with self.turn, self.times.measure("engine"):
+            return self.pending.result()
+
+    def cancel(self) -> object:
+        """See `Pending`."""
+        return self.pending.cancel()
 
 
 def masked(mask: Array, spectrum: Array) -> Array:

@@ -1,21 +1,35 @@
-"""One audio file in, the files of its stems out."""
+"""Audio files in, the files of their stems out.
+
+decode, STFT    this song's own thread, some chunks ahead
+engine          one thread for all songs
+inverse STFT    two threads for all songs
+encode          one thread for each song
+"""
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from bsmamba2.files import atomic_paths
 from bsmamba2.runtime.audio import AudioReader
+from bsmamba2.runtime.chunking import Samples
+from bsmamba2.runtime.lanes import Lane, in_order
 from bsmamba2.runtime.naming import Job
 from bsmamba2.runtime.separator import Separator
+from bsmamba2.runtime.stage_times import StageTimes
 from bsmamba2.runtime.writing import AudioWriter, OutputFormat
 
 Progress = Callable[[float, float | None], None]
 """Called with the seconds of audio that are done, and all of them if that is known."""
+Watch = Callable[[Job], AbstractContextManager[Progress | None]]
+"""Opens the progress of a song, on the thread that separates it."""
+
+_BLOCKS_TO_ENCODE = 3  # at a time, at most: one in the encoder and two that wait for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +45,18 @@ class Report:
     """Of decoding, separation and encoding."""
     sample_rate: int
     channels: int
+    stages_s: Mapping[str, float]
+    """Stage -> seconds, as in `StageTimes`; they overlap."""
 
     @property
     def real_time_factor(self) -> float:
         """Seconds of work per second of audio: below 1 is faster than listening."""
         return self.elapsed_s / self.duration_s
+
+    @property
+    def engine_share(self) -> float:
+        """Part of the elapsed time in which the engine worked for this song, 0 to 1."""
+        return self.stages_s["engine"] / self.elapsed_s
 
 
 def separate_file(
@@ -50,6 +71,7 @@ def separate_file(
         BsmError: The file cannot be read, separated or written; one sentence.
     """
     started = time.perf_counter()
+    times = StageTimes()
     with AudioReader(job.source) as reader:
         total = reader.frames / reader.sample_rate if reader.frames else None
         done = 0
@@ -61,12 +83,13 @@ def separate_file(
                 stem: stack.enter_context(_writer(partial, path, output, reader))
                 for (stem, path), partial in zip(job.outputs.items(), partials, strict=True)
             }
-            for stems in separator.stream(reader.blocks(), reader.sample_rate, reader.channels):
-                for stem, writer in writers.items():
-                    writer.write(stems[stem])
-                done += stems[separator.stems[0]].shape[1]
+            written = stack.enter_context(closing(_written(separator, reader, writers, times)))
+            for count in written:
+                done += count
                 if progress:
                     progress(done / reader.sample_rate, total)
+            with times.measure("encode"):
+                stack.close()
         return Report(
             source=job.source,
             outputs=job.outputs,
@@ -74,7 +97,72 @@ def separate_file(
             elapsed_s=time.perf_counter() - started,
             sample_rate=reader.sample_rate,
             channels=reader.channels,
+            stages_s=times.seconds,
         )
+
+
+def separate_files(
+    separator: Separator,
+    jobs: Sequence[Job],
+    output: OutputFormat,
+    *,
+    at_once: int = 1,
+    watch: Watch = lambda job: nullcontext(),
+) -> Iterator[Report | Exception]:
+    """Separates files as `separate_file` does; a failure ends only its own.
+
+    Args:
+        separator: Of all of them.
+        jobs: The files.
+        output: Of all of them.
+        at_once: Songs at a time, each on a thread of its own.
+        watch: Shows how far a song is.
+
+    Yields:
+        What became of each file, in the order of `jobs`.
+    """
+
+    def outcome(job: Job) -> Report | Exception:
+        try:
+            with watch(job) as progress:
+                return separate_file(separator, job, output, progress)
+        except Exception as error:
+            return error
+
+    if at_once == 1:  # on the caller's own thread, which Ctrl-C reaches
+        yield from map(outcome, jobs)
+        return
+    songs = Lane("bsm-song", at_once)
+    try:
+        for task in [songs.submit(functools.partial(outcome, job)) for job in jobs]:
+            yield task.result()
+    except BaseException:
+        songs.stop()
+        separator.close()  # which ends the songs that have begun
+        songs.close()
+        raise
+
+
+def _written(
+    separator: Separator,
+    reader: AudioReader,
+    writers: Mapping[str, AudioWriter],
+    times: StageTimes,
+) -> Generator[int]:
+    """Separates and writes a song; samples of each block that is written."""
+    encoder = Lane("bsm-encode")
+
+    def write(stems: Mapping[str, Samples]) -> int:
+        with times.measure("encode"):
+            for stem, writer in writers.items():
+                writer.write(stems[stem])
+        return stems[separator.stems[0]].shape[1]
+
+    blocks = times.measure_each("decode", reader.blocks())
+    with closing(separator.stream(blocks, reader.sample_rate, reader.channels, times)) as separated:
+        begun = (encoder.submit(functools.partial(write, stems)) for stems in separated)
+        with closing(in_order(begun, _BLOCKS_TO_ENCODE)) as written:
+            yield from written
 
 
 def _writer(partial: Path, path: Path, output: OutputFormat, reader: AudioReader) -> AudioWriter:

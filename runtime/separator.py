@@ -4,14 +4,16 @@
             -> kept middles -> input's rate and channels -> stem, mixture - stem
 
 Each step is a generator over the one before, so that memory does not grow with the song. From
-chunks to chunks is the estimator's part (`estimation.py`), which may have several batches begun.
+chunks to chunks is the estimator's part (`estimation.py`), which has several batches begun: while
+the engine works on one, the caller's thread decodes the next one and has the last one's stems.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,8 +22,10 @@ from bsmamba2.errors import AudioError, BsmError, EngineError
 from bsmamba2.runtime.audio import check_finite
 from bsmamba2.runtime.chunking import Chunking, Samples
 from bsmamba2.runtime.engines.base import Engine
-from bsmamba2.runtime.estimation import Batch, Pending, estimator_of
+from bsmamba2.runtime.estimation import Batch, Chunks, estimator_of
+from bsmamba2.runtime.lanes import Pending, in_order
 from bsmamba2.runtime.resampling import resample
+from bsmamba2.runtime.stage_times import StageTimes
 
 RESIDUAL = "instrumental"
 """Name of the stem that is left: mixture - target."""
@@ -30,7 +34,7 @@ _BLOCK = 1 << 16  # samples; longer blocks are cut, so that their resampled copi
 
 
 class Separator:
-    """Separates songs with one engine.
+    """Separates songs with one engine; several threads may each separate one with it.
 
     A network's estimate is worst at the ends of its chunk, where it hears only one side. So
     neighbouring chunks overlap, and half of the overlap is discarded at either end of each
@@ -99,14 +103,22 @@ class Separator:
         return {name: values.reshape(given.shape) for name, values in stems.items()}
 
     def stream(
-        self, blocks: Iterable[NDArray[np.floating]], sample_rate: int, channels: int
-    ) -> Iterator[dict[str, Samples]]:
+        self,
+        blocks: Iterable[NDArray[np.floating]],
+        sample_rate: int,
+        channels: int,
+        times: StageTimes | None = None,
+    ) -> Generator[dict[str, Samples]]:
         """Separates a song that comes in blocks, holding a few chunks at a time.
+
+        The engine works on a thread of its own while the caller has the stems: blocks are asked
+        for some chunks ahead. Closing the generator ends that.
 
         Args:
             blocks: (channels, any n) floats of full scale 1, one after another.
             sample_rate: Hz; the stems have it too.
             channels: Of every block.
+            times: Gets the seconds of "stft", "engine" and "istft".
 
         Returns:
             Blocks of stems, name -> (channels, n) float32; n is the engine's, not the input's,
@@ -123,29 +135,40 @@ class Separator:
                 f"The mixture has {channels} channels, but the model takes 1 or "
                 f"{self._audio.channels}: mix it down first (arrays are (channels, n))."
             )
-        return self._stream(blocks, int(sample_rate), channels)
+        return self._stream(blocks, int(sample_rate), channels, times or StageTimes())
+
+    def close(self) -> None:
+        """Ends all songs, from any thread: those who separate one get a CancelledError.
+
+        Waits for what the engine is at, but not for ever.
+        """
+        self._estimator.close()
 
     def _stream(
-        self, blocks: Iterable[NDArray[np.floating]], rate: int, channels: int
-    ) -> Iterator[dict[str, Samples]]:
+        self,
+        blocks: Iterable[NDArray[np.floating]],
+        rate: int,
+        channels: int,
+        times: StageTimes,
+    ) -> Generator[dict[str, Samples]]:
         waiting = _Waiting(channels)
         mixture = waiting.tap(_checked(blocks, rate, channels))
         there = resample(
             mixture, channels=channels, from_rate=rate, to_rate=self._audio.sample_rate
         )
-        target = self._targets(self._widen(there, channels))
-        back = resample(
+        with contextlib.closing(self._targets(self._widen(there, channels), times)) as target:
             # One sample more than rounding at both rates can take away; `take` drops the rest.
-            itertools.chain(self._narrow(target, channels), [np.zeros((channels, 1), np.float32)]),
-            channels=channels,
-            from_rate=self._audio.sample_rate,
-            to_rate=rate,
-        )
-        for block in back:
-            part = waiting.take(block.shape[1])
-            if part.shape[1]:
-                stem = block[:, : part.shape[1]]
-                yield {self._audio.target: stem, RESIDUAL: part - stem}
+            longer = itertools.chain(
+                self._narrow(target, channels), [np.zeros((channels, 1), np.float32)]
+            )
+            back = resample(
+                longer, channels=channels, from_rate=self._audio.sample_rate, to_rate=rate
+            )
+            for block in back:
+                part = waiting.take(block.shape[1])
+                if part.shape[1]:
+                    stem = block[:, : part.shape[1]]
+                    yield {self._audio.target: stem, RESIDUAL: part - stem}
 
     def _widen(self, blocks: Iterable[Samples], channels: int) -> Iterator[Samples]:
         """To the model's channels: mono goes into each."""
@@ -157,25 +180,25 @@ class Separator:
         for block in blocks:
             yield block if channels == block.shape[0] else block.mean(axis=0, keepdims=True)
 
-    def _targets(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+    def _targets(self, blocks: Iterable[Samples], times: StageTimes) -> Generator[Samples]:
         """The target stem at the model's rate, from the mixture at the model's rate."""
-        chunks = self._chunking.split(blocks)
-        begun: deque[tuple[Pending, list[int]]] = deque()
+        counts: deque[int] = deque()  # samples to keep of the chunks that are on their way
+        begun = self._begun(self._chunking.split(blocks), counts, times)
+        with contextlib.closing(in_order(begun, self._estimator.in_flight)) as estimates:
+            for batch in estimates:
+                for estimate in batch:
+                    yield self._chunking.keep(estimate, counts.popleft())
+
+    def _begun(
+        self, chunks: Iterator[tuple[Samples, int]], counts: deque[int], times: StageTimes
+    ) -> Iterator[Pending[Chunks]]:
+        """Begins one batch after another; notes how many samples to keep of each chunk."""
         first = 0
         while group := list(itertools.islice(chunks, self._batch)):
             starts = tuple(self._chunking.start(first + i) for i in range(len(group)))
-            batch = Batch(np.stack([chunk for chunk, _ in group]), starts)
-            begun.append((self._estimator.begin(batch), [count for _, count in group]))
+            counts.extend(count for _, count in group)
             first += len(group)
-            if len(begun) >= self._estimator.in_flight:
-                yield from self._kept(*begun.popleft())
-        for pending, counts in begun:
-            yield from self._kept(pending, counts)
-
-    def _kept(self, pending: Pending, counts: list[int]) -> Iterator[Samples]:
-        """The middles of a batch's chunks, of so many samples each."""
-        for estimate, count in zip(pending.result(), counts, strict=True):
-            yield self._chunking.keep(estimate, count)
+            yield self._estimator.begin(Batch(np.stack([one for one, _ in group]), starts, times))
 
 
 class _Waiting:

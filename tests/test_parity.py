@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from bsmamba2.errors import EngineError
 from bsmamba2.music import Music, load_music
 from bsmamba2.parity import LIMITS, Figure, compare_engines, document
 from bsmamba2.runtime.chunking import Samples
-from bsmamba2.runtime.estimation import Batch, Done
+from bsmamba2.runtime.estimation import Batch, Chunks
 
 
 def engine(factor: float = 1.0, precision: str = "float32") -> FunctionEngine:
@@ -110,8 +111,10 @@ class OwnWay(FunctionEngine):
     def estimator(self, batch: int) -> OwnWay:
         return self
 
-    def begin(self, batch: Batch) -> Done:
-        return Done(batch.chunks * np.float32(1.5))
+    def begin(self, batch: Batch) -> Future[Chunks]:
+        done: Future[Chunks] = Future()
+        done.set_result(batch.chunks * np.float32(1.5))
+        return done
 
 
 def test_audio_is_what_an_engines_own_way_gives(heard: Music):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import click
@@ -46,8 +48,28 @@ def backend_options(command: Command) -> Command:
     return command
 
 
-def engine_options(overlap_s: float) -> Callable[[Command], Command]:
-    """Adds --overlap (by default `overlap_s`), --batch and what `load_engine` takes."""
+class BatchSize(click.IntRange):
+    """Chunks at a time: a number, or 'auto', which becomes None."""
+
+    name = "batch"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """As click's."""
+        if value == "auto":
+            return None
+        number: int = super().convert(value, param, ctx)
+        return number
+
+
+def engine_options(overlap_s: float, *, auto_batch: bool = False) -> Callable[[Command], Command]:
+    """Adds --overlap, --batch and what `load_engine` takes.
+
+    Args:
+        overlap_s: The default.
+        auto_batch: Whether --batch may be 'auto', which is the default then and becomes None.
+    """
     options = (
         click.option(
             "--overlap",
@@ -61,11 +83,12 @@ def engine_options(overlap_s: float) -> Callable[[Command], Command]:
         ),
         click.option(
             "--batch",
-            type=click.IntRange(min=1),
-            metavar="N",
-            default=1,
+            type=BatchSize(min=1) if auto_batch else click.IntRange(min=1),
+            metavar="N|auto" if auto_batch else "N",
+            default="auto" if auto_batch else 1,
             show_default=True,
-            help="Chunks that the engine gets at a time.",
+            help="Chunks that the engine gets at a time."
+            + (" auto: 1 on a CPU, more on a GPU where its memory allows." if auto_batch else ""),
         ),
     )
 
@@ -78,19 +101,37 @@ def engine_options(overlap_s: float) -> Callable[[Command], Command]:
     return add
 
 
+Progress = Callable[[str, float, float | None], None]
+"""Takes what is being done, the seconds that are done, and all of them if known."""
+
+
 @contextlib.contextmanager
-def song_bar(quiet: bool, title: str = "") -> Iterator[Callable[[str, float, float | None], None]]:
+def song_bar(quiet: bool, title: str = "") -> Iterator[Progress]:
     """A progress bar in seconds of audio, on stderr if that is a terminal.
 
     Args:
         quiet: Shows none.
         title: What is being done at first.
-
-    Yields:
-        A function of what is being done, the seconds that are done, and all of them if known.
     """
-    from tqdm import tqdm
+    with song_bars(quiet) as bar, bar(title) as progress:
+        yield progress
+
+
+@contextlib.contextmanager
+def song_bars(quiet: bool) -> Iterator[Callable[[str], AbstractContextManager[Progress]]]:
+    """Opens any number of bars below each other, from any threads; see `song_bar`.
+
+    Log messages go above them.
+    """
     from tqdm.contrib.logging import logging_redirect_tqdm
+
+    with logging_redirect_tqdm():
+        yield functools.partial(_song_bar, quiet)
+
+
+@contextlib.contextmanager
+def _song_bar(quiet: bool, title: str) -> Iterator[Progress]:
+    from tqdm import tqdm
 
     bar = tqdm(desc=title, unit="s", bar_format=_BAR, leave=False, disable=quiet or None)
 
@@ -99,5 +140,5 @@ def song_bar(quiet: bool, title: str = "") -> Iterator[Callable[[str, float, flo
         bar.set_description_str(title, refresh=False)
         bar.update(done - bar.n)
 
-    with bar, logging_redirect_tqdm():
+    with bar:
         yield progress

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bsmamba2.cli.engine_options import engine_options, song_bar
+from bsmamba2.cli.engine_options import engine_options, song_bars
 from bsmamba2.errors import BsmError, failure_sentence
 
 if TYPE_CHECKING:
+    from bsmamba2.cli.infer_report import Run
     from bsmamba2.runtime.engines import Engine
     from bsmamba2.runtime.naming import Failure, Job
     from bsmamba2.runtime.separate_files import Report
@@ -57,7 +60,15 @@ logger = logging.getLogger(__name__)
     type=click.Choice(["16", "24", "float"]),
     help="Bits of a sample.  [default: float for wav, 24 for flac]",
 )
-@engine_options(overlap_s=1.0)
+@engine_options(overlap_s=1.0, auto_batch=True)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Songs at a time; they share the engine. Pays where the engine is quick, as on a GPU.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 @click.pass_context
@@ -70,11 +81,12 @@ def command(
     format_name: str | None,
     depth: str | None,
     overlap_s: float,
-    batch: int,
+    batch: int | None,
     threads: int | None,
     device: str,
     precision: str | None,
     allow_host_code: bool,
+    jobs: int,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -83,6 +95,8 @@ def command(
     Each input gives one file a stem, of its own sample rate, channels and length. The names of
     written files go to stdout. What fails is listed at the end and makes the exit code 1.
     """
+    from bsmamba2.cli.infer_report import Run, document
+    from bsmamba2.runtime.batching import useful_batch
     from bsmamba2.runtime.engines import load_engine
     from bsmamba2.runtime.naming import OutputTemplate, find_inputs, plan_outputs
     from bsmamba2.runtime.separator import Separator
@@ -91,7 +105,7 @@ def command(
     template = OutputTemplate(out)
     output = OutputFormat(template.format_name(format_name), depth)
     sources, failures = find_inputs(inputs)
-    reports: list[Report] = []
+    run: Run | None = None
     about: dict[str, Any] | None = None
     if sources:
         loaded = load_engine(
@@ -103,17 +117,23 @@ def command(
         )
         trained = loaded.artefact.provenance.trained
         about = {"path": engine, "trained": trained, **loaded.describe()}
+        batch = batch or useful_batch(loaded)
         separator = Separator(loaded, overlap_s=overlap_s, batch=batch)
         chosen = _choose_stems(stems, separator.stems)
-        jobs, refused = plan_outputs(sources, template, chosen, output.name)
-        if jobs:
+        songs, refused = plan_outputs(sources, template, chosen, output.name)
+        if songs:
             _warn_of_weights(engine, loaded)
-        reports, failed = _run(separator, jobs, output, as_json=as_json, quiet=quiet)
+        started = time.perf_counter()
+        reports, failed = _separate(
+            separator, songs, output, at_once=jobs, as_json=as_json, quiet=quiet
+        )
+        elapsed_s = time.perf_counter() - started
+        run = Run(reports=reports, elapsed_s=elapsed_s, jobs=jobs, batch=batch)
         failures += refused + failed
     if as_json:
-        _print_json(about, reports, failures)
-    if reports and not quiet:
-        click.echo(_summary(reports), err=True)
+        click.echo(json.dumps(document(about, run, failures), indent=2))
+    if run and run.reports and not quiet:
+        click.echo(run.summary(), err=True)
     for failure in failures:
         known = failure.source in failure.error
         click.echo(f"Failed: {'' if known else failure.source + ': '}{failure.error}", err=True)
@@ -150,60 +170,39 @@ def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _run(
+def _separate(
     separator: Separator,
     jobs: Sequence[Job],
     output: OutputFormat,
     *,
+    at_once: int,
     as_json: bool,
     quiet: bool,
 ) -> tuple[list[Report], list[Failure]]:
-    """Separates one file after another; a failure ends only its own."""
+    """Separates the files; a failure ends only its own. Both results are in the files' order."""
+    from tqdm import tqdm
+
     from bsmamba2.runtime.naming import Failure
-    from bsmamba2.runtime.separate_files import separate_file
+    from bsmamba2.runtime.separate_files import separate_files
 
     reports: list[Report] = []
     failures: list[Failure] = []
-    for job in jobs:
-        try:
-            with song_bar(quiet, job.source.name) as progress:
-                tell = functools.partial(progress, job.source.name)
-                report = separate_file(separator, job, output, tell)
-        except Exception as error:
-            logger.debug("%s failed", job.source, exc_info=True)
-            failures.append(Failure(str(job.source), failure_sentence(error, "infer")))
-            continue
-        reports.append(report)
-        if not as_json:
-            for path in report.outputs.values():
-                click.echo(os.fsencode(path))
+    with song_bars(quiet) as bar:
+
+        @contextlib.contextmanager
+        def watch(job: Job) -> Iterator[Callable[[float, float | None], None]]:
+            with bar(job.source.name) as progress:
+                yield functools.partial(progress, job.source.name)
+
+        outcomes = separate_files(separator, jobs, output, at_once=at_once, watch=watch)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                logger.debug("%s failed", job.source, exc_info=outcome)
+                failures.append(Failure(str(job.source), failure_sentence(outcome, "infer")))
+                continue
+            reports.append(outcome)
+            if not as_json:
+                with tqdm.external_write_mode():  # without the bars of the others
+                    for path in outcome.outputs.values():
+                        click.echo(os.fsencode(path))
     return reports, failures
-
-
-def _summary(reports: Sequence[Report]) -> str:
-    audio_s = sum(report.duration_s for report in reports)
-    elapsed_s = sum(report.elapsed_s for report in reports)
-    files = "1 file" if len(reports) == 1 else f"{len(reports)} files"
-    return (
-        f"{files}, {audio_s:.1f} s of audio in {elapsed_s:.1f} s: "
-        f"real-time factor {elapsed_s / audio_s:.3f} ({audio_s / elapsed_s:.1f} x real time)"
-    )
-
-
-def _print_json(
-    engine: dict[str, Any] | None, reports: Sequence[Report], failures: Sequence[Failure]
-) -> None:
-    files = [
-        {
-            "input": str(report.source),
-            "outputs": {stem: str(path) for stem, path in report.outputs.items()},
-            "duration_s": report.duration_s,
-            "elapsed_s": round(report.elapsed_s, 3),
-            "real_time_factor": round(report.real_time_factor, 4),
-            "sample_rate": report.sample_rate,
-            "channels": report.channels,
-        }
-        for report in reports
-    ]
-    failed = [{"input": failure.source, "error": failure.error} for failure in failures]
-    click.echo(json.dumps({"engine": engine, "files": files, "failed": failed}, indent=2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,14 @@ class LiveEngine:
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
         """The mask; see `bsmamba2.runtime.engines.Engine`."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self._current():  # both are a thread's own
             mask = self._network(torch.from_numpy(spectrum).to(self._device))
         result: Spectrum = mask.contiguous().cpu().numpy()
         return result
+
+    def _current(self) -> AbstractContextManager[object]:
+        """Makes a GPU the current one, which Triton's kernels go to."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
     def describe(self) -> dict[str, Any]:
         """Backend and device."""

@@ -208,3 +208,6 @@ class PlanPending:
         results = [self._estimator.finish(part) for part in self._parts]
         check_finite(np.concatenate([finite for _, finite in results]), self._batch, self._audio)
         return np.concatenate([target for target, _ in results])
+
+    def cancel(self) -> None:
+        """Nothing: the GPU ends what is on its way, and its slot waits for that."""

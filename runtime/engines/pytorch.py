@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bsmamba2.errors import EngineError, short_reason
@@ -67,6 +68,19 @@ class TorchEngine:
                 ) from error
         result: Spectrum = mask.contiguous().cpu().numpy()
         return result
+
+    def chunk_memory(self) -> tuple[int, int] | None:
+        """Bytes of the GPU that a chunk takes, and that are free; None on a CPU.
+
+        See `bsmamba2.runtime.batching.MeasuringEngine`.
+        """
+        if self._device.type == "cpu":
+            return None
+        audio = self.artefact.model.audio
+        before = torch.cuda.memory_reserved(self._device)
+        self(np.zeros((1, audio.channels, audio.chunk_frames, audio.bins, 2), np.float32))
+        taken = torch.cuda.memory_reserved(self._device) - before
+        return taken, torch.cuda.mem_get_info(self._device)[0]
 
     def describe(self) -> dict[str, Any]:
         """Backend, version, device, precision and threads."""
