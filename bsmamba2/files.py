@@ -30,6 +30,8 @@ _HEADER_ERRORS = (
 _folders_lock = threading.Lock()
 """Held where folders are made and removed, so that threads take none from each other; and where the
 process's umask is looked up, which is done by changing it."""
+_made_folders: set[Path] = set()
+"""Made for files that are not complete yet; the last one that fails takes them away."""
 
 
 def sha256_file(path: Path) -> str:
@@ -87,16 +89,15 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     Raises:
         BsmError: A folder cannot be made or written, or one of the paths is a folder.
     """
-    folders: list[Path] = []
     partials: list[Path] = []
     try:
         for path in paths:
             with _folders_lock:
-                partials.append(_make_partial(path, folders))
+                partials.append(_make_partial(path))
         yield partials
         with _folders_lock:
             _rename_all(partials, paths)
-        folders.clear()
+            _made_folders.difference_update(*(path.absolute().parents for path in paths))
     except OSError as error:
         names = " and ".join(str(path) for path in paths)
         raise BsmError(f"Cannot write {names}: {error.strerror or error}.") from error
@@ -104,20 +105,27 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         for partial in partials:
             partial.unlink(missing_ok=True)
         with _folders_lock:
-            for folder in reversed(folders):
-                with contextlib.suppress(OSError):  # others may have put something into it
-                    folder.rmdir()
+            _remove_made_folders(paths)
 
 
-def _make_partial(path: Path, folders: list[Path]) -> Path:
+def _remove_made_folders(paths: Sequence[Path]) -> None:
+    """Takes away the empty folders above `paths` that were made for nothing."""
+    above = {parent for path in paths for parent in path.absolute().parents}
+    for folder in sorted(above & _made_folders, reverse=True):  # the deepest first
+        with contextlib.suppress(OSError):  # others have something in it
+            folder.rmdir()
+            _made_folders.discard(folder)
+
+
+def _make_partial(path: Path) -> Path:
     """An empty temporary file beside `path`; notes the folders it made."""
     if path.is_dir():
         raise BsmError(f"Cannot write {path}: a folder has that name.")
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    missing = [folder for folder in path.absolute().parents if not folder.exists()]
     try:
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
-            folders.append(folder)
+            _made_folders.add(folder)
         handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
     except OSError as error:
         raise BsmError(f"Cannot write into {path.parent}: {error.strerror or error}.") from error

@@ -49,16 +49,14 @@ def backend_options(command: Command) -> Command:
 
 
 class BatchSize(click.IntRange):
-    """Chunks at a time: a number, or 'auto', which becomes None."""
+    """Chunks at a time: a number, or 'auto', which becomes 0."""
 
     name = "batch"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """As click's."""
         if value == "auto":
-            return None
+            return 0
         number: int = super().convert(value, param, ctx)
         return number
 
@@ -68,7 +66,7 @@ def engine_options(overlap_s: float, *, auto_batch: bool = False) -> Callable[[C
 
     Args:
         overlap_s: The default.
-        auto_batch: Whether --batch may be 'auto', which is the default then and becomes None.
+        auto_batch: Whether --batch may be 'auto', which is the default then and becomes 0.
     """
     options = (
         click.option(

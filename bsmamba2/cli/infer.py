@@ -81,7 +81,7 @@ def command(
     format_name: str | None,
     depth: str | None,
     overlap_s: float,
-    batch: int | None,
+    batch: int,
     threads: int | None,
     device: str,
     precision: str | None,

@@ -13,12 +13,12 @@ from bsmamba2.runtime.estimation import (
     Batch,
     Chunks,
     EngineEstimator,
-    Pending,
     check_finite,
     estimator_of,
     finite_frames,
     masked,
 )
+from bsmamba2.runtime.lanes import Pending
 from bsmamba2.runtime.separator import Separator
 
 RATE = 44100
@@ -32,7 +32,7 @@ class Deferred:
         self.events: list[str] = []
         self._engine = EngineEstimator(FunctionEngine(random_mask()))
 
-    def begin(self, batch: Batch) -> Pending:
+    def begin(self, batch: Batch) -> Pending[Chunks]:
         number = sum(event.startswith("begin") for event in self.events)
         self.events.append(f"begin {number}")
         estimator, events = self._engine, self.events
@@ -41,6 +41,9 @@ class Deferred:
             def result(self) -> Chunks:
                 events.append(f"result {number}")
                 return estimator.begin(batch).result()
+
+            def cancel(self) -> None:
+                events.append(f"cancel {number}")
 
         return Later()
 
@@ -99,6 +102,16 @@ def test_a_future_is_a_pending_batch():
         separator = Separator(WithEstimator(Threaded()), overlap_s=0.25)
         found = separator.separate(mixture, RATE)
     assert np.array_equal(found["vocals"], expected["vocals"])
+
+
+def test_what_was_begun_is_cancelled_when_a_song_is_left():
+    estimator = Deferred(3)
+    stems = Separator(WithEstimator(estimator), overlap_s=0).stream([noise(9 * RATE)], RATE, 2)
+    next(stems)
+    stems.close()
+    assert sorted(event for event in estimator.events if event.startswith("cancel")) == [
+        f"cancel {number}" for number in range(3)
+    ]  # what is done already has nothing to cancel
 
 
 def test_every_other_engine_gets_the_estimator_for_all():

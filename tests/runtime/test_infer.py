@@ -183,6 +183,48 @@ def test_json_is_one_document_on_stdout(bsm_infer: Callable[..., Outcome], quick
     assert "not audio" in failed["error"]
 
 
+def test_json_says_whose_the_time_was(bsm_infer: Callable[..., Outcome]):
+    document = json.loads(bsm_infer(save("song.wav", noise(6 * RATE)), "--json").out)
+    run, (file,) = document["run"], document["files"]
+    assert (run["jobs"], run["batch"]) == (1, 1)
+    assert list(file["stages_s"]) == ["decode", "stft", "engine", "istft", "encode"]
+    share = file["stages_s"]["engine"] / file["elapsed_s"]
+    assert file["engine_share"] == pytest.approx(share, abs=1e-2)
+    assert 0 < run["engine_share"] <= file["engine_share"] < 1
+
+
+@pytest.mark.parametrize(("arguments", "batch"), [([], 1), (["--batch", "3"], 3)])
+def test_a_batch_is_what_was_asked_for_and_one_on_a_cpu(
+    bsm_infer: Callable[..., Outcome], arguments: list[str], batch: int
+):
+    done = bsm_infer(save("song.wav", noise()), "--json", *arguments)
+    assert json.loads(done.out)["run"]["batch"] == batch
+
+
+@pytest.mark.parametrize("batch", ["0", "-1", "many"])
+def test_a_batch_is_a_number_or_auto(bsm_infer: Callable[..., Outcome], batch: str):
+    done = bsm_infer(save("song.wav", noise()), "--batch", batch)
+    assert done.code == 2
+    assert "--batch" in done.err
+
+
+def test_songs_at_a_time_give_the_same_in_the_same_order(bsm_infer: Callable[..., Outcome]):
+    for name, seconds in (("a", 6), ("c", 1), ("d", 3), ("e", 2)):
+        save(f"songs/{name}.wav", noise(seconds * RATE))
+    Path("songs/b.wav").write_text("no music")
+    Path("songs/f.wav").write_bytes(b"")
+    runs = {}
+    for jobs in ("1", "3"):
+        done = bsm_infer("songs", "--jobs", jobs, "-o", f"{jobs}/{{track}}.{{stem}}.{{ext}}")
+        assert done.code == 1
+        files = {path.name: path.read_bytes() for path in Path(jobs).iterdir()}
+        names = [Path(line).name for line in done.out.splitlines()]
+        runs[jobs] = names, [line for line in done.err.splitlines() if "Failed" in line], files
+    assert runs["3"] == runs["1"]
+    assert runs["1"][0][::2] == [f"{name}.vocals.wav" for name in "acde"]
+    assert set(runs["1"][0]) == set(runs["1"][2])
+
+
 def test_untrained_weights_are_said_plainly(bsm_infer: Callable[..., Outcome]):
     done = bsm_infer(save("song.wav", noise()), "--quiet")
     assert "untrained" in done.err
@@ -194,6 +236,7 @@ def test_the_real_time_factor_is_said_at_the_end(bsm_infer: Callable[..., Outcom
     done = bsm_infer(save("song.wav", noise()))
     assert "1 file, 1.0 s of audio" in done.err.splitlines()[-1]
     assert "real-time factor" in done.err.splitlines()[-1]
+    assert "the engine at work" in done.err.splitlines()[-1]
 
 
 # --- what is refused ---
