@@ -201,7 +201,7 @@ _MOST_OPERATORS = 15
 def _notes(report: Mapping[str, Any]) -> Iterator[str]:
     agreement = report["agreement"]
     yield (
-        f"{report['rounds']} rounds after a warm-up, rows in turn, one computing at a time; "
+        f"rounds after a warm-up: {report['rounds']}; rows in turn, one computing at a time; "
         "quotients are medians of the rounds' own. RTF: computing time over audio time. "
         "Floor: the network alone, each stage at this machine's measured product rate or "
         "bandwidth. Mask differs: relative RMS to "
@@ -239,17 +239,13 @@ def about_text(name: str, row: Row) -> str:
 def readme_block(report: Mapping[str, Any]) -> str:
     """What stands between BEGIN and END, both with it."""
     chunk, base = report["chunk"], report["base"]
-    machine, load = report["machine"], report["machine"]["load_average"]
+    machine = report["machine"]
     isa = "AVX-512" if "avx512f" in machine["isa"] else "AVX2" if "avx2" in machine["isa"] else ""
-    spread = (
-        f"one round, {_load(load['start'][:1])} other processes running"
-        if report["rounds"] == 1 and load["start"]
-        else f"medians of {report['rounds']} rounds"
-    )
+    rounds = "one round" if report["rounds"] == 1 else f"medians of {report['rounds']} rounds"
     text = [
         BEGIN,
         f"{machine['cpu']}, {machine['cores']} cores{f' with {isa}' if isa else ''}; "
-        f"{report['model']['weights']}; {spread}; `{report['command']}`:",
+        f"{report['model']['weights']}; {rounds}; `{report['command']}`:",
         "",
         f"| | ms per {chunk['seconds']:g} s | times real time | to {LABELS.get(base, base)} "
         "| to the floor | STFT + ISTFT | peak memory |",
