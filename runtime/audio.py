@@ -103,6 +103,7 @@ class AudioReader:
 
     Attributes:
         path: The file.
+        name: What messages call it.
         sample_rate: Hz.
         channels: 1 or 2.
         frames: Samples per channel to come, None if unknown, approximate for some lossy formats.
@@ -115,6 +116,7 @@ class AudioReader:
         path: str | Path,
         *,
         section: Section = WHOLE,
+        name: str | None = None,
         warn_clipped: bool = True,
     ) -> None:
         """Opens a file.
@@ -122,6 +124,7 @@ class AudioReader:
         Args:
             path: Of any format that a backend knows.
             section: The part to read.
+            name: What messages call it, if not by its path.
             warn_clipped: Whether `blocks` logs a warning of a file that is clipped.
 
         Raises:
@@ -131,15 +134,16 @@ class AudioReader:
             MissingExtraError: A format that needs PyAV.
         """
         self.path = existing_file(path)
+        self.name = name = name or str(path)
         if self.path.stat().st_size == 0:
-            raise AudioError(f"{path} is empty (0 bytes): copy or download it again.")
-        self._decoder = _open(self.path)
+            raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
+        self._decoder = _open(self.path, name)
         self._warn_clipped = warn_clipped
         self.sample_rate = self._decoder.sample_rate
         if not MIN_RATE <= self.sample_rate <= MAX_RATE:
             self.close()
             raise AudioError(
-                f"{path} has a sample rate of {self.sample_rate} Hz, {MIN_RATE} to {MAX_RATE} can "
+                f"{name} has a sample rate of {self.sample_rate} Hz, {MIN_RATE} to {MAX_RATE} can "
                 "be separated: if its header is damaged, copy it again, or else resample it."
             )
         self.channels = self._decoder.channels
@@ -150,7 +154,7 @@ class AudioReader:
         if self.channels > MAX_CHANNELS:
             self.close()
             raise AudioError(
-                f"{path} has {self.channels} channels, at most {MAX_CHANNELS} can be separated: "
+                f"{name} has {self.channels} channels, at most {MAX_CHANNELS} can be separated: "
                 "mix it down to stereo first."
             )
         if self.frames == 0 and self._start:
@@ -187,7 +191,7 @@ class AudioReader:
         for block in self._decoder.decode(self._start):
             if self._stop is not None:
                 block = block[:, : self._stop - at]
-            check_finite(block, at, self.sample_rate, str(self.path))
+            check_finite(block, at, self.sample_rate, self.name)
             at += block.shape[1]
             flat += _flat_tops(block)
             yield block
@@ -198,7 +202,7 @@ class AudioReader:
         if self._warn_clipped and flat > _CLIPPED_SAMPLES:
             logger.warning(
                 "%s is clipped (%d samples stand at full scale): its stems will be too.",
-                self.path,
+                self.name,
                 flat,
             )
 
@@ -207,18 +211,18 @@ class AudioReader:
         promised, allowed = self._decoder.frames, self._decoder.missing_allowed
         if promised is not None and allowed is not None and end < promised - allowed:
             raise AudioError(
-                f"{self.path} is damaged or truncated: only {end / self.sample_rate:.2f} of "
+                f"{self.name} is damaged or truncated: only {end / self.sample_rate:.2f} of "
                 f"{promised / self.sample_rate:.2f} s can be decoded; copy or download it again."
             )
         if end == 0:
-            raise AudioError(f"{self.path} holds no samples: record or export it again.")
+            raise AudioError(f"{self.name} holds no samples: record or export it again.")
         if end == self._start:
             raise self._too_short(None)
 
     def _too_short(self, frames: int | None) -> AudioError:
         length = "" if frames is None else f" It is {frames / self.sample_rate:.2f} s long."
         return AudioError(
-            f"{self.path} ends before {self._start / self.sample_rate:.2f} s, where to start: "
+            f"{self.name} ends before {self._start / self.sample_rate:.2f} s, where to start: "
             f"choose an earlier start.{length}"
         )
 
@@ -250,25 +254,25 @@ def _flat_tops(block: Samples) -> int:
     return int(np.count_nonzero(loud & (block[:, 1:] == block[:, :-1]))) if loud.any() else 0
 
 
-def _open(path: Path) -> Decoder:
+def _open(path: Path, name: str) -> Decoder:
     """A decoder: soundfile for what libsndfile should know, PyAV for the rest."""
     from bsmamba2.runtime.decoding import AvDecoder, SoundfileDecoder
 
     try:
-        decoder = SoundfileDecoder(path)
+        decoder = SoundfileDecoder(path, name)
     except AudioError:
         if path.suffix.lower() in SOUNDFILE_SUFFIXES:
             raise
-        return AvDecoder(path)
+        return AvDecoder(path, name)
     if not decoder.guesses_length:
         return decoder
     try:
-        complete = AvDecoder(path)
+        complete = AvDecoder(path, name)
     except MissingExtraError:
         logger.warning(
             "%s does not state its length and may be cut short: install "
             "'bsmamba2[av]' to read such MP3 files in full.",
-            path,
+            name,
         )
         return decoder
     decoder.close()

@@ -47,14 +47,14 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 class SoundfileDecoder:
     """A `Decoder` over soundfile."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens a file; raises AudioError if it is no audio or truncated."""
-        self._path = path
-        self._source = open_wav(path)
+    def __init__(self, path: Path, name: str) -> None:
+        """Opens a file, called `name`; raises AudioError if it is no audio or truncated."""
+        self._name = name
+        self._source = open_wav(path, name)
         try:
             self._file = _Stream(self._source or c_path(path))
         except (soundfile.SoundFileError, RuntimeError) as error:
-            raise _no_audio(path) from error
+            raise _no_audio(name) from error
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int | None = self._file.frames if self._file.frames < _ENDLESS else None
@@ -77,7 +77,7 @@ class SoundfileDecoder:
         if not complete:
             self.close()
             raise AudioError(
-                f"{self._path} is truncated or damaged: its end cannot be decoded; "
+                f"{self._name} is truncated or damaged: its end cannot be decoded; "
                 "copy or download it again."
             )
 
@@ -95,7 +95,7 @@ class SoundfileDecoder:
                     self._file.seek(start)
                 block = self._file.read(_BLOCK, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError) as error:
-                raise _broken(self._path, done / self.sample_rate) from error
+                raise _broken(self._name, done / self.sample_rate) from error
             if not len(block):
                 return
             done += len(block)
@@ -115,21 +115,26 @@ class AvDecoder:
     What a container says of priming samples is applied by FFmpeg; padding at the end stays.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Opens a file; raises AudioError if it has no audio, MissingExtraError without PyAV."""
+    def __init__(self, path: Path, name: str) -> None:
+        """Opens a file, called `name` in messages.
+
+        Raises:
+            AudioError: It has no audio.
+            MissingExtraError: PyAV is not installed.
+        """
         try:
             import av
         except ModuleNotFoundError as error:
-            raise MissingExtraError(f"Reading {path}", "av") from error
+            raise MissingExtraError(f"Reading {name}", "av") from error
         self._errors: tuple[type[Exception], ...] = (av.FFmpegError,)
-        self._path = path
+        self._name = name
         try:
             # Titles need not be UTF-8.
             self._container = av.open(
                 str(path), metadata_errors="replace", options={"format_whitelist": _CONTAINERS}
             )
         except self._errors as error:
-            raise _no_audio(path) from error
+            raise _no_audio(name) from error
         stream = self._choose_track()
         self._resampler = av.AudioResampler(format="fltp")  # planar float32, same rate
         self._frames = self._container.decode(stream)
@@ -148,12 +153,12 @@ class AvDecoder:
         tracks = self._container.streams.audio
         if not tracks:
             self.close()
-            raise AudioError(f"{self._path} has no audio track: name a file with sound.")
+            raise AudioError(f"{self._name} has no audio track: name a file with sound.")
         defaults = [track for track in tracks if track.disposition & 1]  # AV_DISPOSITION_DEFAULT
         chosen = (defaults or tracks)[0]
         if len(tracks) > 1:
             number = tracks.index(chosen) + 1
-            logger.info("%s has %d audio tracks: number %d.", self._path, len(tracks), number)
+            logger.info("%s has %d audio tracks: number %d.", self._name, len(tracks), number)
         return chosen
 
     def _duration(self, stream: Any) -> tuple[float | None, bool]:
@@ -176,7 +181,7 @@ class AvDecoder:
             seconds = done / self.sample_rate
             if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
                 raise AudioError(
-                    f"{self._path} changes its rate or channels at {seconds:.2f} s: "
+                    f"{self._name} changes its rate or channels at {seconds:.2f} s: "
                     "convert it to WAV first."
                 )
             for part in self._resampler.resample(frame):
@@ -190,7 +195,7 @@ class AvDecoder:
         try:
             return next(self._frames, None)
         except self._errors as error:
-            raise _broken(self._path, seconds) from error
+            raise _broken(self._name, seconds) from error
 
     def close(self) -> None:
         """Closes the file."""
@@ -221,13 +226,13 @@ def _lacks_length(path: Path) -> bool:
     return not any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
-def _no_audio(path: Path) -> AudioError:
+def _no_audio(name: str) -> AudioError:
     return AudioError(
-        f"{path} is not audio or is damaged: play it to check, then copy or convert it again."
+        f"{name} is not audio or is damaged: play it to check, then copy or convert it again."
     )
 
 
-def _broken(path: Path, seconds: float) -> AudioError:
+def _broken(name: str, seconds: float) -> AudioError:
     return AudioError(
-        f"{path} is damaged: decoding fails after {seconds:.2f} s; copy or download it again."
+        f"{name} is damaged: decoding fails after {seconds:.2f} s; copy or download it again."
     )

@@ -1,40 +1,50 @@
-"""Which files are separated, and what their stems are called; all of it before any work."""
+"""What the files of a song's stems are called; all of it before any work."""
 
 from __future__ import annotations
 
-import os
 import string
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bsmamba2.errors import BsmError
-from bsmamba2.files import existing_file
-from bsmamba2.runtime.audio import OTHER_SUFFIXES, SOUNDFILE_SUFFIXES
+from bsmamba2.runtime.audio import WHOLE, Section
+from bsmamba2.runtime.finding import Failure, Source, identity
 from bsmamba2.runtime.writing import FORMATS
 
-DEFAULT_TEMPLATE = "out/{track}/{stem}.{ext}"
-FIELDS = ("track", "stem", "ext")
+DEFAULT_TEMPLATE = "out/{folder}/{track}/{stem}.{ext}"
+FIELDS = ("folder", "track", "stem", "ext")
+PICTURE = "spectrograms"
+"""In the place of the stem, in a picture's name."""
+STDOUT = Path("stdout")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """One file to separate."""
+    """One song to separate."""
 
     source: Path
+    """The file to read."""
+    name: str
+    """What the song is called in reports."""
     outputs: Mapping[str, Path]
     """Stem -> file."""
+    picture: Path | None = None
+    """A PNG with the spectrograms."""
+    section: Section = WHOLE
+    to_stdout: bool = False
+    """Whether the file is a temporary one."""
 
+    @property
+    def shown(self) -> dict[str, Path]:
+        """Stem -> what messages call its file."""
+        return {stem: STDOUT if self.to_stdout else path for stem, path in self.outputs.items()}
 
-@dataclass(frozen=True)
-class Failure:
-    """An input that gave nothing."""
-
-    source: str
-    """As it was named."""
-    error: str
-    """One sentence."""
+    @property
+    def files(self) -> list[Path]:
+        """All that is written: the stems' files in order, then the picture."""
+        return [*self.outputs.values(), *([self.picture] if self.picture else [])]
 
 
 class OutputTemplate:
@@ -79,90 +89,81 @@ class OutputTemplate:
                 f"apart, as in '{DEFAULT_TEMPLATE}'."
             )
 
-    def path(self, source: Path, stem: str, ext: str) -> Path:
+    def path(self, source: Source, stem: str, ext: str) -> Path:
         """The file of one stem."""
-        return Path(self.text.format(track=_safe_name(source.stem), stem=_safe_name(stem), ext=ext))
+        names = {"track": source.track, "stem": stem, "ext": ext}
+        safe = {field: _safe_name(name) for field, name in names.items()}
+        folder = "/".join(map(_safe_name, source.folder.parts)) or "."
+        return Path(self.text.format(folder=folder, **safe))
 
+    def picture_path(self, source: Source) -> Path:
+        """The PNG of a song: beside its stems, or with the song's name if they share a folder."""
+        stem = PICTURE if "stem" in self._fields else ""
+        path = self.path(source, stem, "png").with_suffix(".png")
+        return path if stem else path.with_stem(f"{path.stem}.{PICTURE}")
 
-def find_inputs(names: Iterable[str | Path]) -> tuple[list[Path], list[Failure]]:
-    """Files by name, and the audio files that lie directly in folders, sorted; each once.
-
-    Returns:
-        The files, and the names that gave none.
-    """
-    found: dict[str, Path] = {}
-    failures: list[Failure] = []
-    for path in map(Path, names):
-        try:
-            files = sorted(_audio_files(path)) if path.is_dir() else [existing_file(path)]
-        except OSError as error:
-            failures.append(Failure(str(path), f"{path} cannot be listed: {error.strerror}."))
-            continue
-        except BsmError as error:
-            failures.append(Failure(str(path), str(error)))
-            continue
-        if not files:
-            mend = "name a folder with audio files, or the files themselves"
-            failures.append(Failure(str(path), f"{path} is a folder without audio: {mend}."))
-        for file in files:
-            found.setdefault(_identity(file), file)
-    return list(found.values()), failures
+    @property
+    def top(self) -> Path | None:
+        """The folder that all files will be in, if the text names one."""
+        folder, found, _ = self.text.partition("{")[0].rpartition("/")
+        return Path(folder or "/") if found else None
 
 
 def plan_outputs(
-    sources: Sequence[Path], template: OutputTemplate, stems: Sequence[str], ext: str
+    sources: Sequence[Source],
+    template: OutputTemplate,
+    stems: Sequence[str],
+    ext: str,
+    *,
+    picture: bool = False,
+    section: Section = WHOLE,
+    to_stdout: bool = False,
 ) -> tuple[list[Job], list[Failure]]:
-    """Jobs for the inputs whose outputs get in nobody's way, failures for the others."""
+    """Jobs for the songs whose files get in nobody's way, failures for the others."""
     template.check_stems(stems)
     jobs = [
-        Job(source, {stem: template.path(source, stem, ext) for stem in stems})
+        Job(
+            source=source.path,
+            name=source.name,
+            outputs={stem: template.path(source, stem, ext) for stem in stems},
+            picture=template.picture_path(source) if picture else None,
+            section=section,
+            to_stdout=to_stdout,
+        )
         for source in sources
     ]
-    inputs = {_identity(source): source for source in sources}
-    claims: dict[str, list[Path]] = defaultdict(list)
+    inputs = {identity(job.source): job.name for job in jobs}
+    claims: dict[str, list[str]] = defaultdict(list)
     for job in jobs:
-        for output in job.outputs.values():
-            claims[_identity(output)].append(job.source)
+        for file in job.files:
+            claims[identity(file)].append(job.name)
     good, failures = [], []
     for job in jobs:
         obstacle = _obstacle(job, inputs, claims)
         if obstacle:
-            failures.append(Failure(str(job.source), obstacle))
+            failures.append(Failure(job.name, obstacle))
         else:
             good.append(job)
     return good, failures
 
 
 def _obstacle(
-    job: Job, inputs: Mapping[str, Path], claims: Mapping[str, Sequence[Path]]
+    job: Job, inputs: Mapping[str, str], claims: Mapping[str, Sequence[str]]
 ) -> str | None:
     """Why a job must not run: one sentence."""
-    for output in job.outputs.values():
-        identity = _identity(output)
-        if identity in inputs:
-            return f"{output} would overwrite the input {inputs[identity]}: choose another --out."
-        others = [str(source) for source in claims[identity] if source != job.source]
+    for file in job.files:
+        place = identity(file)
+        if place in inputs:
+            return f"{file} would overwrite the input {inputs[place]}: choose another --out."
+        others = [name for name in claims[place] if name != job.name]
         if others:
             return (
-                f"{job.source} and {' and '.join(others)} would both write {output}: separate "
-                "them in two runs with different --out."
+                f"{job.name} and {' and '.join(others)} would both write {file}: put {{folder}} "
+                "into --out, or separate them in two runs."
             )
+        if len(claims[place]) > 1:
+            return f"Two files of {job.name} would be called {file}: choose another --out."
     return None
-
-
-def _audio_files(folder: Path) -> list[Path]:
-    """Audio files directly in a folder, but no hidden ones (.partial-..., ._song.wav)."""
-    suffixes = SOUNDFILE_SUFFIXES | OTHER_SUFFIXES
-    return [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")
-    ]
-
-
-def _identity(path: Path) -> str:
-    """Equal for two names of one place."""
-    return os.path.normcase(os.path.realpath(path))
 
 
 def _safe_name(name: str) -> str:

@@ -99,8 +99,8 @@ def find_wav_data(path: Path) -> WavData | None:
     return None
 
 
-def open_wav(path: Path) -> io.FileIO | None:
-    """A file with its length put right, or None where the file itself will do.
+def open_wav(path: Path, name: str) -> io.FileIO | None:
+    """A file with its length put right, or None where the file itself, called `name`, will do.
 
     Raises:
         AudioError: The file is truncated, or its length cannot be put right.
@@ -110,7 +110,7 @@ def open_wav(path: Path) -> io.FileIO | None:
         return None
     if data.truncated:
         raise AudioError(
-            f"{path} is truncated: its header promises {data.promised} bytes of samples, "
+            f"{name} is truncated: its header promises {data.promised} bytes of samples, "
             f"the file holds {data.available}; copy or download it again."
         )
     if data.length == min(data.promised, data.available):

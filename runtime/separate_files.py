@@ -22,7 +22,8 @@ from bsmamba2.runtime.lanes import Lane, in_order
 from bsmamba2.runtime.naming import Job
 from bsmamba2.runtime.separator import Separator
 from bsmamba2.runtime.stage_times import StageTimes
-from bsmamba2.runtime.writing import AudioWriter, OutputFormat
+from bsmamba2.runtime.stem_files import StemFiles
+from bsmamba2.runtime.writing import OutputFormat
 
 Progress = Callable[[float, float | None], None]
 """Called with the seconds of audio that are done, and all of them if that is known."""
@@ -36,9 +37,11 @@ _BLOCKS_TO_ENCODE = 3  # at a time, at most: one in the encoder and two that wai
 class Report:
     """What became of one file."""
 
-    source: Path
+    source: str
+    """What the song is called."""
     outputs: Mapping[str, Path]
     """Stem -> file."""
+    picture: Path | None
     duration_s: float
     """Of the audio."""
     elapsed_s: float
@@ -72,18 +75,14 @@ def separate_file(
     """
     started = time.perf_counter()
     times = StageTimes()
-    with AudioReader(job.source) as reader:
+    with AudioReader(job.source, section=job.section, name=job.name) as reader:
         total = reader.frames / reader.sample_rate if reader.frames else None
         done = 0
-        with (
-            atomic_paths(list(job.outputs.values())) as partials,
-            ExitStack() as stack,
-        ):
-            writers = {
-                stem: stack.enter_context(_writer(partial, path, output, reader))
-                for (stem, path), partial in zip(job.outputs.items(), partials, strict=True)
-            }
-            written = stack.enter_context(closing(_written(separator, reader, writers, times)))
+        with atomic_paths(job.files) as partials, ExitStack() as stack:
+            stems = dict(zip(job.outputs, partials, strict=False))
+            picture = partials[-1] if job.picture else None
+            files = stack.enter_context(StemFiles(reader, stems, job.shown, output, picture))
+            written = stack.enter_context(closing(_written(separator, reader, files, times)))
             for count in written:
                 done += count
                 if progress:
@@ -91,8 +90,9 @@ def separate_file(
             with times.measure("encode"):
                 stack.close()
         return Report(
-            source=job.source,
+            source=job.name,
             outputs=job.outputs,
+            picture=job.picture,
             duration_s=done / reader.sample_rate,
             elapsed_s=time.perf_counter() - started,
             sample_rate=reader.sample_rate,
@@ -146,7 +146,7 @@ def separate_files(
 def _written(
     separator: Separator,
     reader: AudioReader,
-    writers: Mapping[str, AudioWriter],
+    files: StemFiles,
     times: StageTimes,
 ) -> Generator[int]:
     """Separates and writes a song; samples of each block that is written."""
@@ -154,8 +154,7 @@ def _written(
 
     def write(stems: Mapping[str, Samples]) -> int:
         with times.measure("encode"):
-            for stem, writer in writers.items():
-                writer.write(stems[stem])
+            files.write(stems)
         return stems[separator.stems[0]].shape[1]
 
     blocks = times.measure_each("decode", reader.blocks())
@@ -163,9 +162,3 @@ def _written(
         begun = (encoder.submit(functools.partial(write, stems)) for stems in separated)
         with closing(in_order(begun, _BLOCKS_TO_ENCODE)) as written:
             yield from written
-
-
-def _writer(partial: Path, path: Path, output: OutputFormat, reader: AudioReader) -> AudioWriter:
-    return AudioWriter(
-        partial, output, reader.sample_rate, reader.channels, frames=reader.frames, name=path
-    )

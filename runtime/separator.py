@@ -26,6 +26,7 @@ from bsmamba2.runtime.estimation import Batch, Chunks, estimator_of
 from bsmamba2.runtime.lanes import Pending, in_order
 from bsmamba2.runtime.resampling import resample
 from bsmamba2.runtime.stage_times import StageTimes
+from bsmamba2.runtime.tta import with_tta
 
 RESIDUAL = "instrumental"
 """Name of the stem that is left: mixture - target."""
@@ -46,7 +47,12 @@ class Separator:
     """
 
     def __init__(
-        self, engine: Engine, *, overlap_s: float = DEFAULT_OVERLAP_S, batch: int = 1
+        self,
+        engine: Engine,
+        *,
+        overlap_s: float = DEFAULT_OVERLAP_S,
+        batch: int = 1,
+        tta: str | None = None,
     ) -> None:
         """Takes an engine of any backend.
 
@@ -54,9 +60,11 @@ class Separator:
             engine: From `load_engine`, or any `Engine`.
             overlap_s: Seconds that neighbouring chunks share, at least 0 and less than a chunk.
             batch: Chunks that the engine gets at a time.
+            tta: Averages over what the engine says of the song with its channels swapped ("swap",
+                twice the work), its polarity inverted ("polarity", twice), or both (four times).
 
         Raises:
-            BsmError: An overlap or a batch that cannot be, or an engine for other chunks.
+            BsmError: An overlap, a batch or a mode that cannot be, or an engine for other chunks.
         """
         self._audio = engine.artefact.model.audio
         if not 0 <= overlap_s < self._audio.chunk_s:
@@ -71,7 +79,7 @@ class Separator:
         overlap = 2 * int(overlap_s * self._audio.sample_rate / 2)
         self._chunking = Chunking(self._audio.chunk_samples, overlap)
         self._batch = batch
-        self._estimator = estimator_of(engine, batch)
+        self._estimator = with_tta(estimator_of(engine, batch), tta)
         self.stems = (self._audio.target, RESIDUAL)
 
     def separate(self, mixture: ArrayLike, sample_rate: int) -> dict[str, NDArray[np.float32]]:

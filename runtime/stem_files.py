@@ -107,7 +107,7 @@ class StemFiles:
             if self._peak > 1:
                 logger.warning(
                     "The stems of %s are %.2f dB quieter, so that none passes full scale.",
-                    self._song.path,
+                    self._song.name,
                     20 * np.log10(self._peak),
                 )
             for stem, file in self._waiting.items():

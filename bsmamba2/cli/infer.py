@@ -7,19 +7,25 @@ import functools
 import json
 import logging
 import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bsmamba2.cli.engine_options import engine_options, song_bars
+from bsmamba2.cli.infer_options import SongOptions, song_options
 from bsmamba2.errors import BsmError, failure_sentence
 
 if TYPE_CHECKING:
     from bsmamba2.cli.infer_report import Run
     from bsmamba2.runtime.engines import Engine
-    from bsmamba2.runtime.naming import Failure, Job
+    from bsmamba2.runtime.finding import Failure
+    from bsmamba2.runtime.naming import Job
     from bsmamba2.runtime.separate_files import Report
     from bsmamba2.runtime.separator import Separator
     from bsmamba2.runtime.writing import OutputFormat
@@ -28,39 +34,23 @@ logger = logging.getLogger(__name__)
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path())
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option(
     "--engine",
     default="default",
     show_default=True,
     metavar="FILE",
+    type=click.Path(),
     help="A .onnx, .plan or .safetensors file; 'default' is the one in the package.",
 )
-@click.option(
-    "-o",
-    "--out",
-    default="out/{track}/{stem}.{ext}",
-    show_default=True,
-    metavar="NAME",
-    help="Names of the files to write.",
-)
-@click.option(
-    "--stems",
-    metavar="NAMES",
-    help="Which stems, separated by commas.  [default: all the engine gives]",
-)
-@click.option(
-    "--format",
-    "format_name",
-    type=click.Choice(["wav", "flac", "mp3", "ogg"]),
-    help="File format.  [default: by the suffix in --out, or wav]",
-)
-@click.option(
-    "--depth",
-    type=click.Choice(["16", "24", "float"]),
-    help="Bits of a sample.  [default: float for wav, 24 for flac]",
-)
+@song_options
 @engine_options(overlap_s=1.0, auto_batch=True)
+@click.option(
+    "--tta",
+    type=click.Choice(["swap", "polarity", "both"]),
+    help="Average over estimates of the song with its channels swapped (twice the work), its "
+    "polarity inverted (twice), or both (four times).",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -69,6 +59,7 @@ logger = logging.getLogger(__name__)
     show_default=True,
     help="Songs at a time; they share the engine. Pays where the engine is quick, as on a GPU.",
 )
+@click.option("--dry-run", is_flag=True, help="Show what would be done, by the files' headers.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 @click.pass_context
@@ -76,68 +67,88 @@ def command(
     ctx: click.Context,
     inputs: tuple[str, ...],
     engine: str,
-    out: str,
-    stems: str | None,
-    format_name: str | None,
-    depth: str | None,
     overlap_s: float,
     batch: int,
     threads: int | None,
     device: str,
     precision: str | None,
     allow_host_code: bool,
+    tta: str | None,
     jobs: int,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
+    **songs: Any,
 ) -> None:
-    """Separate files, and the audio files in folders.
+    """Separate files, and the audio files in folders; '-' is stdin.
 
-    Each input gives one file a stem, of its own sample rate, channels and length. The names of
-    written files go to stdout. What fails is listed at the end and makes the exit code 1.
+    Each input gives one file a stem, of its own sample rate, channels and length, with its title
+    and other tags. The names of written files go to stdout. What fails is listed at the end and
+    makes the exit code 1.
     """
-    from bsmamba2.cli.infer_report import Run, document
+    from bsmamba2.cli.infer_plan import make_plan, print_plan, split_jobs
+    from bsmamba2.cli.infer_report import Run, document, summary
     from bsmamba2.runtime.batching import useful_batch
     from bsmamba2.runtime.engines import load_engine
-    from bsmamba2.runtime.naming import OutputTemplate, find_inputs, plan_outputs
     from bsmamba2.runtime.separator import Separator
-    from bsmamba2.runtime.writing import OutputFormat
 
-    template = OutputTemplate(out)
-    output = OutputFormat(template.format_name(format_name), depth)
-    sources, failures = find_inputs(inputs)
+    options = SongOptions(**songs)
     run: Run | None = None
     about: dict[str, Any] | None = None
-    if sources:
-        loaded = load_engine(
-            engine,
-            device=device,
-            threads=threads,
-            precision=precision,
-            allow_host_code=allow_host_code,
-        )
-        trained = loaded.artefact.provenance.trained
-        about = {"path": engine, "trained": trained, **loaded.describe()}
-        batch = batch or useful_batch(loaded)
-        separator = Separator(loaded, overlap_s=overlap_s, batch=batch)
-        chosen = _choose_stems(stems, separator.stems)
-        songs, refused = plan_outputs(sources, template, chosen, output.name)
-        if songs:
+    with contextlib.ExitStack() as resources:
+        if options.to_stdout and as_json:
+            raise BsmError("stdout takes either the stem or the JSON: leave one of them out.")
+        plan = make_plan(inputs, engine, options, resources)
+        if dry_run:
+            ctx.exit(_tell(print_plan(plan, as_json=as_json)))
+        todo, skipped = split_jobs(plan.jobs, options.skip_existing)
+        failures = plan.failures
+        if todo:
+            loaded = load_engine(
+                engine,
+                device=device,
+                threads=threads,
+                precision=precision,
+                allow_host_code=allow_host_code,
+            )
+            trained = loaded.artefact.provenance.trained
+            about = {"path": engine, "trained": trained, **loaded.describe()}
+            batch = batch or useful_batch(loaded)
+            separator = Separator(loaded, overlap_s=overlap_s, batch=batch, tta=tta)
             _warn_of_weights(engine, loaded)
-        started = time.perf_counter()
-        reports, failed = _separate(
-            separator, songs, output, at_once=jobs, as_json=as_json, quiet=quiet
-        )
-        elapsed_s = time.perf_counter() - started
-        run = Run(reports=reports, elapsed_s=elapsed_s, jobs=jobs, batch=batch)
-        failures += refused + failed
-    if as_json:
-        click.echo(json.dumps(document(about, run, failures), indent=2))
-    if run and run.reports and not quiet:
-        click.echo(run.summary(), err=True)
+            show = _Show(quiet=quiet, names=not (as_json or options.to_stdout))
+            started = time.perf_counter()
+            reports, failed = _separate(separator, todo, plan.output, jobs, show)
+            elapsed_s = time.perf_counter() - started
+            run = Run(reports=reports, elapsed_s=elapsed_s, jobs=jobs, batch=batch)
+            failures += failed
+        if as_json:
+            click.echo(json.dumps(document(about, run, skipped, failures), indent=2))
+        if not quiet:
+            click.echo(summary(run, skipped), err=True, nl=False)
+        if options.to_stdout and run and run.reports:
+            _to_stdout(*run.reports[0].outputs.values())
+    ctx.exit(_tell(failures))
+
+
+def _tell(failures: Sequence[Failure]) -> int:
+    """Lists what failed; the exit code."""
     for failure in failures:
         known = failure.source in failure.error
         click.echo(f"Failed: {'' if known else failure.source + ': '}{failure.error}", err=True)
-    ctx.exit(1 if failures else 0)
+    return 1 if failures else 0
+
+
+def _to_stdout(path: Path) -> None:
+    """Sends a file, of which nobody may want all."""
+    stdout = sys.stdout.buffer
+    try:
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, stdout, 1 << 20)
+        stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())  # for Python's own flush
+        raise BsmError(f"Cannot write to stdout: {error.strerror}.") from error
 
 
 def _warn_of_weights(name: str, engine: Engine) -> None:
@@ -157,52 +168,43 @@ def _warn_of_weights(name: str, engine: Engine) -> None:
         )
 
 
-def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
-    """The stems of --stems, each once, in the order given."""
-    if names is None:
-        return list(offered)
-    chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
-    from bsmamba2.config_file import shown
+@dataclass(frozen=True)
+class _Show:
+    """What is shown of the work."""
 
-    unknown = [name for name in chosen if name not in offered]
-    if unknown:
-        raise BsmError(f"No stem {shown(unknown[0])}: this engine gives {' and '.join(offered)}.")
-    return chosen
+    quiet: bool
+    names: bool
+    """Those of written files, on stdout."""
 
 
 def _separate(
-    separator: Separator,
-    jobs: Sequence[Job],
-    output: OutputFormat,
-    *,
-    at_once: int,
-    as_json: bool,
-    quiet: bool,
+    separator: Separator, jobs: Sequence[Job], output: OutputFormat, at_once: int, show: _Show
 ) -> tuple[list[Report], list[Failure]]:
     """Separates the files; a failure ends only its own. Both results are in the files' order."""
     from tqdm import tqdm
 
-    from bsmamba2.runtime.naming import Failure
+    from bsmamba2.runtime.finding import Failure
     from bsmamba2.runtime.separate_files import separate_files
 
     reports: list[Report] = []
     failures: list[Failure] = []
-    with song_bars(quiet) as bar:
+    with song_bars(show.quiet) as bar:
 
         @contextlib.contextmanager
         def watch(job: Job) -> Iterator[Callable[[float, float | None], None]]:
-            with bar(job.source.name) as progress:
-                yield functools.partial(progress, job.source.name)
+            title = job.source.name
+            with bar(title) as progress:
+                yield functools.partial(progress, title)
 
         outcomes = separate_files(separator, jobs, output, at_once=at_once, watch=watch)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, Exception):
-                logger.debug("%s failed", job.source, exc_info=outcome)
-                failures.append(Failure(str(job.source), failure_sentence(outcome, "infer")))
+                logger.debug("%s failed", job.name, exc_info=outcome)
+                failures.append(Failure(job.name, failure_sentence(outcome, "infer")))
                 continue
             reports.append(outcome)
-            if not as_json:
+            if show.names:
                 with tqdm.external_write_mode():  # without the bars of the others
-                    for path in outcome.outputs.values():
+                    for path in job.files:
                         click.echo(os.fsencode(path))
     return reports, failures

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bsmamba2.runtime.naming import Failure
+    from bsmamba2.runtime.finding import Failure
+    from bsmamba2.runtime.naming import Job
     from bsmamba2.runtime.separate_files import Report
 
 
@@ -28,17 +29,6 @@ class Run:
         """Part of the elapsed time in which the engine worked, 0 to 1."""
         return sum(report.stages_s["engine"] for report in self.reports) / self.elapsed_s
 
-    def summary(self) -> str:
-        """One line: how much audio in which time."""
-        audio_s = sum(report.duration_s for report in self.reports)
-        files = "1 file" if len(self.reports) == 1 else f"{len(self.reports)} files"
-        return (
-            f"{files}, {audio_s:.1f} s of audio in {self.elapsed_s:.1f} s: "
-            f"real-time factor {self.elapsed_s / audio_s:.3f} "
-            f"({audio_s / self.elapsed_s:.1f} x real time), "
-            f"the engine at work {self.engine_share:.0%} of the time"
-        )
-
     def document(self) -> dict[str, Any]:
         """Figures of the whole."""
         return {
@@ -49,28 +39,83 @@ class Run:
         }
 
 
+def summary(run: Run | None, skipped: Sequence[Job]) -> str:
+    """For people: a row for each of several songs, then how much audio took which time."""
+    lines = []
+    if skipped:
+        count = "1 song is" if len(skipped) == 1 else f"{len(skipped)} songs are"
+        lines.append(f"{count} there already.")
+    if run and run.reports:
+        if len(run.reports) > 1:
+            lines += table(run.reports)
+        lines.append(_total(run))
+    return "".join(line + "\n" for line in lines)
+
+
+def table(reports: Sequence[Report]) -> list[str]:
+    """Song, length, time taken and speed, in columns."""
+    rows = [("song", "length", "took", "x real time")]
+    for report in reports:
+        times = clock(report.duration_s), clock(report.elapsed_s)
+        name = "".join(char if char.isprintable() else "?" for char in report.source)
+        rows.append((name, *times, f"{1 / report.real_time_factor:.1f}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"{name:{widths[0]}}  {length:>{widths[1]}}  {took:>{widths[2]}}  {speed:>{widths[3]}}"
+        for name, length, took, speed in rows
+    ]
+
+
+def clock(seconds: float | None) -> str:
+    """A duration for people: 0:03.2, 3:25, 1:02:03."""
+    if seconds is None:
+        return "?:??"
+    if seconds < 59.95:
+        return f"0:{seconds:04.1f}"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _total(run: Run) -> str:
+    audio_s = sum(report.duration_s for report in run.reports)
+    files = "1 file" if len(run.reports) == 1 else f"{len(run.reports)} files"
+    return (
+        f"{files}, {audio_s:.1f} s of audio in {run.elapsed_s:.1f} s: "
+        f"real-time factor {run.elapsed_s / audio_s:.3f} "
+        f"({audio_s / run.elapsed_s:.1f} x real time), "
+        f"the engine at work {run.engine_share:.0%} of the time"
+    )
+
+
 def document(
-    engine: dict[str, Any] | None, run: Run | None, failures: Sequence[Failure]
+    engine: dict[str, Any] | None,
+    run: Run | None,
+    skipped: Sequence[Job],
+    failures: Sequence[Failure],
 ) -> dict[str, Any]:
     """What `--json` prints.
 
     Args:
-        engine: What it is; None if no input was found.
+        engine: What it is; None if there was nothing to separate.
         run: None as well.
+        skipped: Songs that an earlier run has done.
         failures: Inputs that gave nothing.
     """
     return {
         "engine": engine,
         "run": run and run.document(),
         "files": [_file(report) for report in run.reports] if run else [],
+        "skipped": [job.name for job in skipped],
         "failed": [{"input": failure.source, "error": failure.error} for failure in failures],
     }
 
 
 def _file(report: Report) -> dict[str, Any]:
     return {
-        "input": str(report.source),
+        "input": report.source,
         "outputs": {stem: str(path) for stem, path in report.outputs.items()},
+        "picture": report.picture and str(report.picture),
         "duration_s": report.duration_s,
         "elapsed_s": round(report.elapsed_s, 3),
         "real_time_factor": round(report.real_time_factor, 4),

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.errors import EngineError, MissingExtraError
-from bsmamba2.files import existing_file
+from bsmamba2.files import existing_file, read_safetensors_header
+from bsmamba2.onnx_file import read_onnx_file
+from bsmamba2.plan_file import read_sidecar
 from bsmamba2.runtime.engines.base import Engine, Spectrum
 
-__all__ = ["Engine", "Spectrum", "default_engine_path", "load_engine"]
+__all__ = ["Engine", "Spectrum", "default_engine_path", "load_engine", "read_artefact"]
 
 
 def default_engine_path() -> Path:
     """The engine embedded in the package."""
     return Path(__file__).parent.parent / "default.onnx"
+
+
+def read_artefact(path: str | Path) -> Artefact:
+    """What an engine file says of itself, without loading the engine.
+
+    Raises:
+        BsmError: No such file, or no engine.
+    """
+    path = _engine_file(path)
+    if path.suffix == ".onnx":
+        return read_metadata(read_onnx_file(path).metadata, path)
+    if path.suffix == ".safetensors":
+        return read_metadata(read_safetensors_header(path)[1], path)
+    if path.suffix == ".plan":
+        return read_sidecar(path)[1]
+    raise _no_engine(path)
 
 
 PRECISIONS = ("float32", "float16")
@@ -47,7 +66,7 @@ def load_engine(
         raise EngineError(f"threads must be at least 1, not {threads}.")
     if precision not in (None, *PRECISIONS):
         raise EngineError(f"Unknown precision '{precision}': choose {' or '.join(PRECISIONS)}.")
-    path = default_engine_path() if str(path) == "default" else existing_file(path)
+    path = _engine_file(path)
     if precision and path.suffix != ".safetensors":
         raise EngineError(f"{path} has its precision in it: leave --precision out.")
     if path.suffix == ".onnx":
@@ -66,7 +85,15 @@ def load_engine(
         from bsmamba2.runtime.engines.tensorrt import load_plan
 
         return load_plan(path, device=device, allow_host_code=allow_host_code)
-    raise EngineError(
+    raise _no_engine(path)
+
+
+def _engine_file(path: str | Path) -> Path:
+    return default_engine_path() if str(path) == "default" else existing_file(path)
+
+
+def _no_engine(path: Path) -> EngineError:
+    return EngineError(
         f"{path} is no engine: use a .onnx, .plan or .safetensors file; "
         "'bsm import' makes one from a .ckpt, 'bsm export' the .onnx."
     )

@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from fake_gpu.machine import Machine
+    from infer_runs import Outcome
 
     from bsmamba2.runtime.engines.tensorrt import PlanEngine
 
@@ -20,6 +21,36 @@ def short_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     from small_engines import with_chunks
 
     return with_chunks(tiny_onnx, 1, tmp_path_factory.mktemp("short") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def quick_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in chunks of 2 s, which its graph takes as well as those of 8 s."""
+    from small_engines import with_chunks
+
+    return with_chunks(tiny_onnx, 2, tmp_path_factory.mktemp("quick") / "quick.onnx")
+
+
+@pytest.fixture
+def bsm_infer(
+    quick_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Outcome]:
+    """Runs the command in a folder of its own."""
+    from infer_runs import Outcome
+
+    from bsmamba2.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, engine: Path = quick_onnx) -> Outcome:
+        with pytest.raises(SystemExit) as exit:
+            main(["infer", *arguments, "--engine", str(engine), "--threads", "2"])
+        return Outcome(int(exit.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -7,47 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import soundfile
-from small_engines import with_chunks
+from infer_runs import Outcome
 from songs import assert_null, decoded, excerpt
 
-from bsmamba2.cli import main
-
 RATE = 44100
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture(scope="session")
-def quick_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model in chunks of 2 s, which its graph takes as well as those of 8 s."""
-    return with_chunks(tiny_onnx, 2, tmp_path_factory.mktemp("quick") / "quick.onnx")
-
-
-@pytest.fixture
-def bsm_infer(
-    quick_onnx: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Callable[..., Outcome]:
-    """Runs the command in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, engine: Path = quick_onnx) -> Outcome:
-        with pytest.raises(SystemExit) as exit:
-            main(["infer", *arguments, "--engine", str(engine), "--threads", "2"])
-        return Outcome(int(exit.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def noise(n: int = RATE, channels: int = 2) -> np.ndarray:

@@ -1,0 +1,166 @@
+"""What `bsm infer` is going to do, found out from names and headers before an engine is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bsmamba2.cli.infer_options import SongOptions
+from bsmamba2.cli.infer_report import clock
+from bsmamba2.errors import BsmError
+
+if TYPE_CHECKING:
+    from bsmamba2.runtime.finding import Failure
+    from bsmamba2.runtime.naming import Job, OutputTemplate
+    from bsmamba2.runtime.planning import PlannedSong
+    from bsmamba2.runtime.writing import OutputFormat
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Songs to separate, and inputs that give none."""
+
+    jobs: list[Job]
+    failures: list[Failure]
+    output: OutputFormat
+
+
+def make_plan(
+    inputs: Sequence[str], engine: str, options: SongOptions, resources: contextlib.ExitStack
+) -> Plan:
+    """Finds the songs and names their files.
+
+    Args:
+        inputs: Files, folders, and '-' for stdin, which is read now.
+        engine: The engine's file; only its header is read.
+        options: Of the command line.
+        resources: Gets the temporary files of stdin and stdout.
+
+    Raises:
+        BsmError: Options that cannot be.
+    """
+    from bsmamba2.runtime.audio import Section
+    from bsmamba2.runtime.engines import read_artefact
+    from bsmamba2.runtime.finding import STDIN, find_sources, spooled
+    from bsmamba2.runtime.naming import plan_outputs
+    from bsmamba2.runtime.separator import RESIDUAL
+    from bsmamba2.runtime.writing import OutputFormat
+
+    template = _template(options, resources)
+    output = OutputFormat(template.format_name(options.format_name), options.depth, options.clip)
+    section = Section(options.start, options.duration)
+    target = read_artefact(engine).model.audio.target
+    stems = _choose_stems(options.stems, (target, RESIDUAL))
+    stdin = None
+    if STDIN in inputs:
+        if sys.stdin.isatty():
+            raise BsmError("stdin is the terminal: pipe a song into 'bsm infer -'.")
+        stdin = resources.enter_context(spooled(sys.stdin.buffer))
+    sources, failures = find_sources(
+        inputs, recursive=options.recursive, leave_out=template.top, stdin=stdin
+    )
+    if options.to_stdout and (len(stems) > 1 or len(sources) + len(failures) > 1):
+        raise BsmError("stdout takes one stem of one song: name one file, and choose with --stems.")
+    jobs, refused = plan_outputs(
+        sources,
+        template,
+        stems,
+        output.name,
+        picture=options.picture,
+        section=section,
+        to_stdout=options.to_stdout,
+    )
+    return Plan(jobs, failures + refused, output)
+
+
+def _template(options: SongOptions, resources: contextlib.ExitStack) -> OutputTemplate:
+    """The names of the files; what goes to stdout has a temporary one."""
+    from bsmamba2.runtime.naming import OutputTemplate
+
+    if not options.to_stdout:
+        return OutputTemplate(options.out)
+    if options.picture:
+        raise BsmError("stdout has no room for a picture: leave --picture out, or choose --out.")
+    if sys.stdout.isatty():
+        raise BsmError("stdout is the terminal: send '-o -' into a file or a program.")
+    folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="bsm-"))
+    return OutputTemplate(folder.replace("{", "{{").replace("}", "}}") + "/{stem}.{ext}")
+
+
+def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
+    """The stems of --stems, each once, in the order given."""
+    from bsmamba2.config_file import shown
+
+    if names is None:
+        return list(offered)
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    unknown = [name for name in chosen if name not in offered]
+    if unknown:
+        raise BsmError(f"No stem {shown(unknown[0])}: this engine gives {' and '.join(offered)}.")
+    return chosen
+
+
+def split_jobs(jobs: Sequence[Job], skip_existing: bool) -> tuple[list[Job], list[Job]]:
+    """What is to be done, and what an earlier run has done."""
+    from bsmamba2.runtime.planning import is_complete
+
+    there = [job for job in jobs if skip_existing and is_complete(job)]
+    return [job for job in jobs if job not in there], there
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> list[Failure]:
+    """Shows on stdout what would be done.
+
+    Returns:
+        The songs that cannot be separated.
+    """
+    from bsmamba2.runtime.planning import plan_songs
+
+    songs, unreadable = plan_songs(plan.jobs)
+    failures = [*plan.failures, *unreadable]
+    if as_json:
+        document = {
+            "plan": [_song(song) for song in songs],
+            "failed": [{"input": failure.source, "error": failure.error} for failure in failures],
+        }
+        click.echo(json.dumps(document, indent=2))
+        return failures
+    for song in songs:
+        there = "  (there already)" if song.complete else ""
+        channels = "mono" if song.channels == 1 else "stereo"
+        click.echo(
+            os.fsencode(f"{song.job.name}  {clock(song.duration_s)}  {song.sample_rate} Hz ")
+            + f"{channels}{there}".encode()
+        )
+        pictures = [song.job.picture] if song.job.picture else []
+        for file in [*song.job.shown.values(), *pictures]:
+            click.echo(b"  -> " + os.fsencode(file))
+    known_s = sum(song.duration_s or 0 for song in songs)
+    there = sum(song.complete for song in songs)
+    click.echo(
+        f"{len(songs)} {'song' if len(songs) == 1 else 'songs'}, {clock(known_s)} of audio; "
+        f"{there} there already. Nothing was written.",
+        err=True,
+    )
+    return failures
+
+
+def _song(song: PlannedSong) -> dict[str, Any]:
+    job = song.job
+    return {
+        "input": job.name,
+        "outputs": {stem: str(path) for stem, path in job.shown.items()},
+        "picture": job.picture and str(job.picture),
+        "duration_s": song.duration_s,
+        "sample_rate": song.sample_rate,
+        "channels": song.channels,
+        "there": song.complete,
+    }
