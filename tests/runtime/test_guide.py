@@ -1,0 +1,47 @@
+"""The guide to Python is a notebook that runs from its first cell to its last."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from audio_files import RATE, noise, save
+
+from bsmamba2.runtime import Separator, load_engine
+
+GUIDE = (Path(__file__).parents[2] / "runtime/README.md").read_text("utf-8")
+
+
+def test_all_cells_run_in_order(tmp_path: Path):
+    mixture = noise(RATE)
+    mixture[1] = mixture[0]  # all in the middle
+    save(tmp_path / "song.wav", mixture, subtype="FLOAT")
+    cells = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    check = "np.save('middle.npy', middle)"
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*cells, check])],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(cells) == 5
+    assert soundfile.info(tmp_path / "voice.flac").frames == RATE // 2
+    assert (tmp_path / "song.png").read_bytes().startswith(b"\x89PNG")
+    assert np.abs(np.load(tmp_path / "middle.npy") - mixture).max() < 1e-5
+
+
+def test_signatures_are_those_of_the_code():
+    for function, text in re.findall(
+        r"^\| `(load_engine|Separator)\((.*?)\)`", GUIDE, re.MULTILINE
+    ):
+        callee = {"load_engine": load_engine, "Separator": Separator}[function]
+        parameters = inspect.signature(callee).parameters.values()
+        shown = [
+            p.name if p.default is p.empty else f"{p.name}={p.default!r}".replace("'", '"')
+            for p in parameters
+        ]
+        assert re.findall(r"[\w]+(?:=[^,]+)?", text.replace("*, ", "")) == shown
