@@ -65,6 +65,7 @@ logger = logging.getLogger(__name__)
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     inputs: tuple[str, ...],
     engine: str,
     overlap_s: float,

@@ -14,7 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _TIME = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)")
 
 
-class Time(click.ParamType):
+class Time(click.FloatRange):
     """Seconds, given as 75, 75.5, 1:15.5 or 0:01:15."""
 
     name = "time"
@@ -25,7 +25,7 @@ class Time(click.ParamType):
         """As click's."""
         if isinstance(value, float):
             return value
-        match = _TIME.fullmatch(value)
+        match = _TIME.fullmatch(str(value))
         if not match or (":" in value and float(match[3]) >= 60):
             self.fail(f"'{value}' is no time: give seconds (75.5) or minutes (1:15.5).", param, ctx)
         hours, minutes, seconds = match.groups()

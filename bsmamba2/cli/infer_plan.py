@@ -144,10 +144,10 @@ def print_plan(plan: Plan, *, as_json: bool) -> list[Failure]:
         for file in [*song.job.shown.values(), *pictures]:
             click.echo(b"  -> " + os.fsencode(file))
     known_s = sum(song.duration_s or 0 for song in songs)
-    there = sum(song.complete for song in songs)
+    complete = sum(song.complete for song in songs)
     click.echo(
         f"{len(songs)} {'song' if len(songs) == 1 else 'songs'}, {clock(known_s)} of audio; "
-        f"{there} there already. Nothing was written.",
+        f"{complete} there already. Nothing was written.",
         err=True,
     )
     return failures

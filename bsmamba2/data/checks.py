@@ -84,7 +84,7 @@ def _check_file(path: Path, audio: AudioConfig) -> int:
     """The samples per channel of a file; raises BsmError or OSError."""
     if not path.is_file():
         raise DataError(f"{path} is missing: every song needs this file.")
-    completed = open_wav(existing_file(path))
+    completed = open_wav(existing_file(path), str(path))
     if completed is not None:
         completed.close()
         raise DataError(f"{path} does not state its length: export it again, not through a pipe.")

@@ -205,7 +205,7 @@ def test_a_picture_lies_beside_the_stems(bsm_infer: Infer):
 
 
 def test_loud_stems_are_rescaled_on_demand(bsm_infer: Infer):
-    loud = noise() / np.abs(noise()).max()
+    loud = noise(RATE) / np.abs(noise(RATE)).max()
     save(Path("song.wav"), loud * 3, subtype="FLOAT")
     kept = [load(name) for name in bsm_infer("song.wav").out.split()]
     peak = max(np.abs(stem).max() for stem in kept)
@@ -230,7 +230,7 @@ def pipe(quick_onnx: Path, tmp_path: Path) -> Callable[..., subprocess.Completed
 
     def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-c", "from bsmamba2.cli import main; main()", "infer"]
-        command += [*arguments, "--engine", str(quick_onnx), "--threads", "1"]
+        command += [*arguments, "--engine", str(quick_onnx), "--threads", "2"]
         temporary = tmp_path / "tmp"
         temporary.mkdir(exist_ok=True)
         environment = os.environ | {"TMPDIR": str(temporary)}
@@ -247,19 +247,19 @@ Pipe = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 def test_a_song_through_pipes_is_the_song_in_files(pipe: Pipe, tmp_path: Path, bsm_infer: Infer):
-    save(tmp_path / "song.mp3", noise())
+    save(tmp_path / "song.mp3", noise(RATE))
     (expected,) = bsm_infer("song.mp3", "--stems", "vocals").out.split()
     given = (tmp_path / "song.mp3").read_bytes()
     done = pipe("-", "--stems", "vocals", "-o", "-", given=given)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == Path(expected).read_bytes()  # header and all
     assert b"1 file" in done.stderr
-    found, rate = soundfile.read(io.BytesIO(done.stdout), dtype="float32")
-    assert (rate, found.shape[1]) == (RATE, 2)
+    with soundfile.SoundFile(io.BytesIO(done.stdout)) as stem:
+        assert (stem.samplerate, stem.channels, stem.frames) == (RATE, 2, RATE)  # by its header
+        assert np.array_equal(stem.read(dtype="float32").T, load(expected))
 
 
 def test_stdin_gives_files_called_so(pipe: Pipe, tmp_path: Path):
-    save(tmp_path / "a.flac", noise())
+    save(tmp_path / "a.flac", noise(2000))
     done = pipe("-", "-o", "{track}-{stem}.ogg", given=(tmp_path / "a.flac").read_bytes())
     assert done.stdout.split() == [b"stdin-vocals.ogg", b"stdin-instrumental.ogg"]
 
@@ -285,7 +285,7 @@ def test_what_stdout_cannot_take_is_refused(bsm_infer: Infer, arguments: list[st
 
 
 def test_a_reader_that_goes_is_one_sentence(tmp_path: Path, quick_onnx: Path):
-    save(tmp_path / "song.wav", noise())
+    save(tmp_path / "song.wav", noise(RATE))
     command = f"{sys.executable} -c 'from bsmamba2.cli import main; main()' infer song.wav -q"
     command += f" --stems vocals -o - --engine {quick_onnx} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
