@@ -232,7 +232,7 @@ def test_clipping_is_counted_where_it_happens(tmp_path: Path, caplog: pytest.Log
     assert np.array_equal(read(path.rename(tmp_path / "a.wav")), samples)
     assert not caplog.records
     path = write(tmp_path / "out", samples, "wav", "16")
-    assert "9 samples" in caplog.text
+    assert "9 of 2000 samples" in caplog.text
     assert np.abs(soundfile.read(path)[0]).max() == 1  # not wrapped around
 
 
