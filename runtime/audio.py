@@ -210,8 +210,9 @@ class AudioReader:
         """Raises AudioError if the song ended too early, at sample `end`."""
         promised, allowed = self._decoder.frames, self._decoder.missing_allowed
         if promised is not None and allowed is not None and end < promised - allowed:
+            only = "less than" if end == self._start > 0 else "only"
             raise AudioError(
-                f"{self.name} is damaged or truncated: only {end / self.sample_rate:.2f} of "
+                f"{self.name} is damaged or truncated: {only} {end / self.sample_rate:.2f} of "
                 f"{promised / self.sample_rate:.2f} s can be decoded; copy or download it again."
             )
         if end == 0:

@@ -26,7 +26,7 @@ class Source:
     path: Path
     """The file to read."""
     name: str
-    """What it is called in reports: as it was named."""
+    """What it is called in reports: as it was named, or 'stdin'."""
     folder: Path = _HERE
     """Where it lies below the folder that was named."""
 
@@ -113,7 +113,7 @@ def _sources(
 ) -> Iterator[Source]:
     """The songs of one name."""
     if name == STDIN and stdin:
-        yield Source(stdin, name)
+        yield Source(stdin, "stdin")
         return
     top = Path(name)
     if not top.is_dir():

@@ -268,7 +268,7 @@ def test_stdin_gives_files_called_so(pipe: Pipe, tmp_path: Path):
 def test_rubbish_from_stdin_is_one_sentence_and_nothing_on_stdout(pipe: Pipe, given: bytes):
     done = pipe("-", "--stems", "vocals", "-o", "-", given=given)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr.decode().splitlines()[-1].startswith("Failed: - is ")
+    assert done.stderr.decode().splitlines()[-1].startswith("Failed: stdin is ")
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
