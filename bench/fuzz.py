@@ -126,7 +126,7 @@ class _Worker:
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             "XDG_CACHE_HOME": str(work / "cache"),
-            "PYTHONWARNINGS": "default",
+            "PYTHONWARNINGS": "default,ignore::DeprecationWarning",  # nobody is shown those
         }
         self._process = subprocess.Popen(
             [

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 GOOD = ("success", "sentence", "usage")
 """Outcomes that are right; every other one is a bug."""
 _LONGEST = 1500  # letters of a sentence
+_UNEXPECTED = re.compile(r"[Uu]nexpected \w+:")
+"""How a command tells of an error that is no BsmError."""
 _SENTENCE = re.compile(r"^(?:Error|Failed): (.*)$", re.MULTILINE)
 _NOISE = re.compile(r"^(?:\S+\.py:\d+: |\[\S+ @ 0x|.*\[[WE]:onnxruntime)", re.MULTILINE)
 """Python's warnings, and what FFmpeg and ONNX Runtime print by themselves. What libmpg123 says of a
@@ -39,7 +41,7 @@ def judge(traces: Traces) -> tuple[str, str]:
     if "Traceback" in traces.errors:
         return "traceback", traces.errors.strip().splitlines()[-1]
     for sentence in sentences:
-        if "nexpected " in sentence:
+        if _UNEXPECTED.search(sentence):
             return "unexpected", sentence
     if noise := _NOISE.search(traces.errors):
         return "noise", traces.errors[noise.start() :].splitlines()[0]

@@ -65,6 +65,8 @@ class AudioConfig:
     def __post_init__(self) -> None:
         for name, most in _AUDIO_LIMITS.items():
             require_within(f"audio.{name}", getattr(self, name), 1, most)
+        is_name = 1 <= len(self.target) <= 100 and self.target.isprintable()
+        require(is_name, "audio.target must be a name of 1 to 100 printable letters.")
         require(self.n_fft >= 2 and self.n_fft % 2 == 0, "audio.n_fft must be even.")
         require(self.hop <= self.n_fft // 2, "audio.hop must be at most half of audio.n_fft.")
         _exact_div(self.chunk_samples, self.hop, "audio.chunk_s in samples over audio.hop")
@@ -174,7 +176,7 @@ class ModelConfig:
         covered = sum(self.network.band_widths)
         require(
             covered == self.audio.bins,
-            f"network.bands cover {covered} bins, but audio.n_fft gives {self.audio.bins}.",
+            f"network.bands cover {covered} bins and must cover the {self.audio.bins} of n_fft.",
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def read_section(kind: type[T], values: Any, where: str = "") -> T:
             hint = f"did you mean '{where}{close[0]}'?" if close else "take it out."
             raise ConfigError(f"Unknown configuration key '{where}{name}'; {hint}")
     missing = sorted(known - set(values))
-    require(not missing, f"Configuration lacks '{where}{missing[0] if missing else ''}'.")
+    require(not missing, f"Configuration lacks '{where}{missing[0] if missing else ''}': state it.")
     return kind(**{key: _convert(hints[key], values[key], f"{where}{key}") for key in known})
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.errors import BsmError, CheckpointError
+from bsmamba2.errors import CheckpointError, FileError
 
 _MAX_HEADER = 16 << 20  # bytes; ours has some 100 kB, and JSON takes 20 times its size in memory
 
@@ -44,20 +44,20 @@ def sha256_file(path: Path) -> str:
 
 
 def existing_file(path: str | Path) -> Path:
-    """The path of a readable file; raises BsmError with one sentence otherwise."""
+    """The path of a readable file; raises FileError with one sentence otherwise."""
     path = Path(path)
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # or a NUL in the name
-        raise BsmError(f"No such file: {path}.") from error
+        raise FileError(f"No such file: {path}.") from error
     except OSError as error:
-        raise BsmError(f"{path} cannot be read: {error.strerror}; name another file.") from error
+        raise FileError(f"{path} cannot be read: {error.strerror}; name another file.") from error
     if stat.S_ISDIR(mode):
-        raise BsmError(f"{path} is a folder: name a file.")
+        raise FileError(f"{path} is a folder: name a file.")
     if not stat.S_ISREG(mode):
-        raise BsmError(f"{path} is not a regular file: save what comes out of it to one first.")
+        raise FileError(f"{path} is not a regular file: save what comes out of it to one first.")
     if not os.access(path, os.R_OK):
-        raise BsmError(f"{path} cannot be read: check its permissions.")
+        raise FileError(f"{path} cannot be read: check its permissions.")
     return path
 
 
@@ -74,7 +74,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     had the final name before stays as it was.
 
     Raises:
-        BsmError: The folder cannot be made or written.
+        FileError: The folder cannot be made or written.
     """
     with atomic_paths([path]) as (partial,):
         yield partial
@@ -87,7 +87,7 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     Folders that were made for them go, too, when the block raises.
 
     Raises:
-        BsmError: A folder cannot be made or written, or one of the paths is a folder.
+        FileError: A folder cannot be made or written, or one of the paths is a folder.
     """
     partials: list[Path] = []
     try:
@@ -100,7 +100,7 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
             _made_folders.difference_update(*(path.absolute().parents for path in paths))
     except OSError as error:
         names = " and ".join(str(path) for path in paths)
-        raise BsmError(f"Cannot write {names}: {error.strerror or error}.") from error
+        raise FileError(f"Cannot write {names}: {error.strerror or error}.") from error
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
@@ -120,7 +120,7 @@ def _remove_made_folders(paths: Sequence[Path]) -> None:
 def _make_partial(path: Path) -> Path:
     """An empty temporary file beside `path`; notes the folders it made."""
     if path.is_dir():
-        raise BsmError(f"Cannot write {path}: a folder has that name.")
+        raise FileError(f"Cannot write {path}: a folder has that name.")
     missing = [folder for folder in path.absolute().parents if not folder.exists()]
     try:
         for folder in reversed(missing):
@@ -128,7 +128,7 @@ def _make_partial(path: Path) -> Path:
             _made_folders.add(folder)
         handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        raise BsmError(f"Cannot write into {path.parent}: {error.strerror or error}.") from error
+        raise FileError(f"Cannot write into {path.parent}: {error.strerror or error}.") from error
     os.close(handle)
     return Path(name)
 
@@ -159,7 +159,9 @@ def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dic
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER + 1
         if length > min(_MAX_HEADER, path.stat().st_size):
-            raise CheckpointError(f"{damaged}: its header is {length} bytes long.")
+            raise CheckpointError(
+                f"{damaged}: its header would be {length} bytes long; copy or download it again."
+            )
         try:
             header: dict[str, Any] = json.loads(file.read(length))
             metadata = dict(header.pop("__metadata__", {}))
@@ -168,7 +170,9 @@ def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dic
             shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
             end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
         except _HEADER_ERRORS as error:
-            raise CheckpointError(f"{damaged}: its header cannot be read.") from error
+            raise CheckpointError(
+                f"{damaged}: its header cannot be read; copy or download it again."
+            ) from error
     if path.stat().st_size < 8 + length + end:
         raise CheckpointError(f"{path} is truncated: copy or download it again.")
     return shapes, metadata

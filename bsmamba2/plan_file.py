@@ -112,10 +112,10 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
         plan_values["plugin"] = {"architectures": [], **plan_values["plugin"]}  # older ones lack it
         record = read_section(PlanRecord, plan_values)
         if record.builder not in BUILDERS:
-            raise ConfigError(f"unknown builder '{record.builder}'")
+            raise ConfigError(f"'builder' must be {' or '.join(BUILDERS)}.")
         for target in record.plugin.architectures:
             if not _TARGET.fullmatch(target):
-                raise ConfigError(f"unknown architecture '{target}'")
+                raise ConfigError("'architectures' must be such as 90-real and 90-virtual.")
         return record, read_metadata(values["artefact"], path)
     except OSError as error:
         raise CheckpointError(

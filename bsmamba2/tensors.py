@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 
 from bsmamba2.config import ModelConfig, NetworkConfig
+from bsmamba2.config_file import shown
 from bsmamba2.errors import CheckpointError
 
 BLOCKS = ("time", "band")  # layers.{l}.0 and layers.{l}.1
@@ -84,7 +85,9 @@ def check_shapes(
 def listed(names: list[str]) -> str:
     """The first few of a list, then how many more."""
     more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(shown(name, 120)[1:-1] for name in names[:_LISTED]) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def _mixer_shapes(net: NetworkConfig, name: str) -> dict[str, Shape]:

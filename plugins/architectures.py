@@ -125,10 +125,14 @@ def _named_targets(name: str, known: Collection[int]) -> list[str]:
         )
     number = int(match[1] + match[2])
     if number < OLDEST:
-        raise PluginError(f"The kernels need architecture {OLDEST} or newer, not {number}.")
+        raise PluginError(
+            f"The kernels need architecture {OLDEST} or newer, not {number}: name others."
+        )
     if number not in known:
         offered = ", ".join(str(target) for target in sorted(known) if target >= OLDEST)
-        raise PluginError(f"This nvcc does not compile for {number}, only for {offered}.")
+        raise PluginError(
+            f"This nvcc does not compile for {number}, only for {offered}: name these."
+        )
     return [f"{number}-real", f"{number}-virtual"] if match[3] else [f"{number}-real"]
 
 

@@ -187,6 +187,7 @@ class _Work:
         names = [cache.SCAN, *([cache.PLUGIN] if self.options.headers else [])]
         for name in names:
             (tree / name).replace(staging / name)
+            (staging / name).chmod(0o700)  # whatever the umask: what others can write is not loaded
         logs = sorted((tree / "ptxas").glob("*.log"))
         text = "".join(f"# {path.stem}\n{path.read_text('utf-8')}" for path in logs)
         (staging / cache.PTXAS_LOG).write_text(text, "utf-8")

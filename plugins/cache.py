@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def make_cache() -> Path:
     """
     root = _cache_path()
     with _as_sentence(root):
-        root.parent.parent.mkdir(parents=True, exist_ok=True)
+        root.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         root.parent.mkdir(mode=0o700, exist_ok=True)
         root.mkdir(mode=0o700, exist_ok=True)
     return _checked(root)
@@ -75,6 +76,7 @@ def make_folder(name: str) -> Path:
     folder = make_cache().parent / name
     with _as_sentence(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
+        _check_private(folder)
     return folder
 
 
@@ -111,11 +113,16 @@ def load_build(folder: Path) -> tuple[Record, Libraries] | None:
 
 
 def is_intact(folder: Path, record: Record) -> bool:
-    """Whether the folder is private and its libraries are those that were built."""
+    """Whether folder and libraries are private, and these are the ones that were built.
+
+    Nobody else can change between this and the loading what nobody else can write.
+    """
     try:
-        _check_private(folder)
+        for path in (folder, *(folder / name for name in record.sha256)):
+            _check_private(path)
         return SCAN in record.sha256 and all(
-            sha256_file(folder / name) == digest for name, digest in record.sha256.items()
+            not (folder / name).is_symlink() and sha256_file(folder / name) == digest
+            for name, digest in record.sha256.items()
         )
     except (OSError, PluginError):
         return False
@@ -143,7 +150,7 @@ def locked(path: Path, wait: Callable[[], None]) -> Iterator[None]:
     """
     import fcntl  # absent on Windows, where nothing is built
 
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,16 +182,24 @@ def _as_sentence(root: Path) -> Iterator[None]:
 
 
 def _checked(root: Path) -> Path:
+    for folder in root.resolve().parents:
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise PluginError(
+                f"Everybody can exchange what lies in {folder}: name a folder elsewhere in "
+                "XDG_CACHE_HOME."
+            )
     for folder in (root.parent, root):
         _check_private(folder)
     return root
 
 
-def _check_private(folder: Path) -> None:
-    status = folder.stat()
-    if status.st_uid != os.geteuid():
+def _check_private(path: Path) -> None:
+    """Raises PluginError unless a path is this user's, as a link too, and others cannot write."""
+    status = path.stat()
+    if {status.st_uid, path.lstat().st_uid} != {os.geteuid()}:
         raise PluginError(
-            f"{folder} belongs to another user: name a folder of yours in XDG_CACHE_HOME."
+            f"{path} belongs to another user: name a folder of yours in XDG_CACHE_HOME."
         )
-    if status.st_mode & 0o022:
-        raise PluginError(f"Others can write into {folder}: delete it, it is only a cache.")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PluginError(f"Others can write into {path}: delete it, it is only a cache.")

@@ -43,7 +43,9 @@ def find_include_dir() -> Path:
     named = os.environ.get(_VARIABLE)
     if named:
         if not _has_headers(Path(named)):
-            raise PluginError(f"{_VARIABLE} names {named}, which has no NvInferRuntime.h.")
+            raise PluginError(
+                f"{_VARIABLE} names {named}, which has no NvInferRuntime.h: correct or unset it."
+            )
         return _checked(Path(named))
     for folder in _usual_folders():
         if _has_headers(folder):

@@ -86,7 +86,9 @@ def find_toolchain() -> Toolchain:
         PluginError: One is missing, does not run or is too old.
     """
     if sys.platform != "linux":
-        raise PluginError(f"The CUDA libraries are built on Linux only, not on {sys.platform}.")
+        raise PluginError(
+            f"The CUDA libraries are built on Linux only, not on {sys.platform}: build them there."
+        )
     nvcc = find_nvcc()
     nvcc_version = _ask(nvcc, "--version")
     release = _nvcc_release(nvcc_version)

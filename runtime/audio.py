@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bsmamba2.errors import AudioError, BsmError, MissingExtraError
+from bsmamba2.errors import AudioError, MissingExtraError, OptionError
 from bsmamba2.files import existing_file
 from bsmamba2.runtime.chunking import Samples
 from bsmamba2.runtime.tags import Tags
@@ -81,9 +81,9 @@ class Section:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s < math.inf:
-            raise BsmError(f"A start of {self.start_s:g} s is none: give 0 or more seconds.")
+            raise OptionError(f"A start of {self.start_s:g} s is none: give 0 or more seconds.")
         if self.duration_s is not None and not 0 < self.duration_s < math.inf:
-            raise BsmError(
+            raise OptionError(
                 f"A duration of {self.duration_s:g} s is none: give more than 0 seconds."
             )
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import OptionError
 from bsmamba2.runtime.audio import WHOLE, Section
 from bsmamba2.runtime.finding import Failure, Source, identity
 from bsmamba2.runtime.writing import FORMATS
@@ -56,12 +56,12 @@ class OutputTemplate:
         try:
             parts = list(string.Formatter().parse(text))
         except ValueError as error:
-            raise BsmError(f"The output name '{text}' cannot be read: {error}.") from error
+            raise OptionError(f"The output name '{text}' cannot be read: {error}.") from error
         self._fields = {name for _, name, _, _ in parts if name is not None}
         for _, name, spec, conversion in parts:
             if name is not None and (name not in FIELDS or spec or conversion):
                 known = ", ".join(f"{{{field}}}" for field in FIELDS)
-                raise BsmError(f"The output name '{text}' has an unknown field: use {known}.")
+                raise OptionError(f"The output name '{text}' has an unknown field: use {known}.")
 
     def format_name(self, wanted: str | None) -> str:
         """The format's name: as wanted, or by the template's own suffix, or wav.
@@ -73,20 +73,22 @@ class OutputTemplate:
             return wanted or FORMATS[0]
         suffix = Path(self.text).suffix.lower().removeprefix(".")
         if suffix not in FORMATS:
-            raise BsmError(
+            raise OptionError(
                 f"The output name '{self.text}' must end in .{{ext}} or one of "
                 f".{', .'.join(FORMATS)}, as in '{DEFAULT_TEMPLATE}'."
             )
         if wanted not in (None, suffix):
-            raise BsmError(f"The output name '{self.text}' does not fit --format {wanted}.")
+            raise OptionError(
+                f"The output name '{self.text}' does not fit --format {wanted}: leave one out."
+            )
         return suffix
 
     def check_stems(self, stems: Sequence[str]) -> None:
         """Raises BsmError if several stems would get one name."""
         if len(stems) > 1 and "stem" not in self._fields:
-            raise BsmError(
+            raise OptionError(
                 f"The output name '{self.text}' needs {{stem}} to tell {' and '.join(stems)} "
-                f"apart, as in '{DEFAULT_TEMPLATE}'."
+                f"apart: write it as in '{DEFAULT_TEMPLATE}'."
             )
 
     def path(self, source: Source, stem: str, ext: str) -> Path:

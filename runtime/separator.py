@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bsmamba2.errors import AudioError, BsmError, EngineError
+from bsmamba2.errors import AudioError, EngineError, OptionError
 from bsmamba2.runtime.audio import check_finite
 from bsmamba2.runtime.chunking import Chunking, Samples
 from bsmamba2.runtime.engines.base import Engine
@@ -68,14 +68,16 @@ class Separator:
         """
         self._audio = engine.artefact.model.audio
         if not 0 <= overlap_s < self._audio.chunk_s:
-            raise BsmError(
+            raise OptionError(
                 f"An overlap of {overlap_s:g} s does not fit chunks of {self._audio.chunk_s} s: "
                 "choose 0 or a few seconds."
             )
         if self._audio.target == RESIDUAL:
-            raise EngineError(f"The engine's target is called '{RESIDUAL}' like what is left.")
+            raise EngineError(
+                f"The engine's target must not be called '{RESIDUAL}' like what is left."
+            )
         if batch < 1:
-            raise BsmError(f"A batch of {batch} chunks is none: choose 1 or more.")
+            raise OptionError(f"A batch of {batch} chunks is none: choose 1 or more.")
         overlap = 2 * int(overlap_s * self._audio.sample_rate / 2)
         self._chunking = Chunking(self._audio.chunk_samples, overlap)
         self._batch = batch
@@ -99,7 +101,7 @@ class Separator:
         """
         given = np.asarray(mixture)
         if given.ndim not in (1, 2):
-            raise AudioError(f"A mixture has shape (channels, n) or (n,), not {given.shape}.")
+            raise AudioError(f"A mixture must have shape (channels, n) or (n,), not {given.shape}.")
         samples = np.atleast_2d(given)
         stems = {name: np.empty(samples.shape, np.float32) for name in self.stems}
         done = 0
@@ -250,4 +252,4 @@ def _checked(blocks: Iterable[NDArray[np.floating]], rate: int, channels: int) -
             done += piece.shape[1]
             yield piece
     if not done:
-        raise AudioError("The mixture has no samples.")
+        raise AudioError("The mixture has no samples: give at least one.")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import OptionError
 from bsmamba2.runtime.estimation import Batch, Chunks, EngineEstimator, SharedEstimator
 from bsmamba2.runtime.lanes import Pending
 
@@ -29,7 +29,9 @@ def with_tta(estimator: Closable, mode: str | None) -> Closable | AveragingEstim
     if mode is None:
         return estimator
     if mode not in TTA_MODES:
-        raise BsmError(f"Unknown test-time augmentation '{mode}': choose {', '.join(TTA_MODES)}.")
+        raise OptionError(
+            f"Unknown test-time augmentation '{mode}': choose {', '.join(TTA_MODES)}."
+        )
     return AveragingEstimator(estimator, TTA_MODES[mode])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from bsmamba2.errors import AudioError, BsmError
+from bsmamba2.errors import AudioError, OptionError
 from bsmamba2.files import c_path
 from bsmamba2.runtime.chunking import Samples
 
@@ -58,17 +58,17 @@ class OutputFormat:
 
     def __post_init__(self) -> None:
         if self.name not in FORMATS:
-            raise BsmError(f"Unknown format '{self.name}': choose {', '.join(FORMATS)}.")
+            raise OptionError(f"Unknown format '{self.name}': choose {', '.join(FORMATS)}.")
         if self.clip not in CLIP_MODES:
-            raise BsmError(f"Unknown way to clip '{self.clip}': choose {', '.join(CLIP_MODES)}.")
+            raise OptionError(f"Unknown way to clip '{self.clip}': choose {', '.join(CLIP_MODES)}.")
         if self.depth is None:
             object.__setattr__(self, "depth", _DEFAULT_DEPTH.get(self.name))
         if (self.name, self.depth) not in _SUBTYPES:
             depths = [depth for name, depth in _SUBTYPES if name == self.name and depth]
             mend = f"choose {' or '.join(depths)}" if depths else "leave the depth out"
-            raise BsmError(f"{self.name} cannot have depth {self.depth}: {mend}.")
+            raise OptionError(f"{self.name} cannot have depth {self.depth}: {mend}.")
         if not soundfile.check_format(self.name, self.subtype):
-            raise BsmError(
+            raise OptionError(
                 f"The installed libsndfile writes no {self.name}: upgrade the soundfile package."
             )
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime first
+
 if TYPE_CHECKING:
     from full_size import Chain
 

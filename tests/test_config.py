@@ -215,6 +215,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         "a: " + "x" * (1 << 20),
         "base: tiny\nnetwork: {layers: 1000000000}",
         "base: tiny\nnetwork: {bands: [[1, 1025000000000]]}",
+        "base: tiny\naudio: {target: " + "x" * 101 + "}",
+        'base: tiny\naudio: {target: ""}',
+        'base: tiny\naudio: {target: "a\\nb"}',
         "base: tiny\naudio: {target: [" + "x, " * 1000 + "]}",
     ],
 )

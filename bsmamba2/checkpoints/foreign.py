@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.checkpoints.pickle_values import Inert, TensorRef
 from bsmamba2.checkpoints.torch_file import TorchFile, open_torch_file
+from bsmamba2.config_file import shown
 from bsmamba2.errors import CheckpointError, short_reason
 from bsmamba2.files import existing_file, read_safetensors_header
 from bsmamba2.tensors import Shape
@@ -127,10 +128,7 @@ def _network_names(keys: Iterable[Any], path: Path) -> dict[str, str]:
         if name.startswith(_SPECTRA):
             continue
         if name in names:
-            raise CheckpointError(
-                f"{path} holds '{name}' twice, as '{names[name]}' and "
-                f"'{key}': save one state_dict alone."
-            )
+            raise CheckpointError(f"{path} holds {shown(name)} twice: save one state_dict alone.")
         names[name] = key
     return names
 
@@ -139,7 +137,7 @@ def _tensor_ref(value: Any, name: str, path: Path) -> TensorRef:
     # More numbers than the storage has: a view that repeats them, as no weight does.
     if not isinstance(value, TensorRef) or math.prod(value.shape) > value.storage.count:
         raise CheckpointError(
-            f"{path} holds '{name}', which is no plain tensor: is it a BSMamba2 checkpoint?"
+            f"{path} holds {shown(name)}, which is no plain tensor: is it a BSMamba2 checkpoint?"
         )
     return value
 

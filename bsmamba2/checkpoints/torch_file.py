@@ -55,7 +55,9 @@ class TorchFile:
             CheckpointError: The file ends early, or holds numbers of an unusual type.
         """
         if not ref.storage.dtype:
-            raise CheckpointError(f"{self.path} has tensors of a type that no weights have.")
+            raise CheckpointError(
+                f"{self.path} has tensors of a type that no weights have: save float32."
+            )
         dtype: torch.dtype = getattr(torch, ref.storage.dtype)
         if not math.prod(ref.shape):
             return torch.empty(ref.shape, dtype=dtype)
@@ -83,7 +85,9 @@ def _open_zip(path: Path) -> TorchFile:
         archive = zipfile.ZipFile(path)
         pickles = [n for n in archive.namelist() if n.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
-            raise CheckpointError(f"{path} is a zip archive but no PyTorch checkpoint.")
+            raise CheckpointError(
+                f"{path} is a zip archive but no PyTorch checkpoint: name another."
+            )
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}constants.pkl" in archive.namelist():
             raise CheckpointError(f"{path} is a TorchScript module: save its state_dict instead.")

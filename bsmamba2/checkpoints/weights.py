@@ -142,7 +142,7 @@ def _as_float32(
     for name in shapes:
         tensor = read(name)
         if tensor.dtype not in _FLOATS:
-            raise CheckpointError(f"{path} has '{name}' as {_dtype(tensor)}, not as float32.")
+            raise CheckpointError(f"{path} has '{name}' as {_dtype(tensor)}: save it as float32.")
         if tensor.dtype != torch.float32:
             converted.add(_dtype(tensor))
         tensors[name] = tensor.float()

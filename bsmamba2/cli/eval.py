@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bsmamba2.cli.engine_options import engine_options, song_bar
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import FileError, OptionError, one_line
 
 if TYPE_CHECKING:
     from bsmamba2.evaluation.evaluate import Model
@@ -98,7 +98,7 @@ def command(
     from bsmamba2.evaluation.tables import text_tables
 
     if report is not None and report.is_dir():
-        raise BsmError(f"{report} is a folder: name a file for the report.")
+        raise FileError(f"{report} is a folder: name a file for the report.")
     data = load_config("bsmamba2").data
     settings = Settings(
         stems=data.stems, overlap_s=overlap_s, batch=batch, lengths_s=_lengths(by_length)
@@ -126,7 +126,8 @@ def command(
     text = json.dumps(found.document(), indent=2) if as_json else text_tables(found)
     click.echo(text.encode("utf-8", "backslashreplace"))  # names need not be UTF-8
     for failure in failures:
-        click.echo(f"Failed: {failure.model}: {failure.track}: {failure.error}", err=True)
+        sentence = f"{failure.model}: {failure.track}: {failure.error}"
+        click.echo(f"Failed: {one_line(sentence)}", err=True)
     if report is not None and found.stems:  # last: what fails here takes nothing from the tables
         from bsmamba2.evaluation.pictures import picture_extremes
         from bsmamba2.evaluation.report import write_report
@@ -147,7 +148,7 @@ def _lengths(text: str | None) -> list[int]:
     except ValueError:
         lengths = [0]
     if lengths[0] < 1 or lengths[-1] > _LONGEST_S:
-        raise BsmError(
+        raise OptionError(
             f"--by-length {text}: give whole seconds up to {_LONGEST_S}, such as 1,2,4,8,16."
         )
     return lengths

@@ -33,7 +33,7 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
     from dataclasses import asdict
     from pathlib import Path
 
-    from bsmamba2.errors import BsmError, MissingExtraError
+    from bsmamba2.errors import MissingExtraError, OptionError
     from bsmamba2.files import sha256_file
 
     try:
@@ -44,9 +44,9 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
 
     source, target = Path(file), Path(output)
     if target.suffix != ".safetensors":
-        raise BsmError(f"{output} must end in .safetensors: that is what 'bsm import' writes.")
+        raise OptionError(f"{output} must end in .safetensors: that is what 'bsm import' writes.")
     if source.exists() and target.exists() and source.samefile(target):
-        raise BsmError(f"{output} is the file to import: give -o another name.")
+        raise OptionError(f"{output} is the file to import: give -o another name.")
 
     foreign = open_foreign(source, ema=ema)
     tensors, artefact = adopt(foreign, config=config, ema=ema)

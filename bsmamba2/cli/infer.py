@@ -19,7 +19,7 @@ import click
 
 from bsmamba2.cli.engine_options import engine_options, song_bars
 from bsmamba2.cli.infer_options import SongOptions, song_options
-from bsmamba2.errors import BsmError, failure_sentence
+from bsmamba2.errors import FileError, OptionError, failure_sentence, one_line
 
 if TYPE_CHECKING:
     from bsmamba2.cli.infer_report import Run
@@ -98,7 +98,7 @@ def command(
     about: dict[str, Any] | None = None
     with contextlib.ExitStack() as resources:
         if options.to_stdout and as_json:
-            raise BsmError("stdout takes either the stem or the JSON: leave one of them out.")
+            raise OptionError("stdout takes either the stem or the JSON: leave one of them out.")
         plan = make_plan(inputs, engine, options, resources)
         if dry_run:
             ctx.exit(_tell(print_plan(plan, as_json=as_json)))
@@ -136,7 +136,8 @@ def _tell(failures: Sequence[Failure]) -> int:
     """Lists what failed; the exit code."""
     for failure in failures:
         known = failure.source in failure.error
-        click.echo(f"Failed: {'' if known else failure.source + ': '}{failure.error}", err=True)
+        sentence = f"{'' if known else failure.source + ': '}{failure.error}"
+        click.echo(f"Failed: {one_line(sentence)}", err=True)
     return 1 if failures else 0
 
 
@@ -149,7 +150,7 @@ def _to_stdout(path: Path) -> None:
         stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())  # for Python's own flush
-        raise BsmError(f"Cannot write to stdout: {error.strerror}.") from error
+        raise FileError(f"Cannot write to stdout: {error.strerror}.") from error
 
 
 def _warn_of_weights(name: str, engine: Engine) -> None:

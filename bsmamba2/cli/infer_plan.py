@@ -15,7 +15,7 @@ import click
 
 from bsmamba2.cli.infer_options import SongOptions
 from bsmamba2.cli.infer_report import clock
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import OptionError
 
 if TYPE_CHECKING:
     from bsmamba2.runtime.finding import Failure
@@ -62,13 +62,15 @@ def make_plan(
     stdin = None
     if STDIN in inputs:
         if sys.stdin.isatty():
-            raise BsmError("stdin is the terminal: pipe a song into 'bsm infer -'.")
+            raise OptionError("stdin is the terminal: pipe a song into 'bsm infer -'.")
         stdin = resources.enter_context(spooled(sys.stdin.buffer))
     sources, failures = find_sources(
         inputs, recursive=options.recursive, leave_out=template.top, stdin=stdin
     )
     if options.to_stdout and (len(stems) > 1 or len(sources) + len(failures) > 1):
-        raise BsmError("stdout takes one stem of one song: name one file, and choose with --stems.")
+        raise OptionError(
+            "stdout takes one stem of one song: name one file, and choose with --stems."
+        )
     jobs, refused = plan_outputs(
         sources,
         template,
@@ -88,9 +90,9 @@ def _template(options: SongOptions, resources: contextlib.ExitStack) -> OutputTe
     if not options.to_stdout:
         return OutputTemplate(options.out)
     if options.picture:
-        raise BsmError("stdout has no room for a picture: leave --picture out, or choose --out.")
+        raise OptionError("stdout has no room for a picture: leave --picture out, or choose --out.")
     if sys.stdout.isatty():
-        raise BsmError("stdout is the terminal: send '-o -' into a file or a program.")
+        raise OptionError("stdout is the terminal: send '-o -' into a file or a program.")
     folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="bsm-"))
     return OutputTemplate(folder.replace("{", "{{").replace("}", "}}") + "/{stem}.{ext}")
 
@@ -104,7 +106,9 @@ def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
     chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
     unknown = [name for name in chosen if name not in offered]
     if unknown:
-        raise BsmError(f"No stem {shown(unknown[0])}: this engine gives {' and '.join(offered)}.")
+        raise OptionError(
+            f"No stem {shown(unknown[0])}: this engine gives {' and '.join(offered)}."
+        )
     return chosen
 
 

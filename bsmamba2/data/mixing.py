@@ -82,7 +82,9 @@ class TrainingMixtures(Dataset[Item]):
         """
         check_augmentations(data)
         if audio.target not in data.stems:
-            raise DataError(f"audio.target '{audio.target}' is none of data.stems.")
+            raise DataError(
+                f"audio.target '{audio.target}' is none of data.stems: name one of them."
+            )
         self._salience = salience
         self._data = data
         self._audio = audio

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsmamba2.artefact import Artefact
-from bsmamba2.errors import BsmError, failure_sentence
+from bsmamba2.errors import OptionError, failure_sentence
 from bsmamba2.evaluation.measure import MIXTURE, score_track
 from bsmamba2.evaluation.results import ResultStore, TrackResult
 from bsmamba2.files import sha256_file
@@ -154,7 +154,7 @@ def load_models(
     paths = [default_engine_path() if name == "default" else Path(name) for name in names]
     for name, path in zip(names, paths, strict=True):
         if [other.resolve() for other in paths].count(path.resolve()) > 1:
-            raise BsmError(f"The model {name} is named twice: name each once.")
+            raise OptionError(f"The model {name} is named twice: name each once.")
     models: list[Model] = []
     for name, path in zip(names, paths, strict=True):
         engine = load_engine(
@@ -238,12 +238,12 @@ def evaluate(
 def _check_target(model: Model, first: Model, stems: Sequence[str]) -> None:
     target, other = (m.engine.artefact.model.audio.target for m in (model, first))
     if target not in stems:
-        raise BsmError(
+        raise OptionError(
             f"{model.name} estimates '{target}', but the data has {', '.join(stems)}: "
             "evaluate an engine of one of these."
         )
     if target != other:
-        raise BsmError(
+        raise OptionError(
             f"{first.name} estimates '{other}' and {model.name} '{target}': "
             "evaluate them one by one."
         )

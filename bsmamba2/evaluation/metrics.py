@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import DataError
 
 GRAINS_PER_S = 50
 """Grains of a second: 20 ms each."""
@@ -145,7 +145,7 @@ class EnergyMeter:
             BsmError: The rate does not divide into grains.
         """
         if sample_rate < GRAINS_PER_S or sample_rate % GRAINS_PER_S:
-            raise BsmError(
+            raise DataError(
                 f"Songs at {sample_rate} Hz cannot be measured: "
                 f"the sample rate must be a multiple of {GRAINS_PER_S} Hz."
             )

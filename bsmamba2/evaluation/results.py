@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import FileError
 from bsmamba2.files import atomic_path, sha256_file
 
 logger = logging.getLogger(__name__)
@@ -120,11 +120,11 @@ class ResultStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BsmError(
+            raise FileError(
                 f"The folder {folder} cannot be made: {error.strerror}; name another with --out."
             ) from error
         if not os.access(folder, os.W_OK):
-            raise BsmError(f"Nothing can be written to {folder}: name another with --out.")
+            raise FileError(f"Nothing can be written to {folder}: name another with --out.")
 
     def key(self, files: Mapping[str, Path], parameters: Mapping[str, Any]) -> str:
         """Hash of everything a result depends on, 16 hexadecimal digits.
@@ -149,7 +149,7 @@ class ResultStore:
             if state not in self._digests:
                 self._digests[state] = sha256_file(path)
         except OSError as error:
-            raise BsmError(f"{path} cannot be read: {error.strerror}.") from error
+            raise FileError(f"{path} cannot be read: {error.strerror}.") from error
         return self._digests[state]
 
     def load(self, track: str, key: str) -> TrackResult | None:

@@ -60,6 +60,8 @@ class RunFolder:
             version = int(content["format"])
             self._saved_step = int(content["step"])
             content["threads"] = int(content["threads"])
+            if not 1 <= content["threads"] < 1 << 16:
+                raise ValueError("threads")
             if start := content.get("start"):
                 content["start"] = {key: str(start[key]) for key in ("file", "sha256")}
         except Exception as error:  # zip, pickle and torch have no common base

@@ -116,10 +116,10 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _track_differences(old: Mapping[str, int], new: Mapping[str, int]) -> list[str]:
-    differences = [f"track '{name}' is gone" for name in sorted(old.keys() - new.keys())]
+    differences = [f"track {shown(name)} is gone" for name in sorted(old.keys() - new.keys())]
     differences += [f"track '{name}' is new" for name in sorted(new.keys() - old.keys())]
     return differences + [
-        f"track '{name}': {old[name]} -> {new[name]} samples"
+        f"track '{name}': {shown(old[name])} -> {new[name]} samples"
         for name in sorted(old.keys() & new.keys())
         if old[name] != new[name]
     ]

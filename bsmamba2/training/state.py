@@ -85,7 +85,10 @@ class TrainingState:
         for group in self.optimizer.param_groups:
             group.update(betas=training.betas, weight_decay=training.weight_decay)
         for name in ("step", "items", "skipped", "validated"):
-            setattr(self, name, int(values[name]))
+            count = int(values[name])
+            if not 0 <= count < 1 << 62:
+                raise ValueError(name)
+            setattr(self, name, count)
         self.best = [(int(step), float(usdr)) for step, usdr in values["best"]]
         _restore_random_state(values["rng"])
 
@@ -115,6 +118,8 @@ def _random_state() -> dict[str, Any]:
 
 
 def _restore_random_state(states: Mapping[str, Any]) -> None:
+    if not isinstance(states, Mapping):
+        raise TypeError("rng")
     torch.set_rng_state(states["torch"].cpu())
     if states["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"].cpu())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,9 @@ def _resume(
         return []
     try:
         changes = check_same_run(saved, identity, folder.last, allow_change=run.allow_config_change)
-        state.load(saved, run.config.training)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's on what it then refuses
+            state.load(saved, run.config.training)
     except BsmError:
         raise
     except Exception as error:  # of whatever is in the file instead of what should be

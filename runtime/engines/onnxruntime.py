@@ -77,6 +77,11 @@ class OnnxEngine:
             raise EngineError(
                 f"ONNX Runtime failed: {short_reason(error)}; free memory, or export it again."
             ) from error
+        if np.shape(mask) != spectrum.shape:
+            raise EngineError(
+                f"The file gives a mask of shape {np.shape(mask)} for a spectrum of shape "
+                f"{spectrum.shape}: export the model again."
+            )
         return np.asarray(mask, np.float32)
 
     def describe(self) -> dict[str, Any]:

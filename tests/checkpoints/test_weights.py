@@ -353,3 +353,15 @@ def test_hostile_metadata_is_one_sentence(key: str, value: str) -> None:
     with pytest.raises(CheckpointError, match="damaged BSMamba2 metadata") as error:
         read_metadata(ARTEFACT.to_metadata() | {key: value}, "a.onnx")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 9999, "a\nb"])
+def test_hostile_names_of_tensors_are_shown_short_and_on_one_line(
+    tmp_path: Path, name: str
+) -> None:
+    for content in ({name: torch.zeros(1)}, {name: 5}, {name: torch.zeros(1), f"model.{name}": 5}):
+        torch.save(content, tmp_path / "a.ckpt")
+        with pytest.raises(CheckpointError) as error:
+            import_checkpoint(tmp_path / "a.ckpt", config="tiny")
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 700

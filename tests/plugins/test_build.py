@@ -10,7 +10,7 @@ import pytest
 from small_builds import ARCHITECTURE, SIZE, folders, leftovers, write_sources
 
 from bsmamba2.errors import PluginError
-from bsmamba2.plugins import architectures, build
+from bsmamba2.plugins import architectures, build, cache
 from bsmamba2.plugins.build import build_libraries, find_libraries, find_or_build
 from bsmamba2.plugins.cache import Libraries
 from bsmamba2.plugins.compilation import Options
@@ -124,6 +124,65 @@ def test_cache_that_others_can_write_is_refused(compiled: list[Options], own_cac
     (own_cache / "bsmamba2/plugins").chmod(0o777)
     with pytest.raises(PluginError, match=r"Others can write into .*: delete it"):
         find_libraries()
+
+
+def test_cache_in_a_folder_whose_content_everybody_can_exchange_is_refused(
+    compiled: list[Options], own_cache: Path
+) -> None:
+    make()
+    own_cache.chmod(0o777)
+    for look in (make, find_libraries):
+        with pytest.raises(PluginError, match=r"Everybody can exchange .*XDG_CACHE_HOME"):
+            look()
+    own_cache.chmod(0o1777)  # as of /tmp: only its owner can
+    assert find_libraries()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody else")
+@pytest.mark.parametrize("name", ["bsmamba2", "bsmamba2/plugins"])
+def test_links_of_another_user_are_not_followed(
+    compiled: list[Options], own_cache: Path, tmp_path: Path, name: str
+) -> None:
+    """Even to a folder of ours: they could lead elsewhere a moment later."""
+    make()
+    link = own_cache / name
+    link.rename(tmp_path / "moved")
+    link.symlink_to(tmp_path / "moved")
+    assert find_libraries()  # one's own
+    os.lchown(link, 1234, 1234)
+    for look in (make, find_libraries):
+        with pytest.raises(PluginError, match="belongs to another user"):
+            look()
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_libraries_are_private_whatever_the_umask(compiled: list[Options], umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        assert make().scan.stat().st_mode & 0o077 == 0
+    finally:
+        os.umask(before)
+    assert find_libraries()
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702])
+def test_library_that_others_can_write_is_not_found(compiled: list[Options], mode: int) -> None:
+    make().scan.chmod(mode)
+    assert find_libraries() is None
+
+
+def test_library_that_is_a_link_is_not_found(compiled: list[Options], tmp_path: Path) -> None:
+    """Its bytes are right, but they lie where nobody has looked at who can write."""
+    scan = make().scan
+    scan.rename(tmp_path / "scan.so")
+    scan.symlink_to(tmp_path / "scan.so")
+    assert find_libraries() is None
+
+
+def test_other_folders_of_the_cache_are_as_private(own_cache: Path) -> None:
+    cache.make_folder("kernels").chmod(0o777)
+    with pytest.raises(PluginError, match="Others can write into"):
+        cache.make_folder("kernels")
 
 
 def test_cache_that_cannot_be_made_is_a_sentence(

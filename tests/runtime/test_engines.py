@@ -341,3 +341,20 @@ def test_onnx_engine_does_not_import_torch(tiny_export: Path):
     command = [sys.executable, "-c", code, str(tiny_export)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_files_with_masks_of_another_shape_are_refused(tiny_onnx: Path, tmp_path: Path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(tiny_onnx)
+    (output,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = ["inner" if name == output.name else name for name in node.output]
+    turned = onnx.helper.make_node("Transpose", ["inner"], [output.name], perm=[0, 1, 3, 2, 4])
+    model.graph.node.append(turned)
+    output.type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "turned.onnx")
+    engine = load_engine(tmp_path / "turned.onnx")
+    with pytest.raises(
+        EngineError, match=r"\(1, 2, 1025, 3, 2\) for a spectrum of .*\(1, 2, 3, 1025"
+    ):
+        engine(spectrum_of(1, 2, 3, 1025, 2))

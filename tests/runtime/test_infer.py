@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -424,3 +425,10 @@ def test_memory_stays_under_600_mb(tmp_path: Path, tiny_onnx: Path, engine: str,
     *written, peak = done.stdout.splitlines()
     assert [soundfile.info(tmp_path / name).frames for name in written] == [frames, frames]
     assert int(peak.split()[1]) < 600
+
+
+def test_failures_of_names_with_line_ends_are_one_line(bsm_infer: Callable[..., Outcome]):
+    outcome = bsm_infer("gone\nError: made up\x1b[2J.wav")
+    assert "\x1b" not in outcome.err
+    assert not re.search("^Error", outcome.err, re.MULTILINE)
+    assert "gone?Error: made up?[2J.wav" in outcome.err

@@ -299,8 +299,8 @@ def test_without_a_gpu_cuda_is_refused(songs, tmp_path):
         train(run)
 
 
-@pytest.mark.parametrize("key", ["rng", "threads", "optimizer", "config", "ema", "best"])
-@pytest.mark.parametrize("value", [None, torch.zeros(3)], ids=["absent", "another"])
+@pytest.mark.parametrize("key", ["rng", "threads", "optimizer", "config", "ema", "best", "step"])
+@pytest.mark.parametrize("value", [None, torch.zeros(3), 1 << 80], ids=["absent", "other", "huge"])
 def test_a_checkpoint_of_something_else_is_a_sentence(copy, songs, key, value):
     content = torch.load(copy / "last.ckpt", weights_only=True)
     content[key] = value

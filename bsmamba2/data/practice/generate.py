@@ -37,7 +37,7 @@ from bsmamba2.data.practice.sounds import (
     find_soundfonts,
 )
 from bsmamba2.data.practice.workers import share_out
-from bsmamba2.errors import BsmError, DataError
+from bsmamba2.errors import DataError, FileError
 from bsmamba2.files import atomic_path
 
 SPLITS = ("train", "valid", "test")
@@ -95,7 +95,7 @@ def generate_songs(
     """
     if not 1 <= songs.seconds <= LONGEST_S or any(count < 0 for count in songs.counts.values()):
         raise DataError(
-            f"A practice song lasts 1 to {LONGEST_S} seconds, and counts are not negative."
+            f"A practice song must last 1 to {LONGEST_S} seconds, and counts are not negative."
         )
     check_installed()
     songs = replace(songs, soundfonts=songs.soundfonts or tuple(find_soundfonts()))
@@ -126,7 +126,7 @@ def _make(task: _Task) -> None:
     try:
         _write(task, song, about)
     except OSError as error:
-        raise BsmError(f"Cannot write {task.folder}: {error.strerror or error}.") from error
+        raise FileError(f"Cannot write {task.folder}: {error.strerror or error}.") from error
 
 
 def _write(task: _Task, song: Song, about: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ def _workshop(folder: Path) -> Iterator[Path]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         workshop = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
     except OSError as error:
-        raise BsmError(f"Cannot write into {folder}: {error.strerror or error}.") from error
+        raise FileError(f"Cannot write into {folder}: {error.strerror or error}.") from error
     try:
         yield workshop
     finally:
@@ -165,7 +165,7 @@ def _claimed(folder: Path, songs: PracticeSet) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise BsmError(f"Cannot write into {folder}: {error.strerror or error}.") from error
+        raise FileError(f"Cannot write into {folder}: {error.strerror or error}.") from error
     try:
         _lock(handle, folder)
         _mark(folder, songs)
@@ -180,7 +180,7 @@ def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise BsmError(
+        raise FileError(
             f"Another run is making songs in {folder}: wait for it or choose another folder."
         ) from None
     except OSError:  # a network file system without locks
@@ -219,4 +219,4 @@ def _holds_songs(folder: Path) -> bool:
     try:
         return any((folder / split).exists() and os.listdir(folder / split) for split in SPLITS)
     except OSError as error:
-        raise BsmError(f"{folder} cannot be listed: {error.strerror or error}.") from error
+        raise FileError(f"{folder} cannot be listed: {error.strerror or error}.") from error

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, NamedTuple, TypeVar
 
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import BsmError, DataError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -69,7 +69,7 @@ def share_out(
                 else:
                     busy.remove(ready)
     except (EOFError, ConnectionError) as error:
-        raise BsmError(
+        raise DataError(
             "A process died before its work was done, perhaps for want of memory: call again with "
             "fewer --jobs."
         ) from error
@@ -102,7 +102,7 @@ def _received(connection: Connection) -> Any:
     if not isinstance(result, _Failure):
         return result
     if result.for_users:
-        raise BsmError(result.message)
+        raise DataError(result.message)
     raise RuntimeError(result.message) from RuntimeError(result.trace)
 
 

@@ -1,0 +1,117 @@
+"""Errors as an interface: every class has a meaning, a sentence, a command that causes it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from error_cases import CASES, ErrorCase, provoke
+from error_page import PAGE, error_classes, folder_of_cases, meaning, page, say_all
+
+import bsmamba2
+from bsmamba2.cli import main
+from bsmamba2.errors import BsmError
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(
+    path
+    for room in ("bsmamba2", "export", "runtime", "plugins")
+    for path in (ROOT / room).rglob("*.py")
+)
+KINDS = {kind.__name__ for kind in error_classes()} | {"BsmError", "ScanError"}
+_MENDS = re.compile(r"[:;] \S|\. [A-Z{]|\bmust\b")
+"""What tells how to mend: after a colon or semicolon, in a second sentence, or as a rule."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with folder_of_cases(tmp_path_factory.mktemp("errors")):
+        yield
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.command)
+def test_commands_raise_their_class_with_one_sentence(case: ErrorCase) -> None:
+    error = provoke(case)
+    assert type(error) is case.kind or case.call
+    assert isinstance(error, case.kind)
+    assert re.fullmatch(r"[^\n]{20,400}", str(error))
+    assert _MENDS.search(str(error))
+
+
+@pytest.mark.parametrize("kind", error_classes())
+def test_every_class_has_a_meaning_a_mend_and_a_case(kind: type[BsmError]) -> None:
+    assert all(meaning(kind))
+    assert kind in {case.kind for case in CASES}
+
+
+@pytest.mark.parametrize(
+    "case", {case.kind: case for case in CASES if not (case.call or case.without)}.values(),
+    ids=lambda case: case.kind.__name__,
+)  # fmt: skip
+def test_the_command_line_prints_it_and_exits_with_1(
+    case: ErrorCase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(case.command.split())
+    assert done.value.code == 1
+    assert f"Error: {provoke(case)}\n" in capsys.readouterr().err
+
+
+def test_the_page_is_up_to_date() -> None:
+    made = page(say_all())
+    assert PAGE.read_text("utf-8") == made, "python tests/error_page.py writes it again"
+
+
+def raised(path: Path) -> Iterator[tuple[str, int, str]]:
+    """Class, line and text of every error that a file makes; {} stands for what is filled in."""
+    tree = ast.parse(path.read_text("utf-8"))
+    uses_require = "import" in path.read_text() and any(
+        isinstance(node, ast.ImportFrom) and node.module == "bsmamba2.config_file"
+        for node in ast.walk(tree)
+    )
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        name, arguments = node.func.id, node.args
+        if name == "require" and (uses_require or path.name == "config_file.py"):
+            name, arguments = "ConfigError", arguments[1:]
+        if name in KINDS and arguments:
+            yield name, node.lineno, _text(arguments[0])
+
+
+def _text(node: ast.expr) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(_text(value) for value in values)
+        case _:
+            return "{}"
+
+
+ALL_RAISED = [(path, *found) for path in SOURCES for found in raised(path)]
+
+
+def test_the_sources_were_read() -> None:
+    assert len(ALL_RAISED) > 250
+    assert Path(bsmamba2.__file__).name == "__init__.py"
+    assert {name for _, name, _, _ in ALL_RAISED} >= KINDS - {"BsmError"} - {"ScanError"}
+
+
+def test_errors_are_raised_as_a_class_of_their_own() -> None:
+    bare = [f"{path.name}:{line}" for path, name, line, _ in ALL_RAISED if name == "BsmError"]
+    assert not bare, "raise a subclass of BsmError, such as FileError or OptionError"
+
+
+def test_every_message_is_a_sentence_that_says_how_to_mend() -> None:
+    poor = [
+        f"{path.name}:{line}: {text}"
+        for path, name, line, text in ALL_RAISED
+        if name not in ("MissingExtraError", "ScanError")  # one has a mend of its own
+        and re.search(r"[a-z]{3}", text)  # not those that pass a sentence on
+        and not (text.endswith((".", "?", "{}", ":")) and _MENDS.search(text))
+    ]
+    assert not poor

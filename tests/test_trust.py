@@ -1,0 +1,125 @@
+"""What runs code from files is off by default and told; nothing goes to the network."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import soundfile
+from no_network import can_forbid
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "SECURITY.md").read_text("utf-8")
+_CONFIG = """
+base: tiny
+audio: {chunk_s: 1, hop: 882}
+network: {bands: [[205, 5]], d_model: 8, layers: 1, headdim: 8, d_state: 8, mask_expand: 1}
+data: {items_per_epoch: 2}
+loss: {stft_windows: [512], stft_hop: 441, stft_min_n_fft: 512}
+training: {precision: float32, batch_size: 1, accumulation: 1, processes: 1, max_steps: 1}
+"""
+_FORBIDDEN = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+_FORBIDDEN += "from no_network import forbid_network; forbid_network()\n"
+_COMMANDS = """
+infer song.wav --quiet
+infer song.wav --quiet --format mp3 --out out/{stem}.{ext}
+info default
+doctor
+parity default default --audio song.wav
+train --config small.yaml --data songs --out run --quiet
+export run/ema.safetensors -o model.onnx
+import run/ema.safetensors -o again.safetensors
+infer song.wav --quiet --engine again.safetensors --overlap 0
+eval model.onnx --data songs --quiet --report report.html
+practice --help
+plugin --help
+"""
+_RUN = """
+from bsmamba2.cli import main
+for line in sys.argv[1].strip().splitlines():
+    try:
+        main(line.split())
+    except SystemExit as done:
+        assert not done.code or line == "doctor", line
+"""
+
+
+def python(program: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def write_songs(folder: Path) -> None:
+    noise = np.random.default_rng(0).standard_normal((66_150, 2)) / 20
+    soundfile.write(folder / "song.wav", noise, 44_100)
+    for split in ("train", "valid", "test"):
+        song = folder / "songs" / split / "song"
+        song.mkdir(parents=True)
+        for stem in ("mixture", "vocals", "drums", "bass", "other"):
+            soundfile.write(song / f"{stem}.wav", noise, 44_100, subtype="FLOAT")
+
+
+needs_filter = pytest.mark.skipif(not can_forbid(), reason="needs seccomp, as Linux has it")
+
+
+@needs_filter
+@pytest.mark.parametrize("family", ["AF_INET", "AF_INET6"])
+def test_a_process_that_opens_a_socket_is_ended(tmp_path: Path, family: str) -> None:
+    """Or the law below would hold of anything."""
+    done = python(f"{_FORBIDDEN}import socket; socket.socket(socket.{family})", folder=tmp_path)
+    assert done.returncode == -signal.SIGSYS, done.stderr
+
+
+@needs_filter
+@pytest.mark.slow
+def test_no_command_opens_a_socket(tmp_path: Path) -> None:
+    write_songs(tmp_path)
+    (tmp_path / "small.yaml").write_text(_CONFIG)
+    done = python(_FORBIDDEN + _RUN, _COMMANDS, folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "report.html").exists()
+
+
+def test_everything_that_loads_native_code_is_on_the_page() -> None:
+    """Calls that open libraries, in the modules that SECURITY.md names, and no pickles at all."""
+    opening = re.compile(r"ctypes\.CDLL|load_library\(|register_custom_ops_library")
+    for room in ("bsmamba2", "export", "runtime", "plugins"):
+        for path in (ROOT / room).rglob("*.py"):
+            text = path.read_text("utf-8")
+            name = path.relative_to(ROOT).as_posix()
+            assert not opening.search(text) or f"({name})" in PAGE, name
+            assert not re.search(r"^\s*(import|from) (pickle|marshal|shelve|dill)\b", text, re.M), (
+                name
+            )
+            for call in re.findall(r"torch\.load\((.*?)\)", text):
+                assert "weights_only=True" in call, name
+
+
+def test_what_is_off_by_default_is_off() -> None:
+    from bsmamba2.cli import cli
+
+    context = click.Context(cli)
+    for line in ("infer song.wav", "eval default --data songs", "parity default default"):
+        name, *arguments = line.split()
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.make_context(name, arguments).params["allow_host_code"] is False
+
+
+def test_links_of_the_page_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
