@@ -73,7 +73,6 @@ CASES = [
     ErrorCase(errors.DataError, "eval default --data songs"),
     ErrorCase(errors.EngineError, "infer song.wav --engine song.wav"),
     ErrorCase(errors.EngineError, "infer song.wav --engine model.onnx --precision float16"),
-    ErrorCase(errors.EngineError, "infer song.wav --engine model.plan --device cpu"),
     ErrorCase(errors.ExportError, "export default"),
     ErrorCase(errors.ExportError, "export default --fp16"),
     ErrorCase(errors.ExportError, "export default --trt --output model.txt"),
