@@ -13,6 +13,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 PACKAGE = "bsmamba2.plugins"
 RECIPE = runpy.run_path(str(Path(__file__).parent / "plugins" / "cpu_sources.py"))
@@ -25,12 +26,12 @@ class BuildScan(build_ext):
     def build_extension(self, ext: Extension) -> None:
         """Compiles and links; setuptools makes a warning of a failure, as `ext` is optional."""
         if self.compiler.compiler_type != "unix":
-            raise RuntimeError("the scan for CPUs needs GCC or Clang")
+            raise CompileError("the scan for CPUs needs GCC or Clang")
         objects = []
         for variant in RECIPE["variants"]():
             objects += self._compile(RECIPE["KERNELS"], variant.name, variant.arguments)
         for source in RECIPE["OTHERS"]:
-            objects += self._compile(source, "all")
+            objects += self._compile(source, "all", RECIPE["choice_arguments"]())
         path = self.get_ext_fullpath(ext.name)
         self.mkpath(os.path.dirname(path))
         self.compiler.link_shared_object(

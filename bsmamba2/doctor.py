@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bsmamba2 import __version__
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import BsmError, PluginError
 
 CORE = {  # import name -> distribution; without one of them nothing runs
     "numpy": "numpy",
@@ -191,13 +191,14 @@ def _cpu_scan() -> str:
     """What computes the scans of `.onnx` files on this CPU."""
     from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
 
+    slow = "scans by the body in the file, which makes a chunk take about twice as long: "
     path = find_cpu_library()
     if path is None:
-        return (
-            "scans by the body in the file, which makes a chunk take about twice as long: "
-            "install a C++ compiler (g++ or clang++), then bsmamba2 again from its source"
-        )
-    return f"native scans, {CpuScanLibrary(path).isa_name()}"
+        return f"{slow}install a C++ compiler (g++ or clang++), then bsmamba2 again from its source"
+    try:
+        return f"native scans, {CpuScanLibrary(path).isa_name()}"
+    except PluginError as error:
+        return slow + str(error).rstrip(".")
 
 
 def _torch_detail() -> str:

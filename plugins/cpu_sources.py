@@ -1,7 +1,7 @@
 """How the scan's library for CPUs is compiled; read by setup.py before anything is installed.
 
 One file of kernels is compiled once for each instruction set; which one runs is decided when the
-library is called. There is nothing here but constants and one function, and no import of the
+library is called. There is nothing here but constants and two functions, and no import of the
 package.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import sysconfig
 from typing import NamedTuple
 
 LIBRARY = "libbsm_scan_cpu.so"
@@ -51,7 +52,21 @@ _X86 = (
 )
 
 
+HAS_X86 = "-DBSM_HAS_X86"
+"""Tells the choice of kernels that those of x86 were compiled."""
+
+
 def variants() -> tuple[Variant, ...]:
     """Those for this machine's processor; vectors of four floats are SSE2 or NEON elsewhere."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32
-    return (_PORTABLE, *_X86) if x86 else (_PORTABLE,)
+    return (_PORTABLE, *_X86) if _is_x86() else (_PORTABLE,)
+
+
+def choice_arguments() -> tuple[str, ...]:
+    """Of the compiler, for what chooses between the kernels."""
+    return (HAS_X86,) if _is_x86() else ()
+
+
+def _is_x86() -> bool:
+    """Whether x86 is all that is compiled for; some Pythons for Macs compile for two processors."""
+    single = "universal" not in sysconfig.get_platform()
+    return platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32 and single

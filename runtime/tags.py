@@ -11,9 +11,50 @@ NAMES = (
     *("title", "artist", "album", "date", "tracknumber", "genre"),
     *("comment", "copyright", "license"),
 )
-"""What libsndfile writes into WAV, FLAC, MP3 and OGG; its 'software' is the writer's own."""
+"""What FLAC, MP3 and OGG hold; WAV has no place for a license."""
 _FFMPEG_NAMES = {"track": "tracknumber", "year": "date", "description": "comment"}
 _LONGEST = 2000  # characters; a comment may hold a whole file
+
+
+_ID3_FRAMES = {
+    "title": "TIT2",
+    "artist": "TPE1",
+    "album": "TALB",
+    "date": "TDRC",
+    "tracknumber": "TRCK",
+    "genre": "TCON",
+    "copyright": "TCOP",
+}
+_ID3_UTF8 = b"\x03"
+
+
+def id3_tag(tags: Mapping[str, str]) -> bytes:
+    """The tag that an MP3 file begins with: ID3v2.4, texts in UTF-8.
+
+    libsndfile's own keeps only ASCII (id3.org, ID3v2.4.0 structure and frames).
+
+    Returns:
+        Nothing where there are no tags.
+    """
+    frames = b""
+    for name, text in tags.items():
+        value = text.encode()
+        if name == "comment":  # of no language and no title
+            frames += _id3_frame("COMM", _ID3_UTF8 + b"XXX" + b"\0" + value)
+        elif name in _ID3_FRAMES:
+            frames += _id3_frame(_ID3_FRAMES[name], _ID3_UTF8 + value)
+        else:
+            frames += _id3_frame("TXXX", _ID3_UTF8 + name.encode() + b"\0" + value)
+    return b"ID3\x04\0\0" + _synchsafe(len(frames)) + frames if frames else b""
+
+
+def _id3_frame(identifier: str, payload: bytes) -> bytes:
+    return identifier.encode() + _synchsafe(len(payload)) + bytes(2) + payload
+
+
+def _synchsafe(size: int) -> bytes:
+    """28 bits in four bytes whose upper bit is 0."""
+    return bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
 
 
 def clean_tags(*sources: Mapping[str, str]) -> Tags:

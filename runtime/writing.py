@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from bsmamba2.errors import AudioError, OptionError
 from bsmamba2.files import c_path
 from bsmamba2.runtime.chunking import Samples
+from bsmamba2.runtime.tags import id3_tag
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +151,9 @@ class AudioWriter:
             self._sink = _Sink(path)
         except OSError as error:
             raise AudioError(f"Cannot write {self._name}: {error.strerror}.") from error
+        if format.name == "mp3":
+            self._sink.put_in_front(id3_tag(tags or {}))
+            tags = None
         try:
             self._file = soundfile.SoundFile(
                 self._sink, "w", sample_rate, channels, format.subtype, format=container
@@ -247,6 +252,21 @@ class _Sink(io.FileIO):
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
         self.error: OSError | None = None
+        self._start = 0
+
+    def put_in_front(self, data: bytes) -> None:
+        """Begins the file with bytes that whoever writes the rest knows nothing of."""
+        self.write(data)
+        self._start = len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Of what comes after the bytes in front."""
+        start = self._start if whence == os.SEEK_SET else 0
+        return super().seek(offset + start, whence) - self._start
+
+    def tell(self) -> int:
+        """As `seek`."""
+        return super().tell() - self._start
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
         """Writes all of the data, or notes why not and says 0."""

@@ -101,7 +101,10 @@ def command(
             raise OptionError("stdout takes either the stem or the JSON: leave one of them out.")
         plan = make_plan(inputs, engine, options, resources)
         if dry_run:
-            ctx.exit(_tell(print_plan(plan, as_json=as_json)))
+            failures = print_plan(
+                plan, skip_existing=options.skip_existing, as_json=as_json, quiet=quiet
+            )
+            ctx.exit(_tell(failures))
         todo, skipped = split_jobs(plan.jobs, options.skip_existing)
         failures = plan.failures
         if todo:

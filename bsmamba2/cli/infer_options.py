@@ -11,11 +11,11 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_TIME = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)")
+_TIME = re.compile(r"(?:(?:(\d+):(?=[0-5]?\d:))?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 
 
 class Time(click.FloatRange):
-    """Seconds, given as 75, 75.5, 1:15.5 or 0:01:15."""
+    """Seconds, given as 75, 75.5, 1:15.5, 75:30 or 1:15:30."""
 
     name = "time"
 

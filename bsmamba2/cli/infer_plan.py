@@ -61,8 +61,9 @@ def make_plan(
     stems = _choose_stems(options.stems, (target, RESIDUAL))
     stdin = None
     if STDIN in inputs:
-        if sys.stdin.isatty():
-            raise OptionError("stdin is the terminal: pipe a song into 'bsm infer -'.")
+        if sys.stdin is None or sys.stdin.isatty():
+            kind = "the terminal" if sys.stdin else "closed"
+            raise OptionError(f"stdin is {kind}: pipe a song into 'bsm infer -'.")
         stdin = resources.enter_context(spooled(sys.stdin.buffer))
     sources, failures = find_sources(
         inputs, recursive=options.recursive, leave_out=template.top, stdin=stdin
@@ -91,8 +92,9 @@ def _template(options: SongOptions, resources: contextlib.ExitStack) -> OutputTe
         return OutputTemplate(options.out)
     if options.picture:
         raise OptionError("stdout has no room for a picture: leave --picture out, or choose --out.")
-    if sys.stdout.isatty():
-        raise OptionError("stdout is the terminal: send '-o -' into a file or a program.")
+    if sys.stdout is None or sys.stdout.isatty():
+        kind = "the terminal" if sys.stdout else "closed"
+        raise OptionError(f"stdout is {kind}: send '-o -' into a file or a program.")
     folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="bsm-"))
     return OutputTemplate(folder.replace("{", "{{").replace("}", "}}") + "/{stem}.{ext}")
 
@@ -116,12 +118,21 @@ def split_jobs(jobs: Sequence[Job], skip_existing: bool) -> tuple[list[Job], lis
     """What is to be done, and what an earlier run has done."""
     from bsmamba2.runtime.planning import is_complete
 
-    there = [job for job in jobs if skip_existing and is_complete(job)]
-    return [job for job in jobs if job not in there], there
+    todo: list[Job] = []
+    there: list[Job] = []
+    for job in jobs:
+        (there if skip_existing and is_complete(job) else todo).append(job)
+    return todo, there
 
 
-def print_plan(plan: Plan, *, as_json: bool) -> list[Failure]:
+def print_plan(plan: Plan, *, skip_existing: bool, as_json: bool, quiet: bool) -> list[Failure]:
     """Shows on stdout what would be done.
+
+    Args:
+        plan: All songs.
+        skip_existing: Whether those that are there would be passed over.
+        as_json: One document in place of lines.
+        quiet: No summary.
 
     Returns:
         The songs that cannot be separated.
@@ -137,23 +148,28 @@ def print_plan(plan: Plan, *, as_json: bool) -> list[Failure]:
         }
         click.echo(json.dumps(document, indent=2))
         return failures
+    known_s = 0.0
     for song in songs:
+        skipped = song.complete and skip_existing
         there = "  (there already)" if song.complete else ""
         channels = "mono" if song.channels == 1 else "stereo"
         click.echo(
             os.fsencode(f"{song.job.name}  {clock(song.duration_s)}  {song.sample_rate} Hz ")
             + f"{channels}{there}".encode()
         )
+        if skipped:
+            continue
+        known_s += song.duration_s or 0
         pictures = [song.job.picture] if song.job.picture else []
         for file in [*song.job.shown.values(), *pictures]:
             click.echo(b"  -> " + os.fsencode(file))
-    known_s = sum(song.duration_s or 0 for song in songs)
-    complete = sum(song.complete for song in songs)
-    click.echo(
-        f"{len(songs)} {'song' if len(songs) == 1 else 'songs'}, {clock(known_s)} of audio; "
-        f"{complete} there already. Nothing was written.",
-        err=True,
-    )
+    if not quiet:
+        complete = sum(song.complete for song in songs)
+        click.echo(
+            f"{len(songs)} {'song' if len(songs) == 1 else 'songs'}, {clock(known_s)} of audio "
+            f"to do; {complete} there already. Nothing was written.",
+            err=True,
+        )
     return failures
 
 

@@ -22,7 +22,7 @@ namespace bsm_cpu {
 namespace portable {
 extern const Kernel kernel;
 }
-#ifdef __x86_64__
+#ifdef BSM_HAS_X86
 namespace avx2 {
 extern const Kernel kernel;
 }
@@ -38,7 +38,7 @@ constexpr float kLog2e = 1.44269504088896341f;
 constexpr size_t kAlignment = 64;
 
 const Kernel* find(int isa) {
-#ifdef __x86_64__
+#ifdef BSM_HAS_X86
     const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f");
     if (isa == BSM_CPU_AVX512 || (isa == BSM_CPU_BEST && has_avx512)) {

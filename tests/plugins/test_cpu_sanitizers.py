@@ -10,7 +10,7 @@ import pytest
 
 import bsmamba2.plugins
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, Isa, find_cpu_library
-from bsmamba2.plugins.cpu_sources import FLAGS, KERNELS, variants
+from bsmamba2.plugins.cpu_sources import FLAGS, KERNELS, choice_arguments, variants
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         compile_object(SOURCES / "cpu" / KERNELS, variant.name, *variant.arguments)
         for variant in variants()
     ]
-    objects.append(compile_object(SOURCES / "cpu" / "scan.cpp", "scan"))
+    objects.append(compile_object(SOURCES / "cpu" / "scan.cpp", "scan", *choice_arguments()))
     objects.append(compile_object(MAIN, "main"))
     target = folder / "scan"
     subprocess.run([compiler, *flags, *objects, "-o", str(target)], check=True)

@@ -47,13 +47,15 @@ def files() -> dict[str, int]:
 
 @pytest.mark.parametrize(("text", "seconds"), [
     ("0", 0), ("75", 75), ("75.5", 75.5), (".5", 0.5), ("1:15", 75), ("01:05.25", 65.25),
-    ("1:02:03.5", 3723.5),
+    ("1:02:03.5", 3723.5), ("75:30", 4530),
 ])  # fmt: skip
 def test_times_are_seconds_or_minutes(text: str, seconds: float):
     assert Time().convert(text, None, None) == seconds
 
 
-@pytest.mark.parametrize("text", ["-1", "1:60", "1:2:3:4", "nan", "inf", "1e3", "", "1:", "5s"])
+@pytest.mark.parametrize(
+    "text", ["-1", "1:60", "1:75:30", "1:2:3:4", "nan", "inf", "1e3", "", "1:", "5s"]
+)
 def test_no_other_times(bsm_infer: Infer, text: str):
     done = bsm_infer(song("song.wav"), f"--start={text}")
     assert done.code == 2
@@ -161,7 +163,7 @@ def test_a_dry_run_tells_all_and_does_nothing(bsm_infer: Infer):
         "  -> out/b/vocals.wav",
         "  -> out/b/spectrograms.png",
     ]
-    assert "2 songs, 0:02.0 of audio; 0 there already. Nothing was written." in done.err
+    assert "2 songs, 0:02.0 of audio to do; 0 there already. Nothing was written." in done.err
     assert "album/text.wav is not audio" in done.err.splitlines()[-1]
     document = json.loads(bsm_infer("album", "--dry-run", "--json").out)
     assert [(s["input"], s["duration_s"], s["there"]) for s in document["plan"]] == [
@@ -291,6 +293,15 @@ def test_a_reader_that_goes_is_one_sentence(tmp_path: Path, quick_onnx: Path):
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "Error: Cannot write to stdout: Broken pipe."
+
+
+def test_closed_streams_get_and_give_no_samples(tmp_path: Path, quick_onnx: Path):
+    save(tmp_path / "song.wav", noise(RATE))
+    bsm = f"{sys.executable} -c 'from bsmamba2.cli import main; main()' infer --engine {quick_onnx}"
+    for command, stream in ((f"{bsm} - <&-", "stdin"), (f"{bsm} song.wav -o - >&-", "stdout")):
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"{stream} is closed: " in done.stderr
 
 
 def test_terminals_get_and_give_no_samples(bsm_infer: Infer, monkeypatch: pytest.MonkeyPatch):

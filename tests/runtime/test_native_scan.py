@@ -186,7 +186,7 @@ def test_the_gate_of_an_export_looks_at_the_body(tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("compiler", ["works", "fails"])
+@pytest.mark.parametrize("compiler", ["works", "fails", "another kind"])
 def test_installs_with_a_compiler_and_without(tmp_path: Path, compiler: str):
     """setup.py itself, on a copy of the sources."""
     source = tmp_path / "source"
@@ -194,8 +194,12 @@ def test_installs_with_a_compiler_and_without(tmp_path: Path, compiler: str):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "*.onnx"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    broken = {} if compiler == "works" else {"CC": "false", "CXX": "false"}
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    broken = {"CC": "false", "CXX": "false"} if compiler == "fails" else {}
+    start = "import runpy, setuptools, distutils.unixccompiler as unix;"
+    if compiler == "another kind":
+        start += "unix.UnixCCompiler.compiler_type = 'msvc';"
+    program = f"{start} runpy.run_path('setup.py')"
+    command = [sys.executable, "-c", program, "-q", "build_ext", "--inplace"]
     done = subprocess.run(
         command, cwd=source, env=os.environ | broken, capture_output=True, text=True
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +15,7 @@ from bsmamba2.errors import BsmError
 from bsmamba2.runtime.audio import AudioReader
 from bsmamba2.runtime.stem_files import StemFiles
 from bsmamba2.runtime.tags import NAMES, clean_tags
-from bsmamba2.runtime.writing import FORMATS, OutputFormat
+from bsmamba2.runtime.writing import FORMATS, AudioWriter, OutputFormat
 
 TAGS = {
     "title": "A song — Lied \N{MUSICAL SYMBOL G CLEF}",
@@ -127,6 +128,22 @@ def test_tags_survive_the_way_through(tmp_path: Path, source: str, target: str):
         files.write({"vocals": noise()})
     with AudioReader(path) as reader:
         assert reader.tags == TAGS
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_tags_are_in_any_script(tmp_path: Path, target: str):
+    """As FFmpeg reads them; an MP3's samples are those without tags."""
+    tags = {"title": "Über 日本", "artist": "Söhne", "date": "2020-05-01", "comment": "ж" * 200}
+    paths = [tmp_path / f"{name}.{target}" for name in ("with", "without")]
+    for path, texts in zip(paths, (tags, {}), strict=True):
+        with AudioWriter(path, OutputFormat(target), RATE, 2, tags=texts) as writer:
+            writer.write(noise())
+    with av.open(str(paths[0])) as container:
+        found = {**container.metadata, **container.streams.audio[0].metadata}
+    found = {name.lower(): text for name, text in found.items()}
+    assert {name: found.get(name) for name in tags} == tags
+    samples = [soundfile.read(path)[0] for path in paths]
+    assert np.array_equal(*samples)
 
 
 def test_tags_are_printable_short_and_known():
