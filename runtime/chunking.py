@@ -10,7 +10,9 @@ are kept:
     k = 1          ..[======]..      [==] kept
     k = 2                  ..[======]..
 
-An overlap of 0 is the paper's way: chunks side by side, the last one padded with zeros.
+Over the first `fade` samples of its middle a result rises from what the chunk before it says of
+the same samples, so that no step is left at the seam (measured in `SEAMS.md`). An overlap of 0 is
+the paper's way: chunks side by side, the last one padded with zeros, nothing to fade from.
 """
 
 from __future__ import annotations
@@ -21,8 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bsmamba2.config import AudioConfig
+
 Samples = NDArray[np.float32]
 """(channels, n), full scale 1."""
+FADE_S = 0.05
+"""Over which one chunk's result passes into the next one's."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,31 @@ class Chunking:
     """Length of a chunk."""
     overlap: int
     """Shared by two neighbours: even, at least 0, less than size."""
+    fade: int = 0
+    """Over which one result passes into the next: at least 0, at most context and step."""
 
     def __post_init__(self) -> None:
         if self.overlap % 2 or not 0 <= self.overlap < self.size:
             raise ValueError(
                 f"overlap must be even, at least 0 and less than {self.size}, not {self.overlap}."
             )
+        if not 0 <= self.fade <= min(self.context, self.step):
+            raise ValueError(
+                f"fade must be at least 0 and at most {min(self.context, self.step)}, "
+                f"not {self.fade}."
+            )
+
+    @classmethod
+    def of(cls, audio: AudioConfig, overlap_s: float) -> Chunking:
+        """The model's chunks, with contexts of whole frames up to half of `overlap_s` seconds.
+
+        Whole frames, so that all chunks of a song see the frames that one pass would: the same
+        sound between two frames can give an estimate as different as at an edge (`SEAMS.md`).
+        """
+        context = int(overlap_s * audio.sample_rate / 2) // audio.hop * audio.hop
+        step = audio.chunk_samples - 2 * context
+        fade = min(int(FADE_S * audio.sample_rate), context, step)
+        return cls(audio.chunk_samples, 2 * context, fade)
 
     @property
     def context(self) -> int:
@@ -83,6 +108,24 @@ class Chunking:
             chunk[:, : self.overlap] = chunk[:, self.step :]
             filled, done = self.overlap, done + self.step
 
-    def keep(self, chunk: Samples, count: int) -> Samples:
-        """The part of an engine's result that goes into the song: (channels, count)."""
-        return chunk[:, self.context : self.context + count]
+    def join(self, estimates: Iterable[tuple[Samples, int]]) -> Iterator[Samples]:
+        """The song from an engine's results; holds one fade of the last one.
+
+        Args:
+            estimates: Results (channels, size) in order, with the counts of `split`; are read
+                before the next one is asked for, and left as they are.
+
+        Yields:
+            (channels, count) of each.
+        """
+        rise = ((np.arange(self.fade) + 0.5) / max(1, self.fade)).astype(np.float32)
+        before: Samples | None = None
+        for estimate, count in estimates:
+            kept = estimate[:, self.context : self.context + count]
+            if before is not None and self.fade:
+                kept, n = kept.copy(), min(self.fade, count)
+                # Of two equal results exactly theirs, which a weighted sum need not be.
+                kept[:, :n] = before[:, :n] + rise[:n] * (kept[:, :n] - before[:, :n])
+            end = self.context + self.step
+            before = estimate[:, end : end + self.fade].copy()
+            yield kept

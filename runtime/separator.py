@@ -31,6 +31,7 @@ from bsmamba2.runtime.tta import with_tta
 RESIDUAL = "instrumental"
 """Name of the stem that is left: mixture - target."""
 DEFAULT_OVERLAP_S = 1.0
+"""At which no test finds a seam, however it is faded: `SEAMS.md` has the measurement."""
 _BLOCK = 1 << 16  # samples; longer blocks are cut, so that their resampled copies stay small
 
 
@@ -39,11 +40,11 @@ class Separator:
 
     A network's estimate is worst at the ends of its chunk, where it hears only one side. So
     neighbouring chunks overlap, and half of the overlap is discarded at either end of each
-    (`chunking.py`). The default of 1 s is provisional: how much context pays is to be measured
-    on a trained model. 0 is the paper's hard concatenation.
+    (`chunking.py`; `SEAMS.md` says how much is needed). 0 is the paper's hard concatenation.
 
     Attributes:
         stems: Names of the results: the engine's target and RESIDUAL.
+        step_s: Seconds from one chunk to the next.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class Separator:
             )
         if batch < 1:
             raise OptionError(f"A batch of {batch} chunks is none: choose 1 or more.")
-        overlap = 2 * int(overlap_s * self._audio.sample_rate / 2)
-        self._chunking = Chunking(self._audio.chunk_samples, overlap)
+        self._chunking = Chunking.of(self._audio, overlap_s)
+        self.step_s = self._chunking.step / self._audio.sample_rate
         self._batch = batch
         self._estimator = with_tta(estimator_of(engine, batch), tta)
         self.stems = (self._audio.target, RESIDUAL)
@@ -195,9 +196,8 @@ class Separator:
         counts: deque[int] = deque()  # samples to keep of the chunks that are on their way
         begun = self._begun(self._chunking.split(blocks), counts, times)
         with contextlib.closing(in_order(begun, self._estimator.in_flight)) as estimates:
-            for batch in estimates:
-                for estimate in batch:
-                    yield self._chunking.keep(estimate, counts.popleft())
+            results = ((one, counts.popleft()) for batch in estimates for one in batch)
+            yield from self._chunking.join(results)
 
     def _begun(
         self, chunks: Iterator[tuple[Samples, int]], counts: deque[int], times: StageTimes

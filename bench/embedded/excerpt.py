@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bsmamba2.evaluation.metrics import csdr_frames, usdr
 from bsmamba2.music import load_excerpt
 from bsmamba2.runtime import Separator, load_engine
+from bsmamba2.runtime.separator import DEFAULT_OVERLAP_S
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     mixture, vocals, rate = excerpt.mixture, excerpt.vocals, excerpt.sample_rate
     print(f"{'vocals, dB':24}  {'uSDR':>6}  {'cSDR':>6}")
     _print_row("the mixture itself", vocals, mixture, rate)
-    for overlap_s in (0.0, 1.0):
+    for overlap_s in (0.0, DEFAULT_OVERLAP_S):
         separator = Separator(load_engine(arguments.engine), overlap_s=overlap_s)
         estimate = separator.separate(mixture, rate)["vocals"]
         _print_row(

@@ -76,8 +76,8 @@ def engine_options(overlap_s: float, *, auto_batch: bool = False) -> Callable[[C
             metavar="S",
             default=overlap_s,
             show_default=True,
-            help="Seconds that two chunks share; half is discarded at either end. 0 is the "
-            "paper's way.",
+            help="Seconds that two chunks share, in whole frames; half is discarded at either end. "
+            "0 is the paper's way.",
         ),
         click.option(
             "--batch",

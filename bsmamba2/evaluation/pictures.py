@@ -92,10 +92,10 @@ def _separated(
 ) -> tuple[list[Samples], int]:
     """Mixture, reference and estimate of a minute, and their sample rate."""
     separator = make_separator(model, overlap_s=settings.overlap_s, batch=settings.batch)
-    step_s, end_s = model.chunk_s - settings.overlap_s, minute.start_s + minute.duration_s
+    step_s, end_s = separator.step_s, minute.start_s + minute.duration_s
     # Whole chunks, as in the song, and one more before them for the first one's context.
-    first = math.floor(minute.start_s / step_s) - (settings.overlap_s > 0)
-    last_s = math.ceil(end_s / step_s) * step_s + settings.overlap_s
+    first = math.floor(minute.start_s / step_s) - (step_s < model.chunk_s)
+    last_s = math.ceil(end_s / step_s) * step_s + model.chunk_s - step_s
     with TrackFeed(files, separator.stems[0]) as feed:
         rate = feed.sample_rate
         times = (max(0, first) * step_s, minute.start_s, end_s, last_s)

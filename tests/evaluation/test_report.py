@@ -125,7 +125,7 @@ def test_one_page_is_written_whole(tmp_path: Path):
 # --- pictures ---
 
 
-@pytest.mark.parametrize("overlap_s", [0, 0.5])
+@pytest.mark.parametrize("overlap_s", [0, 0.25, 0.5])
 def test_pictures_show_the_audio_that_was_measured(
     tmp_path: Path, overlap_s: float, monkeypatch: pytest.MonkeyPatch
 ):

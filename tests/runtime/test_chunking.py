@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from bsmamba2.config import load_config
 from bsmamba2.runtime.chunking import Chunking, Samples
 
 
@@ -20,15 +21,15 @@ def in_blocks(samples: Samples, block: int) -> Iterator[Samples]:
 
 
 def through(chunking: Chunking, blocks: Iterator[Samples]) -> Samples:
-    return np.concatenate([chunking.keep(c, count) for c, count in chunking.split(blocks)], axis=1)
+    return np.concatenate(list(chunking.join(chunking.split(blocks))), axis=1)
 
 
-@pytest.mark.parametrize("overlap", [0, 2, 20, 50, 98])
+@pytest.mark.parametrize(("overlap", "fade"), [(0, 0), (2, 1), (20, 10), (50, 7), (98, 2), (98, 0)])
 @pytest.mark.parametrize("n", [1, 2, 49, 50, 99, 100, 101, 199, 200, 201, 1234])
 @pytest.mark.parametrize("block", [1, 7, 99, 100, 101, 5000])
-def test_identity_engine_returns_the_song(n: int, overlap: int, block: int):
+def test_identity_engine_returns_the_song(n: int, overlap: int, fade: int, block: int):
     samples = song(n)
-    assert np.array_equal(through(Chunking(100, overlap), in_blocks(samples, block)), samples)
+    assert np.array_equal(through(Chunking(100, overlap, fade), in_blocks(samples, block)), samples)
 
 
 @pytest.mark.parametrize("overlap", [0, 20, 98])
@@ -61,6 +62,35 @@ def test_chunks_belong_to_the_receiver():
     assert np.array_equal(np.concatenate(kept, axis=1), samples)
 
 
+@pytest.mark.parametrize(("overlap", "fade"), [(0, 0), (20, 0), (20, 1), (20, 10), (98, 2)])
+@pytest.mark.parametrize("n", [1, 79, 81, 85, 402])
+def test_over_the_fade_a_result_rises_from_the_one_before_it(n: int, overlap: int, fade: int):
+    chunking = Chunking(100, overlap, fade)
+    results = [np.full((2, 100), k, np.float32) for k in range(-(-n // chunking.step))]
+    counts = [count for _, count in chunking.split([song(n)])]
+    joined = np.concatenate(list(chunking.join(zip(results, counts, strict=True))), axis=1)
+    index, within = np.divmod(np.arange(n), chunking.step)
+    rising = (index > 0) & (within < fade)
+    expected = np.where(rising, index - 1 + (within + 0.5) / max(1, fade), index)
+    assert joined.shape == (2, n)
+    assert np.allclose(joined, expected, atol=1e-6)
+    assert all((result == k).all() for k, result in enumerate(results))
+
+
+def test_results_are_needed_one_at_a_time():
+    chunking = Chunking(100, 20, 10)
+    result = np.zeros((2, 100), np.float32)
+
+    def reused() -> Iterator[tuple[Samples, int]]:
+        for k in range(3):
+            result[:] = k
+            yield result, 80
+
+    joined = [part[0, [0, 9, 10, 79]] for part in map(np.copy, chunking.join(reused()))]
+    expected = [[0, 0, 0, 0], [0.05, 0.95, 1, 1], [1.05, 1.95, 2, 2]]
+    assert np.allclose(joined, expected, atol=1e-6)
+
+
 def test_a_chunk_comes_as_soon_as_its_last_sample():
     seen = 0
 
@@ -83,3 +113,19 @@ def test_no_song_gives_no_chunk():
 def test_impossible_overlaps_are_refused(overlap: int):
     with pytest.raises(ValueError, match="overlap"):
         Chunking(100, overlap)
+
+
+@pytest.mark.parametrize(("overlap", "fade"), [(0, 1), (20, -1), (20, 11), (98, 3)])
+def test_impossible_fades_are_refused(overlap: int, fade: int):
+    with pytest.raises(ValueError, match="fade"):
+        Chunking(100, overlap, fade)
+
+
+@pytest.mark.parametrize("overlap_s", [0, 0.01, 0.019, 0.25, 0.5, 0.999, 1, 3.99, 7.9])
+def test_a_models_contexts_are_whole_frames_of_at_most_half_the_overlap(overlap_s: float):
+    audio = load_config("bsmamba2").model.audio
+    chunking = Chunking.of(audio, overlap_s)
+    assert chunking.size == 8 * 44100
+    assert chunking.context % audio.hop == 0
+    assert overlap_s / 2 * 44100 - audio.hop < chunking.context <= overlap_s / 2 * 44100
+    assert chunking.fade == min(2205, chunking.context, chunking.step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -230,3 +231,16 @@ def test_context_hides_what_an_engine_does_wrong_at_the_ends_of_a_chunk():
     assert np.abs(hidden["vocals"] - mixture).max() < 1e-6
     heard = separator_of(FunctionEngine(mask), overlap_s=0).separate(mixture, 44100)
     assert np.abs(heard["vocals"] - mixture).max() > 0.1
+
+
+def test_neighbours_that_disagree_meet_without_a_step():
+    gains = itertools.cycle((1.0, 0.5))
+    mixture = 0.5 * np.sin(2 * np.pi * 50 / 44100 * np.arange(150_000) + np.array([[0.5], [1.5]]))
+
+    def largest_step(overlap_s: float) -> float:
+        engine = FunctionEngine(lambda spectrum: real_mask(next(gains))(spectrum))
+        vocals = separator_of(engine, overlap_s=overlap_s).separate(mixture, 44100)["vocals"]
+        return float(np.abs(np.diff(vocals)).max())
+
+    assert largest_step(0.5) < 1.5 * np.abs(np.diff(mixture)).max()
+    assert largest_step(0) > 10 * np.abs(np.diff(mixture)).max()
