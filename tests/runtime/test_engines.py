@@ -152,7 +152,7 @@ def test_failure_of_the_backend_is_one_sentence(engine: Engine, monkeypatch: pyt
     inside = "_session" if hasattr(engine, "_session") else "_network"
     broken = type("Broken", (), {"run": fail, "__call__": fail})()
     monkeypatch.setattr(engine, inside, broken)
-    with pytest.raises(EngineError, match=r"\A[^\n]+: out of memory\Z"):
+    with pytest.raises(EngineError, match=r"\A[^\n]+: out of memory; free memory, [^\n]+\Z"):
         engine(fixed_spectrum(AUDIO, 1))
 
 
