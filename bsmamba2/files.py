@@ -8,16 +8,17 @@ import json
 import os
 import stat
 import struct
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bsmamba2.errors import CheckpointError, FileError
+from bsmamba2.temporary import Partial, new_partial
 
 _MAX_HEADER = 16 << 20  # bytes; ours has some 100 kB, and JSON takes 20 times its size in memory
 
+_ATTEMPTS = 100  # to make a folder that others take away
 _HEADER_ERRORS = (
     ValueError,
     LookupError,
@@ -84,17 +85,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """As `atomic_path` for several files that belong together: all take their names, or none.
 
-    Folders that were made for them go, too, when the block raises.
+    Folders that were made for them go, too, when the block raises. What killed processes left in
+    the folders is taken away before (`temporary.py`).
 
     Raises:
         FileError: A folder cannot be made or written, or one of the paths is a folder.
     """
-    partials: list[Path] = []
+    partials: list[Partial] = []
     try:
         for path in paths:
             with _folders_lock:
                 partials.append(_make_partial(path))
-        yield partials
+        yield [partial.path for partial in partials]
         with _folders_lock:
             _rename_all(partials, paths)
             _made_folders.difference_update(*(path.absolute().parents for path in paths))
@@ -103,7 +105,7 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         raise FileError(f"Cannot write {names}: {error.strerror or error}.") from error
     finally:
         for partial in partials:
-            partial.unlink(missing_ok=True)
+            partial.close()
         with _folders_lock:
             _remove_made_folders(paths)
 
@@ -117,32 +119,36 @@ def _remove_made_folders(paths: Sequence[Path]) -> None:
             _made_folders.discard(folder)
 
 
-def _make_partial(path: Path) -> Path:
+def _make_partial(path: Path) -> Partial:
     """An empty temporary file beside `path`; notes the folders it made."""
     if path.is_dir():
         raise FileError(f"Cannot write {path}: a folder has that name.")
-    missing = [folder for folder in path.absolute().parents if not folder.exists()]
-    try:
-        for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
-            _made_folders.add(folder)
-        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise FileError(f"Cannot write into {path.parent}: {error.strerror or error}.") from error
-    os.close(handle)
-    return Path(name)
+    attempts = _ATTEMPTS
+    while True:
+        try:
+            missing = [folder for folder in path.absolute().parents if not folder.exists()]
+            for folder in reversed(missing):
+                folder.mkdir(exist_ok=True)
+                _made_folders.add(folder)
+            return new_partial(path.parent, path.suffix)
+        except OSError as error:
+            attempts -= 1
+            if isinstance(error, FileNotFoundError) and attempts:
+                continue  # another process has just taken away an empty folder
+            reason = error.strerror or error
+            raise FileError(f"Cannot write into {path.parent}: {reason}.") from error
 
 
-def _rename_all(partials: Sequence[Path], paths: Sequence[Path]) -> None:
+def _rename_all(partials: Sequence[Partial], paths: Sequence[Path]) -> None:
     umask = os.umask(0)
     os.umask(umask)
     done: list[Path] = []
     try:
         for partial, path in zip(partials, paths, strict=True):
-            partial.chmod(0o666 & ~umask)  # mkstemp makes files private
-            partial.replace(path)
+            partial.path.chmod(0o666 & ~umask)  # mkstemp makes files private
+            partial.path.replace(path)
             done.append(path)
-    except OSError:
+    except BaseException:  # Ctrl-C, too
         for path in done:
             path.unlink(missing_ok=True)
         raise

@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM ask for an end; what is in progress is finished first."""
+"""Signals that ask for an end: what is in progress is finished first, or at least taken away."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,41 @@ def stop_on_signals() -> Iterator[StopRequest]:
         yield request
     finally:
         _restore(before)
+
+
+class Terminated(BaseException):
+    """A signal asked for an end; as `KeyboardInterrupt`, but of others than Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def terminated_by_signals() -> Iterator[None]:
+    """Has SIGTERM and SIGHUP raise Terminated in the block, so that nothing half done stays.
+
+    Processes that are forked meanwhile end by them as usual.
+    """
+    names = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    numbers = [number for number in names if number and signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    own = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise Terminated(number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        _restore(dict.fromkeys(numbers, signal.SIG_DFL))
 
 
 def _restore(handlers: Mapping[signal.Signals, Any]) -> None:

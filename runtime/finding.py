@@ -14,6 +14,7 @@ from typing import IO
 from bsmamba2.errors import AudioError, BsmError
 from bsmamba2.files import existing_file
 from bsmamba2.runtime.audio import OTHER_SUFFIXES, SOUNDFILE_SUFFIXES
+from bsmamba2.temporary import temporary_folder
 
 STDIN = "-"
 _HERE = Path()
@@ -57,8 +58,7 @@ def spooled(stream: IO[bytes]) -> Iterator[Path]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bsm-"))
-            path = Path(folder, "stdin")
+            path = stack.enter_context(temporary_folder()) / "stdin"
             with path.open("wb") as file:
                 shutil.copyfileobj(stream, file, 1 << 20)
         except OSError as error:

@@ -22,8 +22,9 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, InvalidStateError, wait
 from typing import Protocol, TypeVar
 
-PATIENCE_S = 30.0
-"""Seconds that left work may take to end; longer than a chunk takes in most engines."""
+PATIENCE_S = 5.0
+"""Seconds that left work may take to end. An engine at work for longer goes on on its thread, and
+nothing else is called on it; who asked for an end should not wait for it."""
 
 T = TypeVar("T")
 Result = TypeVar("Result", covariant=True)

@@ -6,14 +6,18 @@ backend. Errors become one sentence on stderr; `--debug` shows the traceback.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import os
 import sys
+import threading
 
 import click
 
 from bsmamba2 import __version__
 from bsmamba2.errors import BsmError
+from bsmamba2.stopping import Terminated, terminated_by_signals
 
 COMMANDS = {  # name -> module below this package, in the order of a first use
     "infer": "infer",
@@ -58,21 +62,38 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `bsm`; exits 0, 1 (something failed), 2 (wrong usage) or 130 (Ctrl-C)."""
+    """Entry point of `bsm`.
+
+    Exits 0, 1 (something failed), 2 (wrong usage), 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP).
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        sys.exit(cli.main(arguments, prog_name="bsm", standalone_mode=False) or 0)
+        with terminated_by_signals():
+            code = cli.main(arguments, prog_name="bsm", standalone_mode=False) or 0
+        sys.exit(code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
+        _leave("Interrupted.", 130)
+    except Terminated as end:
+        _leave("Terminated.", 128 + end.number)
     except BsmError as error:
         _fail(str(error), arguments)
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         _fail(f"Unexpected {text}. Run 'bsm --debug ...' and report what it prints.", arguments)
+
+
+def _leave(sentence: str, code: int) -> None:
+    """Ends the process, at once if an engine hangs, whose library would not survive an exit."""
+    with contextlib.suppress(OSError):
+        click.echo(sentence, err=True)
+    if any(thread.name.startswith("bsm-") for thread in threading.enumerate()):
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _fail(sentence: str, arguments: list[str]) -> None:

@@ -32,6 +32,7 @@ from bsmamba2.checkpoints.weights import save_weights
 from bsmamba2.config import Config
 from bsmamba2.errors import BsmError, TrainingError
 from bsmamba2.files import atomic_path
+from bsmamba2.temporary import remove_abandoned
 
 FORMAT = 1
 
@@ -86,9 +87,8 @@ class RunFolder:
         Raises:
             BsmError: The folder cannot be written.
         """
-        for pattern in (".partial-*", "best/.partial-*"):
-            for path in self.path.glob(pattern):
-                path.unlink(missing_ok=True)
+        for folder in (self.path, self.path / "best"):
+            remove_abandoned(folder)
         plain = json.loads(json.dumps(asdict(config)))  # lists for tuples
         with atomic_path(self.path / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(plain, sort_keys=False), "utf-8")

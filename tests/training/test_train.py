@@ -189,7 +189,7 @@ def test_a_best_checkpoint_can_take_the_place_of_the_last(copy, finished, songs)
 
 
 def test_partial_files_of_a_killed_run_go(copy, songs):
-    leftovers = [copy / ".partial-x.ckpt", copy / "best" / ".partial-y.safetensors"]
+    leftovers = [copy / ".partial-xxxxxxxx.ckpt", copy / "best" / ".partial-a_b2c3d4.safetensors"]
     for path in leftovers:
         path.write_bytes(b"half")
     go_on(copy, songs)
