@@ -142,7 +142,7 @@ def test_songs_at_a_time_share_an_engine_that_is_never_called_twice_at_once(tmp_
     reports = list(separate_files(separator, jobs, WAV, at_once=2, watch=watch))
     for one, report in zip(jobs, reports, strict=True):
         assert isinstance(report, Report), report
-        assert report.source == one.source
+        assert report.source == one.name
         mixture = soundfile.read(one.source, dtype="float32")[0].T
         found = soundfile.read(one.outputs["vocals"], dtype="float32")[0].T
         expected = one_after_another(FunctionEngine(random_mask()), mixture, 0)
@@ -160,7 +160,8 @@ def job(folder: Path, name: str = "song", seconds: int = 9) -> Job:
     soundfile.write(folder / f"{name}.wav", noise(seconds * RATE).T, RATE, subtype="FLOAT")
     names = ("vocals", "instrumental")
     outputs = {stem: folder / "out" / name / f"{stem}.wav" for stem in names}
-    return Job(source=folder / f"{name}.wav", outputs=outputs)
+    source = folder / f"{name}.wav"
+    return Job(source=source, name=str(source), outputs=outputs)
 
 
 def broken_engine(spectrum: np.ndarray) -> np.ndarray:

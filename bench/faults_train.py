@@ -1,0 +1,181 @@
+"""`bsm train` killed at any moment, and on a disk that is full at any byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from faults_infer import hidden
+from faults_process import Command, Ended, resize, small_disk, timed
+
+_RATE = 44100
+_STEMS = ("vocals", "drums", "bass", "other")
+_CONFIG = """
+base: tiny
+audio: {chunk_s: 1, hop: 882}
+network: {bands: [[205, 5]], d_model: 8, layers: 1, headdim: 8, d_state: 8, mask_expand: 1}
+data: {items_per_epoch: 12}
+loss: {stft_windows: [512, 256], stft_hop: 441, stft_min_n_fft: 512}
+training: {precision: float32, batch_size: 2, accumulation: 2, processes: 1, max_steps: 9,
+  workers: 0, checkpoint_minutes: 0.0, keep_best: 2, ema_decay: 0.9}
+"""
+_MOMENTS = 0.7
+"""Of the undisturbed run's duration: later kills would mostly find a resumed run at its end."""
+
+
+class Training:
+    """Songs, a configuration, and the end of an undisturbed run."""
+
+    def __init__(self, work: Path, seed: int) -> None:
+        """Makes them in an empty folder."""
+        self.work, self.songs, self.said = work, work / "songs", work / "said"
+        self.config = work / "tiny.yaml"
+        self.config.write_text(_CONFIG)
+        rng = np.random.default_rng(seed)
+        for number, split in enumerate(("train", "train", "valid")):
+            song = self.songs / split / f"song {number}"
+            song.mkdir(parents=True)
+            stems = 0.05 * rng.standard_normal((len(_STEMS), 2 * _RATE, 2)).astype(np.float32)
+            for name, samples in zip(_STEMS, stems, strict=True):
+                soundfile.write(song / f"{name}.wav", samples, _RATE, subtype="FLOAT")
+            soundfile.write(song / "mixture.wav", stems.sum(0), _RATE, subtype="FLOAT")
+        self.whole = work / "whole"
+        _, self.elapsed_s = timed(self.arguments(self.whole), work, self.said)
+        self._state = _state(self.whole)
+
+    def arguments(self, run: Path) -> list[str]:
+        """Of the command."""
+        return [
+            *("train", "--config", str(self.config), "--data", str(self.songs)),
+            *("--out", str(run), "--cache", str(run.parent / f"{run.name} cache"), "--quiet"),
+        ]
+
+    def wrong_end(self, run: Path) -> list[str]:
+        """What differs in a finished run from the undisturbed one."""
+        state = _state(run)
+        wrong = [
+            f"{name} differs"
+            for name in sorted(self._state.keys() | state.keys())
+            if name not in state
+            or name not in self._state
+            or not torch.equal(state[name], self._state[name])
+        ]
+        names = [sorted(p.name for p in (r / "best").iterdir()) for r in (run, self.whole)]
+        if names[0] != names[1]:
+            wrong.append(f"best/ has {names[0]}")
+        if _steps(run) != _steps(self.whole):
+            wrong.append("log.jsonl has other steps")
+        return wrong + [f"{name} is left" for name in hidden(run)]
+
+
+def kills(training: Training, random: Random, count: int, first: int = 0) -> list[dict[str, Any]]:
+    """Kills runs until `count` kills have met one at work; each run goes on till its end."""
+    results: list[dict[str, Any]] = []
+    number = first
+    while len(results) < count:
+        run = training.work / f"killed {number}"
+        arguments, number = training.arguments(run), number + 1
+        while len(results) < count:
+            moment_s = random.uniform(0, _MOMENTS * training.elapsed_s)
+            ended = Command(arguments, training.work, training.said).kill_after(moment_s)
+            if ended.code == 0:
+                break
+            wrong = wrong_files(run)
+            if ended.code != -9:
+                wrong.append(f"exit code {ended.code}: {ended.err}")
+            results.append(
+                {
+                    "kind": "train",
+                    "moment_s": round(moment_s, 3),
+                    "stage": _stage(run),
+                    "left": len(hidden(run)),
+                    "wrong": wrong,
+                }
+            )
+        ended = Command(arguments, training.work, training.said).end()
+        wrong = [f"exit code {ended.code}: {ended.err}"] if ended.code else training.wrong_end(run)
+        results[-1]["wrong"] += wrong
+        shutil.rmtree(run)
+    return results
+
+
+def fill(training: Training, size: int) -> dict[str, Any]:
+    """One run onto a disk of `size` bytes, and one that goes on when it is larger."""
+    disk = training.work / "disk"
+    disk.mkdir(exist_ok=True)
+    with small_disk(disk, size):
+        run = disk / "run"
+        arguments = training.arguments(run)
+        ended = Command(arguments, training.work, training.said).end()
+        wrong = wrong_files(run) + [f"{name} is left" for name in hidden(disk)]
+        wrong += _full_wrong(ended)
+        stage = "complete" if ended.code == 0 else _stage(run)
+        resize(disk, "size=100000000")
+        again = Command(arguments, training.work, training.said).end()
+        if again.code:
+            wrong.append(f"the second run failed, {again.code}: {again.err}")
+        else:
+            wrong += training.wrong_end(run)
+    return {"kind": "train disk full", "bytes": size, "stage": stage, "left": 0, "wrong": wrong}
+
+
+def _full_wrong(ended: Ended) -> list[str]:
+    lines = ended.err.strip().splitlines()
+    if ended.code == 0:
+        return []
+    good = ended.code == 1 and lines and lines[-1].startswith("Error: ")
+    if good and "No space left" in lines[-1] and "nexpected" not in ended.err:
+        return [ended.err] if "Traceback" in ended.err else []
+    return [f"exit code {ended.code}: {ended.err}"]
+
+
+def wrong_files(run: Path) -> list[str]:
+    """Files under their final names that are not whole."""
+    from safetensors.torch import load_file
+
+    wrong = []
+    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+        if path.name.startswith("."):
+            if not path.name.startswith(".partial-"):
+                wrong.append(f"{path.name} is hidden")
+            continue
+        try:
+            if path.suffix == ".ckpt":
+                torch.load(path, weights_only=True)
+            elif path.suffix == ".safetensors":
+                load_file(path)
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+        except Exception as error:  # of any kind: the file is damaged
+            wrong.append(f"{path.relative_to(run)}: {error}")
+    return wrong
+
+
+def _stage(run: Path) -> str:
+    if any(name.endswith((".ckpt", ".safetensors")) for name in hidden(run)):
+        return "a checkpoint being written"
+    if hidden(run):
+        return "another file being written"
+    if not (run / "last.ckpt").exists():
+        return "before the first checkpoint"
+    return "after a checkpoint"
+
+
+def _steps(run: Path) -> list[tuple[int, float]]:
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(r["step"], r["loss"]) for r in records if r["kind"] == "step"]
+
+
+def _state(run: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the last checkpoint that a step changes, by name."""
+    saved = torch.load(run / "last.ckpt", weights_only=True)
+    named = {f"{part}.{k}": v for part in ("network", "ema") for k, v in saved[part].items()}
+    for index, moments in saved["optimizer"]["state"].items():
+        named |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+    return named | {"rng": saved["rng"]["torch"]}
