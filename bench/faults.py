@@ -15,6 +15,7 @@ exit code is 1 if anything was wrong.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -34,8 +35,9 @@ from machine import describe_machine, describe_versions, load_average
 
 from bsmamba2.files import atomic_path
 
-_INFER_BYTES, _TRAIN_BYTES = 5_200_000, 900_000
-"""What the work takes, and some more."""
+_INFER_BYTES = 5_200_000
+"""What the stems take, and some more."""
+_TURN = 10  # kills of one command before it is the other's turn
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     start = time.monotonic()
     results = []
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    # What was done before Ctrl-C counts.
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-") as folder,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         for result in run_faults(Path(folder), options.seed, options.kills, options.sizes):
             results.append(result)
             verdict = f"WRONG {json.dumps(result)}" if result["wrong"] else "right"
@@ -76,17 +82,19 @@ def run_faults(work: Path, seed: int, kills: int, sizes: int) -> Iterator[dict[s
     for place in places:
         place.mkdir()
     folder = faults_infer.Folder(places[0], seed)
-    for number in range(kills):
-        yield faults_infer.kill(folder, Random(f"infer {seed} {number}"), number)
     training = faults_train.Training(places[1], seed)
-    yield from faults_train.kills(training, Random(f"train {seed}"), kills)
+    for first in range(0, kills, _TURN):
+        count = min(_TURN, kills - first)
+        for number in range(first, first + count):
+            yield faults_infer.kill(folder, Random(f"infer {seed} {number}"), number)
+        yield from faults_train.kills(training, Random(f"train {seed} {first}"), count)
     if not can_mount():
         return
     for number in range(sizes):
         share = number / max(1, sizes - 1)
         format = "wav" if number % 2 else "flac"
         yield faults_infer.fill(folder, format, 4096 + round(share * _INFER_BYTES))
-        yield faults_train.fill(training, 4096 + round(share * _TRAIN_BYTES))
+        yield faults_train.fill(training, 4096 + round(share * 1.5 * training.bytes))
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -39,7 +39,16 @@ class Folder:
     def arguments(self, format: str, out: Path, *more: str) -> list[str]:
         """Of the command."""
         return [
-            *("infer", str(self.songs), "--engine", str(self.engine), "--threads", "1"),
+            *(
+                "infer",
+                str(self.songs),
+                "--engine",
+                str(self.engine),
+                "--threads",
+                "1",
+                "--overlap",
+                "0",
+            ),
             *("--format", format, "-o", str(out / "{track}" / "{stem}.{ext}"), "--json", *more),
         ]
 
@@ -164,7 +173,7 @@ def fill(folder: Folder, format: str, size: int, *clip: str) -> dict[str, Any]:
         wrong += _full_wrong(ended, there, complete=len(there) == len(expected))
         resize(disk, "size=100000000")
         again = Command(arguments, folder.work, folder.said).end()
-        wrong += _said_wrong(again, visible(out) if not there else [n[4:] for n in there])
+        wrong += _said_wrong(again, [name.removeprefix("out/") for name in there])
         wrong += folder.wrong_files(format, out)
         if visible(out) != sorted(expected):
             wrong.append(f"the second run left {visible(out)}")

@@ -48,6 +48,7 @@ class Training:
         self.whole = work / "whole"
         _, self.elapsed_s = timed(self.arguments(self.whole), work, self.said)
         self._state = _state(self.whole)
+        self.bytes = sum(path.stat().st_size for path in self.whole.rglob("*") if path.is_file())
 
     def arguments(self, run: Path) -> list[str]:
         """Of the command."""

@@ -19,6 +19,7 @@ from bsmamba2.errors import AudioError, MissingExtraError, OptionError
 from bsmamba2.files import existing_file
 from bsmamba2.runtime.chunking import Samples
 from bsmamba2.runtime.tags import Tags
+from bsmamba2.runtime.unchanged import Unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,17 @@ class AudioReader:
         self.name = name = name or str(path)
         if self.path.stat().st_size == 0:
             raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
-        self._decoder = _open(self.path, name)
+        self._unchanged = Unchanged(self.path, name)
+        try:
+            self._decoder = _open(self.path, name)
+        except BaseException:
+            self._unchanged.close()
+            raise
+        try:
+            self._unchanged.check_opened()
+        except AudioError:
+            self.close()
+            raise
         self._warn_clipped = warn_clipped
         self.sample_rate = self._decoder.sample_rate
         if not MIN_RATE <= self.sample_rate <= MAX_RATE:
@@ -180,12 +191,14 @@ class AudioReader:
     def close(self) -> None:
         """Closes the file."""
         self._decoder.close()
+        self._unchanged.close()
 
     def blocks(self) -> Iterator[Samples]:
         """The samples, float32 (channels, n), full scale 1.
 
         Raises:
-            AudioError: No samples, NaN or Inf, damaged or truncated data.
+            AudioError: No samples, NaN or Inf, damaged or truncated data, or the file was changed
+                meanwhile. One that another was put in the place of is read to its end.
         """
         at, flat = self._start, 0
         for block in self._decoder.decode(self._start):
@@ -196,8 +209,10 @@ class AudioReader:
             flat += _flat_tops(block)
             yield block
             if at == self._stop:
+                self._unchanged.check()
                 break
         else:
+            self._unchanged.check()
             self._check_end(at)
         if self._warn_clipped and flat > _CLIPPED_SAMPLES:
             logger.warning(

@@ -7,6 +7,7 @@ backend. Errors become one sentence on stderr; `--debug` shows the traceback.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -32,6 +33,7 @@ COMMANDS = {  # name -> module below this package, in the order of a first use
     "doctor": "doctor",
     "completion": "completion",
 }
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LazyGroup(click.Group):
@@ -81,6 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BsmError as error:
         _fail(str(error), arguments)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # of stdout, and where else
+            _fail(f"Cannot write: {error.strerror}; make room, or write elsewhere.", arguments)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         _fail(f"Unexpected {text}. Run 'bsm --debug ...' and report what it prints.", arguments)
 

@@ -1,0 +1,23 @@
+"""A short run of `bench/faults.py`: kills at random moments, and full disks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
+def test_killed_and_full_disk_runs_leave_whole_files_and_are_completed(tmp_path: Path):
+    from faults import run_faults, summary
+    from faults_process import can_mount
+
+    results = list(run_faults(tmp_path, seed=1, kills=5, sizes=3))
+    assert [result for result in results if result["wrong"]] == []
+    kinds = summary(results)
+    assert kinds["infer"]["faults"] == kinds["train"]["faults"] == 5
+    if not can_mount():
+        pytest.skip("full disks: needs root, to mount a file system of few bytes")
+    assert kinds["infer disk full"]["stages"].keys() >= {"0 of 8 stems fit", "8 of 8 stems fit"}
+    assert "complete" in kinds["train disk full"]["stages"]
