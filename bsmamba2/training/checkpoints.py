@@ -81,14 +81,20 @@ class RunFolder:
             f"{self.path / 'best'}, or choose another --out."
         )
 
-    def prepare(self, config: Config) -> None:
-        """Removes what a killed run left half written; writes the configuration for people.
+    def prepare(self, config: Config, best: list[int] | None) -> None:
+        """Removes what a killed run left; writes the configuration for people.
+
+        Args:
+            config: Of the run.
+            best: Steps of the best checkpoints, as the last one lists them; None without one.
 
         Raises:
             BsmError: The folder cannot be written.
         """
         for folder in (self.path, self.path / "best"):
             remove_abandoned(folder)
+        if best is not None:
+            self._remove_worse(best)
         plain = json.loads(json.dumps(asdict(config)))  # lists for tuples
         with atomic_path(self.path / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(plain, sort_keys=False), "utf-8")

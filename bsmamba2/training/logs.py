@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,6 +45,7 @@ class RunLog:
         self._file = path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder, step)
         self._listener = listener
+        self._excepthook = threading.excepthook
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
         """Writes a record that has a `step`; its numbers are scalars of TensorBoard."""
@@ -66,7 +68,16 @@ class RunLog:
             self._board.add_audio(f"excerpt/{name}", mono, step, rate)
 
     def __enter__(self) -> RunLog:
+        threading.excepthook = self._failed_in_thread
         return self
+
+    def _failed_in_thread(self, failure: threading.ExceptHookArgs) -> None:
+        """Says in a line what TensorBoard's own thread cannot write; the run needs it not."""
+        if isinstance(failure.exc_value, OSError):
+            reason = failure.exc_value.strerror or failure.exc_value
+            logger.warning("TensorBoard's files are not complete: %s.", reason)
+        else:
+            self._excepthook(failure)
 
     def __exit__(
         self,
@@ -77,6 +88,7 @@ class RunLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
+        threading.excepthook = self._excepthook
 
 
 def _truncate(path: Path, step: int) -> None:

@@ -98,7 +98,7 @@ def train(run: Run, listener: Listener | None = None) -> Outcome:
             state.start_from(run.start, run.config.model)
         changes = _resume(state, saved, identity, run, folder)
         if processes.is_first:
-            folder.prepare(run.config)
+            folder.prepare(run.config, [step for step, _ in state.best] if saved else None)
         log = RunLog(run.out, state.step, listener) if processes.is_first else None
         stack.enter_context(log or contextlib.nullcontext())
         session = Session(

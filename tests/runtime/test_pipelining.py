@@ -261,7 +261,7 @@ main(["infer", *sys.argv[2:]])
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 @pytest.mark.parametrize(
-    ("jobs", "name", "code", "words"),
+    ("jobs", "sent", "code", "words"),
     [
         ("1", "SIGINT", 130, "Interrupted."),
         ("2", "SIGINT", 130, "Interrupted."),
@@ -270,7 +270,7 @@ main(["infer", *sys.argv[2:]])
     ],
 )
 def test_a_signal_ends_a_run_whose_engine_hangs_and_leaves_no_file(
-    tmp_path: Path, jobs: str, name: str, code: int, words: str
+    tmp_path: Path, jobs: str, sent: str, code: int, words: str
 ):
     for name in "abc":
         job(tmp_path, name)
@@ -284,7 +284,7 @@ def test_a_signal_ends_a_run_whose_engine_hangs_and_leaves_no_file(
         assert process.stdout is not None
         assert process.stdout.readline() == "at work\n"
         time.sleep(0.2)
-        process.send_signal(getattr(signal, name))
+        process.send_signal(getattr(signal, sent))
         _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert words in said

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,6 +198,14 @@ def test_partial_files_of_a_killed_run_go(copy, songs):
     assert not any(path.exists() for path in leftovers)
 
 
+def test_a_checkpoint_that_is_none_of_the_best_any_more_goes_although_no_step_is_left(copy, songs):
+    kept = sorted(path.name for path in (copy / "best").iterdir())
+    for suffix in (".ckpt", ".safetensors"):  # as a kill leaves them right after a save
+        (copy / "best" / f"step-1{suffix}").write_bytes(b"worse")
+    go_on(copy, songs)
+    assert sorted(path.name for path in (copy / "best").iterdir()) == kept
+
+
 @contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     """Every write beyond `size` bytes of a file fails, as on a full disk."""
@@ -309,3 +319,21 @@ def test_a_checkpoint_of_something_else_is_a_sentence(copy, songs, key, value):
     torch.save(content, copy / "last.ckpt")
     with pytest.raises(TrainingError, match=r"last\.ckpt is damaged.*best"):
         go_on(copy, songs)
+
+
+def test_what_tensorboards_thread_cannot_write_is_one_line(tmp_path, caplog, capsys):
+    from bsmamba2.training.logs import RunLog
+
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = threading.excepthook
+    with RunLog(tmp_path, 0):
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert threading.excepthook is before
+    assert [r.getMessage() for r in caplog.records] == [
+        "TensorBoard's files are not complete: No space left on device."
+    ]
+    assert "Traceback" not in capsys.readouterr().err
