@@ -125,6 +125,7 @@ class _Worker:
     def __init__(self, work: Path, corpus: Path, seed: int) -> None:
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "2",  # each reserves 64 MiB of the address space that is counted
             "XDG_CACHE_HOME": str(work / "cache"),
             "PYTHONWARNINGS": "default,ignore::DeprecationWarning",  # nobody is shown those
         }

@@ -107,11 +107,9 @@ def _argument(text: str) -> str:
 def main() -> None:
     """Reads numbers, runs cases."""
     work, corpus = Path(sys.argv[1]), open_corpus(Path(sys.argv[2]))
-    seed, memory, cpu_s = int(sys.argv[3]), int(sys.argv[4]) << 20, int(sys.argv[5])
+    seed, memory_mib, cpu_s = map(int, sys.argv[3:6])
     answers = os.fdopen(os.dup(1), "w")
-    run = _prepared(work)
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
+    run = _prepared(work, memory_mib)
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         number = int(line)
@@ -123,7 +121,7 @@ def main() -> None:
         print(json.dumps({"case": number, **result}), file=answers, flush=True)
 
 
-def _prepared(work: Path) -> Callable[[Case, Path, int], dict[str, Any]]:
+def _prepared(work: Path, memory_mib: int) -> Callable[[Case, Path, int], dict[str, Any]]:
     """Imports what commands import, redirects stdout and stderr; what runs a case."""
     import torch
     import torch._dynamo
@@ -155,6 +153,7 @@ def _prepared(work: Path) -> Callable[[Case, Path, int], dict[str, Any]]:
         os.chdir(folder)
         used = _cpu_s()
         resource.setrlimit(resource.RLIMIT_CPU, (int(used) + 1 + cpu_s, resource.RLIM_INFINITY))
+        _limit_memory(memory_mib)
         memory = _peak_mib(reset=True)
         start = time.monotonic()
         watch.allowed, watch.seen = folder / "out", []
@@ -164,6 +163,7 @@ def _prepared(work: Path) -> Callable[[Case, Path, int], dict[str, Any]]:
         except SystemExit as done:
             code = done.code if isinstance(done.code, int) else 1
         watch.allowed = None
+        _limit_memory(None)
         figures = {
             "wall_s": round(time.monotonic() - start, 3),
             "cpu_s": round(_cpu_s() - used, 3),
@@ -195,6 +195,15 @@ def _names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} | {
         f"../{path.name}" for path in folder.parent.iterdir()
     }
+
+
+def _limit_memory(more_mib: int | None) -> None:
+    """Lets the process have so much more address space than it has; None ends that."""
+    limit = resource.RLIM_INFINITY
+    if more_mib is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + (more_mib << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 def _cpu_s() -> float:

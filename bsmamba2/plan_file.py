@@ -116,7 +116,12 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
         for target in record.plugin.architectures:
             if not _TARGET.fullmatch(target):
                 raise ConfigError("'architectures' must be such as 90-real and 90-virtual.")
-        return record, read_metadata(values["artefact"], path)
+        metadata = values["artefact"]
+        if not isinstance(metadata, dict) or any(
+            type(text) is not str for text in metadata.values()
+        ):
+            raise TypeError("artefact")
+        return record, read_metadata(metadata, path)
     except OSError as error:
         raise CheckpointError(
             f"{plan} has no readable sidecar {path.name} ({error.strerror}): {advice}."

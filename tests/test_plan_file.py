@@ -197,6 +197,7 @@ def put(value: Any, *path: str) -> Callable[[Any], None]:
         put("{", "artefact", "bsm.config"),
         put(3, "artefact", "bsm.config"),
         put("{}", "artefact", "bsm.config"),
+        put(1.5, "artefact", "bsm.version"),
         remove("artefact", "bsm.config"),
         remove("artefact", "bsm.provenance"),
     ],
