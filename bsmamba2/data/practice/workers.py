@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -87,7 +88,9 @@ def _start(
     """A process that waits for tasks, and the way to it."""
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there, make), daemon=True)
-    # A process inherits what is blocked, so that it ignores Ctrl-C from its first moment on.
+    # A process inherits what is blocked, so that it ignores Ctrl-C from its first moment on. The
+    # tracker, which the first process would start, unblocks it: so it is started before.
+    multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         process.start()
