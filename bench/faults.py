@@ -30,7 +30,7 @@ from typing import Any
 
 import faults_infer
 import faults_train
-from faults_process import can_mount
+from faults_process import Command, can_mount
 from machine import describe_machine, describe_versions, load_average
 
 from bsmamba2.files import atomic_path
@@ -81,6 +81,7 @@ def run_faults(work: Path, seed: int, kills: int, sizes: int) -> Iterator[dict[s
     places = [work / name for name in ("infer", "train")]
     for place in places:
         place.mkdir()
+    Command(["--version"], work, work / "said").end()  # so that no timed one waits for imports
     folder = faults_infer.Folder(places[0], seed)
     training = faults_train.Training(places[1], seed)
     for first in range(0, kills, _TURN):

@@ -101,7 +101,8 @@ def kills(training: Training, random: Random, count: int, first: int = 0) -> lis
             )
         ended = Command(arguments, training.work, training.said).end()
         wrong = [f"exit code {ended.code}: {ended.err}"] if ended.code else training.wrong_end(run)
-        results[-1]["wrong"] += wrong
+        if results:  # a first run may have ended before its kill
+            results[-1]["wrong"] += wrong
         shutil.rmtree(run)
     return results
 

@@ -13,10 +13,10 @@ def test_killed_and_full_disk_runs_leave_whole_files_and_are_completed(tmp_path:
     from faults import run_faults, summary
     from faults_process import can_mount
 
-    results = list(run_faults(tmp_path, seed=1, kills=5, sizes=3))
+    results = list(run_faults(tmp_path, seed=1, kills=4, sizes=2))
     assert [result for result in results if result["wrong"]] == []
     kinds = summary(results)
-    assert kinds["infer"]["faults"] == kinds["train"]["faults"] == 5
+    assert kinds["infer"]["faults"] == kinds["train"]["faults"] == 4
     if not can_mount():
         pytest.skip("full disks: needs root, to mount a file system of few bytes")
     assert kinds["infer disk full"]["stages"].keys() >= {"0 of 8 stems fit", "8 of 8 stems fit"}

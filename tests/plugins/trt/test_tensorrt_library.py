@@ -53,7 +53,9 @@ def test_named_headers_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_named_folder_without_headers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TENSORRT_INCLUDE_DIR", str(tmp_path))
-    with pytest.raises(PluginError, match=r"names .*, which has no NvInferRuntime\.h: correct or unset it\.$"):
+    with pytest.raises(
+        PluginError, match=r"names .*, which has no NvInferRuntime\.h: correct or unset it\.$"
+    ):
         find_include_dir()
 
 
