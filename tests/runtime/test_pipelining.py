@@ -53,15 +53,15 @@ def seconds_of(mixture: np.ndarray) -> Iterator[np.ndarray]:
 def one_after_another(engine: FunctionEngine, mixture: np.ndarray, overlap: int) -> np.ndarray:
     """The target, chunk by chunk and on one thread."""
     audio = engine.artefact.model.audio
-    chunking = Chunking(audio.chunk_samples, overlap)
-    parts = []
+    chunking = Chunking.of(audio, overlap / audio.sample_rate)
+    estimates = []
     for chunk, count in chunking.split([mixture]):
         spectrum = stft(chunk[None], n_fft=audio.n_fft, hop=audio.hop)
         mask = engine(spectrum.view(np.float32).reshape(*spectrum.shape, 2))
         estimate = masked(np.ascontiguousarray(mask), spectrum)
         samples = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
-        parts.append(chunking.keep(samples[0], count))
-    return np.concatenate(parts, axis=1)
+        estimates.append((samples[0], count))
+    return np.concatenate(list(chunking.join(estimates)), axis=1)
 
 
 @pytest.mark.parametrize(("overlap", "batch"), [(0, 1), (22050, 1), (22050, 3), (0, 100)])
