@@ -182,6 +182,35 @@ def fill(folder: Folder, format: str, size: int, *clip: str) -> dict[str, Any]:
             "left": 0, "wrong": wrong}  # fmt: skip
 
 
+def rivals(folder: Folder, format: str) -> list[str]:
+    """What is wrong after two runs at once into one folder."""
+    out = folder.work / "rivals"
+    commands = [
+        Command(folder.arguments(format, out), folder.work, folder.work / f"said {number}")
+        for number in range(2)
+    ]
+    ended = [command.end() for command in commands]
+    wrong = [f"exit code {one.code}: {one.err}" for one in ended if one.code]
+    wrong += folder.wrong_files(format, out) + [f"{name} is left" for name in hidden(out)]
+    if visible(out) != sorted(folder.whole(format)[1]):
+        wrong.append(f"there are {visible(out)}")
+    return wrong
+
+
+def read_only(folder: Folder, format: str) -> list[str]:
+    """What is wrong after a run onto a file system that cannot be written."""
+    disk = folder.work / "disk"
+    disk.mkdir(exist_ok=True)
+    with small_disk(disk, 1 << 20):
+        resize(disk, "ro")
+        ended = Command(folder.arguments(format, disk / "out"), folder.work, folder.said).end()
+        there = list(disk.iterdir())
+    failed = json.loads(ended.out)["failed"]
+    right = [failure for failure in failed if "Read-only file system" in failure["error"]]
+    good = ended.code == 1 and len(right) == len(failed) == len(_LENGTHS) and not there
+    return [] if good else [f"exit code {ended.code}, {there}, {ended.out} {ended.err}"]
+
+
 def _full_wrong(ended: Ended, there: list[str], *, complete: bool) -> list[str]:
     """What is wrong with what a run says whose disk may have been full."""
     if ended.code != (0 if complete else 1):
