@@ -17,13 +17,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shlex
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,7 +29,7 @@ from typing import Any
 import faults_infer
 import faults_train
 from faults_process import Command, can_mount
-from machine import describe_machine, describe_versions, load_average
+from machine import report_head
 
 from bsmamba2.files import atomic_path
 
@@ -57,13 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             line = f"{len(results)} {result['kind']}, {result['stage']}: {verdict}"
             print(line, file=sys.stderr, flush=True)
     report = {
-        "benchmark": "faults",
-        "format": 1,
-        "command": shlex.join(["python", "bench/faults.py", *arguments]),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "load_average": load_average(),
+        **report_head("faults", arguments),
         "seed": options.seed,
         "elapsed_s": round(time.monotonic() - start, 1),
         "mounted": can_mount(),

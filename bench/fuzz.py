@@ -28,13 +28,12 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from fuzz_corpus import keep_corpus, make_corpus
 from fuzz_judge import GOOD
-from machine import describe_machine, describe_versions, load_average
+from machine import report_head
 
 from bsmamba2.files import atomic_path
 
@@ -65,13 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = list(run_cases(work, corpus, options.seed, numbers, _bugs_to_stderr))
         elapsed_s = time.monotonic() - start
     report = {
-        "benchmark": "fuzz",
-        "format": 1,
-        "command": shlex.join(["python", "bench/fuzz.py", *arguments]),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "load_average": load_average(),
+        **report_head("fuzz", arguments),
         "seed": options.seed,
         "limits": {"memory_mib": MEMORY_MIB, "cpu_s": CPU_S, "wall_s": WALL_S},
         "elapsed_s": round(elapsed_s, 1),

@@ -195,8 +195,9 @@ class Sequence {
         const Operand c{c_, t_.states, 1};
         for (int i = 0; i < steps; i += kRows) {  // the lower triangle
             const int rows = steps - i < kRows ? steps - i : kRows;
-            product(rows, padded(i + rows), p_.d_state, {c_ + size_t(i) * t_.states, t_.states, 1},
-                    b_columns_, t_.steps, {products_ + size_t(i) * t_.steps, t_.steps}, nullptr);
+            const Operand from{c.data + i * c.row, c.row, c.column};
+            product(rows, padded(i + rows), p_.d_state, from, b_columns_, t_.steps,
+                    {products_ + size_t(i) * t_.steps, t_.steps}, nullptr);
         }
         for (int h = 0; h < p_.n_heads; ++h) {
             const float* x = x_ + size_t(h) * t_.steps * t_.channels;
@@ -216,15 +217,19 @@ class Sequence {
         }
     }
 
+    // What is left at step i of a vector of steps from j on.
+    BSM_INLINE V decay(const float* sum, const float* rest, int j, int i) const {
+        const V power = (sum[i] - load(sum + j)) + (rest[i] - load(rest + j));
+        return exp2(power > 0.0f ? V{} : power);  // rounding, and what is above the diagonal
+    }
+
     void decay_mask(int steps, const float* sum, const float* rest, const float* step, float D) {
         for (int i = 0; i < steps; ++i) {
             const float* row = products_ + size_t(i) * t_.steps;
             float* mask = mask_ + size_t(i) * t_.steps;
             const int end = i + kRows < t_.steps ? i + kRows : t_.steps;
             for (int j = 0; j < end; j += kWidth) {
-                V power = (sum[i] - load(sum + j)) + (rest[i] - load(rest + j));
-                power = power > 0.0f ? V{} : power;  // rounding, and what is above the diagonal
-                const V value = load(row + j) * exp2(power) * load(step + j);
+                const V value = load(row + j) * decay(sum, rest, j, i) * load(step + j);
                 store(mask + j, lanes() + j <= i ? value : V{});
             }
             mask[i] += D;
@@ -235,9 +240,7 @@ class Sequence {
                 float* state, bool has_state) {
         const int last = steps - 1;
         for (int j = 0; j < steps; j += kWidth) {
-            V power = (sum[last] - load(sum + j)) + (rest[last] - load(rest + j));
-            power = power > 0.0f ? V{} : power;
-            store(last_ + j, exp2(power) * load(step + j));
+            store(last_ + j, decay(sum, rest, j, last) * load(step + j));
         }
         for (int j = 0; j < steps; ++j) {
             const float* from = x + size_t(j) * t_.channels;
