@@ -1,7 +1,7 @@
 """Seconds, shares and memory of one chunk on this CPU: engine against engine, and others.
 
     python bench/latency.py [--config tiny] [--rounds 5] [--peers] [--profile] [--json]
-        [-o bench/results/FILE.json] [--plot FILE.png FILE.html] [--readme README.md]
+        [-o bench/results/FILE.json] [--plot FILE.html] [--readme README.md]
     python bench/latency.py --from bench/results/FILE.json --readme README.md
 
 A chunk's way is that of `bsm infer`: STFT, engine, mask product, inverse STFT. Every row has a
@@ -51,7 +51,7 @@ from typing import Any
 
 from latency_growth import BATCHES, LENGTHS
 from latency_measure import ENGINES, measure
-from latency_plot import SUFFIXES, write_plot
+from latency_plot import write_plot
 from latency_table import lines, replace_block
 from peers.catalogue import NAMES as PEERS
 
@@ -83,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             report = head | measure(options, _say, save)
             save(report)
-        for path in options.plot:
-            write_plot(path, report)
+        if options.plot:
+            write_plot(options.plot, report)
         if options.readme:
             _write(options.readme, replace_block(options.readme, report))
     except BsmError as error:
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batches", nargs="+", type=count, default=BATCHES, help="chunks")
     add("--json", action="store_true", help="print JSON in place of the table")
     add("-o", "--output", type=Path, metavar="FILE", help="write the JSON to a file, too")
-    add("--plot", nargs="+", type=_plot, default=(), metavar="FILE", help=".png or .html")
+    add("--plot", type=_page, metavar="FILE", help="draw a page, .html")
     add("--readme", type=Path, metavar="FILE", help="put the table between its markers there")
     add("--from", dest="source", type=Path, metavar="FILE", help="a JSON: measure nothing")
     return parser
@@ -135,11 +135,10 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     return number
 
 
-def _plot(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in SUFFIXES:
-        raise argparse.ArgumentTypeError(f"{text} must end in {' or '.join(SUFFIXES)}")
-    return path
+def _page(text: str) -> Path:
+    if not text.endswith(".html"):
+        raise argparse.ArgumentTypeError(f"{text} must end in .html")
+    return Path(text)
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -1,21 +1,19 @@
-"""The report as plots: seconds a chunk of every row, and how cost grows. One page, one picture."""
+"""The report as a page of plots: seconds a chunk of every row, and how cost grows."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from latency_table import LABELS, fit_text, lines, rows_of, sig
-from svg_picture import write_png
 
-from bsmamba2.evaluation.charts import Plot, round_ticks
-from bsmamba2.evaluation.page import page
+from bsmamba2.evaluation.charts import Plot, round_ticks, tick_label
+from bsmamba2.evaluation.page import page, section
 from bsmamba2.files import atomic_path
 
-SUFFIXES = (".png", ".html")
 _OWN, _PEER, _FLOOR = "m0", "m1", "own"  # classes of the page's style sheet
 _WORDS = {
     "length": ("Cost over the length of a song", "length of the song, chunks"),
@@ -24,21 +22,22 @@ _WORDS = {
 
 
 def write_plot(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes a picture (.png) or a page (.html), whole or not at all.
-
-    Raises:
-        BsmError: It cannot be written, or a .png without Pillow.
-    """
-    figures = plots(report)
+    """Writes the page, whole or not at all; raises BsmError if it cannot be written."""
+    machine = report["machine"]
+    title = f"Latency of {report['model']['weights']}"
+    figures = html.escape("\n".join(lines(report)))
+    parts = [
+        f"<h1>{html.escape(title)}</h1>\n<p class='faint'>{html.escape(machine['cpu'])}, "
+        f"{machine['cores']} cores; {html.escape(report['date'])}</p>",
+        *(section(*figure) for figure in plots(report)),
+        section("All figures", "", f"<pre>{figures}</pre>"),
+    ]
     with atomic_path(path) as partial:
-        if path.suffix == ".png":
-            write_png(partial, [(title, svg) for title, _, svg in figures])
-        else:
-            partial.write_text(_page(report, figures), "utf-8")
+        partial.write_text(page(title, "\n".join(parts)), "utf-8")
 
 
 def plots(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(title, a sentence below it, SVG element) of each plot that there are figures for."""
+    """(title, a note, SVG element) of each plot that there are figures for."""
     found = []
     rows = rows_of(report)
     if rows:
@@ -64,7 +63,7 @@ def plot_rows(report: Mapping[str, Any], title: str) -> str:
     x = (math.log10(low) - 0.08, math.log10(high) + 0.22)  # room for a figure at the right
     height = 64 + 26 * len(rows)
     plot = Plot(x=x, y=(-0.6, len(rows) - 0.4), height=height, left=220)
-    ticks = [(math.log10(t), sig_tick(t)) for t in log_ticks(10 ** x[0], 10 ** x[1])]
+    ticks = [(math.log10(t), tick_label(t)) for t in log_ticks(10 ** x[0], 10 ** x[1])]
     words = "seconds, logarithmic" + (f"; dashed: float32 floor, {sig(floor)} s" if floor else "")
     plot.x_axis(ticks, words)
     if floor:
@@ -91,7 +90,7 @@ def plot_growth(growth: Mapping[str, Any], below: str) -> str:
     highest = max(point["max"] for point in points)
     plot = Plot(x=(0, most * 1.06), y=(0, highest * 1.1))
     plot.y_axis("seconds")
-    plot.x_axis([(t, f"{t:g}") for t in round_ticks(0, most, about=8)], below)
+    plot.x_axis([(t, tick_label(t)) for t in round_ticks(0, most, about=8)], below)
     if line:
         ends = [(x, line["start_s"] + x * line["chunk_s"]) for x in (0, most)]
         plot.path([(x, max(0.0, y)) for x, y in ends], f"line {_FLOOR}")
@@ -109,25 +108,3 @@ def log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**power for power in powers for step in (1, 2, 5)]
     return [tick for tick in ticks if low <= tick <= high]
-
-
-def sig_tick(value: float) -> str:
-    """A round number."""
-    return f"{value:g}"
-
-
-def _page(report: Mapping[str, Any], figures: Sequence[tuple[str, str, str]]) -> str:
-    machine = report["machine"]
-    title = f"Latency of {report['model']['weights']}"
-    parts = [
-        f"<h1>{html.escape(title)}</h1>\n<p class='faint'>{html.escape(machine['cpu'])}, "
-        f"{machine['cores']} cores; {html.escape(report['date'])}</p>"
-    ]
-    for heading, note, svg in figures:
-        parts.append(
-            f"<section><h2>{html.escape(heading)}</h2><p class='note'>{html.escape(note)}</p>"
-            f"{svg}</section>"
-        )
-    text = html.escape("\n".join(lines(report)))
-    parts.append(f"<section><h2>All figures</h2><pre>{text}</pre></section>")
-    return page(title, "\n".join(parts))

@@ -8,8 +8,7 @@ from typing import Any
 
 from seam_tests import FIGURES
 
-from bsmamba2.evaluation.charts import WIDTH, Plot
-from bsmamba2.evaluation.page import STYLE
+from bsmamba2.evaluation.charts import WIDTH, Plot, standalone
 from bsmamba2.runtime.chunking import FADE_S
 from bsmamba2.runtime.separator import DEFAULT_OVERLAP_S
 
@@ -26,14 +25,6 @@ def draw(report: dict[str, Any], folder: Path) -> None:
     page = folder / "SEAMS.md"
     text = page.read_text("utf-8").split(_MARK)[0]
     page.write_text(f"{text}{_MARK}\n\n{tables(report)}", "utf-8")
-
-
-def standalone(svg: str) -> str:
-    """An element of the report's page as a file of its own."""
-    start, rest = svg.split(">", 1)
-    style = STYLE.replace("svg {", "svg { font: 12px system-ui, sans-serif; ", 1)
-    card = '<rect width="100%" height="100%" style="fill: var(--card)"/>'
-    return f'{start} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{card}{rest}\n'
 
 
 def plot_edges(report: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""Plots as SVG elements: a few shapes each, coloured by the page's style sheet.
+"""Plots as SVG elements: a few shapes each, coloured by one style sheet.
 
-The page has a light and a dark theme, so that colours are classes: `m0`, `m1`, ... for models,
+It has a light and a dark theme, so that colours are classes: `m0`, `m1`, ... for models,
 `own` for the untouched mixture. Every mark has a title, which a browser shows under the mouse.
 """
 
@@ -16,6 +16,30 @@ import numpy as np
 from bsmamba2.runtime.pictures import HIGHEST_HZ, LOWEST_HZ
 
 WIDTH = 860
+STYLE = """
+:root { color-scheme: light dark; --page: #f6f7f9; --card: #ffffff; --text: #1c2026;
+  --faint: #667080; --line: #dfe3e9; --own: #8a93a1; --bad: #b3261e;
+  --m0: #2463c9; --m1: #c4570a; --m2: #14805a; --m3: #7b4bd6; --m4: #b8327f; --m5: #0b7c93; }
+@media (prefers-color-scheme: dark) { :root { --page: #12151a; --card: #1b1f26; --text: #e6e9ee;
+  --faint: #98a2b3; --line: #323842; --own: #8d97a6; --bad: #ff8a80;
+  --m0: #6ea8ff; --m1: #ffa25a; --m2: #4fc796; --m3: #b497ff; --m4: #ff8ac4; --m5: #4cc9e0; } }
+svg { display: block; width: 100%; min-width: 600px; height: auto; margin-top: 6px; }
+svg text { font-size: 12px; fill: var(--text); } svg .title { fill: var(--faint); }
+svg .mid { text-anchor: middle; } svg .end { text-anchor: end; } svg .faint { fill: var(--faint);
+  font-size: 11px; }
+svg .grid { stroke: var(--line); } svg .span { stroke: var(--line); stroke-width: 3; }
+svg circle { fill: var(--m); stroke: var(--card); stroke-width: 1.5; }
+svg circle.own { fill: var(--card); stroke: var(--own); stroke-width: 2; }
+svg .line { fill: none; stroke: var(--m); stroke-width: 2; }
+svg .line.own { stroke: var(--own); stroke-dasharray: 5 4; }
+svg .box { fill: var(--m); fill-opacity: 0.3; stroke: var(--m); }
+svg .box.own { fill: var(--own); stroke: var(--own); fill-opacity: 0.15; }
+svg .median { stroke: var(--m); stroke-width: 3; } svg .median.own { stroke: var(--own); }
+svg .area { fill: var(--m); fill-opacity: 0.2; stroke: var(--m); stroke-width: 1.5; }
+svg .area.own { fill: none; stroke: var(--own); }
+.m0 { --m: var(--m0); } .m1 { --m: var(--m1); } .m2 { --m: var(--m2); }
+.m3 { --m: var(--m3); } .m4 { --m: var(--m4); } .m5 { --m: var(--m5); }
+"""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 44
 
 
@@ -92,6 +116,14 @@ class Plot:
             self.line(self.left, row, WIDTH - _RIGHT, row, "grid")
             self.text(self.left - 8, row + 4, tick_label(value), "end")
         self.text(15, (_TOP + self.height - self.bottom) / 2, title, "mid title", turned=True)
+
+
+def standalone(svg: str) -> str:
+    """What `Plot.svg` gives, as the text of a file of its own."""
+    start, rest = svg.split(">", 1)
+    style = STYLE.replace("svg {", "svg { font: 12px system-ui, sans-serif; ", 1)
+    card = '<rect width="100%" height="100%" style="fill: var(--card)"/>'
+    return f'{start} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{card}{rest}\n'
 
 
 def tick_label(value: float) -> str:

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import html
 
+from bsmamba2.evaluation.charts import STYLE
+
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
-STYLE = """
-:root { color-scheme: light dark; --page: #f6f7f9; --card: #ffffff; --text: #1c2026;
-  --faint: #667080; --line: #dfe3e9; --own: #8a93a1; --bad: #b3261e;
-  --m0: #2463c9; --m1: #c4570a; --m2: #14805a; --m3: #7b4bd6; --m4: #b8327f; --m5: #0b7c93; }
-@media (prefers-color-scheme: dark) { :root { --page: #12151a; --card: #1b1f26; --text: #e6e9ee;
-  --faint: #98a2b3; --line: #323842; --own: #8d97a6; --bad: #ff8a80;
-  --m0: #6ea8ff; --m1: #ffa25a; --m2: #4fc796; --m3: #b497ff; --m4: #ff8ac4; --m5: #4cc9e0; } }
+_STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
@@ -62,22 +58,6 @@ th[aria-sort=ascending] button::after { content: "\\00a0\\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\\00a0\\2193"; opacity: 1; }
 tbody tr:hover { background: color-mix(in srgb, var(--text) 5%, transparent); }
 tfoot td { font-weight: 600; border-bottom: 0; }
-svg { display: block; width: 100%; min-width: 600px; height: auto; margin-top: 6px; }
-svg text { font-size: 12px; fill: var(--text); } svg .title { fill: var(--faint); }
-svg .mid { text-anchor: middle; } svg .end { text-anchor: end; } svg .faint { fill: var(--faint);
-  font-size: 11px; }
-svg .grid { stroke: var(--line); } svg .span { stroke: var(--line); stroke-width: 3; }
-svg circle { fill: var(--m); stroke: var(--card); stroke-width: 1.5; }
-svg circle.own { fill: var(--card); stroke: var(--own); stroke-width: 2; }
-svg .line { fill: none; stroke: var(--m); stroke-width: 2; }
-svg .line.own { stroke: var(--own); stroke-dasharray: 5 4; }
-svg .box { fill: var(--m); fill-opacity: 0.3; stroke: var(--m); }
-svg .box.own { fill: var(--own); stroke: var(--own); fill-opacity: 0.15; }
-svg .median { stroke: var(--m); stroke-width: 3; } svg .median.own { stroke: var(--own); }
-svg .area { fill: var(--m); fill-opacity: 0.2; stroke: var(--m); stroke-width: 1.5; }
-svg .area.own { fill: none; stroke: var(--own); }
-.m0 { --m: var(--m0); } .m1 { --m: var(--m1); } .m2 { --m: var(--m2); }
-.m3 { --m: var(--m3); } .m4 { --m: var(--m4); } .m5 { --m: var(--m5); }
 ul { margin: 6px 0 0; padding-left: 20px; } li { margin-bottom: 6px; }
 code { font-size: 0.92em; overflow-wrap: anywhere; }
 @media print { body { background: none; } section { break-inside: avoid; } }
@@ -109,6 +89,12 @@ def page(title: str, body: str) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}{_STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
+
+
+def section(title: str, note: str, content: str) -> str:
+    """A part of the body with its heading; `content` is HTML, a note is left out if it is ""."""
+    text = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    return f"<section><h2>{html.escape(title)}</h2>{text}{content}</section>"

@@ -25,7 +25,7 @@ from bsmamba2.evaluation.onsets import (
     SHORTEST_ONSET_S,
     SHORTEST_PAUSE_S,
 )
-from bsmamba2.evaluation.page import page
+from bsmamba2.evaluation.page import page, section
 from bsmamba2.evaluation.pictures import Extreme, png_data_uri
 from bsmamba2.evaluation.results import TrackResult
 from bsmamba2.evaluation.summary import (
@@ -304,7 +304,7 @@ def _method(evaluation: Evaluation) -> str:
         "would have a uSDR of 0 dB.",
     ]
     items = "".join(f"<li>{html.escape(rule)}</li>" for rule in rules)
-    return f"<section><h2>How it is measured</h2><ul class='note'>{items}</ul></section>"
+    return section("How it is measured", "", f"<ul class='note'>{items}</ul>")
 
 
 def _section(title: str, note: str, evaluation: Evaluation, plot: str, own: bool = True) -> str:
@@ -312,8 +312,7 @@ def _section(title: str, note: str, evaluation: Evaluation, plot: str, own: bool
     if own:
         names.append((MIXTURE_NAME, "own"))
     legend = "".join(f'<span class="{k}"><i></i>{html.escape(n)}</span>' for n, k in names)
-    text = f'<p class="note">{html.escape(note)}</p>' if note else ""
-    return f'<section><h2>{title}</h2>{text}<div class="legend">{legend}</div>{plot}</section>'
+    return section(title, note, f'<div class="legend">{legend}</div>{plot}')
 
 
 def _label(results: ModelResults) -> str:
