@@ -249,9 +249,7 @@ def _plan(onnx: Path) -> tuple[bytes, str]:
         batch=(1, 4, 4),
         frames=(51, 51, 51),
         plugin_layers=2,
-        plugin=PluginRecord(
-            version="1", sources_sha256="0" * 64, library_sha256="0" * 64, embedded=False
-        ),
+        plugin=PluginRecord(version="1", sources_sha256="0" * 64, library_sha256="0" * 64),
         command="bsm export small.onnx --trt",
     )
     return plan, sidecar_text(record, artefact)

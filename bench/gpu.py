@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--mamba-ssm", type=Path, metavar="FOLDER", help="checkout of state-spaces/mamba")
     add("--library", type=Path, metavar="FILE", help="libbsm_scan to take; builds none")
     add("--onnx", nargs="+", type=Path, default=(), metavar="FILE", help="to build plans of")
-    add("--plugin", type=Path, metavar="FILE", help="libbsm_trt_plugin to build plans with")
+    add("--plugin", type=Path, metavar="FILE", help="a rehearsal's libbsm_trt_plugin")
     add("--sanitizer", metavar="PROGRAM", help="(default: compute-sanitizer, where installed)")
     add("--ncu", metavar="PROGRAM", help="(default: ncu, where installed)")
     add("--driver", metavar="FILE", help="CUDA driver for what these two watch")
@@ -119,6 +119,8 @@ def _problem(options: argparse.Namespace) -> str | None:
         return "a rehearsal needs -o FILE: it measures nothing, and goes into no results."
     if options.rehearse and RESULTS in options.output.resolve().parents:
         return f"a rehearsal measures nothing: its -o must not be in {RESULTS.relative_to(ROOT)}."
+    if options.plugin and not options.rehearse:
+        return "--plugin is a rehearsal's: elsewhere plans run with that of 'bsm plugin build'."
     for path in (options.library, options.rehearse, options.plugin):
         if path and not path.is_file():
             return f"no such library: {path}."

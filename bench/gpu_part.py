@@ -33,7 +33,7 @@ class Job:
     onnx: tuple[str, ...] = ()
     """Exported files to build plans of; none for the published network."""
     plugin: str = ""
-    """libbsm_trt_plugin; "" builds it."""
+    """A rehearsal's libbsm_trt_plugin; "" builds it."""
     rehearsal: bool = False
     """On the CPU, in small, to see whether everything runs."""
     quick: bool = False

@@ -136,8 +136,7 @@ def _build(part: Part, source: Source, path: Path, figures: dict[str, Any]) -> A
     from bsmamba2.runtime import load_engine
 
     plugin = Path(part.job.plugin) if part.job.plugin else None
-    # A plugin that is named is not the cache's, so the plan carries it.
-    options = PlanOptions(max_batch=BATCHES[-1], plugin=plugin, embed_plugin=bool(plugin))
+    options = PlanOptions(max_batch=BATCHES[-1], plugin=plugin)
     try:
         start_s = time.perf_counter()
         record = build_plan(source.path, path, options, report=part.say)
@@ -151,7 +150,7 @@ def _build(part: Part, source: Source, path: Path, figures: dict[str, Any]) -> A
             "frames": record.frames,
         }
         start_s = time.perf_counter()
-        engine = load_engine(path, allow_host_code=bool(plugin))
+        engine = load_engine(path)
         figures["load_s"] = time.perf_counter() - start_s
     except Exception as error:  # what builds may not run here: others go on
         figures["error"] = reason(error)

@@ -18,7 +18,6 @@ from bsmamba2.errors import CheckpointError
 from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
 from bsmamba2.plan_file import TITLES, read_plan, read_sidecar, sidecar_metadata
-from bsmamba2.plugins.architectures import describe
 from bsmamba2.tensors import check_shapes, parameter_count, tensor_shapes
 
 Record = dict[str, Any]
@@ -104,30 +103,18 @@ def _graph_lines(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _plan_lines(plan: Record) -> Iterator[tuple[str, str]]:
-    title, plugin = TITLES[plan["builder"]], plan["plugin"]
+    title, plugin, gpus = TITLES[plan["builder"]], plan["plugin"], ", ".join(plan["architectures"])
     yield "built with", f"{title} {plan['builder_version']}"
     yield "built from", f"{plan['onnx']}, SHA-256 {plan['onnx_sha256']}"
-    yield "for GPUs of", _plan_gpus(plan, title)
+    yield "for GPUs of", f"compute capability {gpus}" if gpus else f"any kind that {title} takes"
     for label, values in (("chunks at a time", plan["batch"]), ("frames", plan["frames"])):
         fewest, optimal, most = values
         varying = f"{fewest} to {most}, fastest at {optimal}"
         yield label, varying if fewest < most else str(most)
-    embedded = ", in the plan: it carries host code" if plugin["embedded"] else ""
-    yield "plugin layers", f"{plan['plugin_layers']} of version {plugin['version']}{embedded}"
+    yield "plugin layers", f"{plan['plugin_layers']} of version {plugin['version']}"
     yield "plugin's SHA-256", plugin["library_sha256"]
     yield "built by", plan["command"]
     yield "parity", "of the ONNX file, below; 'bsm parity' measures the plan's own"
-
-
-def _plan_gpus(plan: Record, title: str) -> str:
-    """A library in the plan binds it to the GPUs that it was built for."""
-    gpus, plugin = ", ".join(plan["architectures"]), plan["plugin"]
-    words = f"compute capability {gpus}" if gpus else f"any kind that {title} takes"
-    if not plugin["embedded"]:
-        return words
-    built_for = describe(plugin["architectures"]) or "GPUs that nobody has recorded"
-    words = words if gpus else f"those kinds that {title} takes"
-    return f"{words}, if they run the plugin in it, built for {built_for}"
 
 
 def _provenance_lines(record: Record) -> Iterator[tuple[str, str]]:

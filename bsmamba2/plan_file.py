@@ -1,8 +1,8 @@
 """The sidecar of a TensorRT plan: what it was built from and with, and where it runs.
 
-A plan is opaque, is bound to the version of its builder and to GPUs, and may run code. So
-everything that decides whether to touch it is in `model.plan.json` beside it, which
-`export.tensorrt` writes and the runtime checks first.
+A plan is opaque and bound to the version of its builder and to GPUs. So what decides whether
+it runs here is in `model.plan.json` beside it, which `export.tensorrt` writes and the runtime
+checks first. A library, whose code would run, is looked for in the plan itself (`read_plan`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from bsmamba2.config_file import read_section
 from bsmamba2.errors import CheckpointError, ConfigError, EngineError
 from bsmamba2.files import existing_file
 
-FORMAT = 1
+FORMAT = 2
 BUILDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Name of a builder, as in `--builder` -> its module."""
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 """Name of a builder -> for people."""
 
-_TARGET = re.compile(r"\d{2,3}-(real|virtual)", re.ASCII)
-"""An architecture in CMake's words."""
 _LIBRARY = re.compile(rb"\x7fELF\x02\x01\x01.{9}\x03\x00", re.DOTALL)
 """Start of a shared object: 64 bits, little-endian, version 1, of type ET_DYN."""
 _WINDOWS = re.compile(rb"MZ(?=.{58}(.{4}))", re.DOTALL)
@@ -44,11 +42,6 @@ class PluginRecord:
     """Of the CUDA sources: libraries built of the same ones are interchangeable."""
     library_sha256: str
     """Of the library's own bytes."""
-    embedded: bool
-    """Whether the plan carries the library, and so host code."""
-    architectures: tuple[str, ...] = ()
-    """What the library was built for, in CMake's words ("90-real" is machine code, "90-virtual"
-    PTX); empty where nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +101,9 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
                 f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
                 "upgrade bsmamba2."
             )
-        plan_values = dict(values["plan"])
-        plan_values["plugin"] = {"architectures": [], **plan_values["plugin"]}  # older ones lack it
-        record = read_section(PlanRecord, plan_values)
+        record = read_section(PlanRecord, values["plan"])
         if record.builder not in BUILDERS:
             raise ConfigError(f"'builder' must be {' or '.join(BUILDERS)}.")
-        for target in record.plugin.architectures:
-            if not _TARGET.fullmatch(target):
-                raise ConfigError("'architectures' must be such as 90-real and 90-virtual.")
         metadata = values["artefact"]
         if not isinstance(metadata, dict) or any(
             type(text) is not str for text in metadata.values()
@@ -138,10 +126,9 @@ def sidecar_metadata(plan: Path) -> dict[str, str]:
 
 
 def carries_library(plan: bytes) -> bool:
-    """Whether there is a library of host code in a plan, as `--embed-plugin` puts it there.
+    """Whether there is a library of host code in a plan; the builders' APIs can put one there.
 
-    TensorRT-RTX 1.7.1 loads one, and so runs its code, even where `engine_host_code_allowed` is
-    False. Code for GPUs, which is ELF, too, but no shared object, is none.
+    Code for GPUs, which is ELF, too, but no shared object, is none.
     """
     if _LIBRARY.search(plan):
         return True
@@ -156,7 +143,8 @@ def read_plan(plan: Path, record: PlanRecord) -> bytes:
     """A plan's bytes, which are what its sidecar says, before anything else reads them.
 
     Raises:
-        EngineError: They are others, or carry code that the sidecar conceals.
+        EngineError: They are others, or carry a library, whose code TensorRT-RTX 1.7.1 runs even
+            where `engine_host_code_allowed` is False.
     """
     data = plan.read_bytes()
     if hashlib.sha256(data).hexdigest() != record.plan_sha256:
@@ -164,9 +152,9 @@ def read_plan(plan: Path, record: PlanRecord) -> bytes:
             f"{plan} is not the file that its sidecar describes: copy both again, or run "
             f"'{record.command}'."
         )
-    if carries_library(data) and not record.plugin.embedded:
+    if carries_library(data):
         raise EngineError(
-            f"{plan} carries code that would run with your rights, and its sidecar conceals it: "
-            "delete it, and do not trust where it comes from."
+            f"{plan} carries a library, whose code would run with your rights: delete it, and "
+            "build the plan with 'bsm export --trt', which puts none in."
         )
     return data

@@ -25,8 +25,6 @@ class PlanOptions:
     """The most chunks at a time; the plan is optimised for as many."""
     frames: Range | None = None
     """Frames of a chunk; None takes those of the network's own chunks only."""
-    embed_plugin: bool = False
-    """Puts the plugin library into the plan, which then carries host code."""
     plugin: Path | None = None
     """`libbsm_trt_plugin.so`; None takes the one in the cache, or builds it."""
     architectures: str | None = None
@@ -71,7 +69,6 @@ class PlanOptions:
         words = ["bsm", "export", source, "--trt", "-o", target, "--builder", builder]
         words += ["--batch", str(self.max_batch)]
         words += ["--frames", frames_text(self.frames)] if self.frames else []
-        words += ["--embed-plugin"] if self.embed_plugin else []
         words += ["--arch", self.architectures] if self.architectures else []
         return shlex.join(words)
 

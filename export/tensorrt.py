@@ -194,8 +194,6 @@ class _Work:
         config.clear_flag(trt.BuilderFlag.TF32)
         if feature := getattr(trt.PreviewFeature, _ACTUAL_SHAPE, None):
             config.set_preview_feature(feature, True)
-        if self.options.embed_plugin:
-            config.plugins_to_serialize = [str(self.library)]
 
     def _frames(self) -> Range:
         return self.options.frames_range(self.origin.artefact.model.audio)
@@ -218,25 +216,20 @@ class _Work:
             batch=self.options.batch_range,
             frames=self._frames(),
             plugin_layers=origin.scan_nodes,
-            plugin=_plugin_record(self.library, embedded=self.options.embed_plugin),
+            plugin=_plugin_record(self.library),
             command=self.options.command(origin.name, target.name, builder.name),
         )
 
 
-def _plugin_record(library: Path, *, embedded: bool) -> PluginRecord:
-    """The library, and the sources and GPUs that it was built for where its folder tells."""
+def _plugin_record(library: Path) -> PluginRecord:
+    """The library, and the sources that it was built of where its folder tells."""
     digest = sha256_file(library)
     build = cache.load_build(library.parent)
-    if build is not None and build[0].sha256.get(library.name) == digest:
-        sources, targets = build[0].sources, build[0].architectures
-    else:
-        sources, targets = "", ()
+    known = build is not None and build[0].sha256.get(library.name) == digest
     return PluginRecord(
         version=VERSION,
-        sources_sha256=sources,
+        sources_sha256=build[0].sources if build is not None and known else "",
         library_sha256=digest,
-        embedded=embedded,
-        architectures=targets,
     )
 
 

@@ -72,8 +72,7 @@ def write_triton_repository(
         linked = _link(plan, version / PLAN)
         shutil.copyfile(sidecar_path(plan), sidecar_path(version / PLAN))
     report(f"{target / '1' / PLAN} is {'a hard link to' if linked else 'a copy of'} {plan}.")
-    if not record.plugin.embedded:
-        report("The server must register the plugin library: see plugins/SERVING.md.")
+    report("The server must register the plugin library: see plugins/SERVING.md.")
     return target
 
 

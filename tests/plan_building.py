@@ -16,6 +16,14 @@ from bsmamba2.plugins.build import sources_sha256
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
 """Importing either then fails."""
+EMBED_PLUGIN = """
+import tensorrt_rtx as trt
+def build(self, network, config, real=trt.Builder.build_serialized_network):
+    config.plugins_to_serialize = [sys.argv[sys.argv.index("--plugin") + 1]]
+    return real(self, network, config)
+trt.Builder.build_serialized_network = build
+"""
+"""Puts the plugin's library into the plan, as TensorRT's interface for builders can."""
 MAIN = "from bsmamba2.cli import main; main(sys.argv[1:])\n"
 
 

@@ -59,7 +59,6 @@ def write_plan(
             version=tensorrt_library.VERSION,
             sources_sha256=build.sources_sha256(),
             library_sha256="0" * 64,
-            embedded=kind == tensorrt_module.WITH_CODE,
         ),
         command=COMMAND,
     )

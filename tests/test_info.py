@@ -15,10 +15,9 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
-from fake_gpu.tensorrt_module import PLAIN, WITH_CODE
 from foreign_files import model_of, random_weights
 from onnx import TensorProto, helper, numpy_helper
-from plans import with_plugin, write_plan
+from plans import write_plan
 from safetensors.torch import save_file
 
 from bsmamba2.artefact import Artefact, MaskParity, ModelCard, PrecisionCheck, Provenance
@@ -256,28 +255,17 @@ def test_describing_does_not_import_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "targets", "text"),
+    ("architectures", "text"),
     [
-        (PLAIN, ("90-real",), "any kind that TensorRT-RTX takes"),
-        (
-            WITH_CODE,
-            ("80-real", "90-virtual"),
-            "those kinds that TensorRT-RTX takes, if they run the plugin in it, built for sm_80, "
-            "PTX 90",
-        ),
-        (
-            WITH_CODE,
-            (),
-            "those kinds that TensorRT-RTX takes, if they run the plugin in it, built for GPUs "
-            "that nobody has recorded",
-        ),
+        ((), "any kind that TensorRT-RTX takes"),
+        (("8.0", "9.0"), "compute capability 8.0, 9.0"),
     ],
 )
-def test_plan_that_carries_its_plugin_is_for_the_plugins_gpus(
-    tiny_onnx: Path, tmp_path: Path, kind: bytes, targets: tuple[str, ...], text: str
+def test_plan_names_its_gpus(
+    tiny_onnx: Path, tmp_path: Path, architectures: tuple[str, ...], text: str
 ):
     def change(record: PlanRecord) -> PlanRecord:
-        return with_plugin(record, architectures=targets)
+        return replace(record, architectures=architectures)
 
-    plan = write_plan(tiny_onnx, tmp_path / "a.plan", kind=kind, change=change)
+    plan = write_plan(tiny_onnx, tmp_path / "a.plan", change=change)
     assert dict(lines(inspect_artefact(str(plan))))["for GPUs of"] == text

@@ -1,4 +1,4 @@
-"""What runs code from files is off by default and told; nothing goes to the network."""
+"""What runs code from files is told; nothing goes to the network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import soundfile
@@ -107,17 +106,6 @@ def test_everything_that_loads_native_code_is_on_the_page() -> None:
             )
             for call in re.findall(r"torch\.load\((.*?)\)", text):
                 assert "weights_only=True" in call, name
-
-
-def test_what_is_off_by_default_is_off() -> None:
-    from bsmamba2.cli import cli
-
-    context = click.Context(cli)
-    for line in ("infer song.wav", "eval default --data songs", "parity default default"):
-        name, *arguments = line.split()
-        command = cli.get_command(context, name)
-        assert command is not None
-        assert command.make_context(name, arguments).params["allow_host_code"] is False
 
 
 def test_links_of_the_page_lead_somewhere() -> None:

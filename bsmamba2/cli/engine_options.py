@@ -33,16 +33,11 @@ _BACKEND = (
         type=click.Choice(["float32", "float16"]),
         help="Of a .safetensors engine's matrix products; float16 needs a GPU.  [default: float32]",
     ),
-    click.option(
-        "--allow-host-code",
-        is_flag=True,
-        help="Let a .plan that carries its plugin run that code: only if you trust its origin.",
-    ),
 )
 
 
 def backend_options(command: Command) -> Command:
-    """Adds --threads, --device, --precision and --allow-host-code, as `load_engine` takes them."""
+    """Adds --threads, --device and --precision, as `load_engine` takes them."""
     for option in reversed(_BACKEND):
         command = option(command)
     return command

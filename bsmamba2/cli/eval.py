@@ -80,7 +80,6 @@ def command(
     threads: int | None,
     device: str,
     precision: str | None,
-    allow_host_code: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -103,13 +102,7 @@ def command(
     settings = Settings(
         stems=data.stems, overlap_s=overlap_s, batch=batch, lengths_s=_lengths(by_length)
     )
-    models = load_models(
-        [model, *against],
-        device=device,
-        threads=threads,
-        precision=precision,
-        allow_host_code=allow_host_code,
-    )
+    models = load_models([model, *against], device=device, threads=threads, precision=precision)
     tracks = find_tracks(data_folder, split, data)
     store = ResultStore(out)
     _warn_of_untrained(models)

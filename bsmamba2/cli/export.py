@@ -40,13 +40,6 @@ def plan_options(command: Command) -> Command:
             "own chunks]",
         ),
         click.option(
-            "--embed-plugin",
-            is_flag=True,
-            default=None,
-            help="Put the plugin into the plan, which 'bsm infer' then runs with "
-            "--allow-host-code only.",
-        ),
-        click.option(
             "--plugin",
             metavar="FILE",
             help="libbsm_trt_plugin.so.  [default: that of 'bsm plugin build', built when absent]",
@@ -201,7 +194,6 @@ def _plan_options(trt: bool, values: dict[str, Any]) -> PlanOptions | None:
         builder=given.get("builder", "auto"),
         max_batch=given.get("batch", PlanOptions.max_batch),
         frames=read_frames(frames) if frames else None,
-        embed_plugin=given.get("embed_plugin", False),
         plugin=Path(plugin) if plugin else None,
         architectures=given.get("arch"),
     )
@@ -251,8 +243,6 @@ def _build(source: str | Path, target: Path, options: PlanOptions) -> dict[str, 
     from bsmamba2.plan_file import sidecar_path
 
     record = build_plan(source, target, options, report=_say)
-    if record.plugin.embedded:
-        _say("The plan carries the plugin's code: it runs with --allow-host-code only.")
     if str(source) == "default":
         from bsmamba2.runtime.engines import default_engine_path
 

@@ -73,7 +73,6 @@ def command(
     threads: int | None,
     device: str,
     precision: str | None,
-    allow_host_code: bool,
     tta: str | None,
     jobs: int,
     dry_run: bool,
@@ -108,13 +107,7 @@ def command(
         todo, skipped = split_jobs(plan.jobs, options.skip_existing)
         failures = plan.failures
         if todo:
-            loaded = load_engine(
-                engine,
-                device=device,
-                threads=threads,
-                precision=precision,
-                allow_host_code=allow_host_code,
-            )
+            loaded = load_engine(engine, device=device, threads=threads, precision=precision)
             trained = loaded.artefact.provenance.trained
             about = {"path": engine, "trained": trained, **loaded.describe()}
             batch = batch or useful_batch(loaded)

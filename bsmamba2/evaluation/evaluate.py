@@ -144,7 +144,6 @@ def load_models(
     device: str = "auto",
     threads: int | None = None,
     precision: str | None = None,
-    allow_host_code: bool = False,
 ) -> list[Model]:
     """Engines by path, or 'default'; arguments and errors as `load_engine`.
 
@@ -157,13 +156,7 @@ def load_models(
             raise OptionError(f"The model {name} is named twice: name each once.")
     models: list[Model] = []
     for name, path in zip(names, paths, strict=True):
-        engine = load_engine(
-            name,
-            device=device,
-            threads=threads,
-            precision=precision,
-            allow_host_code=allow_host_code,
-        )
+        engine = load_engine(name, device=device, threads=threads, precision=precision)
         models.append(Model(name=name, engine=engine, sha256=sha256_file(path)))
     return models
 

@@ -45,7 +45,6 @@ def load_engine(
     device: str = "auto",
     threads: int | None = None,
     precision: str | None = None,
-    allow_host_code: bool = False,
 ) -> Engine:
     """Loads an engine: `.onnx` (ONNX Runtime), `.plan` (TensorRT), `.safetensors` (PyTorch).
 
@@ -55,7 +54,6 @@ def load_engine(
         threads: CPU threads; None leaves the choice to the backend.
         precision: Of the matrix products of a `.safetensors` engine: "float32", which None is,
             or on a GPU "float16". Other files have theirs in them.
-        allow_host_code: Lets a `.plan` that carries its plugin run that code.
 
     Raises:
         BsmError: No such file, a file of another network, a missing backend or device.
@@ -84,7 +82,7 @@ def load_engine(
     if path.suffix == ".plan":
         from bsmamba2.runtime.engines.tensorrt import load_plan
 
-        return load_plan(path, device=device, allow_host_code=allow_host_code)
+        return load_plan(path, device=device)
     raise _no_engine(path)
 
 

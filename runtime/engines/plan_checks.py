@@ -13,18 +13,7 @@ from types import ModuleType
 from bsmamba2.errors import EngineError, PluginError
 from bsmamba2.files import sha256_file
 from bsmamba2.plan_file import BUILDERS, TITLES, PlanRecord
-from bsmamba2.plugins.architectures import describe, runs_on
 from bsmamba2.runtime.engines.device import short_reason
-
-
-def check_host_code(path: Path, record: PlanRecord, allowed: bool) -> None:
-    """Raises EngineError for a plan that carries a library, unless that is allowed."""
-    if record.plugin.embedded and not allowed:
-        raise EngineError(
-            f"{path} carries the plugin as code that would run with your rights: add "
-            "--allow-host-code (in Python allow_host_code=True) if you trust its origin, or build "
-            "it again without --embed-plugin."
-        )
 
 
 def find_builder(path: Path, record: PlanRecord) -> ModuleType:
@@ -51,8 +40,8 @@ def find_builder(path: Path, record: PlanRecord) -> ModuleType:
     return trt
 
 
-def find_plugin(path: Path, record: PlanRecord) -> Path | None:
-    """The plugin library for a plan; None if the plan carries its own.
+def find_plugin(path: Path, record: PlanRecord) -> Path:
+    """The plugin library for a plan.
 
     Nothing is built: that takes minutes and a compiler.
 
@@ -60,8 +49,6 @@ def find_plugin(path: Path, record: PlanRecord) -> Path | None:
         PluginError: The plan is for other kernels than those of this version, or they are not
             built.
     """
-    if record.plugin.embedded:
-        return None
     from bsmamba2.plugins.build import find_libraries, sources_sha256
     from bsmamba2.plugins.tensorrt_library import VERSION
 
@@ -88,7 +75,7 @@ def find_plugin(path: Path, record: PlanRecord) -> Path | None:
 
 
 def check_architecture(path: Path, record: PlanRecord, capability: str, gpu: str) -> None:
-    """Raises EngineError unless the plan, and the library that it may carry, run on a GPU.
+    """Raises EngineError unless the plan runs on a GPU.
 
     Args:
         path: The plan.
@@ -101,12 +88,6 @@ def check_architecture(path: Path, record: PlanRecord, capability: str, gpu: str
             f"{path} was built for GPUs of compute capability "
             f"{' or '.join(record.architectures)}, and the {gpu} here has {capability}: run "
             f"'{record.command}' here."
-        )
-    targets = record.plugin.architectures if record.plugin.embedded else ()
-    if targets and not runs_on(targets, int(capability.replace(".", ""))):
-        raise EngineError(
-            f"{path} carries a plugin library for {describe(targets)}, and the {gpu} here has "
-            f"compute capability {capability}: run '{record.command} --arch {capability}'."
         )
 
 

@@ -42,18 +42,16 @@ class PlanRuntime:
         artefact: Artefact,
         *,
         capability: str,
-        allow_host_code: bool,
     ) -> None:
         """Deserialises a plan whose sidecar was checked (`plan_checks.py`).
 
         Args:
             trt: The module that built it.
-            data: The plan, as `read_plan` gives it; its plugin is loaded, or in it.
+            data: The plan, as `read_plan` gives it; its plugin is loaded.
             path: Its file, for messages.
             record: Of its sidecar.
             artefact: Of its sidecar.
             capability: The GPU's compute capability, such as "9.0".
-            allow_host_code: Lets the plan load the library that it carries.
 
         Raises:
             EngineError: TensorRT refuses the plan, or it is not what its sidecar says.
@@ -64,7 +62,6 @@ class PlanRuntime:
             self._runtime = trt.Runtime(self._logger)  # both live as long as the engine
         except TypeError as error:  # pybind11's, of TensorRT, where CUDA does not start
             raise self._refusal() from error
-        self._runtime.engine_host_code_allowed = allow_host_code and record.plugin.embedded
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._refusal()

@@ -1,7 +1,7 @@
 """TensorRT and TensorRT-RTX: run `.plan` files on a GPU, without torch.
 
-`load_plan` goes from the outside in: the sidecar, this machine's software, its GPU, the plan's
-bytes, and only then TensorRT. Of the files beside this one, `device` opens the GPU, `plan_checks`
+`load_plan` goes from the outside in: the sidecar, the plan's bytes, this machine's software, its
+GPU, and only then TensorRT. Of the files beside this one, `device` opens the GPU, `plan_checks`
 refuses, `plan_runtime` deserialises (`kernel_cache` keeps what TensorRT-RTX compiles later),
 `plan_network` runs the network, `plan_slot` the whole way of a batch, and `plan_estimator` keeps
 two batches on their way.
@@ -34,44 +34,34 @@ from bsmamba2.runtime.engines.plan_runtime import PlanRuntime
 from bsmamba2.runtime.engines.plan_slot import PlanSlot
 
 
-def load_plan(path: Path, *, device: str = "auto", allow_host_code: bool = False) -> PlanEngine:
+def load_plan(path: Path, *, device: str = "auto") -> PlanEngine:
     """Checks a plan, then loads it onto the current GPU.
 
     Args:
         path: A `.plan` with its sidecar beside it.
         device: "auto" or "cuda"; a plan does not run on a CPU.
-        allow_host_code: Lets a plan that carries its plugin run that code.
 
     Raises:
         BsmError: No such plan.
         CheckpointError: Its sidecar is missing or damaged.
-        EngineError: It cannot run here, or is not the file that its sidecar describes.
+        EngineError: It cannot run here, carries a library, or is not the file that its sidecar
+            describes.
         PluginError: The plugin that it needs is not here.
         MissingExtraError: CuPy is not installed.
     """
     if device == "cpu":
         raise EngineError(f"{path} runs on a GPU only: use --device cuda, or the .onnx file.")
     record, artefact = read_sidecar(path)
-    plan_checks.check_host_code(path, record, allow_host_code)
+    data = read_plan(path, record)
+    from bsmamba2.plugins.tensorrt_library import load_plugin
+
     trt = plan_checks.find_builder(path, record)
     plugin = plan_checks.find_plugin(path, record)
     gpu = open_device()
     plan_checks.check_architecture(path, record, gpu.capability, gpu.name)
-    data = read_plan(path, record)
-    if plugin is not None:
-        from bsmamba2.plugins.tensorrt_library import load_plugin
-
-        load_plugin(trt, plugin)
+    load_plugin(trt, plugin)
     with cuda_errors(f"loading {path}"):
-        runtime = PlanRuntime(
-            trt,
-            data,
-            path,
-            record,
-            artefact,
-            capability=gpu.capability,
-            allow_host_code=allow_host_code,
-        )
+        runtime = PlanRuntime(trt, data, path, record, artefact, capability=gpu.capability)
     return PlanEngine(path, record, artefact, runtime, gpu)
 
 

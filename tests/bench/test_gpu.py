@@ -160,7 +160,11 @@ def test_without_a_gpu_it_says_so_and_stops(tmp_path: Path):
         ),
         (["--rehearse", "absent.so", "-o", "a.json"], "no such library: absent.so"),
         (["--library", "absent.so"], "no such library: absent.so"),
-        (["--plugin", "absent.so"], "no such library: absent.so"),
+        (
+            ["--rehearse", __file__, "-o", "a.json", "--plugin", "absent.so"],
+            "no such library: absent.so",
+        ),
+        (["--plugin", __file__], "--plugin is a rehearsal's"),
         (["--onnx", "absent.onnx"], "no such file: absent.onnx"),
     ],
 )

@@ -125,7 +125,7 @@ def test_wrong_builder_is_one_sentence():
         PlanOptions(builder="trt")
 
 
-@pytest.mark.parametrize("option", [["--batch", "2"], ["--frames", "1"], ["--embed-plugin"]])
+@pytest.mark.parametrize("option", [["--batch", "2"], ["--frames", "1"]])
 def test_options_of_a_plan_need_a_plan(tmp_path: Path, option: list[str]):
     done = bsm(tmp_path, "export", "tiny", *option)
     assert done.returncode == 2

@@ -31,9 +31,7 @@ RECORD = PlanRecord(
     batch=(1, 2, 4),
     frames=(FRAMES, FRAMES, FRAMES),
     plugin_layers=4,
-    plugin=PluginRecord(
-        version="1", sources_sha256="2" * 64, library_sha256="3" * 64, embedded=False
-    ),
+    plugin=PluginRecord(version="1", sources_sha256="2" * 64, library_sha256="3" * 64),
     command="bsm export tiny.onnx --trt",
 )
 
@@ -165,14 +163,10 @@ def test_plan_is_linked_where_that_works_and_copied_elsewhere(
     assert any("a copy of" in line for line in said)
 
 
-def test_report_asks_for_the_plugin_unless_the_plan_carries_it(plan: Path, tmp_path: Path):
+def test_report_asks_for_the_plugin(plan: Path, tmp_path: Path):
     said: list[str] = []
     write_triton_repository(plan, tmp_path / "a", report=said.append)
     assert "The server must register the plugin library" in said[-1]
-    own = make_plan(tmp_path / "own", plugin=replace(RECORD.plugin, embedded=True))
-    said.clear()
-    write_triton_repository(own, tmp_path / "b", report=said.append)
-    assert len(said) == 1
 
 
 def test_written_again_it_replaces_its_model_and_no_other(plan: Path, tmp_path: Path):

@@ -1,6 +1,6 @@
 """Names of `tensorrt` and `tensorrt_rtx` that the runtime uses; ONNX Runtime computes.
 
-A plan of this fake is KIND + the bytes of the ONNX file, where KIND says whether it carries code.
+A plan of this fake is PLAIN, its sizes, and the bytes of the ONNX file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from fake_gpu.machine import CUDARuntimeError, Machine
 
-PLAIN, WITH_CODE = b"PLAN", b"CODE"
+PLAIN = b"PLAN"
 SPECTRUM, MASK = "spectrum", "mask"
 ACTIVATIONS = 3_000_000
 """Bytes of one chunk in the network."""
@@ -73,7 +73,6 @@ class Runtime:
             logger.log(Severity.WARNING, "CUDA initialization failure with error: 35. Please check")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._parts = machine, logger, is_rtx, quirks
-        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
         machine, logger = self._parts[:2]
@@ -81,10 +80,7 @@ class Runtime:
             text = "driver version is insufficient for CUDA runtime version"
             logger.log(Severity.ERROR, f"Error Code 1: Cuda Runtime (cudaError 35: {text})")
             return None
-        if data[:4] == WITH_CODE and not self.engine_host_code_allowed:
-            logger.log(Severity.ERROR, "Deserialization of engines with host code is not allowed.")
-            return None
-        if data[:4] not in (PLAIN, WITH_CODE):
+        if data[:4] != PLAIN:
             logger.log(Severity.ERROR, "Serialization assertion magicTag failed.")
             return None
         return Engine(data[4:], *self._parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,8 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 RTX = "tensorrt-rtx"
+LIBRARY = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00"
+"""How a shared object begins."""
 BUILT = "model.plan was built with TensorRT-RTX 1.7.1.116"
 REFUSED: list[tuple[Change, list[str]]] = [
     (
@@ -127,47 +130,20 @@ def test_a_cpu_is_no_place_for_a_plan(make: Callable[..., Path]):
 
 
 @pytest.mark.usefixtures("untouched")
-def test_a_plan_with_code_is_refused_unless_that_is_allowed(make: Callable[..., Path]):
-    sentence = refused(make(kind=tensorrt_module.WITH_CODE))
-    assert "--allow-host-code" in sentence
-    assert "without --embed-plugin" in sentence
+def test_a_plan_that_carries_a_library_is_refused(
+    make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # TensorRT is not even imported
+    assert "carries a library, whose code would run" in refused(make(kind=LIBRARY))
 
 
 @pytest.mark.usefixtures("untouched")
-def test_a_plan_with_code_for_other_gpus_is_refused(make: Callable[..., Path]):
-    targets = {"architectures": ("80-real", "100-virtual")}
-    path = make(lambda record: with_plugin(record, **targets), kind=tensorrt_module.WITH_CODE)
-    sentence = refused(path, allow_host_code=True)
-    assert "for sm_80, PTX 100, and the Pretended GPU here has compute capability 9.0" in sentence
-    assert sentence.endswith(f": run '{COMMAND} --arch 9.0'.")
-
-
-@pytest.mark.parametrize("targets", [(), ("90-real",), ("80-real", "80-virtual")])
-def test_a_plan_with_code_for_this_gpu_or_unknown_ones_is_taken(
-    make: Callable[..., Path], targets: tuple[str, ...]
-):
-    changed = {"architectures": targets}
-    path = make(lambda record: with_plugin(record, **changed), kind=tensorrt_module.WITH_CODE)
-    load_engine(path, allow_host_code=True)
-
-
-def test_targets_of_a_library_outside_the_plan_are_no_matter(make: Callable[..., Path]):
-    load_engine(make(lambda record: with_plugin(record, architectures=("80-real",))))
-
-
-def test_a_plan_with_code_needs_no_plugin_of_ours(
-    make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, machine: Machine
-):
-    loaded = install(monkeypatch, machine)
-    path = make(lambda record: with_plugin(record, sources_sha256=""), kind=b"CODE")
-    load_engine(path, allow_host_code=True)
-    assert not loaded
-
-
-def test_code_that_the_sidecar_does_not_speak_of_does_not_run(make: Callable[..., Path]):
-    path = make(lambda record: with_plugin(record, embedded=False), kind=tensorrt_module.WITH_CODE)
-    for allowed in (False, True):
-        assert "host code is not allowed" in refused(path, allow_host_code=allowed)
+def test_a_sidecar_that_speaks_of_a_library_in_its_plan_is_refused(make: Callable[..., Path]):
+    path = make()
+    values = json.loads(sidecar_path(path).read_text())
+    values["plan"]["plugin"]["embedded"] = True
+    sidecar_path(path).write_text(json.dumps(values))
+    assert "'plugin.embedded'" in refused(path)
 
 
 # --- the plugin ---
