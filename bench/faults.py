@@ -29,9 +29,7 @@ from typing import Any
 import faults_infer
 import faults_train
 from faults_process import Command, can_mount
-from machine import report_head
-
-from bsmamba2.files import atomic_path
+from report import report_head, write_report
 
 _INFER_BYTES = 5_200_000
 """What the stems take, and some more."""
@@ -62,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kinds": summary(results),
     }
     if options.output:
-        with atomic_path(options.output) as partial:
-            partial.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(options.output, report)
     print(json.dumps(report["kinds"], indent=2))
     return 1 if any(result["wrong"] for result in results) else 0
 

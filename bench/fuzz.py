@@ -33,9 +33,7 @@ from typing import Any
 
 from fuzz_corpus import keep_corpus, make_corpus
 from fuzz_judge import GOOD
-from machine import report_head
-
-from bsmamba2.files import atomic_path
+from report import report_head, write_report
 
 MEMORY_MIB = 1024
 """Address space that a case may take beside the imports."""
@@ -71,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **summary(results),
     }
     if options.output:
-        with atomic_path(options.output) as partial:
-            partial.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(options.output, report)
     if options.case is not None:
         print(json.dumps(results, indent=2))
     print(_table(report))

@@ -1,30 +1,20 @@
-"""The report of `kernels.py` as Markdown, and its place in a file."""
+"""The report of `kernels.py` as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tables import markdown
+
 BEGIN = "<!-- begin: python bench/kernels.py --write-readme -->"
 END = "<!-- end -->"
+"""Around the tables."""
 _STAGES = 9  # of a kernel
 Row = Mapping[str, Any]
 
 
-def replace_block(text: str, block: str) -> str:
-    """The text with what is between BEGIN and END replaced.
-
-    Raises:
-        ValueError: It lacks one of the marks.
-    """
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"No '{BEGIN}' before '{END}'")
-    return f"{head}{BEGIN}\n{block.strip()}\n{END}{tail}"
-
-
-def markdown(report: Row) -> str:
+def tables(report: Row) -> str:
     """All tables."""
     return "\n".join(_lines(report))
 
@@ -74,7 +64,7 @@ def _usage(rows: Iterable[Row]) -> Iterator[str]:
             )
         )
     head = ("type", "chip", "kernel", "registers", "spilled B", "shared KiB", "threads")
-    yield from _table((*head, "blocks / SM", "occupancy", "limited by", "norm"), table)
+    yield from markdown((*head, "blocks / SM", "occupancy", "limited by", "norm"), table)
 
 
 def _mix(row: Row) -> Iterator[str]:
@@ -89,7 +79,7 @@ def _mix(row: Row) -> Iterator[str]:
     yield ""
     kinds = sorted(row["mix"].items(), key=lambda item: -item[1]["run"])
     shown = [(name, kind) for name, kind in kinds if kind["run"] / per >= 0.5]
-    yield from _table(
+    yield from markdown(
         ("", *(name for name, _ in shown)),
         [
             ("run", *(f"{kind['run'] / per:.0f}" for _, kind in shown)),
@@ -98,7 +88,7 @@ def _mix(row: Row) -> Iterator[str]:
     )
     yield ""
     stages = row["stages"][:_STAGES]
-    yield from _table(
+    yield from markdown(
         ("statement of the kernel", "run", "share"),
         [
             (f"`{each['statement']}`", f"{each['run'] / per:.0f}", f"{each['run'] / total:.0%}")
@@ -128,7 +118,7 @@ def _bounds(rows: Sequence[Row], report: Row) -> Iterator[str]:
         largest = max(sums, key=lambda n: sums[n][0])
         cells = (_range(sums[name], name == largest) for name in names)
         table.append((dtype, f"all {report['blocks']} blocks", "", "", "", *cells))
-    yield from _table(("type", "way", "blocks", "waves", "GB", *names), table)
+    yield from markdown(("type", "way", "blocks", "waves", "GB", *names), table)
     yield ""
     yield f"Target for float16: {report['target_ms']} ms for all {report['blocks']}. Assumed:"
     yield ""
@@ -139,9 +129,3 @@ def _range(values: Sequence[float], bold: bool) -> str:
     low, high = (f"{value:.3f}" if value < 1 else f"{value:.2f}" for value in sorted(values))
     text = low if low == high else f"{low}-{high}"
     return f"**{text}**" if bold else text
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)

@@ -11,7 +11,6 @@ each, of rates that are given with the tables.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,9 +26,10 @@ from kernel_bounds import Way, bounds, instruction_mix, stages  # noqa: E402
 from kernel_build import DTYPES, Compiled, Compiler, find_nvdisasm  # noqa: E402
 from kernel_gpus import GPUS, H200, occupancy  # noqa: E402
 from kernel_sass import Kernel  # noqa: E402
-from kernel_tables import markdown, replace_block  # noqa: E402
+from kernel_tables import BEGIN, END, tables  # noqa: E402
 from kernel_trips import Counts, Source  # noqa: E402
 from machine import describe_versions  # noqa: E402
+from report import replace_block, write_report, write_text  # noqa: E402
 
 from bsmamba2.config import NetworkConfig, load_config  # noqa: E402
 from bsmamba2.errors import PluginError  # noqa: E402
@@ -60,12 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     result: Path | None = options.json or (RESULT if options.write_readme else None)
     if result:
-        result.parent.mkdir(parents=True, exist_ok=True)
-        result.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    text = markdown(report)
+        write_report(result, report)
+    text = tables(report)
     print(text)
     if options.write_readme:
-        README.write_text(replace_block(README.read_text("utf-8"), text), "utf-8")
+        write_text(README, replace_block(README, BEGIN, END, text))
     return 0
 
 

@@ -43,7 +43,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,11 +51,12 @@ from typing import Any
 from latency_growth import BATCHES, LENGTHS
 from latency_measure import ENGINES, measure
 from latency_plot import write_plot
-from latency_table import lines, replace_block
+from latency_table import BEGIN, END, lines, readme_table
 from peers.catalogue import NAMES as PEERS
+from report import replace_block, report_head, write_report, write_text
 
 from bsmamba2.errors import BsmError
-from bsmamba2.files import atomic_path, existing_file
+from bsmamba2.files import existing_file
 
 FORMAT = 2
 """Of the JSON."""
@@ -67,26 +67,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     options.peers = () if options.peers is None else options.peers or PEERS
-    head: dict[str, Any] = {
-        "benchmark": "latency",
-        "format": FORMAT,
-        "command": _command(arguments),
-    }
 
     def save(report: dict[str, Any]) -> None:
         if options.output:
-            _write(options.output, json.dumps(head | report, indent=2) + "\n")
+            write_report(options.output, report)
 
     try:
         if options.source:
             report = read_report(options.source)
         else:
-            report = head | measure(options, _say, save)
+            head = report_head("latency", arguments, FORMAT)
+            report = measure(options, head, _say, save)
             save(report)
         if options.plot:
             write_plot(options.plot, report)
         if options.readme:
-            _write(options.readme, replace_block(options.readme, report))
+            block = replace_block(options.readme, BEGIN, END, readme_table(report))
+            write_text(options.readme, block)
     except BsmError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -141,16 +138,6 @@ def _page(text: str) -> Path:
     return Path(text)
 
 
-def _command(arguments: Sequence[str]) -> str:
-    """The command line, absolute paths cut to their last part."""
-    short = []
-    for argument in arguments:
-        option, equals, value = argument.rpartition("=")
-        path = Path(value)
-        short.append(option + equals + (path.name if path.is_absolute() else value))
-    return shlex.join(["python", "bench/latency.py", *short])
-
-
 def read_report(path: Path) -> dict[str, Any]:
     """What `-o` wrote; raises BsmError for anything else."""
     try:
@@ -162,11 +149,6 @@ def read_report(path: Path) -> dict[str, Any]:
     if report.get("format") != FORMAT:
         raise BsmError(f"{path} has format {report.get('format')}, not {FORMAT}: measure again.")
     return report
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as partial:
-        partial.write_text(text, "utf-8")
 
 
 def _say(sentence: str) -> None:

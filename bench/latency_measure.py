@@ -6,7 +6,6 @@ import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from job import Job
 from latency_growth import growth_figures
 from latency_report import results
 from latency_rounds import Measured, Process, Say, take_turns
-from machine import describe_machine, describe_versions, load_average
+from machine import load_average
 from peers.environment import make_environment, requirements
 
 from bsmamba2.artefact import Artefact, read_metadata
@@ -40,19 +39,21 @@ _NO_PLAN = (
 Report = dict[str, Any]
 
 
-def measure(options: argparse.Namespace, say: Say, save: Callable[[Report], None]) -> Report:
+def measure(
+    options: argparse.Namespace, head: Report, say: Say, save: Callable[[Report], None]
+) -> Report:
     """Measures everything and gives the report, plain values.
 
     Args:
         options: Of `latency.py`.
+        head: What the report begins with.
         say: Called with a sentence at each step.
         save: Called with the report as far as it is, after each round.
 
     Raises:
         BsmError: Unusable files, too short a chunk, or nothing that can run.
     """
-    head: Report = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    machine, load = describe_machine(), load_average()
+    machine, load = head["machine"], head.pop("load_average")
     skipped = _skipped(options, say)
     names = [name for name in ENGINES if name in options.engines and name not in skipped]
     others = [name for name in catalogue.NAMES if name in options.peers and name not in skipped]
@@ -71,7 +72,6 @@ def measure(options: argparse.Namespace, say: Say, save: Callable[[Report], None
             | {
                 "complete": complete,
                 "machine": machine | {"load_average": {"start": load, "end": load_average()}},
-                "versions": describe_versions(),
                 "model": source | {"parameters": parameter_count(model)},
                 "chunk": {"seconds": options.seconds, "frames": frames, "tokens": shape[0]},
                 "threads": options.threads,

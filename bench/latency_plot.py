@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from latency_table import LABELS, fit_text, lines, rows_of, sig
+from latency_table import LABELS, fit_text, lines, rows_of
+from report import write_text
+from tables import sig
 
 from bsmamba2.evaluation.charts import Plot, round_ticks, tick_label
 from bsmamba2.evaluation.page import page, section
-from bsmamba2.files import atomic_path
 
 _OWN, _PEER, _FLOOR = "m0", "m1", "own"  # classes of the page's style sheet
 _WORDS = {
@@ -32,8 +33,7 @@ def write_plot(path: Path, report: Mapping[str, Any]) -> None:
         *(section(*figure) for figure in plots(report)),
         section("All figures", "", f"<pre>{figures}</pre>"),
     ]
-    with atomic_path(path) as partial:
-        partial.write_text(page(title, "\n".join(parts)), "utf-8")
+    write_text(path, page(title, "\n".join(parts)))
 
 
 def plots(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from floor import floor_s, network_work, total_s
 from flops import in_proj_shape
 from latency_engines import PARTS
 from latency_rounds import Measured
+from report import summary
 
 from bsmamba2.config import ModelConfig
 from bsmamba2.parity import LIMITS
@@ -20,12 +21,6 @@ BASES = ("onnx-native", "onnx-body")
 _RATES = {"gemm": "gflops", "gemm-int8": "gops", "memory": "gb_s"}
 Rounds = Sequence[Mapping[str, Any]]
 """What one process answered round by round, the warm-up first."""
-
-
-def summary(values: Iterable[float]) -> dict[str, float]:
-    """Median and range."""
-    values = list(values)
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def results(

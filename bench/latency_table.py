@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from bsmamba2.errors import BsmError
+from tables import aligned, markdown, median_range, sig
 
 BEGIN, END = "<!-- latency: begin -->", "<!-- latency: end -->"
 """Around what the README has from here."""
@@ -71,7 +70,7 @@ def rate_text(name: str, rate: Mapping[str, Any], spread: bool = True) -> tuple[
         "gemm-int8": ("gops", "GOP/s"),
         "memory": ("gb_s", "GB/s"),
     }[name]
-    return unit, _range(rate[key], ".0f") if spread else f"{rate[key]['median']:.0f}"
+    return unit, median_range(rate[key], ".0f") if spread else f"{rate[key]['median']:.0f}"
 
 
 def _load(values: Sequence[float] | None) -> str:
@@ -87,10 +86,10 @@ def _rows(report: Mapping[str, Any]) -> Iterator[str]:
         table.append(
             (
                 name,
-                _range(row["ms_per_chunk"]),
+                median_range(row["ms_per_chunk"]),
                 sig(row["real_time_factor"]),
-                _range(row["ratio_to_base"]),
-                _range(row["ratio_to_floor"]),
+                median_range(row["ratio_to_base"]),
+                median_range(row["ratio_to_floor"]),
                 *(f"{value:.2%}" for value in share.values() or []),
                 *("-" for _ in range(4 - len(share))),
                 f"{row['peak_memory_mib']:.0f}",
@@ -98,17 +97,7 @@ def _rows(report: Mapping[str, Any]) -> Iterator[str]:
                 sig(row["warm_up"]["whole_s"]),
             )
         )
-    yield from _aligned(table)
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        first, *rest = (
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield "  ".join([first, *rest]).rstrip()
+    yield from aligned(table, numbers=True)
 
 
 def _distance(name: str, report: Mapping[str, Any]) -> str:
@@ -140,7 +129,7 @@ def _floor(report: Mapping[str, Any]) -> Iterator[str]:
     total = ["sum", "", ""]
     for floor in floors.values():
         total += [sig(floor["floor_s"]), ""]
-    yield from _aligned([*table, total])
+    yield from aligned([*table, total], numbers=True)
 
 
 def _growth(report: Mapping[str, Any]) -> Iterator[str]:
@@ -154,12 +143,12 @@ def _growth(report: Mapping[str, Any]) -> Iterator[str]:
                 (
                     str(point["chunks"]),
                     str(point["audio_s"]),
-                    _range(seconds),
+                    median_range(seconds),
                     sig(point["seconds"] / point["chunks"]),
                     f"{point['peak_memory_mib']:.0f}",
                 )
             )
-        yield from (f"  {line}" for line in _aligned(table))
+        yield from (f"  {line}" for line in aligned(table, numbers=True))
         yield f"  {fit_text(growth)}"
 
 
@@ -190,7 +179,7 @@ def _profile(report: Mapping[str, Any]) -> Iterator[str]:
             table.append(
                 (row["operator"], f"{row['ms']:.1f}", f"{row['share']:.1%}", str(row["nodes"]))
             )
-        yield from (f"  {line}" for line in _aligned(table))
+        yield from (f"  {line}" for line in aligned(table, numbers=True))
         if len(operators) > _MOST_OPERATORS:
             yield f"  and {len(operators) - _MOST_OPERATORS} more in the JSON"
 
@@ -236,29 +225,26 @@ def about_text(name: str, row: Row) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def readme_block(report: Mapping[str, Any]) -> str:
-    """What stands between BEGIN and END, both with it."""
+def readme_table(report: Mapping[str, Any]) -> str:
+    """What stands between BEGIN and END."""
     chunk, base = report["chunk"], report["base"]
     machine = report["machine"]
     isa = "AVX-512" if "avx512f" in machine["isa"] else "AVX2" if "avx2" in machine["isa"] else ""
     rounds = "one round" if report["rounds"] == 1 else f"medians of {report['rounds']} rounds"
     text = [
-        BEGIN,
         f"{machine['cpu']}, {machine['cores']} cores{f' with {isa}' if isa else ''}; "
         f"{report['model']['weights']}; {rounds}; `{report['command']}`:",
         "",
-        f"| | ms per {chunk['seconds']:g} s | times real time | to {LABELS.get(base, base)} "
-        "| to the floor | STFT + ISTFT | peak memory |",
-        "|---|---|---|---|---|---|---|",
     ]
-    text += [_readme_row(name, row) for name, row in rows_of(report).items()]
-    notes = [*_readme_notes(report)]
-    return "\n".join([*text, "", *notes, END])
+    head = ("", f"ms per {chunk['seconds']:g} s", "times real time", f"to {LABELS.get(base, base)}")
+    head += ("to the floor", "STFT + ISTFT", "peak memory")
+    text += markdown(head, (_readme_row(name, row) for name, row in rows_of(report).items()))
+    return "\n".join([*text, "", *_readme_notes(report)])
 
 
-def _readme_row(name: str, row: Row) -> str:
+def _readme_row(name: str, row: Row) -> tuple[str, ...]:
     share = row["share"]
-    cells = (
+    return (
         LABELS.get(name, name),
         f"{row['ms_per_chunk']['median']:,.0f}",
         f"{1 / row['real_time_factor']:.2g}",
@@ -267,7 +253,6 @@ def _readme_row(name: str, row: Row) -> str:
         f"{share['stft'] + share['istft']:.2%}" if share else "",
         f"{row['peak_memory_mib'] / 1024:.1f} GiB",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _readme_notes(report: Mapping[str, Any]) -> Iterator[str]:
@@ -295,33 +280,3 @@ def _readme_notes(report: Mapping[str, Any]) -> Iterator[str]:
 
 _RATE_WORDS = {"gemm": "float32 products", "gemm-int8": "int8 products", "memory": "memory"}
 _GROWTH_WORDS = {"length": "song's length", "batch": "batch"}
-
-
-def replace_block(path: Path, report: Mapping[str, Any]) -> str:
-    """The file's text with a new block from BEGIN to END; raises BsmError where there is none."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise BsmError(f"Cannot read {path}: {error.strerror or error}.") from error
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BsmError(f"{path} has no place for the table: put '{BEGIN}' and '{END}' into it.")
-    return before + readme_block(report) + after
-
-
-def _range(figures: Mapping[str, float] | None, form: str = "") -> str:
-    if not figures:
-        return "-"
-    median, low, high = (
-        format(figures[key], form) if form else sig(figures[key])
-        for key in ("median", "min", "max")
-    )
-    return f"{median} ({low}-{high})"
-
-
-def sig(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:#.3g}" if abs(value) >= 1e-4 else f"{value:.6f}"

@@ -23,11 +23,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +33,8 @@ import numpy as np
 import soundfile
 from checkout import ROOT
 from command_watch import Watched, watch
-from machine import describe_machine, describe_versions, load_average
+from report import report_head, write_report
 
-from bsmamba2.files import atomic_path
 from bsmamba2.music import load_excerpt
 from bsmamba2.runtime.resampling import resample
 
@@ -52,13 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.work, prefix="long-") as folder:
-        row = {"command": shlex.join(["python", "bench/long_file.py", *arguments])}
-        row |= measure(options, Path(folder))
+        row = report_head("long_file", arguments) | measure(options, Path(folder))
     report = json.loads(options.output.read_text()) if options.output.exists() else {"songs": {}}
-    report = {"benchmark": "long-file", "format": 1, "machine": describe_machine()} | report
     report["songs"][_name(options)] = row
-    with atomic_path(options.output) as partial:
-        partial.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.output, report)
     print(json.dumps(row, indent=1))
     good = row["frames"] == [row["expected_frames"]] * 2 and row["null"] <= 1
     return 0 if good and not row["interrupted"]["left"] else 1
@@ -87,16 +81,12 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     write_song(song, options.rate, frames)
     command = ["infer", str(song), "--engine", options.engine, "--format", options.format]
     command += ["--threads", str(options.threads)] if options.threads else []
-    load = load_average()
     whole = watch([*command, "-o", str(folder / "out/{stem}.{ext}")])
     if whole.code:
         raise SystemExit(f"bsm infer failed:\n{whole.text[-2000:]}")
     stems = [folder / f"out/{stem}.{options.format}" for stem in ("vocals", "instrumental")]
     about = [soundfile.info(stem) for stem in stems]
     row = {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "versions": describe_versions(),
-        "load_average": load,
         "audio_s": round(frames / options.rate, 2),
         "elapsed_s": round(whole.elapsed_s, 1),
         "real_time": round(frames / options.rate / whole.elapsed_s, 1),

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +13,6 @@ from bsmamba2.doctor import version
 
 _ISA = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PACKAGES = ("bsmamba2", "numpy", "scipy", "onnxruntime", "onnxruntime-gpu", "torch", "onnx")
-
-
-def report_head(benchmark: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """What the report of `bench/BENCHMARK.py` begins with.
-
-    Args:
-        benchmark: Its name.
-        arguments: Of its command line.
-    """
-    return {
-        "benchmark": benchmark,
-        "format": 1,
-        "command": shlex.join(["python", f"bench/{benchmark}.py", *arguments]),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "load_average": load_average(),
-    }
 
 
 def describe_machine() -> dict[str, Any]:

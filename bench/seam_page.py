@@ -6,25 +6,26 @@ import math
 from pathlib import Path
 from typing import Any
 
+from report import replace_block, write_text
 from seam_tests import FIGURES
+from tables import markdown
 
 from bsmamba2.evaluation.charts import WIDTH, Plot, standalone
 from bsmamba2.runtime.chunking import FADE_S
 from bsmamba2.runtime.separator import DEFAULT_OVERLAP_S
 
-_MARK = "<!-- measured: bench/seams.py writes what follows -->"
+_BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 _GRAIN_S = 0.02
 _DISTANCES_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 _MUSIC = {"practice": "practice songs", "excerpt": "real music"}
 
 
 def draw(report: dict[str, Any], folder: Path) -> None:
-    """Writes SEAMS.md below its mark, and two plots beside it."""
-    (folder / "seams-edges.svg").write_text(standalone(plot_edges(report)))
-    (folder / "seams-found.svg").write_text(standalone(plot_found(report)))
+    """Writes the tables of SEAMS.md between its marks, and two plots beside it."""
+    write_text(folder / "seams-edges.svg", standalone(plot_edges(report)))
+    write_text(folder / "seams-found.svg", standalone(plot_found(report)))
     page = folder / "SEAMS.md"
-    text = page.read_text("utf-8").split(_MARK)[0]
-    page.write_text(f"{text}{_MARK}\n\n{tables(report)}", "utf-8")
+    write_text(page, replace_block(page, _BEGIN, _END, tables(report)))
 
 
 def plot_edges(report: dict[str, Any]) -> str:
@@ -93,7 +94,7 @@ def _thirds(curve: list[float]) -> list[tuple[float, float]]:
 
 def tables(report: dict[str, Any]) -> str:
     """The measured part of the page."""
-    return "\n\n".join([_edge_table(report), _cost_table(report), _seam_table(report)]) + "\n"
+    return "\n\n".join([_edge_table(report), _cost_table(report), _seam_table(report)])
 
 
 def _edge_table(report: dict[str, Any]) -> str:
@@ -107,7 +108,7 @@ def _edge_table(report: dict[str, Any]) -> str:
                 cells.append(f"{curve[grain]:.1f}" if grain < len(curve) else "")
             edges = curves["edges"]
             rows.append([f"{_MUSIC[music]}, chunks of {chunk_s} s, {edges} edges", *cells])
-    return _markdown(head, rows)
+    return "\n".join(markdown(head, rows))
 
 
 def _cost_table(report: dict[str, Any]) -> str:
@@ -136,7 +137,7 @@ def _cost_table(report: dict[str, Any]) -> str:
                     f"{row['sdr_to_whole']:.1f}",
                 ]
             )
-    return _markdown(head, rows)
+    return "\n".join(markdown(head, rows))
 
 
 def _seam_table(report: dict[str, Any]) -> str:
@@ -152,7 +153,7 @@ def _seam_table(report: dict[str, Any]) -> str:
             cells = [_cell(row[name], whole[name]) for name in FIGURES]
             about = [_MUSIC[music], f"{row['chunk_s']:g} s", what, row["stem"]]
             rows.append([*about, f"{row['level']['seams']}", *cells])
-    return _markdown(head, rows)
+    return "\n".join(markdown(head, rows))
 
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -185,8 +186,3 @@ def _chunk_rows(report: dict[str, Any], music: str, chunk_s: int) -> list[dict[s
         for row in report["seams"][music]
         if row["kind"] == "chunks" and row["chunk_s"] == chunk_s and row["stem"] == "vocals"
     ]
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

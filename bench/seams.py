@@ -19,25 +19,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 from checkout import ROOT
-from machine import describe_machine, describe_versions, load_average
+from report import report_head, write_report
 from seam_page import draw
 from seam_passes import EdgeErrors, Passes, Song, joined, seams
 from seam_tests import SeamRanks, with_steps
 
 from bsmamba2.errors import BsmError
 from bsmamba2.evaluation.metrics import usdr
-from bsmamba2.files import atomic_path, sha256_file
+from bsmamba2.files import sha256_file
 from bsmamba2.music import load_excerpt
 from bsmamba2.runtime import load_engine
 from bsmamba2.runtime.chunking import FADE_S, Chunking, Samples
@@ -75,10 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if not options.draw:
-            head = _head(options, arguments)
+            name = options.engine
+            path = default_engine_path() if name == "default" else Path(name)
+            head = report_head("seams", arguments)
+            head |= {"engine": {"name": name, "sha256": sha256_file(path)}}
             for found in measure(options):  # after each song: an interrupted run has its songs
-                with atomic_path(options.output) as partial:
-                    partial.write_text(json.dumps(head | found, indent=1) + "\n")
+                write_report(options.output, head | found)
         draw(json.loads(options.output.read_text()), ROOT / "runtime")
     except (BsmError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -94,20 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--draw", action="store_true", help="measure nothing, draw the page again")
     parser.add_argument("-o", "--output", type=Path, default=RESULT, help="the JSON")
     return parser
-
-
-def _head(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
-    path = default_engine_path() if options.engine == "default" else Path(options.engine)
-    return {
-        "benchmark": "seams",
-        "format": 1,
-        "command": shlex.join(["python", "bench/seams.py", *arguments]),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "load_average": load_average(),
-        "engine": {"name": options.engine, "sha256": sha256_file(path)},
-    }
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

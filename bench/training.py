@@ -1,6 +1,6 @@
 """Loss, time and memory of a few training steps on this machine.
 
-    python bench/training.py [--config bsmamba2] [--steps 2] [--no-checkpointing] [--json]
+    python bench/training.py [--config bsmamba2] [--steps 2] [--no-checkpointing]
                              [-o bench/results/FILE.json]
 
 Steps are those of `bsm train` (`bsmamba2.training.step`), a batch of one and no accumulation, on a
@@ -18,24 +18,18 @@ The JSON (seconds end in _s):
 from __future__ import annotations
 
 import argparse
-import json
 import resource
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine, describe_versions, load_average
+from machine import load_average
+from report import report_head, write_report
 
 from bsmamba2.config import Config, load_config, override_config
 from bsmamba2.errors import BsmError
-from bsmamba2.files import atomic_path
-
-FORMAT = 1
-"""Of the JSON."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,20 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     try:
-        head = {
-            "benchmark": "training",
-            "format": FORMAT,
-            "command": shlex.join(["python", "bench/training.py", *arguments]),
-        }
-        report = head | measure(options)
-        text = json.dumps(report, indent=2)
+        report = measure(options, report_head("training", arguments))
         if options.output:
-            with atomic_path(options.output) as partial:
-                partial.write_text(text + "\n")
+            write_report(options.output, report)
     except BsmError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    print(text if options.json else _table(report))
+    print(_table(report))
     return 0
 
 
@@ -67,13 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-checkpointing", action="store_true", help="keep all activations instead"
     )
-    parser.add_argument("--json", action="store_true", help="print the JSON instead of a table")
     parser.add_argument("-o", "--output", type=Path, help="also write the JSON here")
     return parser
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Does the steps; the report without its head."""
+def measure(options: argparse.Namespace, head: dict[str, Any]) -> dict[str, Any]:
+    """Does the steps; the report with its head."""
     settings = {
         "batch_size": 1,
         "accumulation": 1,
@@ -82,13 +68,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     config = override_config(
         load_config(options.config), [f"training.{k}={v}" for k, v in settings.items()]
     )
-    load = [load_average()]
     steps, device = _steps(config, options.steps)
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "load_average": [*load, load_average()],
+    return head | {
+        "load_average": [head["load_average"], load_average()],
         "model": options.config,
         "precision": config.training.precision,
         "checkpoint_gradients": config.training.checkpoint_gradients,

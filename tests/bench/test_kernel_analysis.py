@@ -11,10 +11,11 @@ import pytest
 from kernel_build import DTYPES, Compiler, find_nvdisasm
 from kernel_gpus import GPUS, occupancy
 from kernel_sass import KINDS, read_sass
-from kernel_tables import BEGIN, END, markdown, replace_block
+from kernel_tables import BEGIN, END, tables
 from kernel_trips import Source, conditions
+from report import replace_block
 
-from bsmamba2.errors import PluginError
+from bsmamba2.errors import BsmError, PluginError
 from bsmamba2.plugins.build import source_folder
 from bsmamba2.plugins.toolchain import Toolchain, find_toolchain
 
@@ -221,7 +222,7 @@ def test_the_report_is_consistent(report: dict[str, Any]):
         )
         assert figures["ms"][figures["bound"]][0] == max(ms[0] for ms in figures["ms"].values())
         assert all(slow >= fast > 0 for slow, fast in figures["ms"].values())
-    text = markdown(report)
+    text = tables(report)
     assert report["kernels"][0]["kernel"] in text
     assert all(line.count("|") > 3 for line in text.splitlines() if line.startswith("|"))
 
@@ -252,16 +253,17 @@ def test_a_plan_follows_the_gpu(toolchain: Toolchain, nvdisasm: Path, tmp_path: 
 # ---- The README ------------------------------------------------------------------------------
 
 
-def test_a_marked_block_is_replaced_and_nothing_else():
-    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert replace_block(text, "\nnew\n\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    with pytest.raises(ValueError, match="No '"):
-        replace_block("before\n", "new")
+def test_a_marked_block_is_replaced_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "page.md"
+    path.write_text("before\n<a>\nold\n<b>\nafter\n")
+    assert replace_block(path, "<a>", "<b>", "\nnew\n\n") == "before\n<a>\nnew\n<b>\nafter\n"
+    with pytest.raises(BsmError, match="has no place for the table: put '<c>' and '<b>' into it"):
+        replace_block(path, "<c>", "<b>", "new")
 
 
 def test_the_readme_has_the_tables_of_todays_shape():
     report = json.loads(kernels.RESULT.read_text())
     text = kernels.README.read_text()
-    assert replace_block(text, markdown(report)) == text
+    assert replace_block(kernels.README, BEGIN, END, tables(report)) == text
     assert {row["kernel"] for row in report["kernels"]} == {"scan_short", "scan_chunks"}
     assert all((source_folder() / "cuda" / f"{name}.cuh").exists() for name in kernels._KERNELS)

@@ -19,7 +19,7 @@ from latency_growth import fit
 from latency_plot import plots
 from latency_profile import by_operator, by_part, own_times
 from latency_report import row_figures
-from latency_table import BEGIN, END, lines, readme_block
+from latency_table import BEGIN, END, lines, readme_table
 from peers.sequential import scan_direction_stepwise
 
 from bsmamba2.config import load_config
@@ -45,16 +45,16 @@ def report() -> dict[str, Any]:
 
 def test_table_in_the_readme_is_that_of_the_committed_results() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    inside = BEGIN + text.partition(BEGIN)[2].partition(END)[0] + END
-    assert inside == readme_block(latency.read_report(COMMITTED))
+    inside = text.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
+    assert inside == readme_table(latency.read_report(COMMITTED))
 
 
 def test_readme_option_replaces_the_table_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", "utf-8")
     assert latency.main(["--from", str(COMMITTED), "--readme", str(path)]) == 0
-    block = readme_block(latency.read_report(COMMITTED))
-    assert path.read_text("utf-8") == f"before\n{block}\nafter\n"
+    table = readme_table(latency.read_report(COMMITTED))
+    assert path.read_text("utf-8") == f"before\n{BEGIN}\n{table}\n{END}\nafter\n"
 
 
 @pytest.mark.parametrize(
