@@ -44,21 +44,27 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def existing_file(path: str | Path) -> Path:
-    """The path of a readable file; raises FileError with one sentence otherwise."""
+def existing_file(path: str | Path, name: str | None = None) -> Path:
+    """The path of a readable file; raises FileError with one sentence otherwise.
+
+    Args:
+        path: The file.
+        name: What the sentence calls it, if not by its path.
+    """
     path = Path(path)
+    name = name or str(path)
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # or a NUL in the name
-        raise FileError(f"No such file: {path}.") from error
+        raise FileError(f"No such file: {name}.") from error
     except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror}; name another file.") from error
+        raise FileError(f"{name} cannot be read: {error.strerror}; name another file.") from error
     if stat.S_ISDIR(mode):
-        raise FileError(f"{path} is a folder: name a file.")
+        raise FileError(f"{name} is a folder: name a file.")
     if not stat.S_ISREG(mode):
-        raise FileError(f"{path} is not a regular file: save what comes out of it to one first.")
+        raise FileError(f"{name} is not a regular file: save what comes out of it to one first.")
     if not os.access(path, os.R_OK):
-        raise FileError(f"{path} cannot be read: check its permissions.")
+        raise FileError(f"{name} cannot be read: check its permissions.")
     return path
 
 

@@ -134,8 +134,8 @@ class AudioReader:
                 song's end.
             MissingExtraError: A format that needs PyAV.
         """
-        self.path = existing_file(path)
         self.name = name = name or str(path)
+        self.path = existing_file(path, name)
         if self.path.stat().st_size == 0:
             raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
         self._unchanged = Unchanged(self.path, name)
@@ -272,13 +272,15 @@ def _flat_tops(block: Samples) -> int:
 
 def _open(path: Path, name: str) -> Decoder:
     """A decoder: soundfile for what libsndfile should know, PyAV for the rest."""
-    from bsmamba2.runtime.decoding import AvDecoder, SoundfileDecoder
+    import soundfile
+
+    from bsmamba2.runtime.decoding import AvDecoder, SoundfileDecoder, no_audio
 
     try:
         decoder = SoundfileDecoder(path, name)
-    except AudioError:
+    except (soundfile.SoundFileError, RuntimeError) as error:
         if path.suffix.lower() in SOUNDFILE_SUFFIXES:
-            raise
+            raise no_audio(name) from error
         return AvDecoder(path, name)
     if not decoder.guesses_length:
         return decoder

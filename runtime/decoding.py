@@ -48,13 +48,15 @@ class SoundfileDecoder:
     """A `Decoder` over soundfile."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Opens a file, called `name`; raises AudioError if it is no audio or truncated."""
+        """Opens a file, called `name` in messages.
+
+        Raises:
+            AudioError: It is truncated.
+            SoundFileError: libsndfile does not know its format.
+        """
         self._name = name
         self._source = open_wav(path, name)
-        try:
-            self._file = _Stream(self._source or c_path(path))
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            raise _no_audio(name) from error
+        self._file = _Stream(self._source or c_path(path))
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int | None = self._file.frames if self._file.frames < _ENDLESS else None
@@ -134,7 +136,7 @@ class AvDecoder:
                 str(path), metadata_errors="replace", options={"format_whitelist": _CONTAINERS}
             )
         except self._errors as error:
-            raise _no_audio(name) from error
+            raise no_audio(name) from error
         stream = self._choose_track()
         self._resampler = av.AudioResampler(format="fltp")  # planar float32, same rate
         self._frames = self._container.decode(stream)
@@ -226,7 +228,8 @@ def _lacks_length(path: Path) -> bool:
     return not any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
-def _no_audio(name: str) -> AudioError:
+def no_audio(name: str) -> AudioError:
+    """The error of a file that no backend knows."""
     return AudioError(
         f"{name} is not audio or is damaged: play it to check, then copy or convert it again."
     )

@@ -116,7 +116,7 @@ def open_wav(path: Path, name: str) -> io.FileIO | None:
     if data.length == min(data.promised, data.available):
         return None
     if data.big_endian:
-        raise AudioError(f"{path} does not state its length (RIFX): convert it to FLAC first.")
+        raise AudioError(f"{name} does not state its length (RIFX): convert it to FLAC first.")
     return _Reheaded(path, _rf64_header(data), data.offset)
 
 

@@ -78,7 +78,8 @@ def separate_file(
     with AudioReader(job.source, section=job.section, name=job.name) as reader:
         total = reader.frames / reader.sample_rate if reader.frames else None
         done = 0
-        with atomic_paths(job.files) as partials, ExitStack() as stack:
+        written_whole = nullcontext(job.files) if job.to_stdout else atomic_paths(job.files)
+        with written_whole as partials, ExitStack() as stack:
             stems = dict(zip(job.outputs, partials, strict=False))
             picture = partials[-1] if job.picture else None
             files = stack.enter_context(StemFiles(reader, stems, job.shown, output, picture))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def damaged(path: Path, *, cut: float = 1, hole: bool = False) -> Path:
         content[middle : middle + 4000] = np.random.default_rng(0).bytes(4000)
     path.write_bytes(content)
     return path
+
+
+def endless_rifx(n: int = 2000) -> bytes:
+    """A big-endian WAV whose header was written before its length was known."""
+    file = io.BytesIO()
+    soundfile.write(file, noise(n).T, RATE, "FLOAT", "BIG", "WAV")
+    head, data, samples = file.getvalue().partition(b"data")
+    return head[:4] + bytes(4) + head[8:] + data + bytes(4) + samples[4:]
 
 
 def encode(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audio_files import ENCODINGS, RATE, damaged, noise, read, save, tones
+from audio_files import ENCODINGS, RATE, damaged, endless_rifx, noise, read, save, tones
 
 from bsmamba2.errors import AudioError, BsmError
 from bsmamba2.runtime import writing
@@ -159,6 +159,47 @@ def test_missing_files_and_folders_are_errors(tmp_path: Path):
     for path in (tmp_path, tmp_path / "missing.wav", Path("/dev/zero")):
         with pytest.raises(BsmError, match=str(path)):
             read(path)
+
+
+def _broken(path: Path, kind: str) -> Path:
+    """A file of some kind that cannot be read to its end."""
+    match kind:
+        case "not there":
+            pass
+        case "empty":
+            path.touch()
+        case "text":
+            path.write_text("This is a text.\n" * 1000)
+        case "RIFX without a length":
+            path.write_bytes(endless_rifx())
+        case "truncated" | "truncated.flac":
+            damaged(save(path, noise()), cut=0.5)
+        case "hole.mp3":
+            damaged(save(path, noise()), hole=True)
+        case _:
+            samples = {"3 channels": noise(RATE, 3), "NaN": noise() * np.nan, "nothing": noise(0)}
+            save(path, samples.get(kind, noise()), 100 if kind == "100 Hz" else RATE, "FLOAT")
+    return path
+
+
+@pytest.mark.parametrize("kind", [
+    "not there", "empty", "text", "RIFX without a length", "truncated", "truncated.flac",
+    "hole.mp3", "3 channels", "NaN", "nothing", "100 Hz", "late start",
+])  # fmt: skip
+def test_errors_call_what_came_through_a_pipe_stdin(tmp_path: Path, kind: str):
+    """Its file has no suffix that would tell the format."""
+    path = tmp_path / "stdin"
+    broken = _broken(tmp_path / f"song{Path(kind).suffix or '.wav'}", kind)
+    if broken.exists():
+        broken.rename(path)
+    section = Section(4 if kind == "late start" else 0)
+    with (
+        pytest.raises(BsmError) as error,
+        AudioReader(path, section=section, name="stdin") as reader,
+    ):
+        list(reader.blocks())
+    assert "stdin" in str(error.value).replace(str(path), "")
+    assert str(tmp_path) not in str(error.value)
 
 
 def test_clipped_files_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -13,10 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audio_files import RATE, noise, save
+from audio_files import RATE, endless_rifx, noise, save
 from infer_runs import Outcome
+from small_engines import FunctionEngine, real_mask
 
 from bsmamba2.cli.infer_options import Time
+from bsmamba2.errors import BsmError
+from bsmamba2.runtime.naming import Job
+from bsmamba2.runtime.separate_files import separate_file
+from bsmamba2.runtime.separator import Separator
+from bsmamba2.runtime.writing import OutputFormat
 
 Infer = Callable[..., Outcome]
 
@@ -266,11 +272,33 @@ def test_stdin_gives_files_called_so(pipe: Pipe, tmp_path: Path):
     assert done.stdout.split() == [b"stdin-vocals.ogg", b"stdin-instrumental.ogg"]
 
 
-@pytest.mark.parametrize("given", [b"", b"no music at all"])
-def test_rubbish_from_stdin_is_one_sentence_and_nothing_on_stdout(pipe: Pipe, given: bytes):
+def _truncated(format: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, noise(RATE).T, RATE, format=format)
+    return file.getvalue()[:50_000]
+
+
+@pytest.mark.parametrize(
+    "given", [b"", b"no music at all", endless_rifx(), _truncated("WAV"), _truncated("FLAC")]
+)
+def test_rubbish_from_stdin_is_one_sentence_and_nothing_on_stdout(
+    pipe: Pipe, given: bytes, tmp_path: Path
+):
     done = pipe("-", "--stems", "vocals", "-o", "-", given=given)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr.decode().splitlines()[-1].startswith("Failed: stdin is ")
+    assert done.stderr.decode().splitlines()[-1].startswith("Failed: stdin ")
+    assert str(tmp_path).encode() not in done.stderr
+
+
+def test_what_goes_to_stdout_is_called_so_where_it_cannot_be_written(tmp_path: Path):
+    save(tmp_path / "song.wav", noise(RATE))
+    (tmp_path / "taken").touch()
+    outputs = {"vocals": tmp_path / "taken" / "vocals.wav"}
+    job = Job(source=tmp_path / "song.wav", name="a song", outputs=outputs, to_stdout=True)
+    separator = Separator(FunctionEngine(real_mask(1)), overlap_s=0)
+    with pytest.raises(BsmError) as error:
+        separate_file(separator, job, OutputFormat("wav"))
+    assert str(error.value) == "Cannot write stdout: Not a directory."
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
