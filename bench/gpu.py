@@ -40,7 +40,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -48,7 +47,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Error: {problem}", file=sys.stderr)
         return 2
     use_checkout()
-    from machine import describe_machine
+    from report import report_head
 
-    report: dict[str, Any] = {
-        "benchmark": "gpu",
-        "format": FORMAT,
-        "rehearsal": options.rehearse is not None,
-        "quick": options.quick,
-        "command": _command(arguments),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "parts": {},
-    }
+    report = report_head("gpu", arguments, FORMAT)
+    report |= {"rehearsal": options.rehearse is not None, "quick": options.quick, "parts": {}}
     interrupted = _run_parts(options, report)
     print("\n" + "\n".join(lines(report)))
     if interrupted:
@@ -128,12 +118,6 @@ def _problem(options: argparse.Namespace) -> str | None:
         if not path.is_file():
             return f"no such file: {path}."
     return None
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """The command line, absolute paths cut to their last part."""
-    short = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
-    return shlex.join(["python", "bench/gpu.py", *short])
 
 
 def _run_parts(options: argparse.Namespace, report: dict[str, Any]) -> bool:
@@ -234,14 +218,13 @@ def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(options: argparse.Namespace, report: dict[str, Any]) -> None:
-    from bsmamba2.files import atomic_path
+    from report import write_report
 
     name = report["parts"]["gpu"].get("name") or "unknown"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
     path = options.output or RESULTS / f"gpu-{slug}.json"
     if report["parts"]["gpu"]["status"] == "ok" or options.output:
-        with atomic_path(path.resolve()) as partial:
-            partial.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(path.resolve(), report)
 
 
 if __name__ == "__main__":

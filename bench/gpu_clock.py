@@ -5,13 +5,13 @@ A rehearsal has a CPU in the GPU's place: the same code, and times that mean not
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from report import summary
 
 Work = Callable[[], object]
 
@@ -99,12 +99,6 @@ def take_turns(
         for name, count in repeats.items():
             times[name].append(clock.time_ms(candidates[name], count))
     return times, failed
-
-
-def summary(values: Iterable[float]) -> dict[str, float]:
-    """Median and range."""
-    values = list(values)
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def ratios(times: Mapping[str, list[float]], name: str, base: str) -> dict[str, float] | None:

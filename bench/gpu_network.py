@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from flops import in_proj_shape, network_flops
-from gpu_clock import Work, copy_bandwidth, ratios, reason, summary, take_turns
+from gpu_clock import Work, copy_bandwidth, ratios, reason, take_turns
 from gpu_part import Part, relative_rms
+from report import summary
 from torch import Tensor, nn
 
 from bsmamba2.config import ModelConfig, load_config
@@ -107,15 +109,8 @@ def mask(part: Part) -> None:
 def times(part: Part) -> None:
     """The folded network, eager and as a graph, against the published one."""
     model = model_of(part)
-    frames = 3 if part.job.rehearsal else model.audio.chunk_frames
     with torch.inference_mode():
-        part.values |= {
-            "frames": frames,
-            "chunk_s": model.audio.chunk_s,
-            "published_scan": "mamba_ssm" if uses_mamba_ssm(part.device) else "chunked PyTorch",
-            "floor": measure_floor(part, model, frames),
-        }
-        part.save()
+        frames = describe_chunk(part, model)
         network = new_network(part, model)
         half, full = fold(network, torch.float16), fold(network)
         candidates: dict[str, Function] = {
@@ -124,17 +119,35 @@ def times(part: Part) -> None:
             "folded float16, graph": graphed(part, half),
             "folded float32, graph": graphed(part, full),
         }
-        rows: list[dict[str, Any]] = []
-        part.values["rows"] = rows
-        for batch in BATCHES:
-            spectrum = spectrum_of(part, model, frames, batch)
-            rows.append({"batch": batch} | time_networks(part, candidates, spectrum))
-            part.save()
+        time_networks(part, candidates, model, BATCHES)
         part.values["kernels"] = _kernels(part, half, spectrum_of(part, model, frames))
 
 
-def time_networks(part: Part, candidates: dict[str, Function], spectrum: Tensor) -> dict[str, Any]:
-    """Times of a batch, in turns; `chunk_s` and `floor` must be among the part's values."""
+def describe_chunk(part: Part, model: ModelConfig) -> int:
+    """Saves what is timed, and its floor; returns the frames of a chunk."""
+    frames = 3 if part.job.rehearsal else model.audio.chunk_frames
+    part.values |= {
+        "frames": frames,
+        "chunk_s": model.audio.chunk_s,
+        "published_scan": "mamba_ssm" if uses_mamba_ssm(part.device) else "chunked PyTorch",
+        "floor": measure_floor(part, model, frames),
+    }
+    part.save()
+    return frames
+
+
+def time_networks(
+    part: Part, candidates: dict[str, Function], model: ModelConfig, batches: Sequence[int]
+) -> None:
+    """Saves times of each batch as `rows`, in turns, after `describe_chunk`."""
+    part.values["rows"] = rows = []
+    for batch in batches:
+        spectrum = spectrum_of(part, model, part.values["frames"], batch)
+        rows.append({"batch": batch} | _time_batch(part, candidates, spectrum))
+        part.save()
+
+
+def _time_batch(part: Part, candidates: dict[str, Function], spectrum: Tensor) -> dict[str, Any]:
     works = {name: (lambda f=f: f(spectrum)) for name, f in candidates.items()}
     measured, failed = take_turns(part.clock, works, max(1, part.rounds // 2))
     base, batch = "published, float16 autocast", len(spectrum)

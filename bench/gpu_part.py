@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 from gpu_cases import FULL, SMALL, Sizes
 from gpu_clock import Clock
+from report import write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +79,7 @@ class Part:
 
     def save(self) -> None:
         """Leaves the figures so far for `gpu.py`."""
-        partial = Path(f"{self.job.result}.partial")
-        partial.write_text(json.dumps(self.values))
-        os.replace(partial, self.job.result)
+        write_report(Path(self.job.result), self.values)
 
 
 def relative_rms(actual: torch.Tensor, expected: torch.Tensor) -> float:

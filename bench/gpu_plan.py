@@ -15,8 +15,8 @@ import torch
 from gpu_clock import reason
 from gpu_network import (
     autocast,
+    describe_chunk,
     graphed,
-    measure_floor,
     model_of,
     new_network,
     spectrum_of,
@@ -30,7 +30,6 @@ from bsmamba2.artefact import Artefact, Provenance, read_metadata
 from bsmamba2.config import ModelConfig
 from bsmamba2.models.folded import fold
 from bsmamba2.models.graphed import Function
-from bsmamba2.models.kernels import uses_mamba_ssm
 from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plan_file import BUILDERS
 
@@ -168,14 +167,7 @@ class StandIn:
 
 
 def _times(part: Part, model: ModelConfig, engines: dict[str, Any], *, same_weights: bool) -> None:
-    frames = 3 if part.job.rehearsal else model.audio.chunk_frames
-    part.values |= {
-        "frames": frames,
-        "chunk_s": model.audio.chunk_s,
-        "published_scan": "mamba_ssm" if uses_mamba_ssm(part.device) else "chunked PyTorch",
-        "floor": measure_floor(part, model, frames),
-    }
-    part.save()
+    frames = describe_chunk(part, model)
     network = new_network(part, model)
     candidates: dict[str, Function] = {
         "published, float16 autocast": autocast(part, network),
@@ -190,12 +182,7 @@ def _times(part: Part, model: ModelConfig, engines: dict[str, Any], *, same_weig
             _distances(part, fold(network), candidates, spectrum_of(part, model, frames))
         )
         part.save()
-    rows: list[dict[str, Any]] = []
-    part.values["rows"] = rows
-    for batch in BATCHES:
-        spectrum = spectrum_of(part, model, frames, batch)
-        rows.append({"batch": batch} | time_networks(part, candidates, spectrum))
-        part.save()
+    time_networks(part, candidates, model, BATCHES)
 
 
 def _distances(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tables import aligned, median_range
+
 Row = Mapping[str, Any]
 
 
@@ -59,7 +61,7 @@ def _parity(part: Row) -> Iterator[str]:
                 verdict,
             )
         )
-    yield from _aligned(rows)
+    yield from _table(rows)
 
 
 def _sanitizer(part: Row) -> Iterator[str]:
@@ -73,7 +75,8 @@ def _sanitizer(part: Row) -> Iterator[str]:
 
 def _scan(part: Row) -> Iterator[str]:
     copy = part["copy_gb_s"]
-    yield f"   copy of {copy['bytes'] >> 20} MiB: {_range(copy, 0)} GB/s, read and written"
+    rate = median_range(copy, ".0f")
+    yield f"   copy of {copy['bytes'] >> 20} MiB: {rate} GB/s, read and written"
     yield f"   mamba_ssm: {part['mamba_ssm']}"
     rows: list[Sequence[str]] = [
         ("path", "type", "candidate", "ms", "ours is faster by", "GB/s", "of copy", "differs")
@@ -86,8 +89,8 @@ def _scan(part: Row) -> Iterator[str]:
                     row["path"],
                     row["dtype"],
                     name,
-                    _range(ms, 3),
-                    _range(row["speedup"].get(name), 2),
+                    median_range(ms, ".3f"),
+                    median_range(row["speedup"].get(name), ".2f"),
                     f"{row['gb_s']:.0f}" if ours else "",
                     f"{row['share_of_copy']['median']:.0%}"
                     if ours and row["share_of_copy"]
@@ -97,7 +100,7 @@ def _scan(part: Row) -> Iterator[str]:
             )
         for name, why in row["failed"].items():
             rows.append((row["path"], row["dtype"], name, why[:60], "", "", "", ""))
-    yield from _aligned(rows)
+    yield from _table(rows)
     for dtype, total in part["twelve_blocks"].items():
         times = ", ".join(f"{name} {ms:.2f}" for name, ms in sorted(total["ms"].items()))
         yield (
@@ -120,7 +123,7 @@ def _profile(part: Row) -> Iterator[str]:
     for row in part["kernels"]:
         metrics = (row["metrics"].get(name, "") for name in _METRICS)
         rows.append((row["kernel"][:48], row["grid"], row["block"], *metrics))
-    yield from _aligned(rows)
+    yield from _table(rows)
 
 
 def _mask(part: Row) -> Iterator[str]:
@@ -135,7 +138,7 @@ def _mask(part: Row) -> Iterator[str]:
         )
         for row in part["rows"]
     ]
-    yield from _aligned(rows)
+    yield from _table(rows)
 
 
 def _network(part: Row) -> Iterator[str]:
@@ -164,16 +167,16 @@ def _networks(measured: Sequence[Row]) -> Iterator[str]:
                 (
                     str(row["batch"]),
                     name,
-                    _range(figures["ms_per_chunk"], 2),
+                    median_range(figures["ms_per_chunk"], ".2f"),
                     f"{figures['times_real_time']:.0f}",
-                    _range(figures["speedup"], 2),
+                    median_range(figures["speedup"], ".2f"),
                     f"{figures['times_floor']:.2f}",
                     "" if memory is None else f"{memory:.0f}",
                 )
             )
         for name, why in row["failed"].items():
             rows.append((str(row["batch"]), name, why[:60], "", "", "", ""))
-    yield from _aligned(rows)
+    yield from _table(rows)
 
 
 def _song(part: Row) -> Iterator[str]:
@@ -218,19 +221,9 @@ _BLOCKS = {
 }
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "   " + "  ".join(cells).rstrip()
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield from (f"   {line}" for line in aligned(rows))
 
 
 def _exponent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1e}"
-
-
-def _range(figures: Mapping[str, float] | None, digits: int) -> str:
-    if not figures:
-        return ""
-    median, low, high = (f"{figures[key]:.{digits}f}" for key in ("median", "min", "max"))
-    return f"{median} ({low}-{high})"

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from gpu_cases import KINDS, SMALL, Case, Sizes, make_case
-from gpu_clock import Work, copy_bandwidth, ratios, reason, summary, take_turns
+from gpu_clock import Work, copy_bandwidth, ratios, reason, take_turns
 from gpu_part import Part, relative_rms
+from report import summary
 from torch import Tensor
 
 from bsmamba2.models.cuda_scan import library_scan

@@ -1,9 +1,9 @@
 """Levels of practice songs beside those of real music.
 
-    python bench/practice_levels.py SONGS [--split train] [--songs 40] [--excerpt FILE.stem.mp4]
+    python bench/practice_levels.py SONGS [--split train] [--songs 40]
 
-SONGS is a folder that `bsm practice` made; real music is, by default, the excerpt of six seconds in
-the stempeg wheel (five streams: mixture, drums, bass, other, vocals). For the mixture and each stem
+SONGS is a folder that `bsm practice` made; real music is the excerpt of six seconds in the
+stempeg wheel (five streams: mixture, drums, bass, other, vocals). For the mixture and each stem
 the table gives the median over songs and, in brackets, the quartiles, and the excerpt's value:
 
     rms           dB of full scale, over the whole song
@@ -16,13 +16,14 @@ the table gives the median over songs and, in brackets, the quartiles, and the e
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+
+from bsmamba2.music import decode_stream, find_excerpt
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
 OCTAVES_HZ = (31, 62, 125, 250, 500, 1000, 2000, 4000, 8000, 16_000)
@@ -62,39 +63,23 @@ def _db(power: float) -> float:
     return float(10 * np.log10(max(power, 1e-9)))
 
 
-def measure_excerpt(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Stem -> (rows,)."""
-    import av
-
-    result = {}
-    for stream, stem in enumerate(STREAMS):
-        with av.open(str(path)) as container:
-            rate = container.streams.audio[stream].rate
-            frames = [frame.to_ndarray() for frame in container.decode(audio=stream)]
-        result[stem] = measure(np.concatenate(frames, axis=1).T, rate)
-    return result
-
-
-def find_excerpt() -> Path:
-    """The file in the stempeg wheel, whose import would need ffmpeg."""
-    found = importlib.util.find_spec("stempeg")
-    if found is None or not found.submodule_search_locations:
-        sys.exit("Without the stempeg wheel, name real music with --excerpt.")
-    return next((Path(found.submodule_search_locations[0]) / "data").glob("*.stem.mp4"))
-
-
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description="Levels of practice songs beside real music.")
     parser.add_argument("songs", type=Path, metavar="SONGS")
     parser.add_argument("--split", default="train", help="default: train")
     parser.add_argument("--songs", dest="count", type=int, default=40, help="default: 40")
-    parser.add_argument("--excerpt", type=Path, help="default: the stempeg wheel's")
     arguments = parser.parse_args()
     folders = sorted((arguments.songs / arguments.split).glob("song-*"))[: arguments.count]
     if not folders:
         sys.exit(f"No songs in {arguments.songs / arguments.split}.")
-    real = measure_excerpt(arguments.excerpt or find_excerpt())
+    excerpt = find_excerpt()
+    if excerpt is None:
+        sys.exit("pip install --no-deps stempeg, and av: its excerpt is what songs are beside.")
+    real = {}
+    for stream, stem in enumerate(STREAMS):
+        samples, rate = decode_stream(excerpt, stream)
+        real[stem] = measure(samples.T, rate)
     print(f"{len(folders)} songs of {arguments.split}: median [quartiles] | excerpt")
     for stem in STREAMS:
         values = np.array([measure(*_read(folder / f"{stem}.wav")) for folder in folders])

@@ -82,6 +82,15 @@ def load_music(path: str | Path | None, audio: AudioConfig) -> Music:
 
 def load_excerpt() -> Excerpt | None:
     """The excerpt in the stempeg wheel; None without that, or without PyAV to decode it."""
+    path = find_excerpt()
+    if path is None:
+        return None
+    (mixture, rate), (vocals, _) = (decode_stream(path, stream) for stream in (_MIXTURE, _VOCALS))
+    return Excerpt(mixture=mixture, vocals=vocals, sample_rate=rate)
+
+
+def find_excerpt() -> Path | None:
+    """The file of the excerpt; None without the stempeg wheel or PyAV."""
     found = importlib.util.find_spec("stempeg")  # importing it would need the program ffmpeg
     if found is None or not found.submodule_search_locations:
         return None
@@ -89,11 +98,7 @@ def load_excerpt() -> Excerpt | None:
         logger.info("The excerpt of real music needs PyAV: pip install 'bsmamba2[av]'.")
         return None
     folder = Path(found.submodule_search_locations[0]) / "data"
-    path = next(folder.glob("*.stem.mp4"), None)
-    if path is None:
-        return None
-    (mixture, rate), (vocals, _) = (_decode(path, stream) for stream in (_MIXTURE, _VOCALS))
-    return Excerpt(mixture=mixture, vocals=vocals, sample_rate=rate)
+    return next(folder.glob("*.stem.mp4"), None)
 
 
 def fixed_mixture(audio: AudioConfig, samples: int) -> Samples:
@@ -149,8 +154,8 @@ def _fitted(blocks: Iterable[Samples], rate: int, audio: AudioConfig) -> Iterato
     return resample(widened, channels=audio.channels, from_rate=rate, to_rate=audio.sample_rate)
 
 
-def _decode(path: Path, stream: int) -> tuple[Samples, int]:
-    """One audio stream, (channels, samples), and its rate."""
+def decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
+    """One audio stream of a file, (channels, samples), and its rate; needs PyAV."""
     import av
 
     with av.open(str(path)) as container:

@@ -21,6 +21,7 @@ from gpu_part import Job, Part, relative_rms
 from gpu_report import lines
 from gpu_sanitizer import sanitizer
 from gpu_worker import FUNCTIONS
+from report import report_head
 from stranger import compute_sanitizer, cuda_driver, mamba_checkout, ncu, strange_python
 
 SCRIPT = Path(gpu.__file__)
@@ -176,8 +177,11 @@ def test_unfit_options_are_one_sentence(
 
 
 def test_command_names_no_folder():
-    command = gpu._command(["--mamba-ssm", "/home/someone/mamba", "--quick", "-o", "a/b.json"])
-    assert command == "python bench/gpu.py --mamba-ssm mamba --quick -o a/b.json"
+    arguments = ["--mamba-ssm", "/home/someone/mamba", "--quick", "-o", "a/b.json"]
+    assert (
+        report_head("gpu", arguments)["command"]
+        == "python bench/gpu.py --mamba-ssm mamba --quick -o a/b.json"
+    )
 
 
 def test_figures_keep_units_and_lose_folders():
