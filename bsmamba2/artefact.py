@@ -157,18 +157,13 @@ def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
             )
         return Artefact(
             model=model_config(values["config"]),
-            provenance=_read_provenance(values["provenance"]),
+            provenance=read_section(Provenance, values["provenance"], "provenance."),
             precision=str(values["precision"]),
-            parity=tuple(
-                MaskParity(
-                    frames=int(figure["frames"]),
-                    p999=float(figure["p999"]),
-                    relative_rms=float(figure["relative_rms"]),
-                )
-                for figure in values["parity"]
+            parity=tuple(read_section(MaskParity, one, "parity.") for one in values["parity"]),
+            checks=tuple(
+                read_section(PrecisionCheck, one, "checks.") for one in values["checks"] or ()
             ),
-            checks=tuple(_read_check(check) for check in values["checks"] or ()),
-            card=read_section(ModelCard, values["card"]) if values["card"] else None,
+            card=read_section(ModelCard, values["card"], "card.") if values["card"] else None,
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(
@@ -177,31 +172,6 @@ def read_metadata(metadata: Mapping[str, str], path: object) -> Artefact:
         ) from error
     except ConfigError as error:
         raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}") from error
-
-
-def _read_provenance(values: Mapping[str, Any]) -> Provenance:
-    sha256, trained = values["source_sha256"], values["trained"]
-    if type(trained) is not bool:
-        raise TypeError("trained")
-    return Provenance(
-        source=str(values["source"]),
-        source_sha256=None if sha256 is None else str(sha256),
-        licence=str(values["licence"]),
-        trained=trained,
-    )
-
-
-def _read_check(values: Mapping[str, Any]) -> PrecisionCheck:
-    loss, largest = values["usdr_loss_db"], values["largest"]
-    return PrecisionCheck(
-        engine=str(values["engine"]),
-        music=str(values["music"]),
-        relative_rms=float(values["relative_rms"]),
-        sdr_db=float(values["sdr_db"]),
-        usdr_loss_db=None if loss is None else float(loss),
-        hostile=tuple(map(str, values["hostile"])),
-        largest=None if largest is None else float(largest),
-    )
 
 
 _KEYS = ("format", "config", "provenance", "precision", "parity")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -123,7 +124,7 @@ def read_section(kind: type[T], values: Any, where: str = "") -> T:
     """A dataclass from plain values; every key must be known and present.
 
     Args:
-        kind: A dataclass of numbers, strings, tuples and such dataclasses.
+        kind: A dataclass of numbers, strings, tuples and such dataclasses, or None in their place.
         values: A mapping, as YAML or JSON gives it.
         where: Prefix of keys in messages, "section.".
 
@@ -155,6 +156,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         else:
             kinds = (kinds[0],) * len(value)
         return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
+    if isinstance(hint, types.UnionType):  # of a type and None
+        return None if value is None else _convert(typing.get_args(hint)[0], value, where)
     if hint is float and type(value) is int:
         value = float(value) if abs(value) < 1 << 1000 else math.inf
     name = getattr(hint, "__name__", str(hint))
