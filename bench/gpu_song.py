@@ -21,7 +21,7 @@ _SONG_S = {"full": 240, "quick": 48, "rehearsal": 3}
 def song(part: Part) -> None:
     """Four minutes through a `.safetensors` engine."""
     from bsmamba2.checkpoints.weights import save_weights
-    from bsmamba2.runtime import load_engine
+    from bsmamba2.runtime import EngineOptions, load_engine
 
     job, model = part.job, model_of(part)
     with tempfile.TemporaryDirectory() as folder:
@@ -30,7 +30,7 @@ def song(part: Part) -> None:
         artefact = Artefact(model=model, provenance=provenance)
         save_weights(path, new_network(part, model).state_dict(), artefact)
         precision = "float32" if job.rehearsal else "float16"
-        engine = load_engine(path, device=part.device.type, precision=precision)
+        engine = load_engine(path, EngineOptions(device=part.device.type, precision=precision))
     part.values |= separate_song(part, engine)
     part.save()
 
@@ -43,11 +43,12 @@ def separate_song(part: Part, engine: Any) -> dict[str, Any]:
         engine: Of the runtime.
     """
     from bsmamba2.runtime import Separator
+    from bsmamba2.runtime.estimation import EstimatingEngine
 
     job, rate = part.job, engine.artefact.model.audio.sample_rate
     seconds = _SONG_S["rehearsal" if job.rehearsal else "quick" if job.quick else "full"]
     mixture = np.random.default_rng(_SEED).normal(0, 0.1, (2, seconds * rate)).astype(np.float32)
-    on_device = hasattr(engine, "estimator")  # STFT and its inverse, too
+    on_device = isinstance(engine, EstimatingEngine)  # STFT and its inverse, too
     timed = engine if on_device else _TimedEngine(engine)
     separator = Separator(timed, batch=BATCHES[-1])
     if not job.rehearsal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from job import Job, Skip, Task
 from numpy.typing import NDArray
 
 from bsmamba2.config import AudioConfig
-from bsmamba2.runtime.engines.base import Engine, Spectrum
+from bsmamba2.runtime.engines.base import Engine, EngineOptions, Spectrum
 
 PARTS = ("stft_s", "engine_s", "mask_s", "istft_s")
 """The steps of a chunk, seconds each."""
@@ -61,25 +60,20 @@ def load(job: Job) -> Engine:
         return _onnx(job)
     from bsmamba2.runtime.engines import load_engine
 
-    return load_engine(
-        job.file, device="auto" if job.kind == "plan" else "cpu", threads=job.threads
-    )
+    device = "auto" if job.kind == "plan" else "cpu"
+    return load_engine(job.file, EngineOptions(device=device, threads=job.threads))
 
 
 def _onnx(job: Job) -> Engine:
     """ONNX Runtime with the function body or, for the other kinds, with the native scan."""
     from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
-    native = job.kind != "onnx-body"
-    # An engine from before the native scan has no such argument, and always takes the body.
-    can = "native_scan" in inspect.signature(OnnxEngine).parameters
-    options: dict[str, Any] = {"native_scan": native} if can else {}
-    engine = OnnxEngine(Path(job.file), device="cpu", threads=job.threads, **options)
-    scan = str(engine.describe().get("scan", "function body"))
-    if job.kind == "onnx-native" and not scan.startswith("native"):
+    options = EngineOptions(device="cpu", threads=job.threads)
+    engine = OnnxEngine(Path(job.file), options, native_scan=job.kind != "onnx-body")
+    if job.kind == "onnx-native" and not engine.scan.startswith("native"):
         raise Skip(
-            f"ONNX Runtime has no native scan here but the {scan}, which is onnx-body's row: "
-            "'bsm doctor' says what is missing."
+            f"ONNX Runtime has no native scan here but the {engine.scan}, which is onnx-body's "
+            "row: 'bsm doctor' says what is missing."
         )
     return engine
 
@@ -91,7 +85,7 @@ def _trained(job: Job) -> Engine:
 
     class TrainedEngine(TorchEngine):
         def __init__(self) -> None:
-            super().__init__(Path(job.file), device="cpu", threads=job.threads)
+            super().__init__(Path(job.file), EngineOptions(device="cpu", threads=job.threads))
             self._network, _ = load_network(job.file)
 
     return TrainedEngine()

@@ -15,7 +15,7 @@ import numpy as np
 from job import Job, Task, peak_memory_mib
 from numpy.typing import NDArray
 
-from bsmamba2.runtime import Separator, load_engine
+from bsmamba2.runtime import EngineOptions, Separator, load_engine
 from bsmamba2.runtime.engines.base import Engine
 
 LENGTHS = (2, 4, 8, 16, 32)
@@ -26,7 +26,7 @@ _BLOCK_S = 1  # a song comes in blocks of as many seconds, as from a decoder
 
 def growth(job: Job) -> tuple[Task, dict[str, Any]]:
     """A task that measures all counts once, by the job's kind."""
-    engine = load_engine(job.file or "default", device="cpu", threads=job.threads)
+    engine = load_engine(job.file or "default", EngineOptions(device="cpu", threads=job.threads))
     measure = {"length": _song, "batch": _batch}[job.kind]
 
     def task() -> dict[str, Any]:

@@ -37,7 +37,7 @@ from bsmamba2.errors import BsmError
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.files import sha256_file
 from bsmamba2.music import load_excerpt
-from bsmamba2.runtime import load_engine
+from bsmamba2.runtime import EngineOptions, load_engine
 from bsmamba2.runtime.chunking import FADE_S, Chunking, Samples
 from bsmamba2.runtime.engines import default_engine_path
 
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """All of it; the report without its head, after each song."""
-    passes = Passes(load_engine(options.engine, threads=options.threads))
+    passes = Passes(load_engine(options.engine, EngineOptions(threads=options.threads)))
     report: dict[str, Any] = {part: {} for part in ("music", *PARTS)}
     excerpt = load_excerpt()
     kinds = [(PRACTICE, practice_songs(options.songs))]

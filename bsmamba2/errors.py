@@ -4,6 +4,8 @@ A class says in its docstring what it means and, after "Mend:", what helps in ge
 in particular is in the sentence. ERRORS.md is made from both by `python tests/error_page.py`.
 """
 
+import re
+
 
 class BsmError(Exception):
     """Base of all errors that the command line prints as one sentence; raised as a subclass."""
@@ -23,9 +25,11 @@ def one_line(text: str) -> str:
 
 
 def short_reason(error: object) -> str:
-    """The first line of what another program says, cut where it is long, to put into a sentence."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(" .")
+    """What another program says, to put into a sentence: CUDA's own words, or the first line."""
+    text = str(error).strip()
+    cuda = re.search(r"cudaError \d+: [^()]*", text)
+    line = cuda[0] if cuda else (text.splitlines() or [type(error).__name__])[0]
+    return line[:200].rstrip(" .")
 
 
 class OptionError(BsmError):

@@ -77,14 +77,9 @@ class Figure:
         return self.value >= self.limit if self.least else self.value <= self.limit
 
 
-def engine_precision(engine: Engine) -> str:
-    """Precision that an engine runs in: of a checkpoint as it was loaded."""
-    return str(engine.describe().get("precision", engine.artefact.precision))
-
-
 def pair_limits(first: Engine, second: Engine) -> Limits:
     """The limits of the less precise of two engines; raises EngineError for an unknown one."""
-    precisions = [engine_precision(engine) for engine in (first, second)]
+    precisions = [first.precision, second.precision]
     for precision in precisions:
         if precision not in LIMITS:
             raise EngineError(

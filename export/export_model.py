@@ -25,9 +25,8 @@ from bsmamba2.models.folded import FoldedBSMamba2, fold
 from bsmamba2.models.load import load_network
 from bsmamba2.music import Music, load_music
 from bsmamba2.parity import LIMITS
+from bsmamba2.runtime.engines.base import EngineOptions
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
-
-Report = Callable[[str], None]
 
 
 def export_onnx(
@@ -38,7 +37,7 @@ def export_onnx(
     card: ModelCard | None = None,
     precision: str = "float32",
     music: str | Path | None = None,
-    report: Report = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Artefact:
     """Exports a network to ONNX and compares it with PyTorch before the file gets its name.
 
@@ -76,7 +75,7 @@ def export_onnx(
         onnx.save_model(model, partial)
         report(f"{precision}, {partial.stat().st_size / 1e6:.1f} MB.")
         # The body in the file is what is measured: any ONNX runtime must be able to use it.
-        engine = OnnxEngine(partial, device="cpu", native_scan=False)
+        engine = OnnxEngine(partial, EngineOptions(device="cpu"), native_scan=False)
         parity = _compare(_function(network), engine, artefact, report)
         checks = _check(network, folded, engine, artefact, heard, report) if heard else []
         artefact = replace(artefact, parity=tuple(parity), checks=tuple(checks))
@@ -104,7 +103,7 @@ def _function(network: BSMamba2) -> MaskFunction:
 
 
 def _compare(
-    reference: MaskFunction, engine: OnnxEngine, artefact: Artefact, report: Report
+    reference: MaskFunction, engine: OnnxEngine, artefact: Artefact, report: Callable[[str], None]
 ) -> list[MaskParity]:
     """Parity of the file in ONNX Runtime, on the CPU."""
     # In lower precisions a chunk of audio, the last of them, is the music's.
@@ -123,7 +122,7 @@ def _check(
     engine: OnnxEngine,
     artefact: Artefact,
     music: Music,
-    report: Report,
+    report: Callable[[str], None],
 ) -> list[PrecisionCheck]:
     """What the precision costs, in every engine that sees something of it."""
     reference = Reference(_function(network), music, artefact.model.audio)

@@ -20,8 +20,6 @@ from bsmamba2.plugins.tensorrt_library import NAME, NAMESPACE
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[str], None]
-
 OLDEST = {"tensorrt": (10, 13), "tensorrt-rtx": (1, 2)}
 """The first versions with everything that is used here."""
 _INSTALL = {"tensorrt": "pip install 'bsmamba2[trt]'", "tensorrt-rtx": "pip install tensorrt-rtx"}
@@ -155,7 +153,10 @@ def attach_log(trt: ModuleType, log: BuilderLog) -> Any:
 
 
 def attach_progress(
-    trt: ModuleType, report: Report, goes_on: Callable[[], bool], interval_s: float = _PROGRESS_S
+    trt: ModuleType,
+    report: Callable[[str], None],
+    goes_on: Callable[[], bool],
+    interval_s: float = _PROGRESS_S,
 ) -> Any:
     """An `IProgressMonitor` that says every few seconds where the builder is.
 

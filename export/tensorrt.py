@@ -7,6 +7,7 @@ off: no builder decides about precision.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from bsmamba2.errors import ExportError
 from bsmamba2.export.plan_builder import (
     BuilderLog,
     PlanBuilder,
-    Report,
     attach_log,
     attach_progress,
     choose_builder,
@@ -45,7 +45,7 @@ def build_plan(
     target: str | Path,
     options: PlanOptions | None = None,
     *,
-    report: Report = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> PlanRecord:
     """Builds `model.plan` and `model.plan.json`; both get their names, or neither.
 
@@ -119,7 +119,7 @@ def _read_source(source: str | Path) -> _Source:
     return _Source(name=name, path=path, artefact=artefact, scan_nodes=nodes)
 
 
-def _plugin_library(options: PlanOptions, report: Report) -> Path:
+def _plugin_library(options: PlanOptions, report: Callable[[str], None]) -> Path:
     """The plugin's file, built where it is not there."""
     if options.plugin:
         return existing_file(options.plugin).resolve()
@@ -141,7 +141,7 @@ class _Work:
     library: Path
     """The plugin's file."""
 
-    def build(self, report: Report) -> Any:
+    def build(self, report: Callable[[str], None]) -> Any:
         """The serialised plan, an `IHostMemory`."""
         trt, log = self.builder.trt, BuilderLog()
         load_plugin(trt, self.library)

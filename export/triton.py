@@ -24,8 +24,6 @@ from bsmamba2.config import AudioConfig
 from bsmamba2.errors import ExportError
 from bsmamba2.plan_file import PlanRecord, read_plan, read_sidecar, sidecar_path
 
-Report = Callable[[str], None]
-
 DEFAULT_NAME = "bsmamba2"
 QUEUE_DELAY_US = 2000
 """How long a chunk may wait for others: a third of what one takes at the aimed speed."""
@@ -40,7 +38,7 @@ def write_triton_repository(
     folder: Path,
     *,
     name: str = DEFAULT_NAME,
-    report: Report = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Writes a plan as a model of a Triton model repository; all of it appears at once.
 

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,7 @@ from bsmamba2.files import sha256_file
 from bsmamba2.plugins import architectures as arch
 from bsmamba2.plugins import cache
 from bsmamba2.plugins.cache import Libraries, Record
-from bsmamba2.plugins.compilation import ALL_SIZES, Options, Report, run_cmake
+from bsmamba2.plugins.compilation import ALL_SIZES, Options, run_cmake
 from bsmamba2.plugins.toolchain import Toolchain, find_toolchain
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def build_libraries(
     jobs: int | None = None,
     force: bool = False,
     sizes: Sequence[str] = (),
-    report: Report = logger.info,
+    report: Callable[[str], None] = logger.info,
 ) -> Libraries:
     """Builds the libraries, or takes them from the cache if nothing has changed since.
 
@@ -105,7 +105,7 @@ def find_libraries(*, plugin: bool = False) -> Libraries | None:
     return None
 
 
-def find_or_build(*, report: Report = logger.info) -> Libraries:
+def find_or_build(*, report: Callable[[str], None] = logger.info) -> Libraries:
     """A build with the TensorRT plugin: one that is there and fits this machine, else a new one.
 
     A new one is for the GPUs here, or for all where there is none.
@@ -144,7 +144,7 @@ class _Work:
         )
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
-    def build(self, folder: Path, report: Report) -> Libraries:
+    def build(self, folder: Path, report: Callable[[str], None]) -> Libraries:
         """Builds beside `folder` and gives the result that name; the caller holds the lock."""
         log = folder.with_suffix(".log")
         tree, staging = folder.with_suffix(".work"), folder.with_suffix(".new")

@@ -15,8 +15,6 @@ from typing import TextIO
 from bsmamba2.errors import PluginError
 from bsmamba2.plugins.toolchain import Toolchain
 
-Report = Callable[[str], None]
-
 ALL_SIZES = 18
 """Kernels: three types, two values of headdim, three of d_state."""
 _PROGRESS = re.compile(r"\[ *\d+(?:/\d+|%)\] (?:Building|Linking) .*")
@@ -58,7 +56,12 @@ class Options:
 
 
 def run_cmake(
-    sources: Path, build: Path, toolchain: Toolchain, options: Options, log: Path, report: Report
+    sources: Path,
+    build: Path,
+    toolchain: Toolchain,
+    options: Options,
+    log: Path,
+    report: Callable[[str], None],
 ) -> None:
     """Configures and builds `sources` in the folder `build`.
 
@@ -77,7 +80,9 @@ def run_cmake(
                 raise PluginError(_failure(log, toolchain))
 
 
-def _run(command: Sequence[str], environment: dict[str, str], log: TextIO, report: Report) -> int:
+def _run(
+    command: Sequence[str], environment: dict[str, str], log: TextIO, report: Callable[[str], None]
+) -> int:
     """The exit code; the log gets every line, `report` those of the progress."""
     log.write(f"$ {' '.join(command)}\n")
     log.flush()

@@ -35,9 +35,8 @@ def useful_batch(engine: Engine) -> int:
     Raises:
         EngineError: As `MeasuringEngine.chunk_memory`.
     """
-    built_for = engine.describe().get("batch")  # smallest, best, largest
-    if built_for:
-        return int(built_for[1])
+    if engine.batch:
+        return engine.batch[1]
     measured = engine.chunk_memory() if isinstance(engine, MeasuringEngine) else None
     return fitting_batch(*measured) if measured else 1
 

@@ -28,6 +28,10 @@ def small_artefact(chunk_s: int = 1) -> Artefact:
 class FunctionEngine:
     """An engine made of a function of the spectrum; remembers the spectra's shapes."""
 
+    device = "cpu"
+    precision = "float32"
+    batch = None
+
     def __init__(self, function: Callable[[Spectrum], Any], chunk_s: int = 1) -> None:
         self.artefact = small_artefact(chunk_s)
         self.shapes: list[tuple[int, ...]] = []

@@ -11,7 +11,7 @@ from songs import decoded, excerpt
 from bsmamba2.cli import cli
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.inspect_file import inspect_artefact
-from bsmamba2.runtime import Separator, load_engine
+from bsmamba2.runtime import EngineOptions, Separator, load_engine
 
 
 def test_file_is_at_most_8_mb_and_says_what_it_is() -> None:
@@ -28,7 +28,9 @@ def test_file_is_at_most_8_mb_and_says_what_it_is() -> None:
 def test_voice_of_real_music_comes_out_better_than_it_went_in(overlap_s: float) -> None:
     song = excerpt()
     mixture, vocals = decoded(song).T, decoded(song, stream=4).T
-    stems = Separator(load_engine(device="cpu"), overlap_s=overlap_s).separate(mixture, 44_100)
+    stems = Separator(
+        load_engine(options=EngineOptions(device="cpu")), overlap_s=overlap_s
+    ).separate(mixture, 44_100)
     assert usdr(vocals, stems["vocals"]) > usdr(vocals, mixture) + 4
 
 

@@ -28,7 +28,7 @@ from bsmamba2.runtime.estimation import Batch, Chunks
 
 def engine(factor: float = 1.0, precision: str = "float32") -> FunctionEngine:
     made = FunctionEngine(lambda spectrum: random_mask()(spectrum) * np.float32(factor))
-    made.artefact = replace(made.artefact, precision=precision)
+    made.precision = precision
     return made
 
 
@@ -77,7 +77,8 @@ def test_limits_are_those_of_the_less_precise(heard: Music, precisions: tuple[st
 
 def test_precision_is_the_one_an_engine_says_it_runs_in(heard: Music):
     second = engine()
-    second.describe = lambda: {"backend": "function", "precision": "float16"}  # type: ignore[method-assign]
+    second.artefact = replace(second.artefact, precision="int8")
+    second.precision = "float16"
     assert list(compare_engines(engine(), second, heard))[1].limit == 3e-3
     with pytest.raises(EngineError, match="no limits for the precision 'fp8'"):
         list(compare_engines(engine(), engine(1, "fp8"), heard))

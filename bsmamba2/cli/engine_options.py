@@ -7,11 +7,9 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 """Never the inverted rate: 's/s' would not tell which."""
@@ -36,11 +34,21 @@ _BACKEND = (
 )
 
 
-def backend_options(command: Command) -> Command:
-    """Adds --threads, --device and --precision, as `load_engine` takes them."""
+def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --threads, --device and --precision, which a command gets as `backend`."""
+
+    @functools.wraps(command)
+    def with_backend(
+        *given: Any, threads: int | None, device: str, precision: str | None, **others: Any
+    ) -> Any:
+        from bsmamba2.runtime.engines import EngineOptions
+
+        backend = EngineOptions(threads=threads, device=device, precision=precision)
+        return command(*given, backend=backend, **others)
+
     for option in reversed(_BACKEND):
-        command = option(command)
-    return command
+        option(with_backend)
+    return with_backend
 
 
 class BatchSize(click.IntRange):
@@ -56,8 +64,10 @@ class BatchSize(click.IntRange):
         return number
 
 
-def engine_options(overlap_s: float, *, auto_batch: bool = False) -> Callable[[Command], Command]:
-    """Adds --overlap, --batch and what `load_engine` takes.
+def engine_options(
+    overlap_s: float, *, auto_batch: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds --overlap, --batch and the options of `backend_options`.
 
     Args:
         overlap_s: The default.
@@ -85,7 +95,7 @@ def engine_options(overlap_s: float, *, auto_batch: bool = False) -> Callable[[C
         ),
     )
 
-    def add(command: Command) -> Command:
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
         command = backend_options(command)
         for option in reversed(options):
             command = option(command)

@@ -13,6 +13,7 @@ from bsmamba2.errors import FileError, OptionError, one_line
 
 if TYPE_CHECKING:
     from bsmamba2.evaluation.evaluate import Model
+    from bsmamba2.runtime.engines import EngineOptions
 
 
 _LONGEST_S = 600  # of a piece, which the engine gets as one
@@ -77,9 +78,7 @@ def command(
     report: Path | None,
     overlap_s: float,
     batch: int,
-    threads: int | None,
-    device: str,
-    precision: str | None,
+    backend: EngineOptions,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -102,7 +101,7 @@ def command(
     settings = Settings(
         stems=data.stems, overlap_s=overlap_s, batch=batch, lengths_s=_lengths(by_length)
     )
-    models = load_models([model, *against], device=device, threads=threads, precision=precision)
+    models = load_models([model, *against], backend)
     tracks = find_tracks(data_folder, split, data)
     store = ResultStore(out)
     _warn_of_untrained(models)

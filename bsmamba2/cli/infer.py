@@ -23,7 +23,7 @@ from bsmamba2.errors import FileError, OptionError, failure_sentence, one_line
 
 if TYPE_CHECKING:
     from bsmamba2.cli.infer_report import Run
-    from bsmamba2.runtime.engines import Engine
+    from bsmamba2.runtime.engines import Engine, EngineOptions
     from bsmamba2.runtime.finding import Failure
     from bsmamba2.runtime.naming import Job
     from bsmamba2.runtime.separate_files import Report
@@ -70,9 +70,7 @@ def command(
     engine: str,
     overlap_s: float,
     batch: int,
-    threads: int | None,
-    device: str,
-    precision: str | None,
+    backend: EngineOptions,
     tta: str | None,
     jobs: int,
     dry_run: bool,
@@ -107,7 +105,7 @@ def command(
         todo, skipped = split_jobs(plan.jobs, options.skip_existing)
         failures = plan.failures
         if todo:
-            loaded = load_engine(engine, device=device, threads=threads, precision=precision)
+            loaded = load_engine(engine, backend)
             trained = loaded.artefact.provenance.trained
             about = {"path": engine, "trained": trained, **loaded.describe()}
             batch = batch or useful_batch(loaded)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,7 @@ from bsmamba2.cli.engine_options import backend_options
 
 if TYPE_CHECKING:
     from bsmamba2.parity import Figure
+    from bsmamba2.runtime.engines import Engine, EngineOptions
 
 
 @click.command()
@@ -25,7 +27,13 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, /, first: str, second: str, audio: str | None, as_json: bool, **options: Any
+    ctx: click.Context,
+    /,
+    first: str,
+    second: str,
+    audio: str | None,
+    backend: EngineOptions,
+    as_json: bool,
 ) -> None:
     """Compare two engines of one network, stage by stage.
 
@@ -36,15 +44,15 @@ def command(
     import json
 
     from bsmamba2.music import load_music
-    from bsmamba2.parity import check_same_network, compare_engines, document, engine_precision
+    from bsmamba2.parity import check_same_network, compare_engines, document
 
-    if options["precision"] and not any(f.endswith(".safetensors") for f in (first, second)):
+    if backend.precision and not any(f.endswith(".safetensors") for f in (first, second)):
         raise click.UsageError("--precision is of a .safetensors engine: others have theirs.")
-    one, other = (_load(path, options) for path in (first, second))
+    one, other = (_load(path, backend) for path in (first, second))
     check_same_network(one.artefact, other.artefact)
     music = load_music(audio, one.artefact.model.audio)
     engines = [
-        {"file": path, "precision": engine_precision(engine), **engine.describe()}
+        {"file": path, "precision": engine.precision, **engine.describe()}
         for path, engine in ((first, one), (second, other))
     ]
     if not as_json:
@@ -63,12 +71,12 @@ def command(
     ctx.exit(0 if passed else 1)
 
 
-def _load(path: str, options: dict[str, Any]) -> Any:
+def _load(path: str, options: EngineOptions) -> Engine:
     from bsmamba2.runtime.engines import load_engine
 
     if not path.endswith(".safetensors"):
-        options = options | {"precision": None}
-    return load_engine(path, **options)
+        options = replace(options, precision=None)
+    return load_engine(path, options)
 
 
 def _row(figure: Figure) -> str:

@@ -17,7 +17,13 @@ from bsmamba2.errors import OptionError, failure_sentence
 from bsmamba2.evaluation.measure import MIXTURE, score_track
 from bsmamba2.evaluation.results import ResultStore, TrackResult
 from bsmamba2.files import sha256_file
-from bsmamba2.runtime.engines import Engine, Spectrum, default_engine_path, load_engine
+from bsmamba2.runtime.engines import (
+    Engine,
+    EngineOptions,
+    Spectrum,
+    default_engine_path,
+    load_engine,
+)
 from bsmamba2.runtime.separator import Separator
 
 if TYPE_CHECKING:
@@ -102,10 +108,11 @@ class _Unit:
     @property
     def parameters(self) -> dict[str, Any]:
         """What the numbers depend on, beside the files of the track."""
-        about = self.model.engine.describe()
+        engine = self.model.engine
         return {
             "engine": self.model.sha256,
-            "backend": [about.get(name) for name in ("backend", "device", "precision")],
+            "device": engine.device,
+            "precision": engine.precision,
             "chunk_s": self.cut.chunk_s,
             "overlap_s": self.cut.overlap_s,
         }
@@ -129,6 +136,7 @@ class _OtherChunks:
         model = engine.artefact.model
         audio = replace(model.audio, chunk_s=chunk_s)
         self.artefact: Artefact = replace(engine.artefact, model=replace(model, audio=audio))
+        self.device, self.precision, self.batch = engine.device, engine.precision, engine.batch
         self._engine = engine
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
@@ -138,14 +146,8 @@ class _OtherChunks:
         return self._engine.describe()
 
 
-def load_models(
-    names: Sequence[str],
-    *,
-    device: str = "auto",
-    threads: int | None = None,
-    precision: str | None = None,
-) -> list[Model]:
-    """Engines by path, or 'default'; arguments and errors as `load_engine`.
+def load_models(names: Sequence[str], options: EngineOptions | None = None) -> list[Model]:
+    """Engines by path, or 'default'; options and errors as `load_engine`.
 
     Raises:
         BsmError: One file named twice.
@@ -156,7 +158,7 @@ def load_models(
             raise OptionError(f"The model {name} is named twice: name each once.")
     models: list[Model] = []
     for name, path in zip(names, paths, strict=True):
-        engine = load_engine(name, device=device, threads=threads, precision=precision)
+        engine = load_engine(name, options)
         models.append(Model(name=name, engine=engine, sha256=sha256_file(path)))
     return models
 

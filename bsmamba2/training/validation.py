@@ -29,9 +29,13 @@ _EXCERPT_S = 10  # seconds of the first song that TensorBoard plays
 class LiveEngine:
     """The network being trained, as an engine in float32."""
 
+    precision = "float32"
+    batch: tuple[int, int, int] | None = None
+
     def __init__(self, network: nn.Module, artefact: Artefact, device: torch.device) -> None:
         """Takes the network as it is; its later changes are heard."""
         self.artefact = artefact
+        self.device = device.type
         self._network = network
         self._device = device
 
@@ -48,7 +52,7 @@ class LiveEngine:
 
     def describe(self) -> dict[str, Any]:
         """Backend and device."""
-        return {"backend": "pytorch", "device": self._device.type}
+        return {"backend": "pytorch", "device": self.device}
 
 
 @dataclass(frozen=True, kw_only=True)

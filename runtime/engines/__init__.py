@@ -9,9 +9,16 @@ from bsmamba2.errors import EngineError, MissingExtraError
 from bsmamba2.files import existing_file, read_safetensors_header
 from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plan_file import read_sidecar
-from bsmamba2.runtime.engines.base import Engine, Spectrum
+from bsmamba2.runtime.engines.base import Engine, EngineOptions, Spectrum
 
-__all__ = ["Engine", "Spectrum", "default_engine_path", "load_engine", "read_artefact"]
+__all__ = [
+    "Engine",
+    "EngineOptions",
+    "Spectrum",
+    "default_engine_path",
+    "load_engine",
+    "read_artefact",
+]
 
 
 def default_engine_path() -> Path:
@@ -35,54 +42,34 @@ def read_artefact(path: str | Path) -> Artefact:
     raise _no_engine(path)
 
 
-PRECISIONS = ("float32", "float16")
-"""Of matrix products, where an engine can choose."""
-
-
-def load_engine(
-    path: str | Path = "default",
-    *,
-    device: str = "auto",
-    threads: int | None = None,
-    precision: str | None = None,
-) -> Engine:
+def load_engine(path: str | Path = "default", options: EngineOptions | None = None) -> Engine:
     """Loads an engine: `.onnx` (ONNX Runtime), `.plan` (TensorRT), `.safetensors` (PyTorch).
 
     Args:
         path: An engine file, or "default" for the one embedded in the package.
-        device: "auto" (the GPU where the backend has one), "cpu" or "cuda".
-        threads: CPU threads; None leaves the choice to the backend.
-        precision: Of the matrix products of a `.safetensors` engine: "float32", which None is,
-            or on a GPU "float16". Other files have theirs in them.
+        options: Device, threads and precision; None takes all defaults.
 
     Raises:
         BsmError: No such file, a file of another network, a missing backend or device.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise EngineError(f"Unknown device '{device}': choose auto, cpu or cuda.")
-    if threads is not None and threads < 1:
-        raise EngineError(f"threads must be at least 1, not {threads}.")
-    if precision not in (None, *PRECISIONS):
-        raise EngineError(f"Unknown precision '{precision}': choose {' or '.join(PRECISIONS)}.")
+    options = options or EngineOptions()
     path = _engine_file(path)
-    if precision and path.suffix != ".safetensors":
+    if options.precision and path.suffix != ".safetensors":
         raise EngineError(f"{path} has its precision in it: leave --precision out.")
     if path.suffix == ".onnx":
         from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
-        return OnnxEngine(path, device=device, threads=threads)
+        return OnnxEngine(path, options)
     if path.suffix == ".safetensors":
         try:
             from bsmamba2.runtime.engines.pytorch import TorchEngine
         except ModuleNotFoundError as error:
             raise MissingExtraError(f"{path} runs in PyTorch and", "train") from error
-        return TorchEngine(
-            path, device=device, threads=threads, precision=precision or PRECISIONS[0]
-        )
+        return TorchEngine(path, options)
     if path.suffix == ".plan":
         from bsmamba2.runtime.engines.tensorrt import load_plan
 
-        return load_plan(path, device=device)
+        return load_plan(path, options)
     raise _no_engine(path)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from bsmamba2.errors import EngineError, MissingExtraError
+from bsmamba2.errors import EngineError, MissingExtraError, short_reason
 
 logger = logging.getLogger(__name__)
 
@@ -119,13 +119,6 @@ def device_error(doing: str, text: str) -> EngineError:
     return EngineError(f"The GPU failed in {doing}: {reason}.")
 
 
-def short_reason(text: str) -> str:
-    """The telling part of a long message: CUDA's own words, or the beginning."""
-    cuda = re.search(r"cudaError \d+: [^()]*", text)
-    first = cuda[0] if cuda else (text.strip().splitlines() or ["no reason given"])[0]
-    return first.strip()[:200].rstrip(" .")
-
-
 def driver_is_too_old(text: str) -> bool:
     """Whether a message is of a driver that is missing or older than the library that asks it."""
     own_words = rf"cudaError {_INSUFFICIENT_DRIVER}:|with error:? {_INSUFFICIENT_DRIVER}\b"
@@ -140,7 +133,7 @@ def _import_cupy() -> Any:
         raise MissingExtraError("A .plan runs with CuPy, which", "trt") from error
     except ImportError as error:
         raise EngineError(
-            f"CuPy does not load ({short_reason(str(error))}): pip install --force-reinstall "
+            f"CuPy does not load ({short_reason(error)}): pip install --force-reinstall "
             "'bsmamba2[trt]'."
         ) from error
     return cupy
@@ -154,7 +147,7 @@ def _check_libraries(cupy: Any) -> None:
     except Exception as error:  # ImportError, or an error of the library
         raise EngineError(
             f"CuPy {cupy.__version__} does not find CUDA's libraries "
-            f"({short_reason(str(error))}): install CUDA's toolkit, or "
+            f"({short_reason(error)}): install CUDA's toolkit, or "
             f"pip install '{_distribution()}[ctk]'."
         ) from error
 
@@ -172,7 +165,7 @@ def _no_device_sentence(cupy: Any, error: Any) -> str:
     if error.status == _NO_DEVICE:
         return f"No NVIDIA GPU found here: {_NOT_HERE}."
     if error.status != _INSUFFICIENT_DRIVER:
-        return f"CUDA does not start ({short_reason(str(error))}): nvidia-smi may say more."
+        return f"CUDA does not start ({short_reason(error)}): nvidia-smi may say more."
     driver = runtime.driverGetVersion()
     if not driver:
         return f"No NVIDIA driver found here: {_NOT_HERE}."

@@ -14,7 +14,7 @@ from bsmamba2.artefact import read_metadata
 from bsmamba2.errors import EngineError, PluginError, short_reason
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
-from bsmamba2.runtime.engines.base import Spectrum, check_spectrum
+from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, check_spectrum
 
 logger = logging.getLogger(__name__)
 _CUDA = "CUDAExecutionProvider"
@@ -26,20 +26,14 @@ _FATAL_ONLY = 4  # severity of ONNX Runtime's log: errors are raised as well
 class OnnxEngine:
     """An exported network in ONNX Runtime."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str = "auto",
-        threads: int | None = None,
-        native_scan: bool = True,
-    ) -> None:
+    batch: tuple[int, int, int] | None = None
+
+    def __init__(self, path: Path, options: EngineOptions, *, native_scan: bool = True) -> None:
         """Checks what the file is, then loads it.
 
         Args:
             path: A file written by `bsm export`.
-            device: "auto" takes the GPU when ONNX Runtime can use it; "cpu"; "cuda".
-            threads: CPU threads; None takes all cores.
+            options: Device and threads, of which None takes all cores.
             native_scan: On a CPU, scans by the library that came with the package, where it is
                 there and the file's scans are of float32; otherwise by the body in the file.
 
@@ -53,20 +47,22 @@ class OnnxEngine:
             raise EngineError(
                 f"{path} has {scans} scan nodes for {blocks} blocks: export the model again."
             )
-        providers = _providers(device)
+        self.precision = self.artefact.precision
+        providers = _providers(options.device)
         library = None
-        if native_scan and _CUDA not in providers and self.artefact.precision in _NATIVE_PRECISIONS:
+        if native_scan and _CUDA not in providers and self.precision in _NATIVE_PRECISIONS:
             library = _scan_library()
-        self._scan = f"native {library.isa_name()}" if library else _FUNCTION_BODY
+        self.scan = f"native {library.isa_name()}" if library else _FUNCTION_BODY
         try:
             self._session = ort.InferenceSession(
-                str(path), _options(threads, library), providers=providers
+                str(path), _options(options.threads, library), providers=providers
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise EngineError(
                 f"ONNX Runtime cannot load {path}: {short_reason(error)}; export the model again."
             ) from error
-        self._threads = threads
+        self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
+        self._threads = options.threads
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
         """The mask; see `Engine`."""
@@ -89,9 +85,9 @@ class OnnxEngine:
         return {
             "backend": "onnxruntime",
             "version": ort.__version__,
-            "device": "cuda" if _CUDA in self._session.get_providers() else "cpu",
+            "device": self.device,
             "threads": self._threads,
-            "scan": self._scan,
+            "scan": self.scan,
         }
 
 

@@ -10,10 +10,9 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-from bsmamba2.errors import EngineError, PluginError
+from bsmamba2.errors import EngineError, PluginError, short_reason
 from bsmamba2.files import sha256_file
 from bsmamba2.plan_file import BUILDERS, TITLES, PlanRecord
-from bsmamba2.runtime.engines.device import short_reason
 
 
 def find_builder(path: Path, record: PlanRecord) -> ModuleType:
@@ -30,7 +29,7 @@ def find_builder(path: Path, record: PlanRecord) -> ModuleType:
         raise EngineError(f"{built}, which is not installed: pip install {wanted}.") from error
     except Exception as error:  # a library that is missing or broken, in whatever words
         raise EngineError(
-            f"{built}, which does not load ({short_reason(str(error))}): pip install {wanted}."
+            f"{built}, which does not load ({short_reason(error)}): pip install {wanted}."
         ) from error
     if trt.__version__ != record.builder_version:
         raise EngineError(

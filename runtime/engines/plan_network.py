@@ -6,8 +6,8 @@ import functools
 import logging
 from typing import Any
 
-from bsmamba2.errors import EngineError
-from bsmamba2.runtime.engines.device import Device, chunks_text, cuda_errors, short_reason
+from bsmamba2.errors import EngineError, short_reason
+from bsmamba2.runtime.engines.device import Device, chunks_text, cuda_errors
 from bsmamba2.runtime.engines.plan_runtime import MASK, SPECTRUM, PlanRuntime
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class PlanNetwork:
                 finally:
                     graph = self.stream.end_capture()
         except EngineError as error:
-            _explain_once(short_reason(str(error)))
+            _explain_once(short_reason(error))
             return None
         finally:
             self._runtime.forget_errors()

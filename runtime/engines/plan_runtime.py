@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from bsmamba2.artefact import Artefact
-from bsmamba2.errors import EngineError
+from bsmamba2.errors import EngineError, short_reason
 from bsmamba2.plan_file import TITLES, PlanRecord
-from bsmamba2.runtime.engines.device import device_error, driver_is_too_old, short_reason
+from bsmamba2.runtime.engines.device import device_error, driver_is_too_old
 from bsmamba2.runtime.engines.kernel_cache import KernelCache
 
 logger = logging.getLogger(__name__)

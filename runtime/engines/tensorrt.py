@@ -18,7 +18,7 @@ from bsmamba2.artefact import Artefact
 from bsmamba2.errors import EngineError
 from bsmamba2.plan_file import PlanRecord, read_plan, read_sidecar
 from bsmamba2.runtime.engines import plan_checks
-from bsmamba2.runtime.engines.base import Spectrum, check_spectrum
+from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, check_spectrum
 from bsmamba2.runtime.engines.device import (
     Device,
     OutOfDeviceMemoryError,
@@ -34,12 +34,12 @@ from bsmamba2.runtime.engines.plan_runtime import PlanRuntime
 from bsmamba2.runtime.engines.plan_slot import PlanSlot
 
 
-def load_plan(path: Path, *, device: str = "auto") -> PlanEngine:
+def load_plan(path: Path, options: EngineOptions) -> PlanEngine:
     """Checks a plan, then loads it onto the current GPU.
 
     Args:
         path: A `.plan` with its sidecar beside it.
-        device: "auto" or "cuda"; a plan does not run on a CPU.
+        options: Of these the device, which cannot be a CPU.
 
     Raises:
         BsmError: No such plan.
@@ -49,7 +49,7 @@ def load_plan(path: Path, *, device: str = "auto") -> PlanEngine:
         PluginError: The plugin that it needs is not here.
         MissingExtraError: CuPy is not installed.
     """
-    if device == "cpu":
+    if options.device == "cpu":
         raise EngineError(f"{path} runs on a GPU only: use --device cuda, or the .onnx file.")
     record, artefact = read_sidecar(path)
     data = read_plan(path, record)
@@ -68,11 +68,15 @@ def load_plan(path: Path, *, device: str = "auto") -> PlanEngine:
 class PlanEngine:
     """A plan on a GPU. Not for several threads at once."""
 
+    device = "cuda"
+
     def __init__(
         self, path: Path, record: PlanRecord, artefact: Artefact, runtime: PlanRuntime, gpu: Device
     ) -> None:
         """Takes what `load_plan` has checked and loaded."""
         self.artefact = artefact
+        self.precision = artefact.precision
+        self.batch: tuple[int, int, int] | None = record.batch
         self.record = record
         self._path, self._runtime, self._gpu = path, runtime, gpu
         self._most = record.batch[2]  # chunks at a time; less where memory is short
@@ -132,9 +136,9 @@ class PlanEngine:
         return {
             "backend": self.record.builder,
             "version": self.record.builder_version,
-            "device": "cuda",
+            "device": self.device,
             "gpu": self._gpu.name,
-            "precision": self.artefact.precision,
+            "precision": self.precision,
             "threads": None,
             "batch": list(self.record.batch),
             "frames": list(self.record.frames),

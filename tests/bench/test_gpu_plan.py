@@ -60,6 +60,7 @@ def test_rehearsal_without_a_plugin_is_skipped(tmp_path: Path):
 def test_published_network_is_exported_with_the_weights_of_the_other_candidates(tmp_path: Path):
     from gpu_network import model_of, new_network, spectrum_of
 
+    from bsmamba2.runtime.engines.base import EngineOptions
     from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
     at_work = part(tmp_path)
@@ -71,7 +72,7 @@ def test_published_network_is_exported_with_the_weights_of_the_other_candidates(
     with torch.inference_mode():
         expected = new_network(at_work, model)(spectrum)
     for source, tolerance in zip(sources, (2e-2, 1e-4), strict=True):
-        found = OnnxEngine(source.path, device="cpu")(spectrum.numpy())
+        found = OnnxEngine(source.path, EngineOptions(device="cpu"))(spectrum.numpy())
         assert relative_rms(torch.from_numpy(found), expected) < tolerance
 
 

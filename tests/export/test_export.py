@@ -33,6 +33,7 @@ from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import FoldedBSMamba2, fold
 from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
 from bsmamba2.runtime.engines import default_engine_path
+from bsmamba2.runtime.engines.base import EngineOptions
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
 
@@ -111,7 +112,7 @@ def assert_mask_is_the_networks(path: Path, batch: int, frames: int) -> None:
     spectrum = random_spectrum(batch, frames, dtype=torch.float32)
     with torch.no_grad():
         expected = random_network()(spectrum.double())
-    mask = OnnxEngine(path, device="cpu")(spectrum.numpy())
+    mask = OnnxEngine(path, EngineOptions(device="cpu"))(spectrum.numpy())
     assert mask.dtype == np.float32
     assert_close(mask, expected, "float32", slack=3)  # two layers, one after the other
 

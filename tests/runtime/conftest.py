@@ -78,6 +78,7 @@ def load(
     from plans import install, write_plan
 
     from bsmamba2.runtime.engines import plan_network
+    from bsmamba2.runtime.engines.base import EngineOptions
     from bsmamba2.runtime.engines.tensorrt import load_plan
 
     plan_network._explain_once.cache_clear()
@@ -85,6 +86,6 @@ def load(
 
     def load(**quirks: Any) -> PlanEngine:
         install(monkeypatch, machine, **{"compute": quick, **quirks})
-        return load_plan(path)
+        return load_plan(path, EngineOptions())
 
     return load

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from small_engines import FunctionEngine, real_mask
 
-from bsmamba2.runtime.batching import MOST_CHUNKS, fitting_batch, useful_batch
-from bsmamba2.runtime.engines import load_engine
+from bsmamba2.runtime.batching import MOST_CHUNKS, MeasuringEngine, fitting_batch, useful_batch
+from bsmamba2.runtime.engines import EngineOptions, load_engine
 
 if TYPE_CHECKING:
     from bsmamba2.runtime.engines.tensorrt import PlanEngine
@@ -39,7 +39,7 @@ def test_a_batch_fits_what_is_free_with_a_fifth_to_spare(chunk: int, free: int, 
 def test_engines_on_a_cpu_get_one_chunk_at_a_time(tiny_checkpoint: Path, tiny_onnx: Path):
     pytest.importorskip("torch")
     for path in (tiny_checkpoint, tiny_onnx):
-        assert useful_batch(load_engine(path, device="cpu")) == 1
+        assert useful_batch(load_engine(path, EngineOptions(device="cpu"))) == 1
     assert useful_batch(Measured(real_mask(1))) == 1
 
 
@@ -50,7 +50,9 @@ def test_a_plan_gets_what_it_was_built_for(load: Callable[..., PlanEngine]):
 
 @pytest.mark.gpu
 def test_a_chunk_on_a_gpu_takes_memory_of_what_is_there(tiny_checkpoint: Path):
-    measured = load_engine(tiny_checkpoint, device="cuda").chunk_memory()  # type: ignore[attr-defined]
+    engine = load_engine(tiny_checkpoint, EngineOptions(device="cuda"))
+    assert isinstance(engine, MeasuringEngine)
+    measured = engine.chunk_memory()
     assert measured is not None
     taken, free = measured
     assert 0 < taken < free

@@ -22,7 +22,7 @@ from tolerances import assert_close
 from bsmamba2.errors import BsmError, EngineError
 from bsmamba2.export.gates import fixed_spectrum
 from bsmamba2.files import read_safetensors_header
-from bsmamba2.runtime.engines import Engine, load_engine
+from bsmamba2.runtime.engines import Engine, EngineOptions, load_engine
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
 AUDIO = model_of("tiny").audio
@@ -36,7 +36,7 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(path: Path) -> Engine:
-    return load_engine(path, device="cpu")
+    return load_engine(path, EngineOptions(device="cpu"))
 
 
 # --- the mask ---
@@ -84,7 +84,7 @@ def test_one_thread_is_as_good(path: Path):
     threads, spectrum = torch.get_num_threads(), fixed_spectrum(AUDIO, 63)
     try:
         expected = load_engine(path)(spectrum)
-        engine = load_engine(path, threads=1)
+        engine = load_engine(path, EngineOptions(threads=1))
         assert engine.describe()["threads"] == 1
         if isinstance(engine, OnnxEngine):
             assert engine._session.get_session_options().intra_op_num_threads == 1
@@ -102,14 +102,15 @@ def test_engine_says_what_it_is(engine: Engine, path: Path):
         ".safetensors": ("pytorch", torch),
     }[path.suffix]
     assert (said["backend"], said["version"]) == (backend, module.__version__)
-    assert said["device"] == "cpu"
+    assert said["device"] == engine.device == "cpu"
+    assert (engine.precision, engine.batch) == ("float32", None)
     json.dumps(said)
     assert engine.artefact.model == model_of("tiny")
     assert engine.artefact.provenance.source == "a test"
 
 
 def test_default_engine_is_in_the_package():
-    engine = load_engine(device="cpu", threads=1)
+    engine = load_engine(options=EngineOptions(device="cpu", threads=1))
     spectrum = fixed_spectrum(engine.artefact.model.audio, 2)
     assert engine(spectrum).shape == spectrum.shape
 
@@ -162,7 +163,7 @@ def test_failure_of_the_backend_is_one_sentence(engine: Engine, monkeypatch: pyt
 def refused(path: Path | str, **options: Any) -> str:
     """The one sentence about a file."""
     with pytest.raises(BsmError, match=r"\A[^\n]+\Z") as error:
-        load_engine(path, **options)
+        load_engine(path, EngineOptions(**options))
     return str(error.value)
 
 
@@ -285,7 +286,7 @@ def test_safetensors_with_a_wrong_shape_names_tensor_and_shapes(
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_a_cpu_is_always_there(path: Path, device: str):
-    assert load_engine(path, device=device)(fixed_spectrum(AUDIO, 1)).any()
+    assert load_engine(path, EngineOptions(device=device))(fixed_spectrum(AUDIO, 1)).any()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
@@ -310,17 +311,17 @@ def test_float16_is_refused_where_it_cannot_be(path: Path):
 def test_float32_is_what_a_checkpoint_has_without_a_word(tiny_checkpoint: Path):
     spectrum = fixed_spectrum(AUDIO, 3)
     engine, named = (
-        load_engine(tiny_checkpoint, device="cpu", **options)
+        load_engine(tiny_checkpoint, EngineOptions(device="cpu", **options))
         for options in ({}, {"precision": "float32"})
     )
-    assert engine.describe()["precision"] == "float32"
+    assert engine.precision == engine.describe()["precision"] == "float32"
     assert np.array_equal(engine(spectrum), named(spectrum))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_mask_on_a_gpu_is_the_networks(tiny_checkpoint: Path, precision: str):
-    engine = load_engine(tiny_checkpoint, device="cuda", precision=precision)
+    engine = load_engine(tiny_checkpoint, EngineOptions(device="cuda", precision=precision))
     for frames in (1, 130, 63, 130):
         spectrum = fixed_spectrum(AUDIO, frames)
         with torch.no_grad():

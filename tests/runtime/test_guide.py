@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from audio_files import RATE, noise, save
 
-from bsmamba2.runtime import Separator, load_engine
+from bsmamba2.runtime import EngineOptions, Separator, load_engine
 
 GUIDE = (Path(__file__).parents[2] / "runtime/README.md").read_text("utf-8")
 
@@ -36,9 +36,10 @@ def test_all_cells_run_in_order(tmp_path: Path):
 
 def test_signatures_are_those_of_the_code():
     for function, text in re.findall(
-        r"^\| `(load_engine|Separator)\((.*?)\)`", GUIDE, re.MULTILINE
+        r"^\| `(load_engine|EngineOptions|Separator)\((.*?)\)`", GUIDE, re.MULTILINE
     ):
-        callee = {"load_engine": load_engine, "Separator": Separator}[function]
+        callees = (load_engine, EngineOptions, Separator)
+        callee = {callee.__name__: callee for callee in callees}[function]
         parameters = inspect.signature(callee).parameters.values()
         shown = [
             p.name if p.default is p.empty else f"{p.name}={p.default!r}".replace("'", '"')

@@ -29,6 +29,7 @@ from bsmamba2.models.scan import bimamba2_scan_reference
 from bsmamba2.plugins import cpu_library
 from bsmamba2.plugins.cpu_library import find_cpu_library
 from bsmamba2.runtime.engines import onnxruntime as engines
+from bsmamba2.runtime.engines.base import EngineOptions
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
 AUDIO = model_of("tiny").audio
@@ -112,9 +113,11 @@ def test_threads_are_the_sessions():
 
 
 def test_masks_are_those_of_the_body(tiny_export: Path):
-    native, body = OnnxEngine(tiny_export), OnnxEngine(tiny_export, native_scan=False)
-    assert native.describe()["scan"].startswith("native ")
-    assert body.describe()["scan"] == "function body"
+    native, body = (
+        OnnxEngine(tiny_export, EngineOptions(), native_scan=native) for native in (True, False)
+    )
+    assert native.scan.startswith("native ")
+    assert body.scan == "function body"
     for frames in (1, 64, 130):
         spectrum = fixed_spectrum(AUDIO, frames)
         assert_close(native(spectrum), body(spectrum), "float32", slack=5)
@@ -136,17 +139,17 @@ def test_float16_files_take_their_body(tmp_path: Path):
     network, artefact = load_network("tiny", seed=1)
     path = tmp_path / "half.onnx"
     onnx.save(export_graph(fold(network, torch.float16), artefact), path)
-    engine = OnnxEngine(path)
-    assert engine.describe()["scan"] == "function body"
+    engine = OnnxEngine(path, EngineOptions())
+    assert engine.scan == "function body"
     assert np.isfinite(engine(fixed_spectrum(AUDIO, 3))).all()
 
 
 def test_without_the_library_the_body_computes(tiny_export: Path, monkeypatch: pytest.MonkeyPatch):
-    expected = OnnxEngine(tiny_export)(fixed_spectrum(AUDIO, 65))
+    expected = OnnxEngine(tiny_export, EngineOptions())(fixed_spectrum(AUDIO, 65))
     for module in (engines, cpu_library):
         monkeypatch.setattr(module, "find_cpu_library", lambda: None)
-    engine = OnnxEngine(tiny_export)
-    assert engine.describe()["scan"] == "function body"
+    engine = OnnxEngine(tiny_export, EngineOptions())
+    assert engine.scan == "function body"
     assert_close(engine(fixed_spectrum(AUDIO, 65)), expected, "float32", slack=5)
     (check,) = [check for check in examine().engines if check.name == ".onnx"]
     assert check.ok
@@ -163,8 +166,8 @@ def test_a_broken_library_is_done_without(
     path = tmp_path / "broken.so"
     path.write_bytes(b"\x7fELF")
     monkeypatch.setattr(engines, "find_cpu_library", lambda: path)
-    engine = OnnxEngine(tiny_export)
-    assert engine.describe()["scan"] == "function body"
+    engine = OnnxEngine(tiny_export, EngineOptions())
+    assert engine.scan == "function body"
     assert "the slow way" in caplog.text
 
 

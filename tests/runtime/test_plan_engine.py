@@ -267,10 +267,12 @@ def test_spectra_of_another_shape_are_refused(load: Callable[..., PlanEngine]):
 
 
 def test_engine_says_what_it_is(load: Callable[..., PlanEngine]):
-    said = load().describe()
+    engine = load()
+    said = engine.describe()
     assert (said["backend"], said["version"]) == ("tensorrt-rtx", "1.7.1.116")
     assert (said["device"], said["gpu"]) == ("cuda", "Pretended GPU")
-    assert said["batch"] == [1, 4, 4]
+    assert said["batch"] == [1, 4, 4] == list(engine.batch or ())
+    assert (engine.device, engine.precision) == ("cuda", said["precision"])
 
 
 WITHOUT_TORCH = """

@@ -22,7 +22,7 @@ from bsmamba2.files import sha256_file
 from bsmamba2.plan_file import PlanRecord, sidecar_path
 from bsmamba2.plugins import build
 from bsmamba2.plugins.cache import Libraries
-from bsmamba2.runtime.engines import load_engine
+from bsmamba2.runtime.engines import EngineOptions, load_engine
 from bsmamba2.runtime.engines.plan_runtime import PlanRuntime
 
 Change = Callable[[PlanRecord], PlanRecord]
@@ -46,7 +46,7 @@ def make(machine: Machine, short_onnx: Path, tmp_path: Path) -> Callable[..., Pa
 def refused(path: Path, **options: Any) -> str:
     """The one sentence about a plan."""
     with pytest.raises(BsmError, match=r"\A[^\n]+[^.]\.\Z") as error:
-        load_engine(path, **options)
+        load_engine(path, EngineOptions(**options))
     return str(error.value)
 
 
