@@ -118,7 +118,7 @@ def test_rehearsal_builds_a_plan_for_real(
     assert built["plugin_layers"] > 0
     assert built["mib"] > 1
     assert built["seconds"] > 0
-    assert "MissingExtraError" in built["error"] or "EngineError" in built["error"]
+    assert "PluginError" in built["error"]  # the one that was named is not the cache's
     assert [row["batch"] for row in part["rows"]] == [1, 2, 4]
     for row in part["rows"]:
         assert set(row["networks"]) == {
