@@ -16,13 +16,13 @@ from faults_process import Command, Ended, resize, small_disk, timed
 
 _RATE = 44100
 _STEMS = ("vocals", "drums", "bass", "other")
-_CONFIG = """
+CONFIG = """
 base: tiny
 audio: {chunk_s: 1, hop: 882}
 network: {bands: [[205, 5]], d_model: 8, layers: 1, headdim: 8, d_state: 8, mask_expand: 1}
 data: {items_per_epoch: 12}
 loss: {stft_windows: [512, 256], stft_hop: 441, stft_min_n_fft: 512}
-training: {precision: float32, batch_size: 2, accumulation: 2, processes: 1, max_steps: 9,
+training: {precision: float32, batch_size: 2, accumulation: 2, processes: 1, max_steps: 6,
   workers: 0, checkpoint_minutes: 0.0, keep_best: 2, ema_decay: 0.9}
 """
 _MOMENTS = 0.7
@@ -36,7 +36,7 @@ class Training:
         """Makes them in an empty folder."""
         self.work, self.songs, self.said = work, work / "songs", work / "said"
         self.config = work / "tiny.yaml"
-        self.config.write_text(_CONFIG)
+        self.config.write_text(CONFIG)
         rng = np.random.default_rng(seed)
         for number, split in enumerate(("train", "train", "valid")):
             song = self.songs / split / f"song {number}"
@@ -47,7 +47,7 @@ class Training:
             soundfile.write(song / "mixture.wav", stems.sum(0), _RATE, subtype="FLOAT")
         self.whole = work / "whole"
         _, self.elapsed_s = timed(self.arguments(self.whole), work, self.said)
-        self._state = _state(self.whole)
+        self._state = final_state(self.whole)
         self.bytes = sum(path.stat().st_size for path in self.whole.rglob("*") if path.is_file())
 
     def arguments(self, run: Path) -> list[str]:
@@ -55,11 +55,12 @@ class Training:
         return [
             *("train", "--config", str(self.config), "--data", str(self.songs)),
             *("--out", str(run), "--cache", str(run.parent / f"{run.name} cache"), "--quiet"),
+            "--set=training.max_steps=9",
         ]
 
     def wrong_end(self, run: Path) -> list[str]:
         """What differs in a finished run from the undisturbed one."""
-        state = _state(run)
+        state = final_state(run)
         wrong = [
             f"{name} differs"
             for name in sorted(self._state.keys() | state.keys())
@@ -174,7 +175,7 @@ def _steps(run: Path) -> list[tuple[int, float]]:
     return [(r["step"], r["loss"]) for r in records if r["kind"] == "step"]
 
 
-def _state(run: Path) -> dict[str, torch.Tensor]:
+def final_state(run: Path) -> dict[str, torch.Tensor]:
     """All tensors of the last checkpoint that a step changes, by name."""
     saved = torch.load(run / "last.ckpt", weights_only=True)
     named = {f"{part}.{k}": v for part in ("network", "ema") for k, v in saved[part].items()}

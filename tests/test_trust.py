@@ -12,18 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from fuzz_corpus import CONFIG
 from no_network import can_forbid
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "SECURITY.md").read_text("utf-8")
-_CONFIG = """
-base: tiny
-audio: {chunk_s: 1, hop: 882}
-network: {bands: [[205, 5]], d_model: 8, layers: 1, headdim: 8, d_state: 8, mask_expand: 1}
-data: {items_per_epoch: 2}
-loss: {stft_windows: [512], stft_hop: 441, stft_min_n_fft: 512}
-training: {precision: float32, batch_size: 1, accumulation: 1, processes: 1, max_steps: 1}
-"""
 _FORBIDDEN = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
 _FORBIDDEN += "from no_network import forbid_network; forbid_network()\n"
 _COMMANDS = """
@@ -87,7 +80,7 @@ def test_a_process_that_opens_a_socket_is_ended(tmp_path: Path, family: str) -> 
 @pytest.mark.slow
 def test_no_command_opens_a_socket(tmp_path: Path) -> None:
     write_songs(tmp_path)
-    (tmp_path / "small.yaml").write_text(_CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG)
     done = python(_FORBIDDEN + _RUN, _COMMANDS, folder=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "report.html").exists()

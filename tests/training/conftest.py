@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from small_runs import CONFIG
+from faults_train import CONFIG
 
 RATE = 44100
 STEMS = ("vocals", "drums", "bass", "other")
@@ -34,7 +34,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
-    """`small_runs.CONFIG` as a file."""
+    """`faults_train.CONFIG` as a file."""
     path = tmp_path / "small.yaml"
     path.write_text(CONFIG)
     return path

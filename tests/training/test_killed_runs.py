@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import assert_same_state, finish, records, start
+from faults_process import Command, Ended
+from small_runs import assert_same_state, records
 
 STEPS = 16
 
@@ -20,6 +21,11 @@ def arguments(config_file: Path, songs: Path, run: Path, *settings: str) -> list
     return [
         "train", "--config", str(config_file), "--data", str(songs), "--out", str(run), *options
     ]  # fmt: skip
+
+
+def finish(arguments: list[str], tmp_path: Path) -> Ended:
+    """A command that is left to end by itself."""
+    return Command(arguments, tmp_path, tmp_path / "said").end()
 
 
 def steps_done(run: Path) -> int:
@@ -35,26 +41,27 @@ def partial_checkpoints(run: Path) -> list[Path]:
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(config_file, songs, tmp_path):
     settings = f"training.max_steps={STEPS}", "training.workers=1"
-    whole, killed, errors = tmp_path / "whole", tmp_path / "killed", tmp_path / "stderr"
-    assert finish(arguments(config_file, songs, whole, *settings), errors)[0] == 0
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert finish(arguments(config_file, songs, whole, *settings), tmp_path).code == 0
 
     command = arguments(config_file, songs, killed, *settings)
     in_a_write = 0
     for moment in (1, 3, 6, 7, 11):
-        process = start(command, errors)
+        running = Command(command, tmp_path, tmp_path / "said")
+        process = running.process
         # Before a step's line, after it, or while its checkpoint is written.
         while process.is_alive() and steps_done(killed) < moment:
             process.join(0.001)
         while process.is_alive() and moment in (3, 7, 11) and not partial_checkpoints(killed):
             pass
         os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, errors.read_text()
+        ended = running.end()
+        assert ended.code == -signal.SIGKILL, ended.err
         in_a_write += bool(partial_checkpoints(killed))
     assert in_a_write, "no kill hit a checkpoint that was being written"
 
-    code, said = finish(command, errors)  # at once: the workers of killed runs are in no way
-    assert (code, partial_checkpoints(killed)) == (0, []), said
+    ended = finish(command, tmp_path)  # at once: the workers of killed runs are in no way
+    assert (ended.code, partial_checkpoints(killed)) == (0, []), ended.err
     assert_same_state(whole, killed)
     logged = [
         [(r["step"], r["items"], r["loss"]) for r in records(run, "step")]
@@ -73,17 +80,17 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(config_file, songs,
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     config_file, songs, tmp_path, number
 ):
-    run, errors = tmp_path / "run", tmp_path / "stderr"
+    run = tmp_path / "run"
     settings = "training.max_steps=1000000", "training.checkpoint_minutes=60", "training.workers=1"
-    process = start(arguments(config_file, songs, run, *settings), errors)
+    running = Command(arguments(config_file, songs, run, *settings), tmp_path, tmp_path / "said")
+    process = running.process
     while process.is_alive() and steps_done(run) < 2:
         process.join(0.001)
     os.kill(process.pid, number)
-    process.join()
-    said = errors.read_text()
-    assert process.exitcode == 128 + number, said
-    assert "the same command goes on" in said.splitlines()[-1]
-    assert "Traceback" not in said
+    ended = running.end()
+    assert ended.code == 128 + number, ended.err
+    assert "the same command goes on" in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err
     saved = torch.load(run / "last.ckpt", weights_only=True)
     assert saved["step"] == records(run, "step")[-1]["step"] >= 2
 
@@ -92,9 +99,9 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
 def test_two_processes_of_torchrun_have_the_losses_of_one_with_the_same_global_batch(
     config_file, songs, tmp_path
 ):
-    one, two, errors = tmp_path / "one", tmp_path / "two", tmp_path / "stderr"
+    one, two = tmp_path / "one", tmp_path / "two"
     batch = "training.batch_size=4"
-    assert finish(arguments(config_file, songs, one, batch), errors)[0] == 0
+    assert finish(arguments(config_file, songs, one, batch), tmp_path).code == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     main = tmp_path / "main.py"
     main.write_text("from bsmamba2.cli import main\nmain()\n")

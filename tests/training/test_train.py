@@ -20,7 +20,8 @@ import pytest
 import soundfile
 import torch
 import yaml
-from small_runs import CONFIG, assert_same_state, records, small_config
+from faults_train import CONFIG
+from small_runs import assert_same_state, records, small_config
 
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.cli import main
