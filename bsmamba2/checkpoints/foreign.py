@@ -7,7 +7,6 @@ behind the prefix are those of `tensor_shapes`.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from bsmamba2.artefact import Artefact, read_metadata
-from bsmamba2.checkpoints.pickle_values import Inert, TensorRef
-from bsmamba2.checkpoints.torch_file import TorchFile, open_torch_file
+from bsmamba2.checkpoints.torch_file import Placeholder, load_torch_file
 from bsmamba2.config_file import shown
 from bsmamba2.errors import CheckpointError, short_reason
 from bsmamba2.files import existing_file, read_safetensors_header
@@ -32,14 +30,18 @@ _NESTED = {  # key of the state dict -> what the file is
     "model": "checkpoint",
 }
 
+Tensors = dict[str, torch.Tensor]
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignCheckpoint:
-    """The network's tensors in a file, not yet read."""
+    """The network's tensors in a file, not yet copied from it."""
 
     path: Path
+    ema: bool
+    """They are the moving average that the authors' optimiser holds."""
     container: str
     """What the file is, in words."""
     shapes: Mapping[str, Shape]
@@ -66,17 +68,18 @@ def open_foreign(path: str | Path, *, ema: bool = False) -> ForeignCheckpoint:
         start = file.read(9)
     if path.suffix == ".safetensors" or start[8:] == b"{":
         return _open_safetensors(path, ema)
-    file_ = open_torch_file(path)
-    state, kind = _state_dict(file_)
+    data, container = load_torch_file(path)
+    state, kind = _state_dict(data, path)
     names = _network_names(state, path)
-    refs = {name: _tensor_ref(state[key], name, path) for name, key in names.items()}
+    tensors = {name: _plain_tensor(state[key], name, path) for name, key in names.items()}
     if ema:
-        refs = _ema_refs(file_, refs)
+        tensors = _moving_average(data, tensors, path)
     return ForeignCheckpoint(
         path=path,
-        container=f"{kind}, {file_.container} file",
-        shapes={name: ref.shape for name, ref in refs.items()},
-        read=lambda name: file_.tensor(refs[name]),
+        ema=ema,
+        container=f"{kind}, {container} file",
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        read=lambda name: tensors[name].detach().clone(memory_format=torch.contiguous_format),
     )
 
 
@@ -93,6 +96,7 @@ def _open_safetensors(path: Path, ema: bool) -> ForeignCheckpoint:
         ) from error
     return ForeignCheckpoint(
         path=path,
+        ema=False,
         container="safetensors file",
         shapes={name: shapes[key] for name, key in names.items()},
         read=lambda name: file.get_tensor(names[name]),
@@ -100,16 +104,15 @@ def _open_safetensors(path: Path, ema: bool) -> ForeignCheckpoint:
     )
 
 
-def _state_dict(file: TorchFile) -> tuple[dict[str, Any], str]:
+def _state_dict(data: Any, path: Path) -> tuple[dict[str, Any], str]:
     """The state dict, bare or nested, and what kind of file holds it."""
-    data = file.data
-    if isinstance(data, Inert):
+    if isinstance(data, Placeholder):
         raise CheckpointError(
-            f"{file.path} holds an object of class {data.name}, not tensors by name: "
+            f"{path} holds an object of class {data.name}, not tensors by name: "
             "save its state_dict instead."
         )
     if not isinstance(data, dict):
-        raise CheckpointError(f"{file.path} holds no tensors by name: save a state_dict.")
+        raise CheckpointError(f"{path} holds no tensors by name: save a state_dict.")
     for key, kind in _NESTED.items():
         if isinstance(data.get(key), dict):
             return data[key], kind
@@ -133,36 +136,41 @@ def _network_names(keys: Iterable[Any], path: Path) -> dict[str, str]:
     return names
 
 
-def _tensor_ref(value: Any, name: str, path: Path) -> TensorRef:
-    # More numbers than the storage has: a view that repeats them, as no weight does.
-    if not isinstance(value, TensorRef) or math.prod(value.shape) > value.storage.count:
-        raise CheckpointError(
-            f"{path} holds {shown(name)}, which is no plain tensor: is it a BSMamba2 checkpoint?"
-        )
-    return value
+def _plain_tensor(value: Any, name: str, path: Path) -> torch.Tensor:
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        dense = value.layout == torch.strided and value.device.type == "cpu"
+        # More numbers than the storage has: a view that repeats them, as no weight does.
+        if (
+            dense
+            and not (value.is_nested or value.is_quantized)
+            and (value.nbytes <= value.untyped_storage().nbytes())
+        ):
+            return value
+    raise CheckpointError(
+        f"{path} holds {shown(name)}, which is no plain tensor: is it a BSMamba2 checkpoint?"
+    )
 
 
-def _ema_refs(file: TorchFile, refs: dict[str, TensorRef]) -> dict[str, TensorRef]:
+def _moving_average(data: dict[str, Any], tensors: Tensors, path: Path) -> Tensors:
     """The moving average under the names of the state dict, whose order it shares.
 
     The authors' optimiser keeps a tuple of tensors without names. A wrong order would go unseen
     where shapes repeat, so the averages are compared with the weights they belong to.
     """
-    states = file.data.get("optimizer_states")
+    states = data.get("optimizer_states")
     averages: Any = None
     if isinstance(states, list) and states and isinstance(states[0], dict):
         averages = states[0].get("ema")
     if not isinstance(averages, (list, tuple)) or not averages:
-        raise CheckpointError(f"{file.path} holds no moving average: leave --ema out.")
-    ema = [_tensor_ref(value, f"ema {i}", file.path) for i, value in enumerate(averages)]
-    shapes, wanted = [ref.shape for ref in ema], [ref.shape for ref in refs.values()]
-    if shapes != wanted:
+        raise CheckpointError(f"{path} holds no moving average: leave --ema out.")
+    ema = [_plain_tensor(value, f"ema {i}", path) for i, value in enumerate(averages)]
+    if [tensor.shape for tensor in ema] != [tensor.shape for tensor in tensors.values()]:
         raise CheckpointError(
-            f"{file.path} has a moving average of {len(ema)} tensors that do not fit its "
-            f"{len(refs)} weights one by one: leave --ema out."
+            f"{path} has a moving average of {len(ema)} tensors that do not fit its "
+            f"{len(tensors)} weights one by one: leave --ema out."
         )
-    averaged = dict(zip(refs, ema, strict=True))
-    if strangers := _unlike(file, refs, averaged):
+    averaged = dict(zip(tensors, ema, strict=True))
+    if strangers := _unlike(tensors, averaged):
         log.warning(
             "%d matrices of the moving average are unlike the weights of the same place (%s): "
             "its order may differ; compare the separation with and without --ema.",
@@ -172,12 +180,11 @@ def _ema_refs(file: TorchFile, refs: dict[str, TensorRef]) -> dict[str, TensorRe
     return averaged
 
 
-def _unlike(file: TorchFile, refs: dict[str, TensorRef], ema: dict[str, TensorRef]) -> list[str]:
+def _unlike(tensors: Tensors, ema: Tensors) -> list[str]:
     """Names of the matrices whose average points elsewhere (cosine below 0.5)."""
-    names = [name for name, ref in refs.items() if len(ref.shape) > 1]
-    pairs = ((name, file.tensor(refs[name]), file.tensor(ema[name])) for name in names)
-    return [
-        name
-        for name, a, b in pairs
-        if torch.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0) < 0.5
-    ]
+    pairs = (
+        (name, a.double().flatten(), ema[name].double().flatten())
+        for name, a in tensors.items()
+        if a.ndim > 1
+    )
+    return [name for name, a, b in pairs if torch.cosine_similarity(a, b, dim=0) < 0.5]

@@ -1,89 +1,147 @@
-"""Files of `torch.save`, read as data: the pickle by `pickle_data`, the numbers when asked for.
+"""Files of `torch.save`, read by PyTorch's weights-only loader.
 
-Two containers: a zip archive with `NAME/data.pkl` and one entry `NAME/data/KEY` a storage (since
-torch 1.6), and a sequence of pickles followed by the storages (before).
+That loader calls nothing but what rebuilds tensors and plain values. Placeholders stand for the
+other names in a pickle, so that a checkpoint may drag the objects of a trainer along: nothing that
+a pickle names is imported, and what would run when it is unpickled is refused by its name.
 """
 
 from __future__ import annotations
 
-import functools
-import io
-import math
+import contextlib
 import mmap
-import struct
+import pickletools
+import sys
+import warnings
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names of Python 2, as protocol 2 has them
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-from bsmamba2.checkpoints.pickle_data import read_pickle
-from bsmamba2.checkpoints.pickle_values import StorageRef, TensorRef
-from bsmamba2.errors import CheckpointError
+from bsmamba2.errors import CheckpointError, one_line, short_reason
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PROTOCOL = 1001
-_ZIP_ERRORS = (  # a wrong CRC is a BadZipFile
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    struct.error,
-)
+_SOUND = "2.10"
+"""The first PyTorch whose weights-only loader is not known to be unsafe."""
+_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
+"""Two pickles: the magic number of `torch.save` before 1.6, and the version of its protocol."""
+_LEGACY_PICKLES = 5  # those two, the system, what was saved, the keys of the storages
 
 
-@dataclass(frozen=True, kw_only=True)
-class TorchFile:
-    """An open file of `torch.save`."""
-
-    path: Path
-    container: str
-    """What the file is, in words."""
-    data: Any
-    """What was saved; see `pickle_values` for what stands for objects and tensors."""
-    read_storage: Callable[[StorageRef], bytearray]
-
-    def tensor(self, ref: TensorRef) -> torch.Tensor:
-        """Reads a tensor; its own memory, contiguous.
-
-        Raises:
-            CheckpointError: The file ends early, or holds numbers of an unusual type.
-        """
-        if not ref.storage.dtype:
-            raise CheckpointError(
-                f"{self.path} has tensors of a type that no weights have: save float32."
-            )
-        dtype: torch.dtype = getattr(torch, ref.storage.dtype)
-        if not math.prod(ref.shape):
-            return torch.empty(ref.shape, dtype=dtype)
-        last = ref.offset + sum((n - 1) * s for n, s in zip(ref.shape, ref.stride, strict=True))
-        numbers = self.read_storage(ref.storage)
-        if last >= ref.storage.count or len(numbers) != ref.storage.count * dtype.itemsize:
-            raise _damaged(self.path)
-        view = torch.frombuffer(numbers, dtype=dtype).as_strided(ref.shape, ref.stride, ref.offset)
-        return view.clone(memory_format=torch.contiguous_format)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
-def open_torch_file(path: Path) -> TorchFile:
-    """Opens a file of `torch.save`, either container, calling nothing that its pickle names.
+_DICTIONARIES = _words("""
+    collections.defaultdict pytorch_lightning.utilities.parsing.AttributeDict
+    lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
+""")
+_HARMLESS = _DICTIONARIES | _words("""
+    _codecs.encode _operator.getitem operator.getitem _operator.or_ types.GenericAlias
+    functools.partial functools.reduce _functools.reduce types.SimpleNamespace
+    argparse.Namespace collections.Counter collections.OrderedDict collections.deque
+    builtins.bool builtins.bytearray builtins.bytes builtins.complex builtins.dict builtins.float
+    builtins.frozenset builtins.int builtins.list builtins.object builtins.range builtins.set
+    builtins.slice builtins.str builtins.tuple builtins.type
+    copyreg.__newobj__ copyreg.__newobj_ex__ copyreg._reconstructor
+    datetime.date datetime.datetime datetime.time datetime.timedelta datetime.timezone
+    decimal.Decimal fractions.Fraction uuid.UUID
+    numpy.dtype numpy.ndarray numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct
+    numpy.core.multiarray.scalar numpy._core.multiarray.scalar
+    numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer
+    numpy.random._pickle.__bit_generator_ctor numpy.random._pickle.__generator_ctor
+    numpy.random._pickle.__randomstate_ctor
+    pathlib.Path pathlib.PosixPath pathlib.WindowsPath
+    pathlib.PurePath pathlib.PurePosixPath pathlib.PureWindowsPath
+    pathlib._local.Path pathlib._local.PosixPath pathlib._local.WindowsPath
+""")
+"""Constructors of plain values, as Lightning's and omegaconf's pickles call them."""
+
+
+class UnsafeCallError(Exception):
+    """The pickle would call the function or class named."""
+
+
+class _Placeholders(type):
+    """The class of `Placeholder` and its subclasses: what happens when a pickle calls one."""
+
+    name: str
+
+    def __call__(cls, *_arguments: Any) -> Any:
+        if cls.name not in _HARMLESS:
+            raise UnsafeCallError(cls.name)
+        return super().__call__()
+
+
+class Placeholder(metaclass=_Placeholders):
+    """An object of a class that the pickle names, without its contents.
+
+    Its subclasses stand for one name each. The loader fills only lists and dictionaries, which
+    come out as they are.
+    """
+
+    name = ""
+    """"module.name", as the pickle has it."""
+
+    def __new__(cls, *_arguments: Any) -> Any:
+        """Makes an object before its state, as unpickling does."""
+        if cls.name in _DICTIONARIES:
+            return {}
+        return [] if cls.name == "collections.deque" else object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Leaves the state out."""
+
+
+def load_torch_file(path: Path) -> tuple[Any, str]:
+    """Reads a file of `torch.save`, either container, importing nothing that its pickle names.
+
+    Tensors of a zip archive are views of the mapped file.
+
+    Returns:
+        What was saved, a `Placeholder` for each object of an unknown class, and the container in
+        words.
 
     Raises:
-        CheckpointError: No such file, damaged, or its pickle would call something.
+        CheckpointError: Damaged, or its pickle would call something.
     """
-    with path.open("rb") as file:
-        start = file.read(4)
-    return _open_zip(path) if start == b"PK\x03\x04" else _open_legacy(path)
-
-
-def _open_zip(path: Path) -> TorchFile:
+    if torch.__version__ < _SOUND:
+        raise CheckpointError(
+            f"{path} is pickled, and a hostile file can run code in PyTorch {torch.__version__} "
+            f"(CVE-2026-24747): upgrade to PyTorch {_SOUND}, or get the weights as safetensors."
+        )
     try:
-        archive = zipfile.ZipFile(path)
-        pickles = [n for n in archive.namelist() if n.split("/")[1:] == ["data.pkl"]]
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                return _load_zip(path), "PyTorch zip"
+            return _load_legacy(path, file), "legacy PyTorch"
+    except CheckpointError:
+        raise
+    except UnsafeCallError as error:
+        raise CheckpointError(
+            f"{path} would call {one_line(short_reason(error))} when it is unpickled, so it is "
+            "refused: get the weights as safetensors, or from a source you trust."
+        ) from error
+    except Exception as error:  # zip, pickle and torch have no common base
+        # torch hides what happened behind the advice to trust the file.
+        cause = (error.__suppress_context__ and error.__context__) or error
+        raise _damaged(path, f" ({one_line(short_reason(cause))})") from error
+
+
+def _damaged(path: Path, reason: str = "") -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a PyTorch checkpoint or is damaged{reason}: "
+        "download it again, or save its state_dict with torch.save."
+    )
+
+
+def _load_zip(path: Path) -> Any:
+    """A zip archive: NAME/data.pkl and one entry NAME/data/KEY for each storage."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
             raise CheckpointError(
                 f"{path} is a zip archive but no PyTorch checkpoint: name another."
@@ -91,84 +149,80 @@ def _open_zip(path: Path) -> TorchFile:
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}constants.pkl" in archive.namelist():
             raise CheckpointError(f"{path} is a TorchScript module: save its state_dict instead.")
-        if f"{root}byteorder" in archive.namelist():
-            _require_little_endian(path, _stored(archive, f"{root}byteorder") == b"little")
-        program = _stored(archive, pickles[0])
-    except _ZIP_ERRORS as error:
-        raise _damaged(path) from error
-
-    @functools.lru_cache(maxsize=1)  # for tensors that are views of one storage
-    def read_storage(storage: StorageRef) -> bytearray:
-        try:
-            return bytearray(_stored(archive, f"{root}data/{storage.key}"))
-        except _ZIP_ERRORS as error:
-            raise _damaged(path) from error
-
-    data = read_pickle(io.BytesIO(program), path)
-    return TorchFile(path=path, container="PyTorch zip", data=data, read_storage=read_storage)
+        # torch compresses nothing, so that a small file cannot swell.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("compressed entries")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("entries larger than the file")
+        if broken := archive.testzip():  # torch checks no sums
+            raise ValueError(f"wrong checksum of {broken}")
+        with archive.open(pickles[0]) as program:
+            names = dict.fromkeys(_names(program))
+        room = sum(e.file_size for e in entries if e.filename.startswith(f"{root}data/"))
+    return _load(path, names, room)
 
 
-def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """An entry's bytes; torch compresses nothing, so a small file cannot swell in memory."""
-    info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("compressed")
-    return archive.read(info)
-
-
-def _open_legacy(path: Path) -> TorchFile:
-    with path.open("rb") as file:
-        if not file.read(1):
-            raise CheckpointError(f"{path} is empty: download it again.")
-        program = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if read_pickle(program, path) != _LEGACY_MAGIC:
-        raise CheckpointError(
-            f"{path} is a pickle but no PyTorch checkpoint: save the state_dict with torch.save."
-        )
-    protocol, system = read_pickle(program, path), read_pickle(program, path)
-    if protocol != _LEGACY_PROTOCOL or not isinstance(system, dict):
-        raise _damaged(path)
-    _require_little_endian(path, system.get("little_endian") is True)
-    storages: dict[str, StorageRef] = {}
-    data = read_pickle(program, path, storages)
-    positions = _legacy_positions(program, path, storages)
-
-    @functools.lru_cache(maxsize=1)
-    def read_storage(storage: StorageRef) -> bytearray:
-        if storage.key not in positions:
+def _load_legacy(path: Path, file: IO[bytes]) -> Any:
+    """A sequence of pickles followed by the storages, as torch wrote before 1.6."""
+    size = file.seek(0, 2)
+    if not size:
+        raise CheckpointError(f"{path} is empty: download it again.")
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as program:
+        if program[: len(_LEGACY_START)] != _LEGACY_START:
+            with contextlib.suppress(ValueError):  # no pickle either
+                for name in _names(program):
+                    if name not in _HARMLESS:
+                        raise UnsafeCallError(name)
             raise _damaged(path)
-        start, end = positions[storage.key]
-        return bytearray(program[start:end])
-
-    return TorchFile(path=path, container="legacy PyTorch", data=data, read_storage=read_storage)
-
-
-def _legacy_positions(
-    program: mmap.mmap, path: Path, storages: dict[str, StorageRef]
-) -> dict[str, tuple[int, int]]:
-    """Start and end of each storage: an int64 count, then the numbers, in the order of a list."""
-    keys = read_pickle(program, path)
-    position = program.tell()
-    positions = {}
-    for key in keys if isinstance(keys, list) else [None]:
-        storage = storages.get(key) if isinstance(key, str) else None
-        if storage is None or not storage.dtype or position + 8 > len(program):
-            raise _damaged(path)
-        (count,) = struct.unpack_from("<q", program, position)
-        end = position + 8 + storage.count * getattr(torch, storage.dtype).itemsize
-        if count != storage.count or end > len(program):
-            raise _damaged(path)
-        positions[storage.key] = position + 8, end
-        position = end
-    return positions
+        names = dict.fromkeys(n for _ in range(_LEGACY_PICKLES) for n in _names(program))
+        room = size - program.tell()
+        program.seek(0)
+        return _load(program, names, room)
 
 
-def _require_little_endian(path: Path, little: bool) -> None:
-    if not little:
-        raise CheckpointError(
-            f"{path} was written on a big-endian machine: save it as safetensors."
-        )
+def _names(stream: IO[bytes] | mmap.mmap) -> Iterable[str]:
+    """Names that the pickle at the stream's position refers to, in its order.
+
+    (`torch.serialization.get_unsafe_globals_in_checkpoint` reads zip archives only.)
+    """
+    texts = deque(["", ""], maxlen=2)
+    for opcode, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
+        if opcode.name in ("GLOBAL", "INST"):
+            module, _, name = str(argument).partition(" ")
+        elif opcode.name == "STACK_GLOBAL":  # torch's loader knows it not: only to be refused
+            module, name = texts
+        else:
+            texts.extend([argument] if isinstance(argument, str) else [])
+            continue
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        yield f"{module}.{name}"
 
 
-def _damaged(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} is not a PyTorch checkpoint or is damaged: download it again.")
+def _load(source: Any, names: Iterable[str], room: int) -> Any:
+    """What was saved in a file, or a mapped legacy one, whose storages take `room` bytes.
+
+    Raises:
+        UnsafeCallError: The pickle calls what is not known to be harmless, or so much as names
+            such a thing of the standard library.
+        Exception: Whatever zip, pickle and torch raise for damaged files.
+    """
+    for name in names:
+        module = name.rpartition(".")[0]
+        standard = module.partition(".")[0] in sys.stdlib_module_names and module != "typing"
+        if standard and name not in _HARMLESS:
+            raise UnsafeCallError(name)
+    placeholders: list[Any] = [(type("Placeholder", (Placeholder,), {"name": n}), n) for n in names]
+    mapped = isinstance(source, Path)
+
+    def place(storage: Any, _device: str) -> Any:
+        nonlocal room
+        room -= storage.nbytes()
+        if room < 0:
+            raise ValueError("storages larger than the file")
+        # A storage that is not mapped is uninitialised memory, into which numbers are read only if
+        # the file lists it; the shape of a tensor can enlarge it, but not a slice.
+        return storage if mapped else storage.fill_(0)[:]
+
+    with warnings.catch_warnings(), torch.serialization.safe_globals(placeholders):
+        warnings.simplefilter("ignore")  # about pickles that torch does not write
+        return torch.load(source, map_location=place, weights_only=True, mmap=mapped)

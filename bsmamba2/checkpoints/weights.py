@@ -16,13 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from bsmamba2.artefact import Artefact, Provenance, read_metadata
-from bsmamba2.checkpoints.foreign import ForeignCheckpoint, open_foreign
+from bsmamba2.checkpoints.foreign import ForeignCheckpoint, Tensors
 from bsmamba2.config import load_config
 from bsmamba2.errors import CheckpointError, short_reason
 from bsmamba2.files import atomic_path, existing_file, read_safetensors_header, sha256_file
 from bsmamba2.tensors import Shape, check_shapes, listed, tensor_shapes
 
-Tensors = dict[str, torch.Tensor]
 _FLOATS = torch.float32, torch.float64, torch.bfloat16, torch.float16
 
 log = logging.getLogger(__name__)
@@ -91,31 +90,22 @@ def load_weights(path: str | Path) -> tuple[Tensors, Artefact]:
     return tensors, artefact
 
 
-def import_checkpoint(
-    path: str | Path, *, ema: bool = False, config: str | Path | None = None
+def adopt(
+    foreign: ForeignCheckpoint, *, config: str | Path | None = None
 ) -> tuple[Tensors, Artefact]:
-    """Reads a checkpoint of another program, never executing what it pickles.
+    """The network in a checkpoint of another program.
 
     Args:
-        path: The authors' Lightning file, one of Music-Source-Separation-Training, or safetensors.
-        ema: Take the moving average of the authors' optimiser in place of the weights.
+        foreign: The open file.
         config: Name or path of the configuration; `bsmamba2` where the file carries none.
 
     Returns:
         The network's state dict, float32, and its configuration and provenance.
 
     Raises:
-        BsmError: No such file.
         ConfigError: No such configuration.
-        CheckpointError: Unsafe, damaged, of another network, or with numbers that are not finite.
+        CheckpointError: Damaged, of another network, or with numbers that are not finite.
     """
-    return adopt(open_foreign(path, ema=ema), config=config, ema=ema)
-
-
-def adopt(
-    foreign: ForeignCheckpoint, *, config: str | Path | None = None, ema: bool = False
-) -> tuple[Tensors, Artefact]:
-    """The tensors and the artefact of an open foreign checkpoint; see `import_checkpoint`."""
     path, own = foreign.path, foreign.artefact
     name = config or ("its metadata" if own else "bsmamba2")
     model = own.model if own and config is None else load_config(name).model
@@ -129,7 +119,7 @@ def adopt(
         )
     provenance = own.provenance if own else None
     if provenance is None:
-        source = f"{path.name} (EMA)" if ema else path.name
+        source = f"{path.name} (EMA)" if foreign.ema else path.name
         provenance = Provenance(source=source, source_sha256=sha256_file(path), trained=True)
     return tensors, Artefact(model=model, provenance=provenance)
 

@@ -25,8 +25,8 @@ import click
 def command(file: str, output: str, ema: bool, config: str | None, as_json: bool) -> None:
     """Import a published checkpoint (Lightning, MSST, safetensors).
 
-    Pickled code is never run: what is no plain data is left out, and a file whose unpickling would
-    call anything is refused.
+    Pickled code is never run: PyTorch's weights-only loader reads the file, objects that it does
+    not know are left out, and a file whose unpickling would call anything else is refused.
     """
     import json
     import math
@@ -49,7 +49,7 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
         raise OptionError(f"{output} is the file to import: give -o another name.")
 
     foreign = open_foreign(source, ema=ema)
-    tensors, artefact = adopt(foreign, config=config, ema=ema)
+    tensors, artefact = adopt(foreign, config=config)
     save_weights(target, tensors, artefact)
 
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
