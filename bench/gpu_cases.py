@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from bsmamba2.models.scan import ScanParameters
 
 KINDS = ("usual", "strong decay", "dt near 0", "no decay", "silence within")
 
@@ -48,21 +50,17 @@ class Case:
     """The operator's inputs."""
 
     zxbcdt: Tensor
-    conv_weight: Tensor
-    conv_bias: Tensor
-    dt_bias: Tensor
-    A: Tensor
-    D: Tensor
+    parameters: ScanParameters
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """In the operator's order."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+    def arguments(self) -> tuple[Tensor, ScanParameters]:
+        """What every form of the scan takes, before the attributes."""
+        return self.zxbcdt, self.parameters
 
-    def direction(self, number: int, width: int) -> tuple[Tensor, ...]:
-        """Inputs of one direction, 0 forward, 1 backward."""
+    def direction(self, number: int, width: int) -> tuple[Tensor, ScanParameters]:
+        """Arguments of one direction, 0 forward, 1 backward."""
         zxbcdt = self.zxbcdt[..., number * width : (number + 1) * width]
-        return zxbcdt, *(tensor[number] for tensor in self.tensors[1:])
+        return zxbcdt, self.parameters.direction(number)
 
 
 def make_case(
@@ -108,9 +106,11 @@ def make_case(
         zxbcdt[:, L // 3 : L - L // 3] = 0
     return Case(
         zxbcdt=zxbcdt,
-        conv_weight=(normal(2, sizes.d_xbc, 4) / 2).to(dtype),
-        conv_bias=(normal(2, sizes.d_xbc) / 2).to(dtype),
-        dt_bias=dt_bias,
-        A=A,
-        D=1 + normal(2, sizes.n_heads) / 2,
+        parameters=ScanParameters(
+            conv_weight=(normal(2, sizes.d_xbc, 4) / 2).to(dtype),
+            conv_bias=(normal(2, sizes.d_xbc) / 2).to(dtype),
+            dt_bias=dt_bias,
+            A=A,
+            D=1 + normal(2, sizes.n_heads) / 2,
+        ),
     )

@@ -84,10 +84,10 @@ def _compare(
 ) -> dict[str, Any]:
     case = make_case(N, L, sizes, dtype, part.device, kind=kind, seed=N + L)
     attributes: dict[str, Any] = {"n_heads": sizes.n_heads, "d_state": sizes.d_state, "eps": EPS}
-    expected = bimamba2_scan_reference(*case.tensors, **attributes)
+    expected = bimamba2_scan_reference(*case.arguments, **attributes)
     poisoned = torch.full(expected.shape, math.nan, dtype=dtype, device=part.device)
-    y = library_scan(library, *case.tensors, **attributes, out=poisoned)
-    again = library_scan(library, *case.tensors, **attributes)
+    y = library_scan(library, *case.arguments, **attributes, out=poisoned)
+    again = library_scan(library, *case.arguments, **attributes)
     rms = relative_rms(y, expected)
     limit = LIMITS[dtype] * _LOG_SUM_SLACK.get(kind, 1.0)
     repeatable = bool(torch.equal(y, again))
@@ -104,10 +104,10 @@ def _large_batch(part: Part, library: ScanLibrary, N: int, L: int) -> dict[str, 
     sizes = part.sizes
     attributes: dict[str, Any] = {"n_heads": sizes.n_heads, "d_state": sizes.d_state, "eps": EPS}
     case = make_case(N, L, sizes, torch.float16, part.device)
-    expected = library_scan(library, *case.tensors, **attributes)
+    expected = library_scan(library, *case.arguments, **attributes)
     copies = 3 if part.job.rehearsal else 1 + (1 << 31) // case.zxbcdt.numel()
     zxbcdt = case.zxbcdt.repeat(copies, 1, 1)
-    y = library_scan(library, zxbcdt, *case.tensors[1:], **attributes)
+    y = library_scan(library, zxbcdt, case.parameters, **attributes)
     same = all(torch.equal(part_of_y, expected) for part_of_y in y.split(N))
     return {"N": copies * N, "ok": same}
 
@@ -159,10 +159,10 @@ def _time(part: Part, library: ScanLibrary, N: int, L: int, dtype: torch.dtype) 
     source = torch.empty(n_bytes // 2, dtype=torch.uint8, device=part.device)
     target = torch.empty_like(source)
     candidates: dict[str, Callable[[], Any]] = {
-        "bsm": lambda: library_scan(library, *case.tensors, **attributes),
+        "bsm": lambda: library_scan(library, *case.arguments, **attributes),
         "copy": lambda: target.copy_(source),
         **_mamba_candidates(case, sizes),
-        "chunked": lambda: bimamba2_scan_chunked(*case.tensors, **attributes),
+        "chunked": lambda: bimamba2_scan_chunked(*case.arguments, **attributes),
     }
     with torch.inference_mode():
         measured, failed = take_turns(part.clock, candidates, part.rounds)
@@ -200,7 +200,7 @@ def _mamba_candidates(case: Case, sizes: Sizes) -> dict[str, Work]:
     chunk = mamba_ssm_chunk(case.zxbcdt.shape[1])
 
     def kernels() -> None:
-        for zxbcdt, _, _, dt_bias, A, D in (forward, backward):
+        for zxbcdt, (_, _, dt_bias, A, D) in (forward, backward):
             _, xbc, dt = zxbcdt.split((sizes.d_inner, sizes.d_xbc, sizes.n_heads), dim=-1)
             x, B, C = xbc.split((sizes.d_inner, sizes.d_state, sizes.d_state), dim=-1)
             module.mamba_chunk_scan_combined(

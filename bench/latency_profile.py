@@ -20,10 +20,9 @@ import onnxruntime as ort
 from job import Job, Task
 from latency_engines import load, mixture
 
-from bsmamba2.onnx_file import SCAN_NODE
 from bsmamba2.runtime.stft import stft
+from bsmamba2.scan_contract import OP_TYPE
 
-SCAN_OP = SCAN_NODE[1]
 _INTEGER = ("MatMulInteger", "MatMulIntegerToFloat")  # the scan's body has none
 PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", *_INTEGER)
 
@@ -130,13 +129,13 @@ def by_part(
     the graph of the file does not name. A few that ONNX Runtime fuses get names of their own and
     count as the body's.
     """
-    native = any(operator == SCAN_OP for _, operator, _ in nodes)
+    native = any(operator == OP_TYPE for _, operator, _ in nodes)
     if not native and not graph_names:
         return None
     sums = {"scan": 0.0, "products": 0.0, "rest": 0.0}
     for name, operator, ms in nodes:
         own = native or operator in _INTEGER or _is_of(name, graph_names)
-        if operator == SCAN_OP or not own:
+        if operator == OP_TYPE or not own:
             sums["scan"] += ms
         else:
             sums["products" if operator in PRODUCTS else "rest"] += ms

@@ -4,6 +4,8 @@ A class says in its docstring what it means and, after "Mend:", what helps in ge
 in particular is in the sentence. ERRORS.md is made from both by `python tests/error_page.py`.
 """
 
+import functools
+import logging
 import re
 
 
@@ -30,6 +32,12 @@ def short_reason(error: object) -> str:
     cuda = re.search(r"cudaError \d+: [^()]*", text)
     line = cuda[0] if cuda else (text.splitlines() or [type(error).__name__])[0]
     return line[:200].rstrip(" .")
+
+
+@functools.cache
+def warn_once(logger: logging.Logger, sentence: str) -> None:
+    """Logs a warning the first time that this process has a reason for it."""
+    logger.warning("%s", sentence)
 
 
 class OptionError(BsmError):

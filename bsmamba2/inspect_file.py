@@ -16,8 +16,9 @@ from bsmamba2.config import load_config, model_config
 from bsmamba2.config_file import config_names
 from bsmamba2.errors import CheckpointError
 from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
-from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
+from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plan_file import TITLES, read_plan, read_sidecar, sidecar_metadata
+from bsmamba2.scan_contract import NAME, SCAN_NODE
 from bsmamba2.tensors import check_shapes, parameter_count, tensor_shapes
 
 Record = dict[str, Any]
@@ -97,7 +98,7 @@ def _graph_lines(record: Record) -> Iterator[tuple[str, str]]:
     scans, size = record["scan_nodes"], record["graph_parameters"]
     yield "graph", f"{size:,} numbers in {record['graph_tensors']} tensors, folded"
     body = "with" if SCAN_NODE in map(tuple, record["functions"]) else "without"
-    yield "scan nodes", f"{scans} bsm::BiMamba2Scan, {body} a body in standard operators"
+    yield "scan nodes", f"{scans} {NAME}, {body} a body in standard operators"
     others = [f"{domain} {version}" for domain, version in record["opsets"].items() if domain]
     yield "opset", f"{record['opset']}" + (f" ({', '.join(others)})" if others else "")
 

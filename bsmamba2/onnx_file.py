@@ -17,9 +17,6 @@ from pathlib import Path
 from bsmamba2.errors import CheckpointError
 from bsmamba2.files import existing_file
 
-SCAN_NODE = ("bsm", "BiMamba2Scan")
-"""Domain and type of the one custom operator."""
-
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are not used by ONNX
 
 Buffer = mmap.mmap | bytes

@@ -13,18 +13,18 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 
 from bsmamba2.artefact import Artefact
-from bsmamba2.export.scan_function import (
+from bsmamba2.export.scan_function import scan_function, scan_schema
+from bsmamba2.models.folded import FoldedBSMamba2
+from bsmamba2.models.scan_operator import SCAN_OPERATOR
+from bsmamba2.scan_contract import (
     DOMAIN,
-    DOMAIN_VERSION,
     INPUTS,
     OP_TYPE,
     OPSET,
     PLUGIN_NAMESPACE,
     PLUGIN_VERSION,
-    scan_function,
-    scan_schema,
+    VERSION,
 )
-from bsmamba2.models.folded import FoldedBSMamba2
 
 PRECISIONS = {torch.float32: "float32", torch.float16: "float16"}
 """Types of the matrices that a network may have -> what the file says of them."""
@@ -62,7 +62,7 @@ def export_graph(network: FoldedBSMamba2, artefact: Artefact) -> ModelProto:
             input_names=[SPECTRUM],
             output_names=[MASK],
             opset_version=OPSET,
-            custom_translation_table={torch.ops.bsm.bimamba2_scan.default: _scan_node},
+            custom_translation_table={SCAN_OPERATOR: _scan_node},
             verbose=False,
         )
     assert program is not None
@@ -73,9 +73,9 @@ def export_graph(network: FoldedBSMamba2, artefact: Artefact) -> ModelProto:
 
 
 def _scan_node(*inputs: Any) -> Any:
-    """Translation of `torch.ops.bsm.bimamba2_scan` to one node."""
+    """Translation of the scan to one node."""
     tensors, (n_heads, d_state, eps) = inputs[: len(INPUTS)], inputs[len(INPUTS) :]
-    opset = onnxscript.values.Opset(DOMAIN, DOMAIN_VERSION)
+    opset = onnxscript.values.Opset(DOMAIN, VERSION)
     return onnxscript.values.Op(opset, OP_TYPE, scan_schema())(
         *tensors,
         n_heads=n_heads,
@@ -93,7 +93,7 @@ def _finish(model: ModelProto, artefact: Artefact, dtype: int) -> None:
     model.functions.append(scan_function(artefact.model.network, dtype))
     del model.opset_import[:]
     model.opset_import.extend(
-        [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+        [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     )
     audio = artefact.model.audio
     for value in (model.graph.input[0], model.graph.output[0]):

@@ -16,7 +16,7 @@ from typing import Any
 from bsmamba2.errors import ExportError
 from bsmamba2.plan_file import BUILDERS, TITLES
 from bsmamba2.plugins.architectures import current_gpu, dotted
-from bsmamba2.plugins.tensorrt_library import NAME, NAMESPACE
+from bsmamba2.scan_contract import NAME
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class BuilderLog:
         """
         errors, self._errors = self._errors, []
         for error in errors:
-            if error.startswith(f"{NAMESPACE}::{NAME}"):
+            if error.startswith(NAME):
                 raise ExportError(f"The plugin refuses the network: {error.rstrip('.')}.")
             logger.warning("%s", error)
 

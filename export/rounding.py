@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bsmamba2.models.scan import bimamba2_scan_chunked
+from bsmamba2.models.scan_operator import SCAN_OPERATOR, with_flat_arguments
 
 MAX_HALF = torch.finfo(torch.float16).max
 _aten = torch.ops.aten
@@ -54,10 +55,9 @@ class HalfRounding(TorchDispatchMode):
     ) -> Any:
         """Runs one operation."""
         kwargs = dict(kwargs or {})
-        if func is torch.ops.bsm.bimamba2_scan.default:
-            n_heads, d_state, eps = args[6:]
+        if func is SCAN_OPERATOR:
             with self:  # its own operations one by one
-                return bimamba2_scan_chunked(*args[:6], n_heads=n_heads, d_state=d_state, eps=eps)
+                return with_flat_arguments(bimamba2_scan_chunked)(*args)
         floats = [leaf for leaf in tree_leaves((args, kwargs)) if _is_float(leaf)]
         halves = [tensor.dtype == torch.float16 for tensor in floats]
         if not any(halves) or func in _MOVES or func.is_view or func is _aten._to_copy.default:

@@ -24,14 +24,15 @@ from onnx.defs import OpSchema
 from bsmamba2.config import NetworkConfig
 from bsmamba2.export.nodes import Nodes
 from bsmamba2.models.scan import CHUNK
-from bsmamba2.onnx_file import SCAN_NODE
-
-DOMAIN, OP_TYPE = SCAN_NODE
-DOMAIN_VERSION = 1
-PLUGIN_NAMESPACE, PLUGIN_VERSION = "bsm", "1"
-OPSET = 20
-INPUTS = ("zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A", "D")
-ATTRIBUTES = ("n_heads", "d_state", "eps", "plugin_namespace", "plugin_version")
+from bsmamba2.scan_contract import (
+    ATTRIBUTES,
+    DOMAIN,
+    INPUTS,
+    OP_TYPE,
+    OPSET,
+    SIGNAL_INPUTS,
+    VERSION,
+)
 
 
 def scan_schema() -> OpSchema:
@@ -41,8 +42,10 @@ def scan_schema() -> OpSchema:
     return OpSchema(
         OP_TYPE,
         DOMAIN,
-        DOMAIN_VERSION,
-        inputs=[parameter(name, "T" if name in INPUTS[:3] else "tensor(float)") for name in INPUTS],
+        VERSION,
+        inputs=[
+            parameter(name, "T" if name in SIGNAL_INPUTS else "tensor(float)") for name in INPUTS
+        ],
         outputs=[parameter("y", "T")],
         type_constraints=[("T", types, "Type of the signal and of the convolution.")],
         attributes=[
@@ -88,7 +91,7 @@ def scan_function(net: NetworkConfig, dtype: int = TensorProto.FLOAT) -> Functio
         dtype: T of `scan_schema`, of the signal and the convolution: TensorProto.FLOAT or FLOAT16.
     """
     nodes = Nodes()
-    signal = _Signal(*INPUTS[:3])
+    signal = _Signal(*SIGNAL_INPUTS)
     if dtype != TensorProto.FLOAT:
         signal = _Signal(*(nodes("Cast", name, to=TensorProto.FLOAT) for name in signal))
     outputs = [_direction(nodes, net, signal, reverse) for reverse in (0, 1)]

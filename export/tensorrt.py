@@ -24,7 +24,7 @@ from bsmamba2.export.plan_builder import (
 from bsmamba2.export.plan_options import PlanOptions, Range, frames_text
 from bsmamba2.export.timing_cache import timing_cache
 from bsmamba2.files import atomic_paths, existing_file, sha256_file
-from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
+from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plan_file import PlanRecord, PluginRecord, sidecar_path, sidecar_text
 from bsmamba2.plugins import cache
 from bsmamba2.plugins.build import build_libraries, find_or_build
@@ -34,6 +34,7 @@ from bsmamba2.plugins.tensorrt_library import (
     load_plugin,
     strongly_typed,
 )
+from bsmamba2.scan_contract import NAME, SCAN_NODE
 from bsmamba2.stopping import stop_on_signals
 
 _ACTUAL_SHAPE = "RUNTIME_ACTIVATION_RESIZE_10_10"
@@ -112,7 +113,7 @@ def _read_source(source: str | Path) -> _Source:
     nodes, blocks = file.node_counts.get(SCAN_NODE, 0), 2 * artefact.model.network.layers
     if nodes != blocks:
         raise ExportError(
-            f"{path} has {nodes} nodes of {'::'.join(SCAN_NODE)} for {blocks} blocks: "
+            f"{path} has {nodes} nodes of {NAME} for {blocks} blocks: "
             "export it again with 'bsm export'."
         )
     name = "default" if str(source) == "default" else path.name

@@ -12,6 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from bsmamba2.errors import PluginError
+from bsmamba2.scan_contract import INPUTS
 
 ABI = 1
 """BSM_SCAN_ABI of the header that this file was written for."""
@@ -111,13 +112,7 @@ class ScanArrays:
 class _BsmScan(ctypes.Structure):
     _fields_ = (
         ("size", ctypes.c_size_t),
-        ("zxbcdt", ctypes.c_void_p),
-        ("conv_weight", ctypes.c_void_p),
-        ("conv_bias", ctypes.c_void_p),
-        ("dt_bias", ctypes.c_void_p),
-        ("A", ctypes.c_void_p),
-        ("D", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in (*INPUTS, "y")),
         ("workspace", ctypes.c_void_p),
         ("workspace_bytes", ctypes.c_size_t),
         ("n_sequences", ctypes.c_int64),

@@ -23,9 +23,10 @@ from polygraphy.backend.trt import get_trt_logger
 from polygraphy.logger import G_LOGGER
 
 from bsmamba2.errors import BsmError, PluginError
-from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
+from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plugins.build import find_or_build
 from bsmamba2.plugins.tensorrt_library import check_plugin_layers, load_plugin, strongly_typed
+from bsmamba2.scan_contract import NAME, SCAN_NODE
 
 _VARIABLE = "POLYGRAPHY_USE_TENSORRT_RTX"
 
@@ -56,7 +57,7 @@ def parsed_network(model: str | Path, plugin: str | Path | None = None) -> tuple
 def _parse(model: str | Path, plugin: str | Path | None) -> tuple[Any, Any, Any]:
     scan_nodes = read_onnx_file(model).node_counts.get(SCAN_NODE, 0)
     if not scan_nodes:
-        raise PluginError(f"{model} has no {'::'.join(SCAN_NODE)}: make it with 'bsm export'.")
+        raise PluginError(f"{model} has no {NAME}: make it with 'bsm export'.")
     trt = _tensorrt()
     load_plugin(trt, plugin or _built_plugin())
     logger = get_trt_logger()

@@ -20,9 +20,8 @@ from typing import Any
 from bsmamba2.errors import PluginError
 from bsmamba2.files import existing_file
 from bsmamba2.plugins.rtx_name import provide_rtx_name
+from bsmamba2.scan_contract import OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
-NAME, VERSION, NAMESPACE = "BiMamba2Scan", "1", "bsm"
-"""Of the plugin's creator."""
 OLDEST_HEADERS = 10
 """Major version of TensorRT; the interfaces that the plugin implements came with it."""
 
@@ -85,7 +84,7 @@ def load_plugin(trt: ModuleType, path: str | Path) -> None:
     registry.load_library(str(path))
     if not _is_registered(registry):
         raise PluginError(
-            f"{trt.__name__} {trt.__version__} did not register {NAME} of {path}: "
+            f"{trt.__name__} {trt.__version__} did not register {OP_TYPE} of {path}: "
             "build the plugin again."
         )
 
@@ -127,8 +126,8 @@ def check_plugin_layers(network: Any, scan_nodes: int) -> None:
     if layers != scan_nodes:
         raise PluginError(
             f"The network has {layers} plugin layers for {scan_nodes} scan nodes: load the plugin "
-            f'before parsing, and export nodes with plugin_namespace "{NAMESPACE}" and '
-            f'plugin_version "{VERSION}".'
+            f'before parsing, and export nodes with plugin_namespace "{PLUGIN_NAMESPACE}" and '
+            f'plugin_version "{PLUGIN_VERSION}".'
         )
 
 
@@ -138,12 +137,12 @@ def _is_plugin(network: Any, layer: Any) -> bool:
     trt = sys.modules[type(network).__module__]
     layer.__class__ = trt.IPluginV3Layer  # the binding's way to cast down
     core = layer.plugin.get_capability_interface(trt.PluginCapabilityType.CORE)
-    return (core.plugin_name, core.plugin_namespace) == (NAME, NAMESPACE)
+    return (core.plugin_name, core.plugin_namespace) == (OP_TYPE, PLUGIN_NAMESPACE)
 
 
 def _is_registered(registry: Any) -> bool:
     """Asked of the list, because `get_creator` logs an error for what is not there."""
-    wanted = (NAME, VERSION, NAMESPACE)
+    wanted = (OP_TYPE, PLUGIN_VERSION, PLUGIN_NAMESPACE)
     return any(
         (creator.name, creator.plugin_version, creator.plugin_namespace) == wanted
         for creator in registry.all_creators or ()  # None where one is of a kind it does not know

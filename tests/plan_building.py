@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from onnx import ModelProto, NodeProto
 
-from bsmamba2.onnx_file import SCAN_NODE
 from bsmamba2.plugins import cache
 from bsmamba2.plugins.build import sources_sha256
+from bsmamba2.scan_contract import SCAN_NODE
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
 """Importing either then fails."""

@@ -18,6 +18,7 @@ from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plan_file import BUILDERS, PlanRecord, PluginRecord, sidecar_path, sidecar_text
 from bsmamba2.plugins import build, tensorrt_library
 from bsmamba2.plugins.cache import Libraries
+from bsmamba2.scan_contract import PLUGIN_VERSION
 
 VERSION = "1.7.1.116"
 COMMAND = "bsm export tiny.onnx --trt -o model.plan"
@@ -56,7 +57,7 @@ def write_plan(
         frames=frames,
         plugin_layers=4,
         plugin=PluginRecord(
-            version=tensorrt_library.VERSION,
+            version=PLUGIN_VERSION,
             sources_sha256=build.sources_sha256(),
             library_sha256="0" * 64,
         ),

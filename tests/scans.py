@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bsmamba2.models.scan import ScanParameters
+
 LENGTHS = (1, 2, 3, 4, 62, 63, 64, 65, 128, 129, 801)
 EXTREMES = ("strong decay", "dt near 0", "dt large", "no decay", "decay stops", "silence within")
 
@@ -60,10 +62,15 @@ class ScanInputs:
     def attributes(self) -> dict[str, Any]:
         return {"n_heads": self.sizes.heads, "d_state": self.sizes.d_state, "eps": self.eps}
 
-    def direction(self, number: int) -> tuple[Tensor, ...]:
-        """One direction's inputs, 0 forward, 1 backward."""
-        zxbcdt = self.zxbcdt.split(self.sizes.width, dim=-1)[number]
-        return zxbcdt, *(tensor[number] for tensor in self.tensors[1:])
+    @property
+    def arguments(self) -> tuple[Tensor, ScanParameters]:
+        """What every form of the scan takes, before the attributes."""
+        return self.zxbcdt, ScanParameters(*self.tensors[1:])
+
+    def direction(self, number: int) -> tuple[Tensor, ScanParameters]:
+        """One direction's arguments, 0 forward, 1 backward."""
+        zxbcdt, parameters = self.arguments
+        return zxbcdt.split(self.sizes.width, dim=-1)[number], parameters.direction(number)
 
     def to(self, dtype: torch.dtype) -> ScanInputs:
         """The signal in another type, the parameters in float32 or, for float64, in float64."""

@@ -28,6 +28,7 @@ from bsmamba2.artefact import read_metadata
 from bsmamba2.files import read_safetensors_header
 from bsmamba2.models import mamba2
 from bsmamba2.models.bsmamba2 import BSMamba2
+from bsmamba2.models.scan import ScanParameters
 from bsmamba2.runtime.stft import istft, stft
 
 LAYERS = 1
@@ -36,22 +37,16 @@ LAYERS = 1
 
 def scan_direction_stepwise(
     zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
+    parameters: ScanParameters,
     *,
     d_state: int,
     eps: float,
     reverse: bool = False,
 ) -> Tensor:
-    """What `bsmamba2.models.scan.scan_direction` computes, step by step."""
+    """What `bsmamba2.models.kernels.scan_direction` computes, step by step."""
     if reverse:
-        forward = scan_direction_stepwise(
-            zxbcdt.flip(1), conv_weight, conv_bias, dt_bias, A, D, d_state=d_state, eps=eps
-        )
-        return forward.flip(1)
+        return scan_direction_stepwise(zxbcdt.flip(1), parameters, d_state=d_state, eps=eps).flip(1)
+    conv_weight, conv_bias, dt_bias, A, D = parameters
     heads, taps, length = len(A), conv_weight.shape[-1], zxbcdt.shape[1]
     inner = len(conv_weight) - 2 * d_state
     z_NLI, xbc, dt_NLH = zxbcdt.split((inner, inner + 2 * d_state, heads), dim=-1)

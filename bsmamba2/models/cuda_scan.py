@@ -16,9 +16,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bsmamba2.errors import PluginError
-from bsmamba2.models.scan import Sizes, bimamba2_scan_chunked, scan_sizes
+from bsmamba2.errors import PluginError, warn_once
+from bsmamba2.models.scan import ScanParameters, Sizes, bimamba2_scan_chunked, scan_sizes
 from bsmamba2.plugins.library import ScanArrays, ScanError, ScanLibrary, ScanSizes
+from bsmamba2.scan_contract import INPUTS, SIGNAL_INPUTS
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +31,7 @@ _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "
 
 def cuda_scan(
     zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
+    parameters: ScanParameters,
     *,
     n_heads: int,
     d_state: int,
@@ -49,15 +46,16 @@ def cuda_scan(
         ValueError: Sizes that do not fit each other, or inputs on several devices.
         PluginError: BSM_SCAN_LIBRARY names no library, or CUDA failed.
     """
-    tensors = (zxbcdt, conv_weight, conv_bias, dt_bias, A, D)
     if zxbcdt.dtype in _DTYPES and (library := scan_library()) is not None:
         try:
-            return library_scan(library, *tensors, n_heads=n_heads, d_state=d_state, eps=eps)
+            return library_scan(
+                library, zxbcdt, parameters, n_heads=n_heads, d_state=d_state, eps=eps
+            )
         except ScanError as error:
             if not error.is_unsupported:
                 raise
-            _explain_once(str(error))
-    return bimamba2_scan_chunked(*tensors, n_heads=n_heads, d_state=d_state, eps=eps)
+            _explain(str(error))
+    return bimamba2_scan_chunked(zxbcdt, parameters, n_heads=n_heads, d_state=d_state, eps=eps)
 
 
 def scan_library() -> ScanLibrary | None:
@@ -87,23 +85,18 @@ def _cached_library() -> ScanLibrary | None:
         reason = "The kernel of the scan is not built: run 'bsm plugin build'."
     except PluginError as error:
         reason = str(error)
-    _explain_once(reason)
+    _explain(reason)
     return None
 
 
-@functools.cache
-def _explain_once(reason: str) -> None:
-    logger.warning("%s The scan takes PyTorch's chunked form instead, many times slower.", reason)
+def _explain(reason: str) -> None:
+    warn_once(logger, f"{reason} The scan takes PyTorch's chunked form instead, many times slower.")
 
 
 def library_scan(
     library: ScanLibrary,
     zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
+    parameters: ScanParameters,
     *,
     n_heads: int,
     d_state: int,
@@ -119,11 +112,7 @@ def library_scan(
     Args:
         library: Its kernels run on the tensors' device.
         zxbcdt: (N, L, 2 W) float32, float16 or bfloat16; any strides.
-        conv_weight: (2, I + 2 S, 4).
-        conv_bias: (2, I + 2 S).
-        dt_bias: (2, H).
-        A: (2, H).
-        D: (2, H).
+        parameters: Of both directions, with 4 taps.
         n_heads: H.
         d_state: S.
         eps: Added to the mean square of the gated output.
@@ -136,8 +125,8 @@ def library_scan(
         ValueError: Sizes that do not fit each other, inputs on several devices, an unfit `out`.
         ScanError: What the library or CUDA refuses.
     """
-    sizes = scan_sizes(zxbcdt, conv_weight, conv_bias, dt_bias, A, D, n_heads, d_state)
-    inputs = _marshalled(zxbcdt, conv_weight, conv_bias, dt_bias, A, D)
+    sizes = scan_sizes(zxbcdt, parameters, n_heads, d_state)
+    inputs = _marshalled(zxbcdt, parameters)
     y = _output(inputs["zxbcdt"], sizes, out)
     if y.numel() == 0:
         return y
@@ -147,7 +136,7 @@ def library_scan(
         n_heads=n_heads,
         headdim=sizes.headdim,
         d_state=d_state,
-        d_conv=conv_weight.shape[-1],
+        d_conv=parameters.conv_weight.shape[-1],
         eps=eps,
         dtype=_DTYPES.get(zxbcdt.dtype, str(zxbcdt.dtype).removeprefix("torch.")),
     )
@@ -165,18 +154,14 @@ def library_scan(
     return y
 
 
-def _marshalled(
-    zxbcdt: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor
-) -> dict[str, Tensor]:
+def _marshalled(zxbcdt: Tensor, parameters: ScanParameters) -> dict[str, Tensor]:
     """The inputs as the library takes them: contiguous, typed, all on one device."""
-    signal = {"zxbcdt": zxbcdt, "conv_weight": conv_weight, "conv_bias": conv_bias}
-    steps = {"dt_bias": dt_bias, "A": A, "D": D}
-    for name, tensor in (signal | steps).items():
+    inputs = dict(zip(INPUTS, (zxbcdt, *parameters), strict=True))
+    for name, tensor in inputs.items():
         if tensor.device != zxbcdt.device:  # an address of another device would end the process
             raise ValueError(f"{name} is on {tensor.device} and zxbcdt on {zxbcdt.device}")
-    inputs = {name: tensor.to(zxbcdt.dtype) for name, tensor in signal.items()}
-    inputs |= {name: tensor.to(torch.float32) for name, tensor in steps.items()}
-    inputs = {name: tensor.contiguous() for name, tensor in inputs.items()}
+        dtype = zxbcdt.dtype if name in SIGNAL_INPUTS else torch.float32
+        inputs[name] = tensor.to(dtype).contiguous()
     for name in ("conv_weight", "conv_bias"):
         if inputs[name].data_ptr() % _ALIGNMENT:  # a view into something larger
             inputs[name] = inputs[name].clone()

@@ -23,7 +23,8 @@ from bsmamba2.models.bands import BandSplit, UnitNorm, mask_spectrum, spectrum_f
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.dual_path import BidirectionalBlock, ResidualMamba2
 from bsmamba2.models.masks import MaskEstimator
-from bsmamba2.models.scan import bimamba2_scan
+from bsmamba2.models.scan import ScanParameters
+from bsmamba2.models.scan_operator import bimamba2_scan
 
 STEP_PARAMETERS = ("dt_bias", "A", "D")
 """Buffers of a block that a half type leaves in float32: decays are exponentials of them."""
@@ -85,11 +86,6 @@ class FoldedBlock(nn.Module):
     """x -> x @ residual + bias + scan(x / rms(x) @ in_proj) @ out_proj."""
 
     in_proj: Tensor
-    conv_weight: Tensor
-    conv_bias: Tensor
-    dt_bias: Tensor
-    A: Tensor
-    D: Tensor
     out_proj: Tensor
     residual: Tensor
     bias: Tensor
@@ -130,14 +126,10 @@ class FoldedBlock(nn.Module):
         net = self.net
         y = bimamba2_scan(
             _normalised(x, net.norm_eps) @ self.in_proj,
-            self.conv_weight,
-            self.conv_bias,
-            self.dt_bias,
-            self.A,
-            self.D,
-            net.n_heads,
-            net.d_state,
-            net.norm_eps,
+            ScanParameters(*(self.get_buffer(name) for name in ScanParameters._fields)),
+            n_heads=net.n_heads,
+            d_state=net.d_state,
+            eps=net.norm_eps,
         )
         out = torch.addmm(self.bias, x.reshape(-1, net.d_model), self.residual)
         out = torch.addmm(out, y.reshape(-1, 2 * net.d_inner), self.out_proj)

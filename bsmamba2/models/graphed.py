@@ -6,7 +6,6 @@ take longer than what they do.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bsmamba2.errors import short_reason
+from bsmamba2.errors import short_reason, warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +66,11 @@ class GraphedNetwork:
         try:
             return self._capture(self._network, x)
         except RuntimeError as error:  # every error of CUDA is one
-            _explain_once(short_reason(error))
+            reason = short_reason(error)
+            warn_once(
+                logger, f"The network runs without a CUDA graph, whose capture failed: {reason}"
+            )
             return self._network
-
-
-@functools.cache
-def _explain_once(reason: str) -> None:
-    logger.warning("The network runs without a CUDA graph, whose capture failed: %s", reason)
 
 
 class CudaCapture:

@@ -1,4 +1,4 @@
-"""mamba_ssm's Triton kernels, for training on a GPU."""
+"""The scan of one direction for training: mamba_ssm's Triton kernels on a GPU, or our own form."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from bsmamba2.models.scan import ScanParameters, scan_direction_chunked
 
 MAX_CHUNK = 256  # steps; mamba_ssm's own default
 MIN_CHUNK = 16  # steps; the smallest tile of its products
@@ -34,13 +36,25 @@ def mamba_ssm_chunk(length: int) -> int:
     return min(MAX_CHUNK, max(MIN_CHUNK, 1 << (length - 1).bit_length()))
 
 
+def scan_direction(
+    zxbcdt: Tensor,
+    parameters: ScanParameters,
+    *,
+    d_state: int,
+    eps: float,
+    reverse: bool = False,
+) -> Tensor:
+    """One direction for training: mamba_ssm's kernels on a GPU that has them, else chunked.
+
+    Args and returns: as `bsmamba2.models.scan.scan_direction_chunked`.
+    """
+    chosen = mamba_ssm_direction if uses_mamba_ssm(zxbcdt.device) else scan_direction_chunked
+    return chosen(zxbcdt, parameters, d_state=d_state, eps=eps, reverse=reverse)
+
+
 def mamba_ssm_direction(
     zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
+    parameters: ScanParameters,
     *,
     d_state: int,
     eps: float,
@@ -59,16 +73,12 @@ def mamba_ssm_direction(
     ops, has_causal_conv1d = found
     if reverse:
         zxbcdt = zxbcdt.flip(1)
-    n_heads, d_inner = len(A), len(conv_weight) - 2 * d_state
+    n_heads, d_inner = len(parameters.A), len(parameters.conv_weight) - 2 * d_state
     chunk = mamba_ssm_chunk(zxbcdt.shape[1])
     if has_causal_conv1d:
         y = ops.mamba_split_conv1d_scan_combined(
             zxbcdt,
-            conv_weight,
-            conv_bias,
-            dt_bias,
-            A,
-            D,
+            *parameters,
             chunk_size=chunk,
             rmsnorm_weight=torch.ones(d_inner, device=zxbcdt.device, dtype=zxbcdt.dtype),
             rmsnorm_eps=eps,
@@ -77,25 +87,20 @@ def mamba_ssm_direction(
             norm_before_gate=False,
         )
     else:
-        y = _chunk_scan(
-            ops, zxbcdt, conv_weight, conv_bias, dt_bias, A, D, chunk, d_inner, d_state, eps
-        )
+        y = _chunk_scan(ops, zxbcdt, parameters, chunk, d_inner, d_state, eps)
     return y.flip(1) if reverse else y
 
 
 def _chunk_scan(
     ops: Any,
     zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
+    parameters: ScanParameters,
     chunk: int,
     d_inner: int,
     d_state: int,
     eps: float,
 ) -> Tensor:
+    conv_weight, conv_bias, dt_bias, A, D = parameters
     n_heads, d_xbc = len(A), len(conv_weight)
     z, xbc, dt = zxbcdt.split((d_inner, d_xbc, n_heads), dim=-1)
     xbc = F.conv1d(

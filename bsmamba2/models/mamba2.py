@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsmamba2.config import NetworkConfig
-from bsmamba2.models.scan import scan_direction
+from bsmamba2.models.kernels import scan_direction
+from bsmamba2.models.scan import ScanParameters
 
 
 class Mamba2(nn.Module):
@@ -33,13 +34,10 @@ class Mamba2(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """(N, L, d_model) to the same shape."""
         assert self.conv1d.bias is not None
+        A = -self.A_log.exp()
         y_NLI = scan_direction(
             self.in_proj(u),
-            self.conv1d.weight[:, 0],
-            self.conv1d.bias,
-            self.dt_bias,
-            -self.A_log.exp(),
-            self.D,
+            ScanParameters(self.conv1d.weight[:, 0], self.conv1d.bias, self.dt_bias, A, self.D),
             d_state=self.net.d_state,
             eps=self.net.norm_eps,
             reverse=self.reverse,

@@ -2,7 +2,8 @@
 
 `bsm::bimamba2_scan` carries everything between the two matrix products of a block: causal
 convolution, SiLU, selective state space, skip, gate and norm, of both directions. Their twins are
-the ONNX function body (`bsmamba2.export.scan_function`) and the CUDA kernel (`cuda_scan`).
+the ONNX function body (`bsmamba2.export.scan_function`) and the CUDA kernel (`cuda_scan`);
+`scan_operator` makes them one operator of PyTorch.
 
 Shape suffixes: N sequences, L steps, H heads, P channels of a head, S state size, c chunks,
 Q steps of a chunk, I = H * P inner channels, W = 2 I + 2 S + H inputs of a direction.
@@ -16,10 +17,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsmamba2.models.kernels import mamba_ssm_direction, uses_mamba_ssm
-
 CHUNK = 64  # steps: masks grow with it, states shrink; about equal here
 CPU_STEPS = 4096  # steps of all sequences that are scanned together on a CPU
+
+
+class ScanParameters(NamedTuple):
+    """What a block learns of its scan: both directions', or one's without the leading 2."""
+
+    conv_weight: Tensor
+    """(2, I + 2 S, taps), depthwise, over [x, B, C]."""
+    conv_bias: Tensor
+    """(2, I + 2 S)."""
+    dt_bias: Tensor
+    """(2, H)."""
+    A: Tensor
+    """(2, H), negative: `-exp(A_log)`."""
+    D: Tensor
+    """(2, H), skip."""
+
+    def direction(self, number: int) -> ScanParameters:
+        """One direction's: 0 forward, 1 backward."""
+        return ScanParameters(*(tensor[number] for tensor in self))
 
 
 class Sizes(NamedTuple):
@@ -45,16 +63,7 @@ class Sizes(NamedTuple):
         return self.d_inner + self.d_xbc + self.n_heads
 
 
-def scan_sizes(
-    zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    n_heads: int,
-    d_state: int,
-) -> Sizes:
+def scan_sizes(zxbcdt: Tensor, parameters: ScanParameters, n_heads: int, d_state: int) -> Sizes:
     """Checks the operator's inputs against each other.
 
     Raises:
@@ -71,15 +80,10 @@ def scan_sizes(
             f"zxbcdt has {zxbcdt.shape[2]} features, which is not 2 * (2 d_inner + 2 * {d_state} "
             f"+ {n_heads}) for a d_inner that {n_heads} heads divide"
         )
-    taps = max((1, *conv_weight.shape[-1:]))
-    expected = {
-        "conv_weight": (conv_weight, (2, sizes.d_xbc, taps)),
-        "conv_bias": (conv_bias, (2, sizes.d_xbc)),
-        "dt_bias": (dt_bias, (2, n_heads)),
-        "A": (A, (2, n_heads)),
-        "D": (D, (2, n_heads)),
-    }
-    for name, (tensor, shape) in expected.items():
+    taps = max((1, *parameters.conv_weight.shape[-1:]))
+    per_head = (2, n_heads)
+    expected = ((2, sizes.d_xbc, taps), (2, sizes.d_xbc), per_head, per_head, per_head)
+    for name, tensor, shape in zip(parameters._fields, parameters, expected, strict=True):
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} must be {shape}, not {tuple(tensor.shape)}")
     return sizes
@@ -87,11 +91,7 @@ def scan_sizes(
 
 def bimamba2_scan_reference(
     zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
+    parameters: ScanParameters,
     *,
     n_heads: int,
     d_state: int,
@@ -102,11 +102,7 @@ def bimamba2_scan_reference(
     Args:
         zxbcdt: (N, L, 2 W), the projections [z, x, B, C, dt] forward, then backward, both in
             natural time order.
-        conv_weight: (2, I + 2 S, taps), depthwise, over [x, B, C].
-        conv_bias: (2, I + 2 S).
-        dt_bias: (2, H).
-        A: (2, H), negative: `-exp(A_log)`.
-        D: (2, H), skip.
+        parameters: Of both directions.
         n_heads: H.
         d_state: S.
         eps: Added to the mean square of the gated output.
@@ -117,29 +113,21 @@ def bimamba2_scan_reference(
     Raises:
         ValueError: Sizes that do not fit each other.
     """
-    sizes = scan_sizes(zxbcdt, conv_weight, conv_bias, dt_bias, A, D, n_heads, d_state)
+    sizes = scan_sizes(zxbcdt, parameters, n_heads, d_state)
     outputs = []
     for direction, inputs in enumerate(zxbcdt.double().split(sizes.width, dim=-1)):
-        parameters = [p[direction].double() for p in (conv_weight, conv_bias, dt_bias, A, D)]
+        exact = ScanParameters(*(tensor.double() for tensor in parameters.direction(direction)))
         if direction == 0:
-            outputs.append(_reference_direction(inputs, *parameters, sizes=sizes, eps=eps))
+            outputs.append(_reference_direction(inputs, exact, sizes, eps))
         else:
-            flipped = _reference_direction(inputs.flip(1), *parameters, sizes=sizes, eps=eps)
-            outputs.append(flipped.flip(1))
+            outputs.append(_reference_direction(inputs.flip(1), exact, sizes, eps).flip(1))
     return torch.cat(outputs, dim=-1)
 
 
 def _reference_direction(
-    zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A_H: Tensor,
-    D_H: Tensor,
-    *,
-    sizes: Sizes,
-    eps: float,
+    zxbcdt: Tensor, parameters: ScanParameters, sizes: Sizes, eps: float
 ) -> Tensor:
+    conv_weight, conv_bias, dt_bias, A_H, D_H = parameters
     d_inner, d_state, n_heads = sizes
     z_NLI, xbc, dt_NLH = zxbcdt.split((d_inner, sizes.d_xbc, n_heads), dim=-1)
     taps = conv_weight.shape[-1]
@@ -163,11 +151,7 @@ def _reference_direction(
 
 def bimamba2_scan_chunked(
     zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
+    parameters: ScanParameters,
     *,
     n_heads: int,
     d_state: int,
@@ -183,12 +167,12 @@ def bimamba2_scan_chunked(
     Returns:
         (N, L, 2 I), of the type of `zxbcdt`.
     """
-    sizes = scan_sizes(zxbcdt, conv_weight, conv_bias, dt_bias, A, D, n_heads, d_state)
+    sizes = scan_sizes(zxbcdt, parameters, n_heads, d_state)
     return torch.cat(
         [
             scan_direction_chunked(
                 inputs,
-                *(p[direction] for p in (conv_weight, conv_bias, dt_bias, A, D)),
+                parameters.direction(direction),
                 d_state=d_state,
                 eps=eps,
                 reverse=direction == 1,
@@ -201,17 +185,13 @@ def bimamba2_scan_chunked(
 
 def scan_direction_chunked(
     zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
+    parameters: ScanParameters,
     *,
     d_state: int,
     eps: float,
     reverse: bool = False,
 ) -> Tensor:
-    """One direction of the operator: (N, L, W) to (N, L, I); parameters without the leading 2.
+    """One direction of the operator: (N, L, W) to (N, L, I).
 
     With `reverse` it convolves and scans from the end. Nothing is flipped for that: the
     convolution looks ahead, the cumulative sums run from the other side and the triangle of the
@@ -222,27 +202,14 @@ def scan_direction_chunked(
         parts = zxbcdt.split(max(1, CPU_STEPS // zxbcdt.shape[1]))
     else:
         parts = (zxbcdt,)
-    outputs = [
-        _scan_sequences(
-            part, conv_weight, conv_bias, dt_bias, A, D, d_state=d_state, eps=eps, reverse=reverse
-        )
-        for part in parts
-    ]
+    outputs = [_scan_sequences(part, parameters, d_state, eps, reverse) for part in parts]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _scan_sequences(
-    zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    *,
-    d_state: int,
-    eps: float,
-    reverse: bool,
+    zxbcdt: Tensor, parameters: ScanParameters, d_state: int, eps: float, reverse: bool
 ) -> Tensor:
+    conv_weight, conv_bias, dt_bias, A, D = parameters
     n_heads = len(A)
     d_inner = len(conv_weight) - 2 * d_state
     length = zxbcdt.shape[1]
@@ -328,106 +295,3 @@ def _between_chunks(
     h_NcSI = torch.stack(entering, dim=1).flatten(3).to(B_NcQS.dtype)
     y_NcQHP = (C_NcQS @ h_NcSI).to(cs_NcQH.dtype).unflatten(-1, (n_heads, headdim))
     return cs_NcQH.exp()[..., None] * y_NcQHP
-
-
-def scan_direction(
-    zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    *,
-    d_state: int,
-    eps: float,
-    reverse: bool = False,
-) -> Tensor:
-    """One direction for training: mamba_ssm's kernels on a GPU that has them, else chunked.
-
-    Args, returns: as `scan_direction_chunked`.
-    """
-    chosen = mamba_ssm_direction if uses_mamba_ssm(zxbcdt.device) else scan_direction_chunked
-    return chosen(
-        zxbcdt,
-        conv_weight,
-        conv_bias,
-        dt_bias,
-        A,
-        D,
-        d_state=d_state,
-        eps=eps,
-        reverse=reverse,
-    )
-
-
-@torch.library.custom_op("bsm::bimamba2_scan", mutates_args=())
-def bimamba2_scan(
-    zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    n_heads: int,
-    d_state: int,
-    eps: float,
-) -> Tensor:
-    """The operator for inference: opaque to `torch.export`, which makes it one ONNX node.
-
-    Args, returns and raises: as `bimamba2_scan_chunked`, which computes it; on a GPU the CUDA
-    kernel does, where there is one.
-    """
-    return bimamba2_scan_chunked(
-        zxbcdt,
-        conv_weight,
-        conv_bias,
-        dt_bias,
-        A,
-        D,
-        n_heads=n_heads,
-        d_state=d_state,
-        eps=eps,
-    )
-
-
-@bimamba2_scan.register_fake
-def _(
-    zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    n_heads: int,
-    d_state: int,
-    eps: float,
-) -> Tensor:
-    d_inner = conv_weight.shape[1] - 2 * d_state
-    return zxbcdt.new_empty(zxbcdt.shape[0], zxbcdt.shape[1], 2 * d_inner)
-
-
-@bimamba2_scan.register_kernel("cuda")
-def _(
-    zxbcdt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    n_heads: int,
-    d_state: int,
-    eps: float,
-) -> Tensor:
-    from bsmamba2.models.cuda_scan import cuda_scan  # which imports this file
-
-    return cuda_scan(
-        zxbcdt,
-        conv_weight,
-        conv_bias,
-        dt_bias,
-        A,
-        D,
-        n_heads=n_heads,
-        d_state=d_state,
-        eps=eps,
-    )

@@ -12,9 +12,10 @@ import onnxruntime as ort
 
 from bsmamba2.artefact import read_metadata
 from bsmamba2.errors import EngineError, PluginError, short_reason
-from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
+from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
 from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, check_spectrum
+from bsmamba2.scan_contract import SCAN_NODE
 
 logger = logging.getLogger(__name__)
 _CUDA = "CUDAExecutionProvider"

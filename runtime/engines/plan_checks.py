@@ -49,12 +49,12 @@ def find_plugin(path: Path, record: PlanRecord) -> Path:
             built.
     """
     from bsmamba2.plugins.build import find_libraries, sources_sha256
-    from bsmamba2.plugins.tensorrt_library import VERSION
+    from bsmamba2.scan_contract import PLUGIN_VERSION
 
-    if record.plugin.version != VERSION:
+    if record.plugin.version != PLUGIN_VERSION:
         raise PluginError(
             f"{path} needs version {record.plugin.version} of the plugin, and this bsmamba2 has "
-            f"version {VERSION}: run '{record.command}'."
+            f"version {PLUGIN_VERSION}: run '{record.command}'."
         )
     if record.plugin.sources_sha256 not in ("", sources_sha256()):
         raise PluginError(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import Any
 
-from bsmamba2.errors import EngineError, short_reason
+from bsmamba2.errors import EngineError, short_reason, warn_once
 from bsmamba2.runtime.engines.device import Device, chunks_text, cuda_errors
 from bsmamba2.runtime.engines.plan_runtime import MASK, SPECTRUM, PlanRuntime
 
@@ -92,7 +91,7 @@ class PlanNetwork:
         capturable = getattr(self._context, "is_stream_capturable", lambda _: True)
         try:
             if not capturable(self.stream.ptr):
-                _explain_once("TensorRT-RTX says that it cannot be captured")
+                _explain("TensorRT-RTX says that it cannot be captured")
                 return None
             with cuda_errors(_DOING):
                 self.stream.begin_capture()
@@ -101,13 +100,12 @@ class PlanNetwork:
                 finally:
                     graph = self.stream.end_capture()
         except EngineError as error:
-            _explain_once(short_reason(error))
+            _explain(short_reason(error))
             return None
         finally:
             self._runtime.forget_errors()
         return graph
 
 
-@functools.cache
-def _explain_once(reason: str) -> None:
-    logger.warning("The plan runs without a CUDA graph, whose capture failed: %s.", reason)
+def _explain(reason: str) -> None:
+    warn_once(logger, f"The plan runs without a CUDA graph, whose capture failed: {reason}.")

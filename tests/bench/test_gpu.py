@@ -373,10 +373,10 @@ def test_cases_are_the_operators_inputs(kind: str):
     from bsmamba2.models.scan import scan_sizes
 
     case = make_case(2, 65, SMALL, torch.float16, torch.device("cpu"), kind=kind)
-    sizes = scan_sizes(*case.tensors, SMALL.n_heads, SMALL.d_state)
+    sizes = scan_sizes(*case.arguments, SMALL.n_heads, SMALL.d_state)
     assert (sizes.d_inner, sizes.width) == (SMALL.d_inner, SMALL.width)
-    assert all(tensor.isfinite().all() for tensor in case.tensors)
-    assert (case.A < 0).all()
+    assert all(tensor.isfinite().all() for tensor in (case.zxbcdt, *case.parameters))
+    assert (case.parameters.A < 0).all()
 
 
 def test_bytes_are_each_input_and_output_once():

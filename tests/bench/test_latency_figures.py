@@ -23,7 +23,7 @@ from latency_table import BEGIN, END, lines, readme_table
 from peers.sequential import scan_direction_stepwise
 
 from bsmamba2.config import load_config
-from bsmamba2.models.scan import scan_direction_chunked
+from bsmamba2.models.scan import ScanParameters, scan_direction_chunked
 
 ROOT = Path(latency.__file__).parents[1]
 COMMITTED = ROOT / "bench" / "results" / "latency-cpu.json"
@@ -159,17 +159,17 @@ def test_sequential_scan_is_the_chunked_one(reverse: bool) -> None:
     torch.manual_seed(0)
     heads, channels, states, taps, length = 2, 4, 8, 4, 130
     mixed = heads * channels + 2 * states
-    arguments = [
-        torch.randn(3, length, heads * channels + mixed + heads, dtype=torch.float64),
+    zxbcdt = torch.randn(3, length, heads * channels + mixed + heads, dtype=torch.float64)
+    parameters = ScanParameters(
         torch.randn(mixed, taps, dtype=torch.float64),
         torch.randn(mixed, dtype=torch.float64),
         torch.randn(heads, dtype=torch.float64),
         -torch.rand(heads, dtype=torch.float64),
         torch.randn(heads, dtype=torch.float64),
-    ]
+    )
     options: dict[str, Any] = {"d_state": states, "eps": 1e-5, "reverse": reverse}
-    expected = scan_direction_chunked(*arguments, **options)
-    torch.testing.assert_close(scan_direction_stepwise(*arguments, **options), expected)
+    expected = scan_direction_chunked(zxbcdt, parameters, **options)
+    torch.testing.assert_close(scan_direction_stepwise(zxbcdt, parameters, **options), expected)
 
 
 def test_page_has_every_plot_and_all_figures(report: dict[str, Any], tmp_path: Path) -> None:

@@ -31,10 +31,11 @@ from bsmamba2.export.scan_function import scan_function
 from bsmamba2.files import sha256_file
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import FoldedBSMamba2, fold
-from bsmamba2.onnx_file import SCAN_NODE, read_onnx_file
+from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.runtime.engines import default_engine_path
 from bsmamba2.runtime.engines.base import EngineOptions
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
+from bsmamba2.scan_contract import SCAN_NODE
 
 
 @pytest.fixture

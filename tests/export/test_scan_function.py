@@ -28,8 +28,9 @@ from scans import (
 from tolerances import assert_close, relative_rms
 from torch import Tensor
 
-from bsmamba2.export.scan_function import ATTRIBUTES, INPUTS, scan_function, scan_schema
+from bsmamba2.export.scan_function import scan_function, scan_schema
 from bsmamba2.models.scan import bimamba2_scan_reference
+from bsmamba2.scan_contract import ATTRIBUTES, INPUTS
 
 NUMBERS = {"plugin_namespace": "bsm", "plugin_version": "1"}
 
@@ -79,7 +80,7 @@ def body(inputs: ScanInputs) -> np.ndarray:
 
 
 def reference(inputs: ScanInputs) -> Tensor:
-    return bimamba2_scan_reference(*inputs.tensors, **inputs.attributes)
+    return bimamba2_scan_reference(*inputs.arguments, **inputs.attributes)
 
 
 @pytest.mark.parametrize("L", LENGTHS)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -20,11 +19,16 @@ from scans import EXTREMES, FULL, HeadSizes, ScanInputs, extreme_inputs, extreme
 from tolerances import assert_close
 from torch import Tensor
 
-from bsmamba2.errors import PluginError
+from bsmamba2.errors import PluginError, warn_once
 from bsmamba2.models import cuda_scan as module
 from bsmamba2.models import folded
 from bsmamba2.models.cuda_scan import LIBRARY_VARIABLE, cuda_scan, library_scan, scan_library
-from bsmamba2.models.scan import bimamba2_scan_chunked, bimamba2_scan_reference
+from bsmamba2.models.scan import (
+    ScanParameters,
+    bimamba2_scan_chunked,
+    bimamba2_scan_reference,
+)
+from bsmamba2.models.scan_operator import SCAN_OPERATOR, bimamba2_scan
 from bsmamba2.plugins import build
 from bsmamba2.plugins.library import ScanError, ScanLibrary, ScanSizes, Status
 
@@ -40,7 +44,7 @@ def library(emulated_scan: Path) -> ScanLibrary:
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No library is named, none is remembered, and no line was logged."""
-    caches = (module._load, module._cached_library, module._explain_once)
+    caches = (module._load, module._cached_library, warn_once)
     monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
     for cache in caches:
         cache.cache_clear()
@@ -66,11 +70,11 @@ def typed(inputs: ScanInputs, dtype: torch.dtype) -> ScanInputs:
 
 
 def reference(inputs: ScanInputs) -> Tensor:
-    return bimamba2_scan_reference(*inputs.tensors, **inputs.attributes)
+    return bimamba2_scan_reference(*inputs.arguments, **inputs.attributes)
 
 
 def by_library(library: ScanLibrary, inputs: ScanInputs, out: Tensor | None = None) -> Tensor:
-    return library_scan(library, *inputs.tensors, **inputs.attributes, out=out)
+    return library_scan(library, *inputs.arguments, **inputs.attributes, out=out)
 
 
 # --- the library's result ---
@@ -181,11 +185,11 @@ def test_unsupported_sizes_say_which(library: ScanLibrary, sizes: HeadSizes):
 
 
 def chosen(inputs: ScanInputs) -> Tensor:
-    return cuda_scan(*inputs.tensors, **inputs.attributes)
+    return cuda_scan(*inputs.arguments, **inputs.attributes)
 
 
 def chunked(inputs: ScanInputs) -> Tensor:
-    return bimamba2_scan_chunked(*inputs.tensors, **inputs.attributes)
+    return bimamba2_scan_chunked(*inputs.arguments, **inputs.attributes)
 
 
 @pytest.mark.usefixtures("named")
@@ -271,14 +275,10 @@ def test_a_named_library_that_is_not_there_is_an_error(monkeypatch: pytest.Monke
 def test_folded_network_by_the_library_is_near_float64(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def scan(*arguments: Any) -> Tensor:
-        *tensors, n_heads, d_state, eps = arguments
-        return cuda_scan(*tensors, n_heads=n_heads, d_state=d_state, eps=eps)
-
     network, spectrum = random_network(), random_spectrum(1, 5)
     with torch.no_grad():
         expected = network(spectrum)
-        monkeypatch.setattr(folded, "bimamba2_scan", scan)
+        monkeypatch.setattr(folded, "bimamba2_scan", cuda_scan)
         mask = folded.fold(network, dtype)(spectrum.float())
     assert not caplog.records, "it was not the library's"
     assert_close(mask, expected, dtype, slack=3)  # two layers, one after the other
@@ -287,11 +287,13 @@ def test_folded_network_by_the_library_is_near_float64(
 # --- the real kernel ---
 
 
+def cuda_arguments(inputs: ScanInputs) -> tuple[Tensor, ScanParameters]:
+    zxbcdt, parameters = inputs.arguments
+    return zxbcdt.cuda(), ScanParameters(*(tensor.cuda() for tensor in parameters))
+
+
 def on_gpu(inputs: ScanInputs) -> Tensor:
-    y = torch.ops.bsm.bimamba2_scan(
-        *(tensor.cuda() for tensor in inputs.tensors), *inputs.attributes.values()
-    )
-    return y.cpu()
+    return bimamba2_scan(*cuda_arguments(inputs), **inputs.attributes).cpu()
 
 
 @pytest.fixture
@@ -325,19 +327,18 @@ def test_kernel_is_the_reference_on_extremes(kind: str, L: int, dtype: torch.dty
 def test_kernel_keeps_the_operators_promises(real_library: ScanLibrary):
     inputs = typed(scan_inputs(2, 65, SMALL), torch.float16)
     arguments = (*(t.cuda() for t in inputs.tensors), *inputs.attributes.values())
-    torch.library.opcheck(torch.ops.bsm.bimamba2_scan.default, arguments)
+    torch.library.opcheck(SCAN_OPERATOR, arguments)
 
 
 @pytest.mark.gpu
 def test_kernel_runs_in_a_graph_on_a_side_stream(real_library: ScanLibrary):
     inputs = typed(scan_inputs(2, 130, SMALL), torch.float16)
-    tensors = [tensor.cuda() for tensor in inputs.tensors]
-    attributes = inputs.attributes
-    expected = library_scan(real_library, *tensors, **attributes)
+    arguments, attributes = cuda_arguments(inputs), inputs.attributes
+    expected = library_scan(real_library, *arguments, **attributes)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        y = library_scan(real_library, *tensors, **attributes)
+        y = library_scan(real_library, *arguments, **attributes)
     y.zero_()
     graph.replay()
     assert torch.equal(y, expected)

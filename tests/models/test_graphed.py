@@ -13,16 +13,16 @@ from networks import random_network, random_spectrum
 from tolerances import assert_close
 from torch import Tensor
 
-from bsmamba2.models import graphed
+from bsmamba2.errors import warn_once
 from bsmamba2.models.folded import fold
 from bsmamba2.models.graphed import Function, GraphedNetwork
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    graphed._explain_once.cache_clear()
+    warn_once.cache_clear()
     yield
-    graphed._explain_once.cache_clear()
+    warn_once.cache_clear()
 
 
 class Captures:

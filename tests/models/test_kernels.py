@@ -21,9 +21,9 @@ from scans import ODD, HeadSizes, ScanInputs, scan_inputs
 from tolerances import assert_close
 from torch import Tensor
 
-from bsmamba2.models import kernels, scan
-from bsmamba2.models.kernels import mamba_ssm_direction, uses_mamba_ssm
-from bsmamba2.models.scan import scan_direction, scan_direction_chunked
+from bsmamba2.models import kernels
+from bsmamba2.models.kernels import mamba_ssm_direction, scan_direction, uses_mamba_ssm
+from bsmamba2.models.scan import ScanParameters, scan_direction_chunked
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 MODULE = "mamba_ssm.ops.triton.ssd_combined"
@@ -189,12 +189,13 @@ def test_training_goes_to_the_chosen_function(monkeypatch: pytest.MonkeyPatch):
 
     inputs = scan_inputs(1, 3)
     keywords = {"d_state": ODD.d_state, "eps": 1e-5, "reverse": True}
-    monkeypatch.setattr(scan, "uses_mamba_ssm", uses)
-    monkeypatch.setattr(scan, "mamba_ssm_direction", lambda *a, **k: (a, k))
-    arguments, passed = scan_direction(*inputs.direction(0), **keywords)
+    monkeypatch.setattr(kernels, "uses_mamba_ssm", uses)
+    monkeypatch.setattr(kernels, "mamba_ssm_direction", lambda *a, **k: (a, k))
+    direction = inputs.direction(0)
+    arguments, passed = scan_direction(*direction, **keywords)
     assert asked == [CPU]
     assert passed == keywords
-    assert all(torch.equal(a, b) for a, b in zip(arguments, inputs.direction(0), strict=True))
+    assert all(a is b for a, b in zip(arguments, direction, strict=True))
 
 
 # --- what is handed over ---
@@ -230,7 +231,7 @@ def test_network_is_the_same_with_mamba_ssm(
     with torch.no_grad():
         expected = network(spectrum)
         install(has_causal_conv1d)
-        monkeypatch.setattr(scan, "uses_mamba_ssm", lambda _: True)
+        monkeypatch.setattr(kernels, "uses_mamba_ssm", lambda _: True)
         found = network(spectrum)
     assert_close(found, expected, slack=1e5 if not has_causal_conv1d else 1)
 
@@ -238,8 +239,10 @@ def test_network_is_the_same_with_mamba_ssm(
 # --- the real kernels ---
 
 
-def on_gpu(inputs: ScanInputs, reverse: bool) -> list[Tensor]:
-    return [t.cuda().requires_grad_() for t in inputs.direction(int(reverse))]
+def on_gpu(inputs: ScanInputs, reverse: bool) -> tuple[Tensor, ScanParameters]:
+    zxbcdt, parameters = inputs.direction(int(reverse))
+    first, *rest = (tensor.cuda().requires_grad_() for tensor in (zxbcdt, *parameters))
+    return first, ScanParameters(*rest)
 
 
 @pytest.mark.gpu
@@ -260,5 +263,5 @@ def test_mamba_ssms_kernels_are_the_chunked_scan(dtype: torch.dtype, L: int, rev
     chunked = on_gpu(inputs, reverse)
     y.float().square().sum().backward()
     scan_direction_chunked(*chunked, **keywords).float().square().sum().backward()
-    for ours, expected in zip(arguments, chunked, strict=True):
+    for ours, expected in zip(*((x, *p) for x, p in (arguments, chunked)), strict=True):
         assert_close(ours.grad, expected.grad, torch.bfloat16, slack=10)

@@ -27,28 +27,35 @@ from tolerances import as_float64, assert_close, relative_rms
 from torch import Tensor
 
 from bsmamba2.models import scan
+from bsmamba2.models.kernels import scan_direction
 from bsmamba2.models.scan import (
-    bimamba2_scan,
+    ScanParameters,
     bimamba2_scan_chunked,
     bimamba2_scan_reference,
-    scan_direction,
     scan_direction_chunked,
 )
+from bsmamba2.models.scan_operator import SCAN_OPERATOR, bimamba2_scan
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def reference(inputs: ScanInputs) -> Tensor:
-    return bimamba2_scan_reference(*inputs.tensors, **inputs.attributes)
+    return bimamba2_scan_reference(*inputs.arguments, **inputs.attributes)
 
 
 def chunked(inputs: ScanInputs) -> Tensor:
     with torch.no_grad():
-        return bimamba2_scan_chunked(*inputs.tensors, **inputs.attributes)
+        return bimamba2_scan_chunked(*inputs.arguments, **inputs.attributes)
 
 
 def operator(inputs: ScanInputs) -> Tensor:
-    return bimamba2_scan(*inputs.tensors, *inputs.attributes.values())
+    return bimamba2_scan(*inputs.arguments, **inputs.attributes)
+
+
+def flat_arrays(inputs: ScanInputs, number: int) -> list[np.ndarray]:
+    """One direction's arguments."""
+    zxbcdt, parameters = inputs.direction(number)
+    return [tensor.numpy() for tensor in (zxbcdt, *parameters)]
 
 
 TWINS = pytest.mark.parametrize("twin", [reference, chunked, operator])
@@ -63,7 +70,7 @@ TWINS = pytest.mark.parametrize("twin", [reference, chunked, operator])
 def test_reference_is_the_papers_loop(sizes: HeadSizes, L: int, taps: int):
     inputs = scan_inputs(2, L, sizes, taps=taps)
     keywords = {"d_state": sizes.d_state, "eps": inputs.eps}
-    forward, backward = ([t.numpy() for t in inputs.direction(number)] for number in (0, 1))
+    forward, backward = (flat_arrays(inputs, number) for number in (0, 1))
     backward[0] = backward[0][:, ::-1]
     expected = [
         plain_scan.forward_direction(*forward, **keywords),
@@ -75,7 +82,7 @@ def test_reference_is_the_papers_loop(sizes: HeadSizes, L: int, taps: int):
 @pytest.mark.parametrize("kind", EXTREMES)
 def test_reference_is_the_papers_loop_on_extremes(kind: str):
     inputs = extreme_inputs(kind, 2, 70)
-    forward = [t.numpy() for t in inputs.direction(0)]
+    forward = flat_arrays(inputs, 0)
     expected = plain_scan.forward_direction(*forward, d_state=ODD.d_state, eps=inputs.eps)
     assert_close(reference(inputs)[..., : ODD.d_inner], expected)
 
@@ -250,9 +257,10 @@ def test_sequences_scanned_together_on_a_cpu_change_nothing(
     monkeypatch: pytest.MonkeyPatch, L: int, steps: int
 ):
     inputs = scan_inputs(7, L)
-    expected = bimamba2_scan_chunked(
-        *(t.requires_grad_() for t in inputs.tensors), **inputs.attributes
-    )  # all at once, because it keeps gradients
+    for tensor in inputs.tensors:
+        tensor.requires_grad_()
+    # All at once, because it keeps gradients.
+    expected = bimamba2_scan_chunked(*inputs.arguments, **inputs.attributes)
     monkeypatch.setattr(scan, "CPU_STEPS", steps)
     assert_close(chunked(inputs), expected)
 
@@ -299,8 +307,8 @@ def test_gradients_are_finite_differences(monkeypatch: pytest.MonkeyPatch, L: in
     monkeypatch.setattr(scan, "CHUNK", steps)
     inputs = scan_inputs(1, L, HeadSizes(2, 2, 2), taps=2)
 
-    def run(*tensors: Tensor) -> Tensor:
-        return bimamba2_scan_chunked(*tensors, **inputs.attributes)
+    def run(zxbcdt: Tensor, *tensors: Tensor) -> Tensor:
+        return bimamba2_scan_chunked(zxbcdt, ScanParameters(*tensors), **inputs.attributes)
 
     assert torch.autograd.gradcheck(
         run, [t.requires_grad_() for t in inputs.tensors], fast_mode=True
@@ -314,7 +322,9 @@ def test_gradients_are_the_references(kind: str, L: int):
     tensors = [tensor.requires_grad_() for tensor in inputs.tensors]
     target = torch.randn(2, L, 2 * ODD.d_inner, generator=torch.Generator().manual_seed(1)).double()
     gradients = [
-        torch.autograd.grad((function(*tensors, **inputs.attributes) * target).sum(), tensors)
+        torch.autograd.grad(
+            (function(*inputs.arguments, **inputs.attributes) * target).sum(), tensors
+        )
         for function in (bimamba2_scan_chunked, bimamba2_scan_reference)
     ]
     # Sums that cancel; behind a strong decay those of A and dt are next to nothing.
@@ -325,10 +335,10 @@ def test_gradients_are_the_references(kind: str, L: int):
 
 def test_gradients_of_silence_are_finite():
     inputs = scan_inputs(1, 70).to(torch.float32)
-    tensors = [t.requires_grad_() for t in inputs.tensors[1:]]
-    silent = torch.zeros_like(inputs.zxbcdt).requires_grad_()
-    bimamba2_scan_chunked(silent, *tensors, **inputs.attributes).sum().backward()
-    assert all(t.grad is not None and t.grad.isfinite().all() for t in (silent, *tensors))
+    inputs = replace(inputs, zxbcdt=torch.zeros_like(inputs.zxbcdt))
+    tensors = [tensor.requires_grad_() for tensor in inputs.tensors]
+    bimamba2_scan_chunked(*inputs.arguments, **inputs.attributes).sum().backward()
+    assert all(t.grad is not None and t.grad.isfinite().all() for t in tensors)
 
 
 # --- one direction, for training ---
@@ -401,7 +411,7 @@ def test_attributes_that_do_not_fit_are_refused(
 def test_custom_operator_keeps_its_promises(L: int, dtype: torch.dtype):
     inputs = scan_inputs(2, L).to(dtype)
     arguments = (*inputs.tensors, *inputs.attributes.values())
-    torch.library.opcheck(torch.ops.bsm.bimamba2_scan.default, arguments)
+    torch.library.opcheck(SCAN_OPERATOR, arguments)
     assert torch.equal(operator(inputs), chunked(inputs))
 
 

@@ -29,6 +29,7 @@ from bsmamba2.errors import PluginError
 from bsmamba2.models.scan import bimamba2_scan_reference
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, Isa, find_cpu_library
 from bsmamba2.plugins.library import ScanArrays, ScanError, ScanSizes
+from bsmamba2.scan_contract import INPUTS
 
 LENGTHS = (1, 2, 3, 5, 62, 63, 64, 65, 129, 801)
 
@@ -49,13 +50,10 @@ def isa(request: pytest.FixtureRequest, library: CpuScanLibrary) -> Isa:
 
 def call(inputs: ScanInputs) -> tuple[ScanSizes, dict[str, Tensor]]:
     """Float32 inputs and room for the output."""
-    tensors = dict(
-        zip(
-            ("zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A", "D"),
-            (tensor.float().contiguous() for tensor in inputs.tensors),
-            strict=True,
-        )
-    )
+    tensors = {
+        name: tensor.float().contiguous()
+        for name, tensor in zip(INPUTS, inputs.tensors, strict=True)
+    }
     N, L = inputs.zxbcdt.shape[:2]
     tensors["y"] = torch.full((N, L, 2 * inputs.sizes.d_inner), torch.nan)
     sizes = ScanSizes(
@@ -79,7 +77,7 @@ def scan(library: CpuScanLibrary, inputs: ScanInputs, **options: Any) -> Tensor:
 
 def check(library: CpuScanLibrary, inputs: ScanInputs, isa: Isa, slack: float = 1) -> None:
     inputs = replace(inputs, **{name: value.float() for name, value in _tensors(inputs)})
-    expected = bimamba2_scan_reference(*inputs.tensors, **inputs.attributes)
+    expected = bimamba2_scan_reference(*inputs.arguments, **inputs.attributes)
     assert_close(scan(library, inputs, isa=isa, threads=2), expected, "float32", slack)
 
 
@@ -197,7 +195,7 @@ def test_published_sizes(library: CpuScanLibrary, shape: tuple[int, int]):
     y = scan(library, replace(inputs, zxbcdt=zxbcdt))
     for n in (0, shape[0] - 1):
         one = replace(inputs, zxbcdt=zxbcdt[n : n + 1].double())
-        expected = bimamba2_scan_reference(*one.tensors, **one.attributes)
+        expected = bimamba2_scan_reference(*one.arguments, **one.attributes)
         assert relative_rms(y[n], expected[0]) < 2e-6
 
 

@@ -47,11 +47,11 @@ def rounded(inputs: ScanInputs, dtype: torch.dtype) -> ScanInputs:
 
 
 def scan(library: ScanLibrary, inputs: ScanInputs, **more: Any) -> Tensor:
-    return library_scan(library, *inputs.tensors, **inputs.attributes, **more)
+    return library_scan(library, *inputs.arguments, **inputs.attributes, **more)
 
 
 def reference(inputs: ScanInputs) -> Tensor:
-    return bimamba2_scan_reference(*inputs.tensors, **inputs.attributes)
+    return bimamba2_scan_reference(*inputs.arguments, **inputs.attributes)
 
 
 def check(library: ScanLibrary, inputs: ScanInputs, dtype: torch.dtype, slack: float = 1) -> None:

@@ -77,11 +77,11 @@ def load(
     from plan_songs import quick
     from plans import install, write_plan
 
-    from bsmamba2.runtime.engines import plan_network
+    from bsmamba2.errors import warn_once
     from bsmamba2.runtime.engines.base import EngineOptions
     from bsmamba2.runtime.engines.tensorrt import load_plan
 
-    plan_network._explain_once.cache_clear()
+    warn_once.cache_clear()
     path = write_plan(short_onnx, tmp_path / "model.plan", frames=(60, 101, 200))
 
     def load(**quirks: Any) -> PlanEngine:

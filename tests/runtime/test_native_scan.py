@@ -31,18 +31,18 @@ from bsmamba2.plugins.cpu_library import find_cpu_library
 from bsmamba2.runtime.engines import onnxruntime as engines
 from bsmamba2.runtime.engines.base import EngineOptions
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
+from bsmamba2.scan_contract import DOMAIN, INPUTS, OP_TYPE
 
 AUDIO = model_of("tiny").audio
 ROOT = Path(__file__).parents[2]
 SIZES = HeadSizes(2, 16, 24)
-NAMES = ("zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A", "D")
 
 
 def node_session(threads: int = 2, **attributes: Any) -> ort.InferenceSession:
     """The operator alone, of any shapes, without a body."""
     values = {"n_heads": SIZES.heads, "d_state": SIZES.d_state, "eps": 1e-5} | attributes
-    node = helper.make_node("BiMamba2Scan", NAMES, ["y"], domain="bsm", **values)
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in NAMES]
+    node = helper.make_node(OP_TYPE, INPUTS, ["y"], domain=DOMAIN, **values)
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in INPUTS]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("bsm", 1)]
     model = helper.make_model(
@@ -56,14 +56,14 @@ def node_session(threads: int = 2, **attributes: Any) -> ort.InferenceSession:
 
 
 def feeds(inputs: ScanInputs) -> dict[str, np.ndarray]:
-    return {name: value.float().numpy() for name, value in zip(NAMES, inputs.tensors, strict=True)}
+    return {name: value.float().numpy() for name, value in zip(INPUTS, inputs.tensors, strict=True)}
 
 
 @pytest.mark.parametrize("length", [1, 64, 65, 130])
 def test_operator_is_near_the_reference(length: int):
     inputs = scan_inputs(3, length, SIZES)
     (y,) = node_session().run(None, feeds(inputs))
-    expected = bimamba2_scan_reference(*inputs.tensors, **inputs.attributes)
+    expected = bimamba2_scan_reference(*inputs.arguments, **inputs.attributes)
     assert_close(y, expected, "float32")
 
 

@@ -12,7 +12,8 @@ import torch
 from scans import ScanInputs
 from torch import Tensor
 
-INPUTS = ("zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A", "D")
+from bsmamba2.scan_contract import INPUTS, SIGNAL_INPUTS
+
 TYPES = {torch.float32: 0, torch.float16: 1, torch.int8: 2, torch.int32: 3, torch.bfloat16: 7}
 LINEAR, CHW4 = 0, 3  # TensorFormat
 FLOAT32, INT32, CHAR, INT64 = 1, 5, 6, 10  # PluginFieldType
@@ -205,8 +206,10 @@ class Plugin:
 
 def operands(inputs: ScanInputs, dtype: torch.dtype) -> list[Tensor]:
     """The operator's inputs as an engine of this type has them."""
-    signal = [tensor.to(dtype).contiguous() for tensor in inputs.tensors[:3]]
-    return signal + [tensor.float().contiguous() for tensor in inputs.tensors[3:]]
+    return [
+        tensor.to(dtype if name in SIGNAL_INPUTS else torch.float32).contiguous()
+        for name, tensor in zip(INPUTS, inputs.tensors, strict=True)
+    ]
 
 
 def specs_of(tensors: Sequence[Tensor], *, free: tuple[int, ...] = ()) -> list[Spec]:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from layers import DTYPES, FOUR_HEADS, SHAPES, SIZES, attributes, one_message, specs
 from plugin_host import (
-    INPUTS,
     Host,
     Plugin,
     Spec,
@@ -20,8 +19,9 @@ from scans import ScanInputs, scan_inputs
 from tolerances import assert_close
 from torch import Tensor
 
-from bsmamba2.models.scan import bimamba2_scan_reference
+from bsmamba2.models.scan import ScanParameters, bimamba2_scan_reference
 from bsmamba2.plugins.library import ScanLibrary, ScanSizes
+from bsmamba2.scan_contract import INPUTS
 
 # --- engines ---
 
@@ -65,7 +65,8 @@ def run(plugin: Plugin, tensors: list[Tensor]) -> Tensor:
 
 def reference(inputs: ScanInputs, tensors: list[Tensor]) -> Tensor:
     """Of the rounded inputs."""
-    return bimamba2_scan_reference(*tensors, **inputs.attributes)
+    zxbcdt, *rest = tensors
+    return bimamba2_scan_reference(zxbcdt, ScanParameters(*rest), **inputs.attributes)
 
 
 @pytest.fixture(params=["90", "80"])

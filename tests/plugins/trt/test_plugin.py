@@ -16,7 +16,6 @@ from plugin_host import (
     CHAR,
     CHW4,
     FLOAT32,
-    INPUTS,
     INT32,
     INT64,
     Host,
@@ -24,7 +23,7 @@ from plugin_host import (
     Spec,
 )
 
-from bsmamba2.export.scan_function import ATTRIBUTES, OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from bsmamba2.scan_contract import ATTRIBUTES, INPUTS, OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
 # --- creator ---
 

@@ -15,9 +15,9 @@ import torch
 from onnx import ModelProto
 
 from bsmamba2.export.graph import export_graph
-from bsmamba2.export.scan_function import OP_TYPE
 from bsmamba2.models.folded import fold
 from bsmamba2.models.load import load_network
+from bsmamba2.scan_contract import OP_TYPE
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx"

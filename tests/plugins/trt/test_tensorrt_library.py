@@ -12,20 +12,15 @@ from types import ModuleType
 import pytest
 
 from bsmamba2.errors import PluginError
-from bsmamba2.export.scan_function import OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from bsmamba2.plugins import tensorrt_library
 from bsmamba2.plugins.rtx_name import shared_library
 from bsmamba2.plugins.tensorrt_library import find_include_dir, load_plugin
+from bsmamba2.scan_contract import OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
 
 @pytest.fixture
 def rtx() -> ModuleType:
     return pytest.importorskip("tensorrt_rtx")
-
-
-def test_creator_is_the_one_that_exported_nodes_name():
-    names = (tensorrt_library.NAME, tensorrt_library.VERSION, tensorrt_library.NAMESPACE)
-    assert names == (OP_TYPE, PLUGIN_VERSION, PLUGIN_NAMESPACE)
 
 
 # --- headers ---
