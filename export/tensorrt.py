@@ -28,13 +28,8 @@ from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plan_file import PlanRecord, PluginRecord, sidecar_path, sidecar_text
 from bsmamba2.plugins import cache
 from bsmamba2.plugins.build import build_libraries, find_or_build
-from bsmamba2.plugins.tensorrt_library import (
-    VERSION,
-    check_plugin_layers,
-    load_plugin,
-    strongly_typed,
-)
-from bsmamba2.scan_contract import NAME, SCAN_NODE
+from bsmamba2.plugins.tensorrt_library import check_plugin_layers, load_plugin, strongly_typed
+from bsmamba2.scan_contract import NAME, PLUGIN_VERSION, SCAN_NODE
 from bsmamba2.stopping import stop_on_signals
 
 _ACTUAL_SHAPE = "RUNTIME_ACTIVATION_RESIZE_10_10"
@@ -228,7 +223,7 @@ def _plugin_record(library: Path) -> PluginRecord:
     build = cache.load_build(library.parent)
     known = build is not None and build[0].sha256.get(library.name) == digest
     return PluginRecord(
-        version=VERSION,
+        version=PLUGIN_VERSION,
         sources_sha256=build[0].sources if build is not None and known else "",
         library_sha256=digest,
     )

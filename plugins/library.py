@@ -235,7 +235,7 @@ def _call(sizes: ScanSizes) -> _BsmScan:
 
 def _detail(status: int, sizes: ScanSizes, call: _BsmScan) -> str:
     """The values that a refusal is about."""
-    addresses = [name for name, kind in _BsmScan._fields_ if kind is ctypes.c_void_p]
+    addresses = [field[0] for field in _BsmScan._fields_ if field[1] is ctypes.c_void_p]
     match status:
         case Status.NULL_POINTER:
             return ", ".join(name for name in addresses if not getattr(call, name))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +13,33 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from bsmamba2.errors import ExportError
+from bsmamba2.export.graph import export_graph
 from bsmamba2.export.quantise import quantise
+from bsmamba2.models.folded import fold
+from bsmamba2.models.load import load_network
+from bsmamba2.runtime.engines import default_engine_path
+
+OUR_NAMES = re.compile(r"in_proj|out_proj|masks\.(hidden|(value|gate)_\d+)")
+"""Of the matrices to quantise, as the exporter makes them of ours."""
 
 
-def product_model(matrix: np.ndarray, op: str, name: str = "blocks.0.in_proj") -> ModelProto:
-    """x @ matrix, for Gemm + c."""
+def product_model(matrix: np.ndarray, op: str) -> ModelProto:
+    """x @ 1 @ matrix, for Gemm + c: the first product is not quantised."""
     K, N = matrix.shape[-2:]
     rows = ["bands", "M"] if matrix.ndim == 3 else ["M"]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [*rows, K])]
-    names = ["x", name]
+    names = ["same", "matrix"]
     if op == "Gemm":
         inputs.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, ["M", N]))
         names.append("c")
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [*rows, N])
-    node = helper.make_node(op, names, ["y"])
-    weight = numpy_helper.from_array(matrix.astype(np.float32), name)
-    graph = helper.make_graph([node], "product", inputs, [output], [weight])
+    nodes = [helper.make_node("MatMul", ["x", "one"], ["same"]), helper.make_node(op, names, ["y"])]
+    weights = [
+        numpy_helper.from_array(array.astype(np.float32), name)
+        for name, array in (("one", np.eye(K)), ("matrix", matrix))
+    ]
+    graph = helper.make_graph(nodes, "product", inputs, [output], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -68,7 +82,7 @@ def test_batch_of_matrices_has_a_scale_a_column_of_each():
     random = np.random.default_rng(0)
     w = random.standard_normal((5, 64, 7)) * 10.0 ** random.integers(-3, 4, (5, 1, 7))
     x = random.standard_normal((5, 30, 64))
-    model = product_model(w, "MatMul", "masks.value_3")
+    model = product_model(w, "MatMul")
     quantise(model)
     y, expected = run(model, x=x), x @ w
     for band in range(5):
@@ -111,3 +125,55 @@ def test_weights_are_int8_and_all_of_it_is_standard(tiny_onnx: Path):
     counts = [node.op_type for node in model.graph.node]
     assert counts.count("MatMulInteger") == len(big)
     assert counts.count("QuantizeLinear") == 2 * 4 + 1 + 7  # value and gate share their rows
+
+
+def quantised_matrices(model: ModelProto) -> set[str]:
+    model = copy.deepcopy(model)
+    quantise(model)
+    weights = (node.input[1] for node in model.graph.node if node.op_type == "MatMulInteger")
+    return {name.removesuffix(".int8") for name in weights}
+
+
+def renamed(model: ModelProto) -> tuple[ModelProto, dict[str, str]]:
+    """The model with another name for every node and value, and the names."""
+    model = copy.deepcopy(model)
+    graph = model.graph
+    values = [tensor.name for tensor in graph.initializer]
+    values += [name for node in graph.node for name in node.output if name]
+    names = {name: f"v{number}" for number, name in enumerate(values)}
+    for tensor in graph.initializer:
+        tensor.name = names[tensor.name]
+    for number, node in enumerate(graph.node):
+        node.name = f"n{number}"
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return model, names
+
+
+def embedded_graph() -> ModelProto:
+    return onnx.load(default_engine_path())
+
+
+def full_size_graph() -> ModelProto:
+    network, artefact = load_network("bsmamba2")
+    return export_graph(fold(network), artefact)
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [(embedded_graph, 25), pytest.param(full_size_graph, 39, marks=pytest.mark.slow)],
+)
+def test_graph_and_not_its_names_says_what_is_quantised(make: Callable[[], ModelProto], count: int):
+    model = make()
+    found = quantised_matrices(model)
+    matrices = {t.name for t in model.graph.initializer if OUR_NAMES.search(t.name)}
+    assert found == {name for name in matrices if "bias" not in name}
+    assert len(found) == count
+    other, names = renamed(model)
+    assert quantised_matrices(other) == {names[name] for name in found}
+
+
+def test_a_graph_without_such_products_is_refused():
+    model = product_model(np.ones((8, 8)), "MatMul")
+    with pytest.raises(ExportError, match="no product to quantise"):
+        quantise(model)
