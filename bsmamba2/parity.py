@@ -24,7 +24,7 @@ from bsmamba2.evaluation.metrics import ratio_db, usdr
 from bsmamba2.music import Music
 from bsmamba2.runtime.chunking import Samples
 from bsmamba2.runtime.engines.base import Engine, Spectrum
-from bsmamba2.runtime.estimation import EstimatingEngine
+from bsmamba2.runtime.estimation import EstimatingEngine, masked, real_view
 from bsmamba2.runtime.separator import Separator
 from bsmamba2.runtime.stft import istft, stft
 
@@ -153,14 +153,13 @@ def compare_engines(first: Engine, second: Engine, music: Music) -> Iterator[Fig
 
 def spectrum_of(chunks: NDArray[Any], audio: AudioConfig) -> NDArray[Any]:
     """The real view that engines take, (batch, channels, frames, bins, 2), of the chunks' type."""
-    spectrum = stft(chunks, n_fft=audio.n_fft, hop=audio.hop)
-    return spectrum.view(chunks.dtype).reshape(*spectrum.shape, 2)
+    return real_view(stft(chunks, n_fft=audio.n_fft, hop=audio.hop))
 
 
 def synthesis(mask: Spectrum, spectrum: Spectrum, audio: AudioConfig, length: int) -> Samples:
     """The target that masks make of the spectra of chunks side by side: (channels, length)."""
-    masked = mask.view(np.complex64)[..., 0] * spectrum.view(np.complex64)[..., 0]
-    chunks = istft(masked, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
+    estimate = masked(mask, spectrum.view(np.complex64)[..., 0])
+    chunks = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
     samples: Samples = np.concatenate(list(chunks), axis=1)[:, :length]
     return samples
 

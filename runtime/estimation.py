@@ -124,7 +124,7 @@ class EngineEstimator:
 
     def _mask(self, batch: Batch, spectrum: NDArray[np.complex64]) -> Spectrum:
         """Calls the engine."""
-        view = spectrum.view(np.float32).reshape(*spectrum.shape, 2)
+        view = real_view(spectrum)
         with batch.times.measure("engine"):
             mask = np.ascontiguousarray(self._engine(view), dtype=np.float32)
         if mask.shape != view.shape:
@@ -204,6 +204,11 @@ class _SharedBatch:
     def cancel(self) -> object:
         """See `Pending`."""
         return self.pending.cancel()
+
+
+def real_view(spectrum: Array) -> Array:
+    """What engines take of a spectrum: real and imaginary parts along a last axis of 2."""
+    return spectrum.view(spectrum.real.dtype).reshape(*spectrum.shape, 2)
 
 
 def masked(mask: Array, spectrum: Array) -> Array:

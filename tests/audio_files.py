@@ -27,8 +27,10 @@ ENCODINGS = {
 }
 
 
-def noise(n: int = 3 * RATE, channels: int = 2) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((channels, n)).astype(np.float32) * 0.1
+def noise(n: int = 3 * RATE, channels: int = 2, *, level: float = 0.1) -> np.ndarray:
+    """(channels, n) in float32, another one for every length."""
+    samples = np.random.default_rng(n).standard_normal((channels, n)) * level
+    return samples.astype(np.float32)
 
 
 def tones(n: int, channels: int) -> np.ndarray:
@@ -38,11 +40,18 @@ def tones(n: int, channels: int) -> np.ndarray:
 
 
 def save(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, samples.T, rate, subtype=subtype or ENCODINGS.get(path.name))
     return path
 
 
+def load(path: str | Path) -> np.ndarray:
+    """(channels, n), by libsndfile."""
+    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+
+
 def read(path: Path) -> np.ndarray:
+    """(channels, n), by the package."""
     with AudioReader(path) as reader:
         return np.concatenate(list(reader.blocks()), axis=1)
 

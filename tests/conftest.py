@@ -68,6 +68,14 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def short_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in chunks of a second, which its graph takes as well as those of 8 s."""
+    from small_engines import with_chunks
+
+    return with_chunks(tiny_onnx, 1, tmp_path_factory.mktemp("short") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
 def emulated_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """libbsm_scan with all kernels, for the GPU that `cuda_on_host` emulates."""
     from emulation import build_scan

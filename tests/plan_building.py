@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from onnx import ModelProto, NodeProto
+from processes import MAIN, WITHOUT_TORCH, python
 
 from bsmamba2.plugins import cache
 from bsmamba2.plugins.build import sources_sha256
 from bsmamba2.scan_contract import SCAN_NODE
 
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
-"""Importing either then fails."""
 EMBED_PLUGIN = """
 import tensorrt_rtx as trt
 def build(self, network, config, real=trt.Builder.build_serialized_network):
@@ -24,16 +22,14 @@ def build(self, network, config, real=trt.Builder.build_serialized_network):
 trt.Builder.build_serialized_network = build
 """
 """Puts the plugin's library into the plan, as TensorRT's interface for builders can."""
-MAIN = "from bsmamba2.cli import main; main(sys.argv[1:])\n"
 
 
 def bsm(
     folder: Path, *arguments: str | Path, before: str = "", torch: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Runs `bsm` in a folder, where torch and onnx are not to be had, after some Python code."""
-    code = ("import sys\n" if torch else WITHOUT_TORCH) + before + MAIN
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    code = ("" if torch else WITHOUT_TORCH) + before + MAIN
+    return python(code, *arguments, folder=folder)
 
 
 def build(

@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from audio_files import RATE
 from fake_gpu.machine import Machine
 from small_engines import FunctionEngine
 
 from bsmamba2.runtime.separator import Separator
 
-RATE = 44100
-
 
 def quick(spectrum: np.ndarray) -> np.ndarray:
     """A mask that differs from chunk to chunk and from bin to bin."""
     return (spectrum / (1 + np.abs(spectrum))).astype(np.float32)
-
-
-def noise(n: int) -> np.ndarray:
-    return (np.random.default_rng(n).standard_normal((2, n)) * 0.1).astype(np.float32)
 
 
 def vocals(engine: Any, mixture: np.ndarray, batch: int = 1) -> np.ndarray:

@@ -27,8 +27,8 @@ def decoded(song: Path, stream: int = 0) -> np.ndarray:
     return np.concatenate(frames, axis=1).T
 
 
-def assert_null(mixture: np.ndarray, vocals: np.ndarray, rest: np.ndarray) -> None:
+def assert_null(mixture: np.ndarray, vocals: np.ndarray, instrumental: np.ndarray) -> None:
     """To one unit in the last place of the largest of the three numbers."""
-    largest = np.maximum(np.maximum(np.abs(vocals), np.abs(rest)), np.abs(mixture))
-    error = np.abs(vocals.astype(np.float64) + rest - mixture)
+    largest = np.maximum(np.maximum(np.abs(vocals), np.abs(instrumental)), np.abs(mixture))
+    error = np.abs(vocals.astype(np.float64) + instrumental - mixture)
     assert (error <= np.spacing(largest)).all()

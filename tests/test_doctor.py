@@ -6,8 +6,6 @@ import builtins
 import importlib.metadata
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from fake_gpu.machine import Machine
 from plans import install
+from processes import MAIN, printed, python
 
 from bsmamba2 import doctor
 from bsmamba2.cli import cli
@@ -70,11 +69,7 @@ def test_json_says_what_runs_here() -> None:
 
 def test_nothing_else_is_printed_in_ci() -> None:
     """Where CI is set, pyfluidsynth prints when it is imported."""
-    code = "import sys; from bsmamba2.cli import main; main(['doctor', '--json'])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"CI": "true"}, capture_output=True
-    )
-    assert json.loads(done.stdout)["ok"]
+    assert json.loads(python(MAIN, "doctor", "--json", CI="true").stdout)["ok"]
 
 
 def test_embedded_engine_really_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,5 +235,4 @@ def test_doctor_module_imports_no_backend() -> None:
         "import sys, bsmamba2.doctor;"
         "print(sorted({'torch', 'onnxruntime', 'numpy', 'soundfile'} & set(sys.modules)))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    assert printed(code) == "[]\n"

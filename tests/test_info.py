@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from click.testing import CliRunner
 from foreign_files import model_of, random_weights
 from onnx import TensorProto, helper, numpy_helper
 from plans import write_plan
+from processes import printed
 from safetensors.torch import save_file
 
 from bsmamba2.artefact import Artefact, MaskParity, ModelCard, PrecisionCheck, Provenance
@@ -242,13 +241,8 @@ def test_describing_does_not_import_torch(tmp_path: Path) -> None:
         "[cli.main(['info', a], standalone_mode=False) for a in sys.argv[1:]];"
         "print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, "tiny", tmp_path / "a.safetensors", tmp_path / "a.onnx"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert out.stdout.splitlines()[-1] == "[]"
+    out = printed(code, "tiny", tmp_path / "a.safetensors", tmp_path / "a.onnx")
+    assert out.splitlines()[-1] == "[]"
 
 
 # --- plans ---

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from processes import printed
 
 from bsmamba2.errors import BsmError, CheckpointError
 from bsmamba2.onnx_file import read_onnx_file
@@ -96,10 +95,7 @@ def test_tensor_data_is_not_read(tmp_path: Path) -> None:
         "status = open('/proc/self/status').read();"
         "print(int(re.search(r'VmHWM:\\s*(\\d+) kB', status)[1]) < 100_000)"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    )
-    assert out.stdout.split() == ["True", "True"]
+    assert printed(code, path).split() == ["True", "True"]
 
 
 def varint(value: int) -> bytes:
@@ -176,10 +172,4 @@ def test_reading_imports_neither_onnx_nor_torch(tmp_path: Path) -> None:
         "import sys; from bsmamba2.onnx_file import read_onnx_file; read_onnx_file(sys.argv[1]);"
         "print({'onnx', 'torch', 'google', 'numpy'} & set(sys.modules))"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.onnx")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert out.stdout.strip() == "set()"
+    assert printed(code, tmp_path / "a.onnx") == "set()\n"

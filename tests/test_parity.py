@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,8 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from small_engines import FunctionEngine, random_mask, with_chunks
+from processes import MAIN, WITHOUT_TORCH, python
+from small_engines import FunctionEngine, random_mask
 
 from bsmamba2.cli import cli
 from bsmamba2.config import ModelConfig
@@ -153,16 +152,15 @@ def test_other_configurations_are_one_sentence(
 
 
 @pytest.fixture(scope="module")
-def short_engines(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def short_engines(short_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The tiny network in chunks of a second, and with one weight of the masks changed."""
-    folder = tmp_path_factory.mktemp("parity")
-    first = with_chunks(tiny_onnx, 1, folder / "first.onnx")
-    model = onnx.load(first)
+    model = onnx.load(short_onnx)
     (bias,) = (t for t in model.graph.initializer if t.name == "masks.value_bias_0")
     values = onnx.numpy_helper.to_array(bias) + np.float32(0.1)
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
-    onnx.save(model, folder / "second.onnx")
-    return first, folder / "second.onnx"
+    second = tmp_path_factory.mktemp("parity") / "second.onnx"
+    onnx.save(model, second)
+    return short_onnx, second
 
 
 @pytest.fixture(scope="module")
@@ -203,12 +201,8 @@ def test_a_missed_limit_is_said_and_exits_1(short_engines: tuple[Path, Path], so
 
 
 def test_command_does_without_torch(short_engines: tuple[Path, Path], song: Path):
-    code = (
-        "import sys; sys.modules |= {'torch': None, 'onnx': None}; "
-        "from bsmamba2.cli import main; main()"
-    )
-    arguments = ["parity", *map(str, short_engines), "--audio", str(song), "--json"]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    arguments = ("parity", *short_engines, "--audio", song, "--json")
+    done = python(WITHOUT_TORCH + MAIN, *arguments)
     assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout)["figures"]
 
@@ -223,9 +217,7 @@ def test_command_does_without_torch(short_engines: tuple[Path, Path], song: Path
 def test_engines_that_cannot_be_compared_end_in_a_sentence(
     short_engines: tuple[Path, Path], second: str, words: str
 ):
-    code = "from bsmamba2.cli import main; main()"
-    command = [sys.executable, "-c", code, "parity", str(short_engines[0]), second]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = python(MAIN, "parity", short_engines[0], second)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(words)
     assert done.stderr.count("\n") == 1

@@ -109,14 +109,9 @@ Progress = Callable[[str, float, float | None], None]
 
 
 @contextlib.contextmanager
-def song_bar(quiet: bool, title: str = "") -> Iterator[Progress]:
-    """A progress bar in seconds of audio, on stderr if that is a terminal.
-
-    Args:
-        quiet: Shows none.
-        title: What is being done at first.
-    """
-    with song_bars(quiet) as bar, bar(title) as progress:
+def song_bar(quiet: bool) -> Iterator[Progress]:
+    """A progress bar in seconds of audio, on stderr if that is a terminal; `quiet` shows none."""
+    with song_bars(quiet) as bar, bar("") as progress:
         yield progress
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bsmamba2.errors import one_line
+
 if TYPE_CHECKING:
     from bsmamba2.runtime.finding import Failure
     from bsmamba2.runtime.naming import Job
@@ -57,8 +59,7 @@ def table(reports: Sequence[Report]) -> list[str]:
     rows = [("song", "length", "took", "x real time")]
     for report in reports:
         times = clock(report.duration_s), clock(report.elapsed_s)
-        name = "".join(char if char.isprintable() else "?" for char in report.source)
-        rows.append((name, *times, f"{1 / report.real_time_factor:.1f}"))
+        rows.append((one_line(report.source), *times, f"{1 / report.real_time_factor:.1f}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         f"{name:{widths[0]}}  {length:>{widths[1]}}  {took:>{widths[2]}}  {speed:>{widths[3]}}"

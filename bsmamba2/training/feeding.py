@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from bsmamba2.config import TrainingConfig
 from bsmamba2.training.distributed import Processes
-from bsmamba2.training.sampler import GlobalBatches
 
 if TYPE_CHECKING:
     from bsmamba2.data.mixing import Batch, TrainingMixtures
@@ -31,16 +31,10 @@ def feed(
     """
     from bsmamba2.data.mixing import collate
 
-    sampler = GlobalBatches(
-        first_item=first_item,
-        batch_size=training.batch_size,
-        rank=processes.rank,
-        processes=processes.count,
-    )
     return iter(
         DataLoader(
             mixtures,
-            batch_sampler=sampler,
+            batch_sampler=item_numbers(first_item, training.batch_size, processes),
             num_workers=training.workers,
             collate_fn=collate,
             pin_memory=processes.device.type == "cuda",
@@ -49,6 +43,20 @@ def feed(
             generator=torch.Generator(),  # its seeds for workers are not drawn from the global one
         )
     )
+
+
+def item_numbers(first_item: int, batch_size: int, processes: Processes) -> Iterator[list[int]]:
+    """The items of one process, a list for each forward pass, without end.
+
+    Item numbers count from the start of training and mean the same mixture for any number of
+    processes or workers (`bsmamba2.data.mixing`). A forward pass of all processes together takes
+    the next `processes.count * batch_size` numbers, and each process a run of `batch_size` of
+    those: two processes do with a batch of b what one does with 2 b.
+    """
+    for start in itertools.count(
+        first_item + processes.rank * batch_size, processes.count * batch_size
+    ):
+        yield list(range(start, start + batch_size))
 
 
 def _start_method() -> str | None:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from processes import Outcome, printed
 from voiced_songs import plain_usdr, voice, write_song
 
 from bsmamba2.cli import main
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -39,8 +32,8 @@ def bsm_eval(
     return run
 
 
-def test_the_table_names_every_track(bsm_eval: Callable[..., Outcome], second_onnx: Path):
-    done = bsm_eval(second_onnx, "--by-length", "1,2", "--by-onset")
+def test_the_table_names_every_track(bsm_eval: Callable[..., Outcome], short_onnx: Path):
+    done = bsm_eval(short_onnx, "--by-length", "1,2", "--by-onset")
     assert done.code == 0
     assert all(name in done.out for name in ("Anna - <First>", "Ben & Co - Second"))
     assert "1 s" in done.out
@@ -48,11 +41,9 @@ def test_the_table_names_every_track(bsm_eval: Callable[..., Outcome], second_on
     assert "untrained" in done.err
 
 
-def test_json_is_one_document_with_true_figures(
-    bsm_eval: Callable[..., Outcome], second_onnx: Path
-):
+def test_json_is_one_document_with_true_figures(bsm_eval: Callable[..., Outcome], short_onnx: Path):
     song = write_song(Path("other"), "song", voice(1.2, [(0, 1)]))
-    done = bsm_eval(second_onnx, "--json", "--overlap", "0.5", data="other")
+    done = bsm_eval(short_onnx, "--json", "--overlap", "0.5", data="other")
     (model,) = json.loads(done.out)["models"]
     vocals = model["stems"]["vocals"]
     assert vocals["mixture_usdr"] == pytest.approx(plain_usdr(song["vocals"], song["mixture"]))
@@ -63,21 +54,21 @@ def test_json_is_one_document_with_true_figures(
 
 
 def test_a_rerun_writes_nothing_and_says_the_same(
-    bsm_eval: Callable[..., Outcome], second_onnx: Path
+    bsm_eval: Callable[..., Outcome], short_onnx: Path
 ):
-    first = bsm_eval(second_onnx, "--out", "kept", "--json")
+    first = bsm_eval(short_onnx, "--out", "kept", "--json")
     dates = {path: path.stat().st_mtime_ns for path in Path("kept").iterdir()}
     assert len(dates) == 2
-    assert bsm_eval(second_onnx, "--out", "kept", "--json").out == first.out
+    assert bsm_eval(short_onnx, "--out", "kept", "--json").out == first.out
     assert {path: path.stat().st_mtime_ns for path in Path("kept").iterdir()} == dates
 
 
 def test_two_kinds_of_engine_in_one_report(
-    bsm_eval: Callable[..., Outcome], second_onnx: Path, tiny_checkpoint: Path
+    bsm_eval: Callable[..., Outcome], short_onnx: Path, tiny_checkpoint: Path
 ):
     name = os.fsdecode(b"A & <B> \xe9".ljust(255, b"x"))  # as long as names can be, and no UTF-8
     write_song(Path("other"), name, voice(1.2, [(0, 1)]))
-    options = ["--against", second_onnx, "--report", "report.html", "--json"]
+    options = ["--against", short_onnx, "--report", "report.html", "--json"]
     done = bsm_eval(tiny_checkpoint, *options, data="other")
     assert done.code == 0
     models = json.loads(done.out)["models"]
@@ -85,43 +76,40 @@ def test_two_kinds_of_engine_in_one_report(
     text = Path("report.html").read_text("utf-8")
     assert "A &amp; &lt;B&gt; \\udce9xxx" in text
     assert tiny_checkpoint.name in text
-    assert second_onnx.name in text
+    assert short_onnx.name in text
 
 
 def test_an_onnx_engine_is_evaluated_without_torch(
-    bsm_eval: Callable[..., Outcome], second_onnx: Path
+    bsm_eval: Callable[..., Outcome], short_onnx: Path
 ):
     code = (
         "import sys; sys.modules['torch'] = None; from bsmamba2.cli import main; main(sys.argv[1:])"
     )
-    arguments = [str(second_onnx), "--data", "music", "--report", "r.html", "--by-onset"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "eval", *arguments], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    arguments = [str(short_onnx), "--data", "music", "--report", "r.html", "--by-onset"]
+    printed(code, "eval", *arguments)
     assert Path("r.html").stat().st_size > 50_000
 
 
 def test_a_failing_track_is_listed_and_the_others_are_done(
-    bsm_eval: Callable[..., Outcome], second_onnx: Path
+    bsm_eval: Callable[..., Outcome], short_onnx: Path
 ):
     broken = Path("music/test/Anna - <First>/mixture.wav")
     broken.write_bytes(b"no audio")
-    done = bsm_eval(second_onnx, "--report", "report.html")
+    done = bsm_eval(short_onnx, "--report", "report.html")
     assert done.code == 1
     assert "Ben & Co" in done.out
     failed, report = done.err.splitlines()[-2:]
-    assert failed.startswith(f"Failed: {second_onnx}: Anna - <First>: {broken}")
+    assert failed.startswith(f"Failed: {short_onnx}: Anna - <First>: {broken}")
     assert report == "Report: report.html"
     assert "Failed: 1" in Path("report.html").read_text("utf-8")
 
 
 def test_where_all_tracks_fail_there_is_no_report(
-    bsm_eval: Callable[..., Outcome], second_onnx: Path
+    bsm_eval: Callable[..., Outcome], short_onnx: Path
 ):
     for path in Path("music/test").glob("*/bass.wav"):
         path.unlink()
-    done = bsm_eval(second_onnx, "--report", "report.html", "--json")
+    done = bsm_eval(short_onnx, "--report", "report.html", "--json")
     assert done.code == 1
     assert len(json.loads(done.out)["failed"]) == 2
     assert not Path("report.html").exists()
@@ -132,7 +120,7 @@ def test_where_all_tracks_fail_there_is_no_report(
     (["--by-length", "1,two"], "whole seconds"),
     (["--by-length", "1,9999"], "up to 600"),
     (["--overlap", "1"], "does not fit"),
-    (["--against", "ENGINE/../second.onnx"], "named twice"),
+    (["--against", "ENGINE/../tiny.onnx"], "named twice"),
     (["--against", "music"], "is a folder"),
     (["--against", "missing.onnx"], "No such file"),
     (["--out", "ENGINE/below"], "--out"),
@@ -140,10 +128,10 @@ def test_where_all_tracks_fail_there_is_no_report(
     (["--split", "valid"], "music"),
 ])  # fmt: skip
 def test_bad_arguments_are_one_sentence(
-    bsm_eval: Callable[..., Outcome], second_onnx: Path, arguments: list[str], sentence: str
+    bsm_eval: Callable[..., Outcome], short_onnx: Path, arguments: list[str], sentence: str
 ):
-    filled = [argument.replace("ENGINE", str(second_onnx)) for argument in arguments]
-    done = bsm_eval(second_onnx, *filled)
+    filled = [argument.replace("ENGINE", str(short_onnx)) for argument in arguments]
+    done = bsm_eval(short_onnx, *filled)
     assert done.code == 1
     assert sentence in done.err
     assert "Traceback" not in done.err
@@ -159,11 +147,11 @@ def test_a_model_that_is_no_engine_is_one_sentence(bsm_eval: Callable[..., Outco
 
 @pytest.mark.parametrize("folder", ["nowhere", "flat", "empty"])
 def test_a_folder_without_songs_is_one_sentence(
-    bsm_eval: Callable[..., Outcome], second_onnx: Path, folder: str
+    bsm_eval: Callable[..., Outcome], short_onnx: Path, folder: str
 ):
     if folder != "nowhere":
         Path(folder, *(["test"] if folder == "empty" else [])).mkdir(parents=True)
-    done = bsm_eval(second_onnx, data=folder)
+    done = bsm_eval(short_onnx, data=folder)
     assert done.code == 1
     assert folder in done.err
     assert len(done.err.splitlines()) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from foreign_files import model_of
 from full_size import Chain
 from networks import random_network, random_spectrum
 from onnx import ModelProto, numpy_helper
+from processes import MAIN, python
 from tolerances import assert_close
 
 from bsmamba2.artefact import Artefact, load_card, read_metadata
@@ -334,9 +334,7 @@ def test_card_travels_in_the_file_and_a_wrong_one_writes_none(
 
 
 def test_command_fails_with_one_sentence_and_code_1(tmp_path: Path):
-    code = "from bsmamba2.cli import main; main()"
-    command = [sys.executable, "-c", code, "export", "absent.safetensors"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = python(MAIN, "export", "absent.safetensors", folder=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == "Error: No such file: absent.safetensors.\n"

@@ -8,7 +8,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import soundfile
 import torch
 from plan_building import EMBED_PLUGIN, bsm, build, built, keep_in_cache, refusal, scans
+from processes import python
 
 from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.export import tensorrt
@@ -187,8 +187,7 @@ runtime = trt.Runtime(trt.Logger(trt.Logger.INTERNAL_ERROR))
 assert not runtime.engine_host_code_allowed
 runtime.deserialize_cuda_engine(open(sys.argv[1], "rb").read())
 """
-    command = [sys.executable, "-c", read, tmp_path / "a.plan"]
-    assert "code runs" in subprocess.run(command, capture_output=True, text=True).stdout
+    assert "code runs" in python(read, tmp_path / "a.plan").stdout
 
 
 SPY = """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import printed
 
 from bsmamba2.errors import PluginError
 from bsmamba2.plugins import library as binding
@@ -115,8 +115,7 @@ def test_binding_imports_neither_torch_nor_numpy():
         "import sys, bsmamba2.plugins.library;"
         "print({'torch', 'numpy', 'cupy', 'yaml'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    assert printed(code) == "set()\n"
 
 
 # --- calls ---

@@ -10,17 +10,9 @@ import pytest
 
 if TYPE_CHECKING:
     from fake_gpu.machine import Machine
-    from infer_runs import Outcome
+    from processes import Outcome
 
     from bsmamba2.runtime.engines.tensorrt import PlanEngine
-
-
-@pytest.fixture(scope="session")
-def short_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model in chunks of a second."""
-    from small_engines import with_chunks
-
-    return with_chunks(tiny_onnx, 1, tmp_path_factory.mktemp("short") / "tiny.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +31,7 @@ def bsm_infer(
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., Outcome]:
     """Runs the command in a folder of its own."""
-    from infer_runs import Outcome
+    from processes import Outcome
 
     from bsmamba2.cli import main
 

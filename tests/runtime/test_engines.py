@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 import torch
 from foreign_files import model_of
 from networks import random_network
+from processes import python
 from tolerances import assert_close
 
 from bsmamba2.errors import BsmError, EngineError
@@ -339,8 +338,7 @@ def test_onnx_engine_does_not_import_torch(tiny_export: Path):
         "assert engine(numpy.ones((1, 2, 3, 1025, 2), numpy.float32)).any();"
         "print({'torch', 'onnx', 'safetensors', 'bsmamba2.export'} & set(sys.modules))"
     )
-    command = [sys.executable, "-c", code, str(tiny_export)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = python(code, tiny_export)
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
 

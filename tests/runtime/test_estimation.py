@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from audio_files import RATE, noise
 from small_engines import FunctionEngine, random_mask, real_mask
 
 from bsmamba2.errors import EngineError
@@ -20,8 +21,6 @@ from bsmamba2.runtime.estimation import (
 )
 from bsmamba2.runtime.lanes import Pending
 from bsmamba2.runtime.separator import Separator
-
-RATE = 44100
 
 
 class Deferred:
@@ -61,16 +60,12 @@ class WithEstimator(FunctionEngine):
         return self._estimator
 
 
-def noise(n: int) -> np.ndarray:
-    return np.random.default_rng(n).standard_normal((2, n)).astype(np.float32)
-
-
 @pytest.mark.parametrize("in_flight", [1, 2, 3, 10])
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_as_many_batches_are_begun_as_the_estimator_wants(in_flight: int, batch: int):
     estimator = Deferred(in_flight)
     engine = WithEstimator(estimator)
-    mixture = noise(5 * RATE)
+    mixture = noise(5 * RATE, level=1)
     found = Separator(engine, overlap_s=0, batch=batch).separate(mixture, RATE)
     expected = Separator(FunctionEngine(random_mask()), overlap_s=0).separate(mixture, RATE)
     assert np.array_equal(found["vocals"], expected["vocals"])
@@ -96,7 +91,7 @@ def test_a_future_is_a_pending_batch():
             return pool.submit(lambda: eager.begin(batch).result())
 
     eager = EngineEstimator(FunctionEngine(random_mask()))
-    mixture = noise(5 * RATE)
+    mixture = noise(5 * RATE, level=1)
     expected = Separator(FunctionEngine(random_mask()), overlap_s=0.25).separate(mixture, RATE)
     with ThreadPoolExecutor(1) as pool:
         separator = Separator(WithEstimator(Threaded()), overlap_s=0.25)
@@ -106,7 +101,9 @@ def test_a_future_is_a_pending_batch():
 
 def test_what_was_begun_is_cancelled_when_a_song_is_left():
     estimator = Deferred(3)
-    stems = Separator(WithEstimator(estimator), overlap_s=0).stream([noise(9 * RATE)], RATE, 2)
+    stems = Separator(WithEstimator(estimator), overlap_s=0).stream(
+        [noise(9 * RATE, level=1)], RATE, 2
+    )
     next(stems)
     stems.close()
     assert sorted(event for event in estimator.events if event.startswith("cancel")) == [
@@ -118,7 +115,7 @@ def test_every_other_engine_gets_the_estimator_for_all():
     engine = FunctionEngine(real_mask(1))
     estimator = estimator_of(engine, 3)
     assert isinstance(estimator, EngineEstimator)
-    chunks = noise(RATE)[None]
+    chunks = noise(RATE, level=1)[None]
     assert np.abs(estimator.begin(Batch(chunks, (0,))).result() - chunks).max() < 1e-5
     assert len(engine.shapes) == 1
 
@@ -157,4 +154,4 @@ def test_masks_that_overflow_are_an_error_and_no_warning(value: float):
     """Finite as they are, their samples would be infinite."""
     engine = FunctionEngine(real_mask(value))
     with pytest.raises(EngineError, match="mask"):
-        Separator(engine, overlap_s=0).separate(noise(2 * RATE), RATE)
+        Separator(engine, overlap_s=0).separate(noise(2 * RATE, level=1), RATE)

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import audio_files
 import numpy as np
 import pytest
 import soundfile
-from infer_runs import Outcome
+from audio_files import RATE, load, noise
+from processes import TESTS, Outcome, printed, python
 from songs import assert_null, decoded, excerpt
-
-RATE = 44100
-
-
-def noise(n: int = RATE, channels: int = 2) -> np.ndarray:
-    samples = np.random.default_rng(n).standard_normal((n, channels)) * 0.1
-    return samples.astype(np.float32)
 
 
 def save(name: str, samples: np.ndarray, rate: int = RATE, subtype: str = "FLOAT") -> str:
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(name, samples, rate, subtype=subtype)
+    audio_files.save(Path(name), samples, rate, subtype)
     return name
-
-
-def load(name: str) -> np.ndarray:
-    return soundfile.read(name, dtype="float32", always_2d=True)[0]
 
 
 def files_below(folder: str | Path = ".") -> set[str]:
@@ -61,14 +50,14 @@ def test_real_music_from_a_container_adds_up(bsm_infer: Callable[..., Outcome]):
     done = bsm_infer(str(song))
     assert done.code == 0
     vocals, rest = (load(name) for name in done.out.splitlines())
-    mixture = decoded(song)
-    assert vocals.shape == rest.shape == mixture.shape == (268_288, 2)
+    mixture = decoded(song).T
+    assert vocals.shape == rest.shape == mixture.shape == (2, 268_288)
     assert soundfile.info(done.out.splitlines()[0]).samplerate == 44100
     assert_null(mixture, vocals, rest)
 
 
 def test_silence_in_is_silence_out(bsm_infer: Callable[..., Outcome]):
-    done = bsm_infer(save("song.wav", np.zeros((RATE, 2)), 48000))
+    done = bsm_infer(save("song.wav", np.zeros((2, RATE)), 48000))
     assert all(not load(name).any() for name in done.out.split())
 
 
@@ -82,7 +71,7 @@ def test_silence_in_is_silence_out(bsm_infer: Callable[..., Outcome]):
 def test_formats_and_depths(
     bsm_infer: Callable[..., Outcome], arguments: list[str], format: str, subtype: str
 ):
-    done = bsm_infer(save("song.wav", noise()), *arguments)
+    done = bsm_infer(save("song.wav", noise(RATE)), *arguments)
     assert done.code == 0, done.err
     for name in done.out.split():
         info = soundfile.info(name)
@@ -90,30 +79,32 @@ def test_formats_and_depths(
 
 
 def test_one_stem_is_written_alone(bsm_infer: Callable[..., Outcome]):
-    done = bsm_infer(save("song.wav", noise()), "--stems", "instrumental", "-o", "{track}-i.wav")
+    done = bsm_infer(
+        save("song.wav", noise(RATE)), "--stems", "instrumental", "-o", "{track}-i.wav"
+    )
     assert done.out.split() == ["song-i.wav"]
     assert files_below() == {"song.wav", "song-i.wav"}
 
 
 def test_folders_are_separated_in_order_without_hidden_files(bsm_infer: Callable[..., Outcome]):
     for name in ("b.wav", "a.flac", ".hidden.wav", "deeper/c.wav"):
-        save(f"songs/{name}", noise(), subtype="PCM_16")
+        save(f"songs/{name}", noise(RATE), subtype="PCM_16")
     Path("songs/cover.jpg").touch()
     done = bsm_infer("songs", "--stems", "vocals")
     assert done.out.split() == ["out/a/vocals.wav", "out/b/vocals.wav"]
 
 
 def test_an_input_named_twice_is_separated_once(bsm_infer: Callable[..., Outcome]):
-    save("songs/a.wav", noise())
+    save("songs/a.wav", noise(RATE))
     done = bsm_infer("songs", "songs/a.wav", "./songs/../songs/a.wav", "--stems", "vocals")
     assert done.out.split() == ["out/a/vocals.wav"]
 
 
 def test_files_of_an_earlier_run_are_replaced(bsm_infer: Callable[..., Outcome]):
     save("out/song/vocals.wav", noise(10))
-    done = bsm_infer(save("song.wav", noise()))
+    done = bsm_infer(save("song.wav", noise(RATE)))
     assert done.code == 0
-    assert len(load("out/song/vocals.wav")) == RATE
+    assert load("out/song/vocals.wav").shape == (2, RATE)
 
 
 @pytest.mark.parametrize("name", ["...wav", "a\\..\\b.wav", "new\nline.wav"])
@@ -165,13 +156,13 @@ def test_json_says_whose_the_time_was(bsm_infer: Callable[..., Outcome]):
 def test_a_batch_is_what_was_asked_for_and_one_on_a_cpu(
     bsm_infer: Callable[..., Outcome], arguments: list[str], batch: int
 ):
-    done = bsm_infer(save("song.wav", noise()), "--json", *arguments)
+    done = bsm_infer(save("song.wav", noise(RATE)), "--json", *arguments)
     assert json.loads(done.out)["run"]["batch"] == batch
 
 
 @pytest.mark.parametrize("batch", ["0", "-1", "many"])
 def test_a_batch_is_a_number_or_auto(bsm_infer: Callable[..., Outcome], batch: str):
-    done = bsm_infer(save("song.wav", noise()), "--batch", batch)
+    done = bsm_infer(save("song.wav", noise(RATE)), "--batch", batch)
     assert done.code == 2
     assert "--batch" in done.err
 
@@ -195,14 +186,14 @@ def test_songs_at_a_time_give_the_same_in_the_same_order(bsm_infer: Callable[...
 
 
 def test_untrained_weights_are_said_plainly(bsm_infer: Callable[..., Outcome]):
-    done = bsm_infer(save("song.wav", noise()), "--quiet")
+    done = bsm_infer(save("song.wav", noise(RATE)), "--quiet")
     assert "untrained" in done.err
     assert "no separation" in done.err
     assert "real-time factor" not in done.err
 
 
 def test_the_real_time_factor_is_said_at_the_end(bsm_infer: Callable[..., Outcome]):
-    done = bsm_infer(save("song.wav", noise()))
+    done = bsm_infer(save("song.wav", noise(RATE)))
     assert "1 file, 1.0 s of audio" in done.err.splitlines()[-1]
     assert "real-time factor" in done.err.splitlines()[-1]
     assert "the engine at work" in done.err.splitlines()[-1]
@@ -213,7 +204,7 @@ def test_the_real_time_factor_is_said_at_the_end(bsm_infer: Callable[..., Outcom
 
 @pytest.mark.parametrize("name", ["songs/a.wav", "songs"])
 def test_an_input_is_never_overwritten(bsm_infer: Callable[..., Outcome], name: str):
-    save("songs/a.wav", noise())
+    save("songs/a.wav", noise(RATE))
     before = Path("songs/a.wav").read_bytes()
     done = bsm_infer(name, "--stems", "vocals", "-o", "songs/../songs/{track}.wav")
     assert done.code == 1
@@ -225,7 +216,7 @@ def test_inputs_of_one_output_are_refused_and_others_separated(
     bsm_infer: Callable[..., Outcome],
 ):
     for name in ("x/song.wav", "y/song.wav", "y/other.wav"):
-        save(name, noise())
+        save(name, noise(RATE))
     done = bsm_infer("x/song.wav", "y", "--stems", "vocals", "--json")
     assert done.code == 1
     document = json.loads(done.out)
@@ -248,7 +239,7 @@ def test_inputs_of_one_output_are_refused_and_others_separated(
 def test_wrong_options_are_one_sentence_and_no_work(
     bsm_infer: Callable[..., Outcome], arguments: list[str], words: str
 ):
-    done = bsm_infer(save("song.wav", noise()), *arguments)
+    done = bsm_infer(save("song.wav", noise(RATE)), *arguments)
     assert done.code == 1
     assert words in done.err
     assert len(done.err.splitlines()) == 1
@@ -257,10 +248,10 @@ def test_wrong_options_are_one_sentence_and_no_work(
 
 def bad_inputs() -> dict[str, str]:
     """File -> words of its error."""
-    save("three.wav", noise(channels=3))
+    save("three.wav", noise(RATE, 3))
     save("nothing.wav", noise(0))
-    broken = noise()
-    broken[1000] = np.nan
+    broken = noise(RATE)
+    broken[:, 1000] = np.nan
     save("broken.wav", broken)
     Path("text.wav").write_text("no music\n" * 100)
     Path("words.txt").write_text("no music\n" * 100)
@@ -308,14 +299,14 @@ def test_bad_inputs_fail_alone_leave_nothing_and_are_listed_last(
 @pytest.mark.parametrize("out", ["song.wav/{stem}.wav", "taken/{stem}.wav"])
 def test_outputs_that_cannot_be_are_one_sentence(bsm_infer: Callable[..., Outcome], out: str):
     Path("taken/instrumental.wav").mkdir(parents=True)
-    done = bsm_infer(save("song.wav", noise()), "-o", out)
+    done = bsm_infer(save("song.wav", noise(RATE)), "-o", out)
     assert done.code == 1
     assert "Failed: song.wav: Cannot write" in done.err or "Failed: Cannot write" in done.err
     assert files_below() == {"song.wav"}
 
 
 def test_a_rate_the_format_cannot_have_is_an_error(bsm_infer: Callable[..., Outcome]):
-    save("song.wav", noise(), 96000)
+    save("song.wav", noise(RATE), 96000)
     done = bsm_infer("song.wav", "--format", "mp3")
     assert done.code == 1
     assert "mp3 cannot have a sample rate of 96000 Hz" in done.err
@@ -335,11 +326,8 @@ def test_a_full_disk_fails_one_input_and_leaves_nothing_of_it(tmp_path: Path, qu
     long, short = tmp_path / "long.wav", tmp_path / "short.wav"
     save(str(long), noise(60_000))
     save(str(short), noise(10_000))
-    command = [sys.executable, "-c", LIMITED, "infer", str(long), str(short)]
-    done = subprocess.run(
-        [*command, "--engine", str(quick_onnx), "--threads", "2"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+    options = ("--engine", quick_onnx, "--threads", "2")
+    done = python(LIMITED, "infer", long, short, *options, folder=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "File too large; make room" in done.stderr
     assert done.stdout.split() == ["out/short/vocals.wav", "out/short/instrumental.wav"]
@@ -363,14 +351,10 @@ finally:
 
 @pytest.mark.parametrize("arguments", [[], ["song.wav"]])
 def test_the_runtime_does_not_import_torch(tmp_path: Path, quick_onnx: Path, arguments: list[str]):
-    save(str(tmp_path / "song.wav"), noise())
+    save(str(tmp_path / "song.wav"), noise(RATE))
     if arguments:
         arguments = ["infer", *arguments, "--engine", str(quick_onnx)]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *(arguments or ["--help"])],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    printed(WITHOUT_TORCH, *(arguments or ["--help"]), folder=tmp_path)
 
 
 PEAK = """
@@ -394,7 +378,7 @@ for song in ("short.wav", "long.wav"):
 
 def sparse_wav(path: Path, frames: int) -> Path:
     """Stereo silence that takes a few KB of disk."""
-    save(str(path), np.zeros((1, 2)), subtype="PCM_16")
+    save(str(path), np.zeros((2, 1)), subtype="PCM_16")
     header = bytearray(path.read_bytes()[:-4])
     header[4:8] = (len(header) - 8 + 4 * frames).to_bytes(4, "little")
     header[-4:] = (4 * frames).to_bytes(4, "little")
@@ -413,13 +397,8 @@ def test_memory_does_not_grow_with_the_song(
     frames = minutes * 60 * RATE
     sparse_wav(tmp_path / "short.wav", short * 60 * RATE)
     sparse_wav(tmp_path / "long.wav", frames)
-    command = [sys.executable, "-c", PEAK, engine, str(Path(__file__).parent.parent)]
-    done = subprocess.run(
-        [*command, "--engine", str(tiny_onnx), "--threads", "2", "--format", "flac", "--quiet"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    options = ("--engine", tiny_onnx, "--threads", "2", "--format", "flac", "--quiet")
+    lines = printed(PEAK, engine, TESTS, *options, folder=tmp_path).splitlines()
     assert [soundfile.info(tmp_path / name).frames for name in lines[3:5]] == [frames, frames]
     before, after = (int(line.split()[1]) for line in (lines[2], lines[5]))
     assert after < 600

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audio_files import RATE, endless_rifx, noise, save
-from infer_runs import Outcome
+from audio_files import RATE, endless_rifx, load, noise, save
+from processes import MAIN, Outcome, printed
 from small_engines import FunctionEngine, real_mask
 
 from bsmamba2.cli.infer_options import Time
@@ -36,10 +36,6 @@ def song(name: str, n: int = RATE, **tags: str) -> str:
             setattr(file, tag, text)
         file.write(noise(n).T)
     return name
-
-
-def load(name: str | Path) -> np.ndarray:
-    return soundfile.read(name, dtype="float32", always_2d=True)[0].T
 
 
 def files() -> dict[str, int]:
@@ -182,11 +178,8 @@ def test_a_dry_run_loads_no_engine(tmp_path: Path, quick_onnx: Path):
     save(tmp_path / "song.wav", noise(1000))
     script = "import sys; from bsmamba2.cli import main\ntry: main(sys.argv[1:])\n"
     script += "finally: assert 'onnxruntime' not in sys.modules"
-    command = [sys.executable, "-c", script, "infer", "song.wav", "--dry-run"]
-    done = subprocess.run(
-        [*command, "--engine", str(quick_onnx)], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    options = ("--dry-run", "--engine", quick_onnx)
+    printed(script, "infer", "song.wav", *options, folder=tmp_path)
 
 
 # --- what is written ---
@@ -237,7 +230,7 @@ def pipe(quick_onnx: Path, tmp_path: Path) -> Callable[..., subprocess.Completed
     """Runs the command with bytes on stdin."""
 
     def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-c", "from bsmamba2.cli import main; main()", "infer"]
+        command = [sys.executable, "-c", MAIN, "infer"]
         command += [*arguments, "--engine", str(quick_onnx), "--threads", "2"]
         temporary = tmp_path / "tmp"
         temporary.mkdir(exist_ok=True)

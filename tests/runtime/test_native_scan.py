@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 import torch
 from foreign_files import model_of
 from onnx import TensorProto, helper
+from processes import printed
 from scans import HeadSizes, ScanInputs, scan_inputs
 from tolerances import assert_close
 
@@ -202,11 +201,7 @@ def test_installs_with_a_compiler_and_without(tmp_path: Path, compiler: str):
     if compiler == "another kind":
         start += "unix.UnixCCompiler.compiler_type = 'msvc';"
     program = f"{start} runpy.run_path('setup.py')"
-    command = [sys.executable, "-c", program, "-q", "build_ext", "--inplace"]
-    done = subprocess.run(
-        command, cwd=source, env=os.environ | broken, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    printed(program, "-q", "build_ext", "--inplace", folder=source, **broken)
     built = source / "plugins" / cpu_library.LIBRARY
     assert built.exists() == (compiler == "works")
     if compiler == "works":

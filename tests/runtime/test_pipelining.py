@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio_files import RATE, noise
 from small_engines import FunctionEngine, random_mask, real_mask
 
 from bsmamba2.errors import AudioError, BsmError, EngineError
 from bsmamba2.runtime import lanes
 from bsmamba2.runtime.chunking import Chunking
-from bsmamba2.runtime.estimation import masked
+from bsmamba2.runtime.estimation import masked, real_view
 from bsmamba2.runtime.naming import Job
 from bsmamba2.runtime.separate_files import Report, separate_file, separate_files
 from bsmamba2.runtime.separator import Separator
@@ -28,7 +29,6 @@ from bsmamba2.runtime.stage_times import STAGES, StageTimes
 from bsmamba2.runtime.stft import istft, stft
 from bsmamba2.runtime.writing import AudioWriter, OutputFormat
 
-RATE = 44100
 LONG_S = 20  # what a test waits for before it fails
 
 
@@ -42,10 +42,6 @@ def no_thread_is_left() -> Iterator[None]:
             assert not thread.is_alive(), thread
 
 
-def noise(n: int) -> np.ndarray:
-    return np.random.default_rng(n).standard_normal((2, n)).astype(np.float32) * 0.1
-
-
 def seconds_of(mixture: np.ndarray) -> Iterator[np.ndarray]:
     yield from np.split(mixture, mixture.shape[1] // RATE, axis=1)
 
@@ -57,7 +53,7 @@ def one_after_another(engine: FunctionEngine, mixture: np.ndarray, overlap: int)
     estimates = []
     for chunk, count in chunking.split([mixture]):
         spectrum = stft(chunk[None], n_fft=audio.n_fft, hop=audio.hop)
-        mask = engine(spectrum.view(np.float32).reshape(*spectrum.shape, 2))
+        mask = engine(real_view(spectrum))
         estimate = masked(np.ascontiguousarray(mask), spectrum)
         samples = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
         estimates.append((samples[0], count))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio_files import RATE, noise
 from fake_gpu.machine import CUDARuntimeError, Machine
 from fake_gpu.tensorrt_module import Severity
-from plan_songs import RATE, assert_same, noise, quick, vocals
+from plan_songs import assert_same, quick, vocals
 from plans import install, write_plan
+from processes import TESTS, python
 from tolerances import assert_close
 
 from bsmamba2.cli import main
@@ -291,7 +291,5 @@ print({"torch", "onnx", "safetensors", "bsmamba2.export"} & set(sys.modules))
 
 
 def test_plans_do_not_import_torch(short_onnx: Path, tmp_path: Path):
-    tests = str(Path(__file__).parent.parent)
-    command = [sys.executable, "-c", WITHOUT_TORCH, tests, str(short_onnx)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = python(WITHOUT_TORCH, TESTS, short_onnx, folder=tmp_path)
     assert (done.stdout, done.stderr) == ("set()\n", "")

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from audio_files import RATE, noise
 from fake_gpu.machine import CUDARuntimeError, Machine
-from plan_songs import RATE, assert_same, names, noise, quick, vocals
+from plan_songs import assert_same, names, quick, vocals
 from plans import install, write_plan
 
 from bsmamba2.runtime.engines import load_engine

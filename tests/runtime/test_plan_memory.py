@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from audio_files import RATE, noise
 from fake_gpu.machine import CUDARuntimeError, Machine
-from plan_songs import RATE, assert_same, noise, quick, vocals
+from plan_songs import assert_same, quick, vocals
 
 from bsmamba2.runtime.engines.device import OutOfDeviceMemoryError
 from bsmamba2.runtime.engines.tensorrt import PlanEngine

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from audio_files import RATE, encode, noise, save
+from audio_files import RATE, encode, load, noise, save
 
 from bsmamba2.errors import BsmError
 from bsmamba2.runtime.audio import AudioReader
@@ -43,10 +43,6 @@ def write(tmp_path: Path) -> Callable[..., dict[str, Path]]:
         return paths
 
     return write
-
-
-def load(path: Path) -> np.ndarray:
-    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
 
 
 def loud() -> dict[str, np.ndarray]:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from audio_files import RATE, noise
 from small_engines import FunctionEngine, random_mask, real_mask
 
 from bsmamba2.errors import BsmError
 from bsmamba2.runtime.separator import Separator
 from bsmamba2.runtime.tta import TTA_MODES
-
-RATE = 44100
-
-
-def noise(channels: int = 2) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((channels, 3 * RATE)).astype(np.float32)
 
 
 def vocals(engine: FunctionEngine, mixture: np.ndarray, **options: object) -> np.ndarray:
@@ -26,7 +21,7 @@ def vocals(engine: FunctionEngine, mixture: np.ndarray, **options: object) -> np
 @pytest.mark.parametrize("batch", [1, 3])
 def test_of_a_linear_engine_it_is_the_identity(mode: str, channels: int, batch: int):
     """Alike in both channels, that is."""
-    mixture = noise(channels)
+    mixture = noise(channels=channels, level=1)
     plain = vocals(FunctionEngine(real_mask(0.7)), mixture)
     found = vocals(FunctionEngine(real_mask(0.7)), mixture, batch=batch, tta=mode)
     assert np.abs(found - plain).max() < 1e-6
@@ -35,8 +30,8 @@ def test_of_a_linear_engine_it_is_the_identity(mode: str, channels: int, batch: 
 @pytest.mark.parametrize(("mode", "cost"), [("swap", 2), ("polarity", 2), ("both", 4)])
 def test_it_costs_what_is_said(mode: str, cost: int):
     plain, averaged = FunctionEngine(real_mask(1)), FunctionEngine(real_mask(1))
-    vocals(plain, noise())
-    vocals(averaged, noise(), tta=mode)
+    vocals(plain, noise(level=1))
+    vocals(averaged, noise(level=1), tta=mode)
     assert len(averaged.shapes) == cost * len(plain.shapes)
 
 
@@ -55,20 +50,20 @@ def rising_only(spectrum: np.ndarray) -> np.ndarray:
 
 
 def test_swapping_evens_out_what_an_engine_does_to_one_channel():
-    mixture = noise()
+    mixture = noise(level=1)
     found = vocals(FunctionEngine(left_only), mixture, tta="swap")
     assert np.abs(found - mixture / 2).max() < 1e-5
     assert np.abs(vocals(FunctionEngine(left_only), mixture, tta="polarity")[1]).max() < 1e-6
 
 
 def test_inverting_evens_out_what_depends_on_the_sign():
-    mixture = noise()
+    mixture = noise(level=1)
     found = vocals(FunctionEngine(rising_only), mixture, tta="polarity")
     assert np.abs(found - mixture / 2).max() < 1e-5
 
 
 def test_swapping_takes_each_channels_mask_from_both():
-    mixture, engine = noise(), FunctionEngine(random_mask())
+    mixture, engine = noise(level=1), FunctionEngine(random_mask())
     swapped = vocals(FunctionEngine(random_mask()), np.ascontiguousarray(mixture[::-1]))[::-1]
     expected = (vocals(FunctionEngine(random_mask()), mixture) + swapped) / 2
     assert np.abs(vocals(engine, mixture, tta="swap") - expected).max() < 1e-5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from small_runs import small_config
 from bsmamba2.data.mixing import Batch
 from bsmamba2.errors import DataError, TrainingError
 from bsmamba2.training.distributed import Processes
-from bsmamba2.training.sampler import GlobalBatches
+from bsmamba2.training.feeding import item_numbers
 from bsmamba2.training.schedule import learning_rate, total_steps, validation_period
 from bsmamba2.training.state import new_state
 from bsmamba2.training.step import NotFiniteError, Stepper, explained_memory
@@ -50,12 +51,8 @@ def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_processes_share_the_items_of_a_pass_and_none_is_drawn_twice(processes):
-    passes = [
-        itertools.islice(
-            GlobalBatches(first_item=12, batch_size=6 // processes, rank=r, processes=processes), 5
-        )
-        for r in range(processes)
-    ]
+    ranks = [replace(ALONE, rank=rank, count=processes) for rank in range(processes)]
+    passes = [itertools.islice(item_numbers(12, 6 // processes, rank), 5) for rank in ranks]
     together = [list(itertools.chain(*lists)) for lists in zip(*passes, strict=True)]
     assert together == [list(range(12 + 6 * i, 18 + 6 * i)) for i in range(5)]
 

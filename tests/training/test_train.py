@@ -9,8 +9,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ import soundfile
 import torch
 import yaml
 from faults_train import CONFIG
+from processes import python
 from small_runs import assert_same_state, records, small_config
 
 from bsmamba2.checkpoints.weights import load_weights
@@ -274,7 +273,7 @@ def test_a_second_run_in_the_same_folder_is_refused(copy):
     code = "import sys, pathlib; from bsmamba2.training.checkpoints import locked\n"
     code += "with locked(pathlib.Path(sys.argv[1])): pass"
     with locked(copy):
-        second = subprocess.run([sys.executable, "-c", code, copy], capture_output=True, text=True)
+        second = python(code, copy)
     assert "Another run is writing" in second.stderr.splitlines()[-1]
 
 

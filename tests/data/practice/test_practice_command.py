@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from practice_tools import SOUNDFONT, contents, skip_without_synthesisers
+from processes import MAIN, printed
 
 from bsmamba2.data.practice.sounds import check_soundfont
 from bsmamba2.data.practice.workers import share_out
@@ -27,8 +28,7 @@ def _synthesisers() -> None:
 
 
 def start(folder: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:
-    code = "from bsmamba2.cli import main; main()"
-    command = [sys.executable, "-c", code, "practice", str(folder), *SONGS, *arguments]
+    command = [sys.executable, "-c", MAIN, "practice", str(folder), *SONGS, *arguments]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -128,10 +128,7 @@ except OSError as error:
 
 def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
     """In a process that may write small files only; libsndfile would not say why it failed."""
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "File too large False\n"
+    assert printed(FULL_DISK, tmp_path) == "File too large False\n"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from processes import printed, python
 
 from bsmamba2.errors import PluginError
 from bsmamba2.plugins import tensorrt_library
@@ -104,10 +105,7 @@ except BsmError as error:
 
 def load_apart(path: Path) -> str:
     """What loading says, in a process where nothing is registered yet."""
-    command = [sys.executable, "-c", LOAD, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return printed(LOAD, path).strip()
 
 
 def test_what_cannot_be_loaded_is_named(rtx: ModuleType, emulated_scan: Path, tmp_path: Path):
@@ -126,9 +124,7 @@ import ctypes, sys, tensorrt_rtx
 ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
 print([c.name for c in tensorrt_rtx.get_plugin_registry().all_creators])
 """
-    command = [sys.executable, "-c", code, str(plugin_library)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert OP_TYPE not in done.stdout
+    assert OP_TYPE not in printed(code, plugin_library)
 
 
 def test_plugin_needs_no_symbol_of_tensorrt(plugin_library: Path):
@@ -166,8 +162,7 @@ def test_library_without_code_is_found_by_its_name_and_leads_to_another(tmp_path
 
 def test_name_cannot_be_provided_before_tensorrt_rtx_is_loaded():
     code = "from bsmamba2.plugins.rtx_name import provide_rtx_name; provide_rtx_name()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.endswith("TensorRT-RTX is not loaded: import tensorrt_rtx first.\n")
+    assert python(code).stderr.endswith("TensorRT-RTX is not loaded: import tensorrt_rtx first.\n")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx")
@@ -180,7 +175,5 @@ provide_rtx_name()
 provide_rtx_name()
 assert ctypes.CDLL("libtensorrt_rtx.so").getInferLibMajorVersion() >= 1
 """
-    environment = {"TMPDIR": str(tmp_path), "PATH": ""}
-    command = [sys.executable, "-c", code]
-    subprocess.run(command, check=True, env=environment)
+    printed(code, TMPDIR=str(tmp_path), PATH="")
     assert list(tmp_path.iterdir()) == []
