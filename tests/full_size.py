@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from click.testing import CliRunner
+from processes import bsm_json
 
-from bsmamba2.cli import cli
 from bsmamba2.models.load import load_network
 
 
@@ -23,14 +21,6 @@ class Chain(NamedTuple):
     imported: dict[str, Any]
     exported: dict[str, Any]
     seconds: dict[str, float]
-
-
-def bsm_json(*arguments: str | Path) -> dict[str, Any]:
-    """The JSON document of a command that succeeds."""
-    result = CliRunner().invoke(cli, [*map(str, arguments), "--json"], catch_exceptions=False)
-    assert result.exit_code == 0, result.stderr
-    report: dict[str, Any] = json.loads(result.stdout)
-    return report
 
 
 def make_chain(folder: Path) -> Chain:

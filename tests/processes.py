@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from click.testing import CliRunner
+
+from bsmamba2.cli import cli
+from bsmamba2.errors import BsmError
 
 TESTS = Path(__file__).parent
 MAIN = "import sys; from bsmamba2.cli import main; main(sys.argv[1:])"
@@ -21,6 +27,24 @@ class Outcome(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def bsm(*arguments: str | Path) -> Outcome:
+    """A command in this process; the sentence of its error is the end of what it says."""
+    result = CliRunner().invoke(cli, [*map(str, arguments)])
+    if isinstance(result.exception, BsmError):
+        return Outcome(result.exit_code, result.stdout, f"{result.stderr}{result.exception}")
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+def bsm_json(*arguments: str | Path) -> dict[str, Any]:
+    """The JSON document of a command that succeeds."""
+    done = bsm(*arguments, "--json")
+    assert done.code == 0, done.err
+    document: dict[str, Any] = json.loads(done.out)
+    return document
 
 
 def python(

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from fake_gpu.machine import Machine
 from plans import install
-from processes import MAIN, printed, python
+from processes import MAIN, bsm, bsm_json, printed, python
 
 from bsmamba2 import doctor
-from bsmamba2.cli import cli
 from bsmamba2.errors import EngineError
 from bsmamba2.plugins import build
 from bsmamba2.plugins.cache import Libraries
@@ -43,20 +41,13 @@ def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     monkeypatch.setattr(importlib.metadata, "version", version_)
 
 
-def run_doctor(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli, ["doctor", *arguments], catch_exceptions=False)
-    return result.exit_code, result.stdout
-
-
 @pytest.fixture
 def no_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def test_json_says_what_runs_here() -> None:
-    code, out = run_doctor("--json")
-    report = json.loads(out)
-    assert code == 0
+    report = bsm_json("doctor")
     assert report["ok"]
     engines = {check["name"]: check for check in report["engines"]}
     assert list(engines) == [".onnx", ".safetensors", ".plan"]
@@ -98,11 +89,11 @@ def test_a_broken_engine_is_one_sentence_and_exit_code_1(monkeypatch: pytest.Mon
         raise EngineError("The engine is gone: reinstall bsmamba2.")
 
     monkeypatch.setattr(engines, "load_engine", broken)
-    code, out = run_doctor()
+    code, out, _ = bsm("doctor")
     assert code == 1
     assert "The engine is gone: reinstall bsmamba2." in out
     assert "Traceback" not in out
-    assert json.loads(run_doctor("--json")[1])["ok"] is False
+    assert json.loads(bsm("doctor", "--json").out)["ok"] is False
 
 
 def test_any_failure_of_a_backend_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +101,7 @@ def test_any_failure_of_a_backend_is_a_line(monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError("first line\nsecond line")
 
     monkeypatch.setattr(engines, "load_engine", broken)
-    code, out = run_doctor()
+    code, out, _ = bsm("doctor")
     assert code == 1
     assert "RuntimeError: first line second line" in out
 
@@ -127,7 +118,7 @@ def test_absent_torch_is_no_failure_and_names_the_extra(monkeypatch: pytest.Monk
 def test_absent_core_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "soxr", raising=False)
     monkeypatch.setitem(doctor.CORE, "absent_package", "absent-package")
-    code, out = run_doctor()
+    code, out, _ = bsm("doctor")
     assert code == 1
     assert "pip install absent-package" in out
 
@@ -143,7 +134,7 @@ def test_both_onnxruntimes_are_a_conflict(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_people_see_every_engine_kind() -> None:
-    code, out = run_doctor()
+    code, out, _ = bsm("doctor")
     assert code == 0
     assert all(name in out for name in (".onnx", ".safetensors", ".plan", "libsndfile"))
 

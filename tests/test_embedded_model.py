@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from processes import bsm
 from songs import decoded, excerpt
 
-from bsmamba2.cli import cli
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.inspect_file import inspect_artefact
 from bsmamba2.runtime import EngineOptions, Separator, load_engine
@@ -35,8 +34,7 @@ def test_voice_of_real_music_comes_out_better_than_it_went_in(overlap_s: float) 
 
 
 def test_people_are_told_that_it_is_a_demonstration(tmp_path: Path) -> None:
-    out = str(tmp_path / "{stem}.wav")
-    result = CliRunner().invoke(cli, ["infer", str(excerpt()), "-o", out], catch_exceptions=False)
-    notes = [line for line in result.stderr.splitlines() if "demonstration" in line]
+    said = bsm("infer", excerpt(), "-o", tmp_path / "{stem}.wav").err
+    notes = [line for line in said.splitlines() if "demonstration" in line]
     assert len(notes) == 1
     assert "--engine" in notes[0]

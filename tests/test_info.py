@@ -12,16 +12,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
 from foreign_files import model_of, random_weights
 from onnx import TensorProto, helper, numpy_helper
 from plans import write_plan
-from processes import printed
+from processes import bsm, bsm_json, printed
 from safetensors.torch import save_file
 
 from bsmamba2.artefact import Artefact, MaskParity, ModelCard, PrecisionCheck, Provenance
 from bsmamba2.checkpoints.weights import save_weights
-from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
 from bsmamba2.files import sha256_file
 from bsmamba2.inspect_file import inspect_artefact, lines
@@ -35,13 +33,6 @@ ARTEFACT = Artefact(
     provenance=Provenance(source="a.ckpt", source_sha256="00" * 32, trained=True),
     parity=(MaskParity(frames=63, p999=3e-7, relative_rms=4e-7),),
 )
-
-
-def info_json(argument: str | Path) -> dict[str, Any]:
-    result = CliRunner().invoke(cli, ["info", str(argument), "--json"], catch_exceptions=False)
-    assert result.exit_code == 0
-    record: dict[str, Any] = json.loads(result.stdout)
-    return record
 
 
 def save_onnx(path: Path, artefact: Artefact | None) -> None:
@@ -61,7 +52,7 @@ def save_onnx(path: Path, artefact: Artefact | None) -> None:
     [("bsmamba2", 48_098_188, 675), ("tiny", parameter_count(TINY), len(tensor_shapes(TINY)))],
 )
 def test_configuration_gives_its_counts(name: str, parameters: int, tensors: int) -> None:
-    record = info_json(name)
+    record = bsm_json("info", name)
     assert record["parameters"] == parameters
     assert record["tensors"] == tensors
     assert record["sha256"] is None
@@ -72,13 +63,13 @@ def test_configuration_gives_its_counts(name: str, parameters: int, tensors: int
 
 def test_yaml_file_is_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "wide.yaml").write_text("base: tiny\nnetwork:\n  d_model: 32\n")
-    assert info_json(tmp_path / "wide.yaml")["config"]["network"]["d_model"] == 32
+    assert bsm_json("info", tmp_path / "wide.yaml")["config"]["network"]["d_model"] == 32
 
 
 def test_checkpoint_gives_what_it_carries(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_weights(path, STATE, ARTEFACT)
-    record = info_json(path)
+    record = bsm_json("info", path)
     assert record["kind"] == "checkpoint"
     assert record["parameters"] == sum(t.numel() for t in STATE.values())
     assert record["tensors"] == len(STATE)
@@ -89,7 +80,7 @@ def test_checkpoint_gives_what_it_carries(tmp_path: Path) -> None:
 
 def test_onnx_file_gives_graph_and_network(tmp_path: Path) -> None:
     save_onnx(tmp_path / "a.onnx", ARTEFACT)
-    record = info_json(tmp_path / "a.onnx")
+    record = bsm_json("info", tmp_path / "a.onnx")
     assert (record["scan_nodes"], record["opset"], record["functions"]) == (1, 20, [])
     assert (record["graph_parameters"], record["graph_tensors"]) == (20, 1)
     assert (record["parameters"], record["tensors"]) == (parameter_count(TINY), len(STATE))
@@ -111,7 +102,7 @@ def test_lower_precision_says_what_it_costs(tmp_path: Path) -> None:
     plain = replace(rounded, engine="ONNX Runtime", usdr_loss_db=None, largest=None)
     artefact = replace(ARTEFACT, precision="float16", checks=(plain, rounded))
     save_onnx(tmp_path / "a.onnx", artefact)
-    record = info_json(tmp_path / "a.onnx")
+    record = bsm_json("info", tmp_path / "a.onnx")
     assert record["checks"] == json.loads(json.dumps([asdict(plain), asdict(rounded)]))
     rows = [text for label, text in lines(record) if label == "cost of float16"]
     assert rows == [
@@ -125,11 +116,11 @@ def test_lower_precision_says_what_it_costs(tmp_path: Path) -> None:
 def test_file_from_before_there_were_costs_has_none(tmp_path: Path) -> None:
     assert "bsm.checks" not in ARTEFACT.to_metadata()
     save_onnx(tmp_path / "a.onnx", ARTEFACT)
-    assert info_json(tmp_path / "a.onnx")["checks"] == []
+    assert bsm_json("info", tmp_path / "a.onnx")["checks"] == []
 
 
 def test_export_has_a_scan_node_per_block(tiny_onnx: Path) -> None:
-    record = info_json(tiny_onnx)
+    record = bsm_json("info", tiny_onnx)
     assert record["scan_nodes"] == 2 * record["config"]["network"]["layers"]
     assert record["opset"] == 20
     assert ["bsm", "BiMamba2Scan"] in record["functions"]
@@ -137,12 +128,12 @@ def test_export_has_a_scan_node_per_block(tiny_onnx: Path) -> None:
 
 def test_people_get_an_aligned_table(tmp_path: Path) -> None:
     save_onnx(tmp_path / "a.onnx", ARTEFACT)
-    result = CliRunner().invoke(cli, ["info", str(tmp_path / "a.onnx")], catch_exceptions=False)
-    rows = result.stdout.splitlines()
+    out = bsm("info", tmp_path / "a.onnx").out
+    rows = out.splitlines()
     width = max(len(label) for label, _ in lines(inspect_artefact(tmp_path / "a.onnx")))
     assert all(row[width : width + 2] == "  " and row[width + 2] != " " for row in rows)
-    assert f"{parameter_count(TINY):,} in {len(STATE)} tensors" in result.stdout
-    assert "undeclared" in result.stdout
+    assert f"{parameter_count(TINY):,} in {len(STATE)} tensors" in out
+    assert "undeclared" in out
 
 
 def test_random_weights_are_said_to_be_untrained(tmp_path: Path) -> None:

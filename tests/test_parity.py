@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
-from processes import MAIN, WITHOUT_TORCH, python
+from processes import MAIN, WITHOUT_TORCH, bsm, python
 from small_engines import FunctionEngine, random_mask
 
-from bsmamba2.cli import cli
 from bsmamba2.config import ModelConfig
 from bsmamba2.errors import EngineError
 from bsmamba2.music import Music, load_music
@@ -175,10 +173,9 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_command_prints_a_table_and_succeeds(short_engines: tuple[Path, Path], song: Path):
     first, _ = short_engines
-    command = ["parity", str(first), str(first), "--audio", str(song)]
-    result = CliRunner().invoke(cli, command)
-    assert result.exit_code == 0
-    rows = result.stdout.splitlines()
+    done = bsm("parity", first, first, "--audio", song)
+    assert done.code == 0
+    rows = done.out.splitlines()
     assert rows[0] == f"A  {first}: onnxruntime, float32"
     assert rows[2] == "   on the loudest 1 s of song.wav"
     assert [row.split()[0] for row in rows[4:]] == [
@@ -188,16 +185,16 @@ def test_command_prints_a_table_and_succeeds(short_engines: tuple[Path, Path], s
 
 
 def test_a_missed_limit_is_said_and_exits_1(short_engines: tuple[Path, Path], song: Path):
-    command = ["parity", *map(str, short_engines), "--audio", str(song)]
-    result = CliRunner().invoke(cli, [*command, "--json"])
-    report = json.loads(result.stdout)
-    assert result.exit_code == 1
+    command = ("parity", *short_engines, "--audio", song)
+    done = bsm(*command, "--json")
+    report = json.loads(done.out)
+    assert done.code == 1
     assert report["passed"] is False
     assert [engine["file"] for engine in report["engines"]] == [str(p) for p in short_engines]
     assert [figure["passed"] for figure in report["figures"]] == [True] + [False] * 4
-    table = CliRunner().invoke(cli, command)
-    assert table.exit_code == 1
-    assert table.stdout.count("FAILED") == 4
+    table = bsm(*command)
+    assert table.code == 1
+    assert table.out.count("FAILED") == 4
 
 
 def test_command_does_without_torch(short_engines: tuple[Path, Path], song: Path):
@@ -226,7 +223,6 @@ def test_engines_that_cannot_be_compared_end_in_a_sentence(
 def test_pytorch_and_onnx_runtime_are_one_network(
     tiny_checkpoint: Path, tiny_export: Path, song: Path
 ):
-    command = ["parity", str(tiny_checkpoint), str(tiny_export), "--audio", str(song)]
-    result = CliRunner().invoke(cli, command)
-    assert result.exit_code == 0, result.stdout
-    assert "A  " + str(tiny_checkpoint) + ": pytorch, float32" in result.stdout
+    done = bsm("parity", tiny_checkpoint, tiny_export, "--audio", song)
+    assert done.code == 0, done.out
+    assert f"A  {tiny_checkpoint}: pytorch, float32" in done.out

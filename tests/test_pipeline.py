@@ -10,8 +10,9 @@ import pytest
 import soundfile
 import torch
 from foreign_files import lightning_checkpoint
-from full_size import Chain, bsm_json
+from full_size import Chain
 from networks import random_network
+from processes import bsm_json
 from songs import assert_null, decoded, excerpt
 
 from bsmamba2.checkpoints.weights import load_weights

@@ -10,10 +10,14 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bsmamba2.runtime.pictures import HIGHEST_HZ, LOWEST_HZ
+
+if TYPE_CHECKING:
+    from bsmamba2.evaluation.summary import OnsetBin
 
 WIDTH = 860
 STYLE = """
@@ -203,24 +207,17 @@ def plot_lengths(lengths_s: Sequence[int], series: Sequence[Series], title: str)
     return plot.svg(title)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """Quartiles of a bin; NaN if it is empty."""
-
-    quartile_1: float
-    median: float
-    quartile_3: float
-    count: int
-
-
 def plot_boxes(
-    bins: Sequence[str], series: Sequence[tuple[str, str, Sequence[Box]]], title: str, below: str
+    bins: Sequence[str],
+    series: Sequence[tuple[str, str, Sequence[OnsetBin]]],
+    title: str,
+    below: str,
 ) -> str:
     """Boxes from quartile to quartile with the median, side by side in each bin.
 
     Args:
         bins: Labels of the bins.
-        series: (name, class, a box for each bin).
+        series: (name, class, what lies in each bin).
         title: Of the vertical axis.
         below: Of the horizontal axis.
     """

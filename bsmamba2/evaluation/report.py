@@ -9,7 +9,6 @@ from pathlib import Path
 
 from bsmamba2 import __version__
 from bsmamba2.evaluation.charts import (
-    Box,
     Series,
     clock,
     plot_boxes,
@@ -241,22 +240,7 @@ def _lengths(evaluation: Evaluation) -> str:
 
 def _onsets(evaluation: Evaluation) -> str:
     tables = [bin_onsets(m.tracks) for m in evaluation.models]
-    rows = [
-        (
-            _label(m),
-            _kind(i),
-            [
-                Box(
-                    quartile_1=part.quartile_1,
-                    median=part.median,
-                    quartile_3=part.quartile_3,
-                    count=part.count,
-                )
-                for part in tables[i]
-            ],
-        )
-        for i, m in enumerate(evaluation.models)
-    ]
+    rows = [(_label(m), _kind(i), tables[i]) for i, m in enumerate(evaluation.models)]
     note = (
         f"An onset is one stay of the voice: grains of 20 ms within {BELOW_LOUDEST_DB:g} dB of the "
         f"song's loudest and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under "

@@ -13,17 +13,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
 from foreign_files import model_of
 from full_size import Chain
 from networks import random_network, random_spectrum
 from onnx import ModelProto, numpy_helper
-from processes import MAIN, python
+from processes import MAIN, bsm, python
 from tolerances import assert_close
 
 from bsmamba2.artefact import Artefact, load_card, read_metadata
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError, ExportError
 from bsmamba2.export import export_model, gates
 from bsmamba2.export.export_model import export_onnx
@@ -288,19 +286,13 @@ def test_bad_sources_and_targets_are_one_sentence(
 # --- the command ---
 
 
-def run_export(*arguments: str | Path) -> tuple[int, str, str]:
-    result = CliRunner().invoke(cli, ["export", *map(str, arguments)])
-    message = str(result.exception) if isinstance(result.exception, BsmError) else ""
-    return result.exit_code, result.stdout, result.stderr + message
-
-
 @pytest.mark.usefixtures("quick_graph")
 def test_command_names_the_file_after_the_model(
     tiny_checkpoint: Path, tmp_path: Path, quick_gate: tuple[int, ...]
 ):
     source = tmp_path / "my.model.safetensors"
     source.write_bytes(tiny_checkpoint.read_bytes())
-    code, out, err = run_export(source)
+    code, out, err = bsm("export", source)
     assert (code, out) == (0, f"{tmp_path / 'my.model.onnx'}\n")
     assert len(re.findall(r"p99\.9 \|difference\| \S+, relative RMS \S+", err)) == len(quick_gate)
     assert "Random weights" not in err
@@ -308,7 +300,7 @@ def test_command_names_the_file_after_the_model(
 
 def test_command_speaks_json(tmp_path: Path, quick_gate: tuple[int, ...]):
     target = tmp_path / "out.onnx"
-    code, out, err = run_export("tiny", "-o", target, "--seed", "7", "--json")
+    code, out, err = bsm("export", "tiny", "-o", target, "--seed", "7", "--json")
     report = json.loads(out)
     assert code == 0
     assert report["output"] == str(target)
@@ -324,12 +316,12 @@ def test_card_travels_in_the_file_and_a_wrong_one_writes_none(
 ):
     card, target = tmp_path / "card.yaml", tmp_path / "out.onnx"
     card.write_text("training_data: a\nrecipe: b\nscores: [c]\nlimits: d\nlicense: e\n")
-    code, _, err = run_export("tiny", "-o", target, "--card", card)
+    code, _, err = bsm("export", "tiny", "-o", target, "--card", card)
     assert code == 1
     assert "'license'; did you mean 'licence'?" in err
     assert not target.exists()
     card.write_text(card.read_text().replace("license", "licence"))
-    assert run_export("tiny", "-o", target, "--card", card)[0] == 0
+    assert bsm("export", "tiny", "-o", target, "--card", card)[0] == 0
     assert read_metadata(read_onnx_file(target).metadata, target).card == load_card(card)
 
 

@@ -13,18 +13,17 @@ import onnx
 import onnx.inliner
 import pytest
 import torch
-from click.testing import CliRunner
 from foreign_files import model_of
 from networks import random_network
 from onnx import ModelProto, TensorProto
+from processes import bsm
 from small_engines import small_artefact
 
 from bsmamba2 import music
 from bsmamba2.artefact import Artefact, Provenance, read_metadata
 from bsmamba2.checkpoints.weights import save_weights
-from bsmamba2.cli import cli
 from bsmamba2.config import ModelConfig
-from bsmamba2.errors import BsmError, ExportError
+from bsmamba2.errors import ExportError
 from bsmamba2.export.export_model import export_onnx
 from bsmamba2.export.graph import export_graph
 from bsmamba2.export.precision import Reference, check_precision, hostile_samples
@@ -233,15 +232,14 @@ def test_file_says_what_its_precision_costs(
     short_checkpoint: Path, tmp_path: Path, option: str, precision: str
 ):
     path = tmp_path / "a.onnx"
-    command = ["export", str(short_checkpoint), option, "-o", str(path), "--json"]
-    result = CliRunner().invoke(cli, command, catch_exceptions=False)
-    report = json.loads(result.stdout)
+    _, out, said = bsm("export", short_checkpoint, option, "-o", path, "--json")
+    report = json.loads(out)
     artefact = read_metadata(read_onnx_file(path).metadata, path)
     assert (artefact.precision, report["precision"]) == (precision, precision)
     assert [figure.frames for figure in artefact.parity] == [1, 2, 63]
     assert report["checks"] == json.loads(json.dumps([asdict(c) for c in artefact.checks]))
     for check in artefact.checks:
-        assert f"{check}.\n" in result.stderr
+        assert f"{check}.\n" in said
         assert (check.music, check.hostile) == ("a made-up mixture", HOSTILE)
         assert check.usdr_loss_db is None
     watched = [check.largest is not None for check in artefact.checks]
@@ -272,10 +270,8 @@ def test_overflow_that_onnx_runtime_does_not_see_refuses_the_file(tmp_path: Path
     ],
 )
 def test_bad_usage_is_one_sentence(arguments: list[str], words: str, tmp_path: Path):
-    command = ["export", *arguments, "-o", str(tmp_path / "out.onnx")]
-    result = CliRunner().invoke(cli, command)
-    assert result.exit_code != 0
-    said = str(result.exception) if isinstance(result.exception, BsmError) else result.stderr
+    code, _, said = bsm("export", *arguments, "-o", tmp_path / "out.onnx")
+    assert code != 0
     assert words in said
     assert not list(tmp_path.iterdir())
 

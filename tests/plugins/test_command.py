@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from processes import Outcome, bsm
 
 from bsmamba2.cli import cli, main
 from bsmamba2.files import sha256_file
@@ -21,17 +21,17 @@ def include(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["plugin", "build", *arguments], catch_exceptions=False)
+def run(*arguments: str) -> Outcome:
+    return bsm("plugin", "build", *arguments)
 
 
 def test_paths_go_to_stdout_and_progress_to_stderr(compiled: list[Options], include: str) -> None:
     result = run("--arch", "80,90", "--tensorrt-include", include, "--jobs", "3")
-    scan, plugin = result.stdout.split()
+    scan, plugin = result.out.split()
     assert scan.endswith("libbsm_scan.so")
     assert plugin.endswith("libbsm_trt_plugin.so")
     assert Path(scan).is_file()
-    assert "18 kernels for sm_80, sm_90" in result.stderr
+    assert "18 kernels for sm_80, sm_90" in result.err
     (options,) = compiled
     assert options.jobs == 3
     assert str(options.headers) == include
@@ -39,15 +39,15 @@ def test_paths_go_to_stdout_and_progress_to_stderr(compiled: list[Options], incl
 
 def test_second_call_says_the_same_without_progress(compiled: list[Options]) -> None:
     first, second = (run("--arch", "90", "--no-tensorrt") for _ in range(2))
-    assert second.stdout == first.stdout
-    assert first.stderr
-    assert not second.stderr
+    assert second.out == first.out
+    assert first.err
+    assert not second.err
     run("--arch", "90", "--no-tensorrt", "--force")
     assert len(compiled) == 2
 
 
 def test_json_has_paths_and_hashes(compiled: list[Options]) -> None:
-    report = json.loads(run("--arch", "90", "--no-tensorrt", "--json").stdout)
+    report = json.loads(run("--arch", "90", "--no-tensorrt", "--json").out)
     assert report["architectures"] == ["90-real"]
     assert report["scan"]["sha256"] == sha256_file(Path(report["scan"]["path"]))
     assert report["plugin"] is None
