@@ -22,6 +22,20 @@ from bsmamba2.scan_contract import PLUGIN_VERSION
 
 VERSION = "1.7.1.116"
 COMMAND = "bsm export tiny.onnx --trt -o model.plan"
+RECORD = PlanRecord(
+    plan_sha256="",
+    onnx="tiny.onnx",
+    onnx_sha256="1" * 64,
+    builder="tensorrt",
+    builder_version="10.14.1",
+    architectures=("9.0",),
+    batch=(1, 2, 4),
+    frames=(101, 101, 101),
+    plugin_layers=4,
+    plugin=PluginRecord(version="1", sources_sha256="2" * 64, library_sha256="3" * 64),
+    command=COMMAND,
+)
+"""What a sidecar says of a plan of TensorRT, of chunks of a second; `plan_sha256` is to be set."""
 
 
 def write_plan(
@@ -46,7 +60,9 @@ def write_plan(
     artefact = read_metadata(read_onnx_file(onnx).metadata, onnx)
     frames = frames or (artefact.model.audio.chunk_frames,) * 3
     path.write_bytes(tensorrt_module.make_plan(onnx.read_bytes(), batch, frames, kind))
-    record = PlanRecord(
+    plugin = replace(RECORD.plugin, version=PLUGIN_VERSION, sources_sha256=build.sources_sha256())
+    record = replace(
+        RECORD,
         plan_sha256=sha256_file(path),
         onnx=onnx.name,
         onnx_sha256=sha256_file(onnx),
@@ -55,13 +71,7 @@ def write_plan(
         architectures=(),
         batch=batch,
         frames=frames,
-        plugin_layers=4,
-        plugin=PluginRecord(
-            version=PLUGIN_VERSION,
-            sources_sha256=build.sources_sha256(),
-            library_sha256="0" * 64,
-        ),
-        command=COMMAND,
+        plugin=plugin,
     )
     sidecar_path(path).write_text(sidecar_text(change(record), artefact))
     return path

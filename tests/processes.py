@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,10 @@ class Outcome(NamedTuple):
     code: int
     out: str
     err: str
+
+
+Command = Callable[..., Outcome]
+"""`bsm` with some arguments given already."""
 
 
 def bsm(*arguments: str | Path) -> Outcome:

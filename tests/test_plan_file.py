@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import plans
 import pytest
 from processes import printed
 from small_engines import small_artefact
@@ -19,7 +20,6 @@ from bsmamba2.plan_file import (
     BUILDERS,
     TITLES,
     PlanRecord,
-    PluginRecord,
     carries_library,
     read_plan,
     read_sidecar,
@@ -29,19 +29,7 @@ from bsmamba2.plan_file import (
 )
 
 BYTES = b"a plan"
-RECORD = PlanRecord(
-    plan_sha256=sha256(BYTES).hexdigest(),
-    onnx="model.onnx",
-    onnx_sha256="1" * 64,
-    builder="tensorrt",
-    builder_version="10.13.0.35",
-    architectures=("9.0",),
-    batch=(1, 4, 4),
-    frames=(801, 801, 801),
-    plugin_layers=4,
-    plugin=PluginRecord(version="1", sources_sha256="2" * 64, library_sha256="3" * 64),
-    command="bsm export model.onnx --trt",
-)
+RECORD = replace(plans.RECORD, plan_sha256=sha256(BYTES).hexdigest())
 ARTEFACT = small_artefact()
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Outcome, printed
+from processes import Command, Outcome, printed
 from voiced_songs import plain_usdr, voice, write_song
 
 from bsmamba2.cli import main
@@ -18,7 +17,7 @@ from bsmamba2.cli import main
 @pytest.fixture
 def bsm_eval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+) -> Command:
     """Runs the command in a folder of its own with two songs in `music`."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(["Anna - <First>", "Ben & Co - Second"]):
@@ -32,7 +31,7 @@ def bsm_eval(
     return run
 
 
-def test_the_table_names_every_track(bsm_eval: Callable[..., Outcome], short_onnx: Path):
+def test_the_table_names_every_track(bsm_eval: Command, short_onnx: Path):
     done = bsm_eval(short_onnx, "--by-length", "1,2", "--by-onset")
     assert done.code == 0
     assert all(name in done.out for name in ("Anna - <First>", "Ben & Co - Second"))
@@ -41,7 +40,7 @@ def test_the_table_names_every_track(bsm_eval: Callable[..., Outcome], short_onn
     assert "untrained" in done.err
 
 
-def test_json_is_one_document_with_true_figures(bsm_eval: Callable[..., Outcome], short_onnx: Path):
+def test_json_is_one_document_with_true_figures(bsm_eval: Command, short_onnx: Path):
     song = write_song(Path("other"), "song", voice(1.2, [(0, 1)]))
     done = bsm_eval(short_onnx, "--json", "--overlap", "0.5", data="other")
     (model,) = json.loads(done.out)["models"]
@@ -53,9 +52,7 @@ def test_json_is_one_document_with_true_figures(bsm_eval: Callable[..., Outcome]
     assert model["tracks"][0]["overlap_s"] == 0.5
 
 
-def test_a_rerun_writes_nothing_and_says_the_same(
-    bsm_eval: Callable[..., Outcome], short_onnx: Path
-):
+def test_a_rerun_writes_nothing_and_says_the_same(bsm_eval: Command, short_onnx: Path):
     first = bsm_eval(short_onnx, "--out", "kept", "--json")
     dates = {path: path.stat().st_mtime_ns for path in Path("kept").iterdir()}
     assert len(dates) == 2
@@ -64,7 +61,7 @@ def test_a_rerun_writes_nothing_and_says_the_same(
 
 
 def test_two_kinds_of_engine_in_one_report(
-    bsm_eval: Callable[..., Outcome], short_onnx: Path, tiny_checkpoint: Path
+    bsm_eval: Command, short_onnx: Path, tiny_checkpoint: Path
 ):
     name = os.fsdecode(b"A & <B> \xe9".ljust(255, b"x"))  # as long as names can be, and no UTF-8
     write_song(Path("other"), name, voice(1.2, [(0, 1)]))
@@ -79,9 +76,7 @@ def test_two_kinds_of_engine_in_one_report(
     assert short_onnx.name in text
 
 
-def test_an_onnx_engine_is_evaluated_without_torch(
-    bsm_eval: Callable[..., Outcome], short_onnx: Path
-):
+def test_an_onnx_engine_is_evaluated_without_torch(bsm_eval: Command, short_onnx: Path):
     code = (
         "import sys; sys.modules['torch'] = None; from bsmamba2.cli import main; main(sys.argv[1:])"
     )
@@ -90,9 +85,7 @@ def test_an_onnx_engine_is_evaluated_without_torch(
     assert Path("r.html").stat().st_size > 50_000
 
 
-def test_a_failing_track_is_listed_and_the_others_are_done(
-    bsm_eval: Callable[..., Outcome], short_onnx: Path
-):
+def test_a_failing_track_is_listed_and_the_others_are_done(bsm_eval: Command, short_onnx: Path):
     broken = Path("music/test/Anna - <First>/mixture.wav")
     broken.write_bytes(b"no audio")
     done = bsm_eval(short_onnx, "--report", "report.html")
@@ -104,9 +97,7 @@ def test_a_failing_track_is_listed_and_the_others_are_done(
     assert "Failed: 1" in Path("report.html").read_text("utf-8")
 
 
-def test_where_all_tracks_fail_there_is_no_report(
-    bsm_eval: Callable[..., Outcome], short_onnx: Path
-):
+def test_where_all_tracks_fail_there_is_no_report(bsm_eval: Command, short_onnx: Path):
     for path in Path("music/test").glob("*/bass.wav"):
         path.unlink()
     done = bsm_eval(short_onnx, "--report", "report.html", "--json")
@@ -128,7 +119,7 @@ def test_where_all_tracks_fail_there_is_no_report(
     (["--split", "valid"], "music"),
 ])  # fmt: skip
 def test_bad_arguments_are_one_sentence(
-    bsm_eval: Callable[..., Outcome], short_onnx: Path, arguments: list[str], sentence: str
+    bsm_eval: Command, short_onnx: Path, arguments: list[str], sentence: str
 ):
     filled = [argument.replace("ENGINE", str(short_onnx)) for argument in arguments]
     done = bsm_eval(short_onnx, *filled)
@@ -138,7 +129,7 @@ def test_bad_arguments_are_one_sentence(
     assert not done.out
 
 
-def test_a_model_that_is_no_engine_is_one_sentence(bsm_eval: Callable[..., Outcome]):
+def test_a_model_that_is_no_engine_is_one_sentence(bsm_eval: Command):
     Path("model.ckpt").write_bytes(b"weights")
     done = bsm_eval("model.ckpt")
     assert done.code == 1
@@ -146,9 +137,7 @@ def test_a_model_that_is_no_engine_is_one_sentence(bsm_eval: Callable[..., Outco
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "flat", "empty"])
-def test_a_folder_without_songs_is_one_sentence(
-    bsm_eval: Callable[..., Outcome], short_onnx: Path, folder: str
-):
+def test_a_folder_without_songs_is_one_sentence(bsm_eval: Command, short_onnx: Path, folder: str):
     if folder != "nowhere":
         Path(folder, *(["test"] if folder == "empty" else [])).mkdir(parents=True)
     done = bsm_eval(short_onnx, data=folder)

@@ -14,7 +14,13 @@ from small_engines import FunctionEngine, random_mask, real_mask
 from voiced_songs import RATE, STEMS, model_of, plain_usdr, tracks_of, voice, write_song
 
 from bsmamba2.errors import BsmError
-from bsmamba2.evaluation.evaluate import Model, ModelResults, Settings, evaluate
+from bsmamba2.evaluation.evaluate import (
+    EvaluationFailure,
+    Model,
+    ModelResults,
+    Settings,
+    evaluate,
+)
 from bsmamba2.evaluation.metrics import csdr_frames
 from bsmamba2.evaluation.results import ResultStore, TrackResult
 from bsmamba2.runtime.engines.base import Spectrum
@@ -25,13 +31,16 @@ BURSTS = [(0.2, 0.8), (1.3, 1.6), (4.0, 5.5)]
 DURATION_S = 5.7
 
 
-def run(
-    root: Path, model: Model, store: Path | None = None, lengths_s: Sequence[int] = ()
-) -> ModelResults:
-    settings = Settings(stems=STEMS, lengths_s=lengths_s)
-    (results,), failures = evaluate(
-        [model], tracks_of(root), settings, ResultStore(store or root / "results")
-    )
+def evaluate_all(
+    root: Path, *models: Model, **settings: Any
+) -> tuple[list[ModelResults], list[EvaluationFailure]]:
+    """Models on the songs in a folder; the results are kept in it, too."""
+    store, settings = ResultStore(root / "results"), {"stems": STEMS} | settings
+    return evaluate(models, tracks_of(root), Settings(**settings), store)
+
+
+def run(root: Path, model: Model, lengths_s: Sequence[int] = ()) -> ModelResults:
+    (results,), failures = evaluate_all(root, model, lengths_s=lengths_s)
     assert not failures
     return results
 
@@ -242,24 +251,15 @@ def test_a_failing_track_ends_only_its_own(three_songs: Path, damage: str):
     else:
         n, channels = {"mono": (RATE, 1), "short": (RATE - 9, 2), "long": (RATE + 9, 2)}[damage]
         soundfile.write(file, np.zeros((n, channels)), RATE)
-    (results,), (failure,) = evaluate(
-        [model_of(real_mask(1))],
-        tracks_of(three_songs),
-        Settings(stems=STEMS),
-        ResultStore(three_songs / "results"),
-    )
+    (results,), (failure,) = evaluate_all(three_songs, model_of(real_mask(1)))
     assert [result.track for result in results.tracks] == ["a", "c"]
     assert failure.track == "b"
     assert str(file) in failure.error
 
 
 def test_an_engine_that_returns_nan_fails_its_tracks_and_leaves_no_results(three_songs: Path):
-    results, failures = evaluate(
-        [model_of(real_mask(math.nan)), model_of(real_mask(1), name="good")],
-        tracks_of(three_songs),
-        Settings(stems=STEMS),
-        ResultStore(three_songs / "results"),
-    )
+    models = model_of(real_mask(math.nan)), model_of(real_mask(1), name="good")
+    results, failures = evaluate_all(three_songs, *models)
     assert [len(r.tracks) for r in results] == [0, 3]
     assert [failure.model for failure in failures] == ["engine"] * 3
     assert len(list((three_songs / "results").iterdir())) == 3
@@ -267,12 +267,7 @@ def test_an_engine_that_returns_nan_fails_its_tracks_and_leaves_no_results(three
 
 def test_a_target_that_is_no_stem_is_refused(three_songs: Path):
     with pytest.raises(BsmError, match="estimates 'vocals'"):
-        evaluate(
-            [model_of(real_mask(1))],
-            tracks_of(three_songs),
-            Settings(stems=("piano", "bass")),
-            ResultStore(three_songs / "results"),
-        )
+        evaluate_all(three_songs, model_of(real_mask(1)), stems=("piano", "bass"))
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path):

@@ -151,12 +151,8 @@ def test_pictures_show_the_audio_that_was_measured(
 
 def test_short_songs_have_one_minute(tmp_path: Path):
     write_song(tmp_path, "song", voice(1.5, [(0, 1.5)]))
-    results, _ = evaluate(
-        [model_of(real_mask(1))],
-        tracks_of(tmp_path),
-        Settings(stems=STEMS),
-        ResultStore(tmp_path / "results"),
-    )
+    settings, store = Settings(stems=STEMS), ResultStore(tmp_path / "results")
+    results, _ = evaluate([model_of(real_mask(1))], tracks_of(tmp_path), settings, store)
     (only,) = results[0].tracks[0].minutes
     assert (only.start_s, only.duration_s) == (0, 1.5)
     assert only.sdr == pytest.approx(results[0].tracks[0].stems["vocals"].usdr)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plans import RECORD
 from processes import printed
 from small_engines import small_artefact
 
@@ -19,22 +20,9 @@ from bsmamba2.cli import export as command
 from bsmamba2.errors import BsmError, CheckpointError, EngineError, ExportError
 from bsmamba2.export.triton import QUEUE_DELAY_US, write_triton_repository
 from bsmamba2.files import sha256_file
-from bsmamba2.plan_file import PlanRecord, PluginRecord, sidecar_path, sidecar_text
+from bsmamba2.plan_file import sidecar_path, sidecar_text
 
 FRAMES = small_artefact().model.audio.chunk_frames
-RECORD = PlanRecord(
-    plan_sha256="",
-    onnx="tiny.onnx",
-    onnx_sha256="1" * 64,
-    builder="tensorrt",
-    builder_version="10.14.1",
-    architectures=("9.0",),
-    batch=(1, 2, 4),
-    frames=(FRAMES, FRAMES, FRAMES),
-    plugin_layers=4,
-    plugin=PluginRecord(version="1", sources_sha256="2" * 64, library_sha256="3" * 64),
-    command="bsm export tiny.onnx --trt",
-)
 
 
 def make_plan(folder: Path, content: bytes = b"a plan", **changes: Any) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from fake_gpu.machine import Machine
-    from processes import Outcome
+    from processes import Command
 
     from bsmamba2.runtime.engines.tensorrt import PlanEngine
 
@@ -29,7 +29,7 @@ def bsm_infer(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Callable[..., Outcome]:
+) -> Command:
     """Runs the command in a folder of its own."""
     from processes import Outcome
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import audio_files
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import RATE, load, noise
-from processes import TESTS, Outcome, printed, python
+from processes import TESTS, Command, printed, python
 from songs import assert_null, decoded, excerpt
 
 
@@ -32,7 +31,7 @@ def files_below(folder: str | Path = ".") -> set[str]:
 @pytest.mark.parametrize(("rate", "channels", "n"),
                          [(44100, 2, 50_000), (48000, 1, 70_000), (22050, 2, 1)])  # fmt: skip
 def test_stems_add_up_and_have_the_inputs_shape(
-    bsm_infer: Callable[..., Outcome], rate: int, channels: int, n: int
+    bsm_infer: Command, rate: int, channels: int, n: int
 ):
     mixture = noise(n, channels)
     done = bsm_infer(save("song.wav", mixture, rate))
@@ -45,7 +44,7 @@ def test_stems_add_up_and_have_the_inputs_shape(
     assert_null(mixture, *stems)
 
 
-def test_real_music_from_a_container_adds_up(bsm_infer: Callable[..., Outcome]):
+def test_real_music_from_a_container_adds_up(bsm_infer: Command):
     song = excerpt()
     done = bsm_infer(str(song))
     assert done.code == 0
@@ -56,7 +55,7 @@ def test_real_music_from_a_container_adds_up(bsm_infer: Callable[..., Outcome]):
     assert_null(mixture, vocals, rest)
 
 
-def test_silence_in_is_silence_out(bsm_infer: Callable[..., Outcome]):
+def test_silence_in_is_silence_out(bsm_infer: Command):
     done = bsm_infer(save("song.wav", np.zeros((2, RATE)), 48000))
     assert all(not load(name).any() for name in done.out.split())
 
@@ -68,9 +67,7 @@ def test_silence_in_is_silence_out(bsm_infer: Callable[..., Outcome]):
     (["--format", "mp3"], "MP3", "MPEG_LAYER_III"),
     (["-o", "here/{stem}.ogg"], "OGG", "VORBIS"),
 ])  # fmt: skip
-def test_formats_and_depths(
-    bsm_infer: Callable[..., Outcome], arguments: list[str], format: str, subtype: str
-):
+def test_formats_and_depths(bsm_infer: Command, arguments: list[str], format: str, subtype: str):
     done = bsm_infer(save("song.wav", noise(RATE)), *arguments)
     assert done.code == 0, done.err
     for name in done.out.split():
@@ -78,7 +75,7 @@ def test_formats_and_depths(
         assert (info.format, info.subtype, info.frames) == (format, subtype, RATE)
 
 
-def test_one_stem_is_written_alone(bsm_infer: Callable[..., Outcome]):
+def test_one_stem_is_written_alone(bsm_infer: Command):
     done = bsm_infer(
         save("song.wav", noise(RATE)), "--stems", "instrumental", "-o", "{track}-i.wav"
     )
@@ -86,7 +83,7 @@ def test_one_stem_is_written_alone(bsm_infer: Callable[..., Outcome]):
     assert files_below() == {"song.wav", "song-i.wav"}
 
 
-def test_folders_are_separated_in_order_without_hidden_files(bsm_infer: Callable[..., Outcome]):
+def test_folders_are_separated_in_order_without_hidden_files(bsm_infer: Command):
     for name in ("b.wav", "a.flac", ".hidden.wav", "deeper/c.wav"):
         save(f"songs/{name}", noise(RATE), subtype="PCM_16")
     Path("songs/cover.jpg").touch()
@@ -94,13 +91,13 @@ def test_folders_are_separated_in_order_without_hidden_files(bsm_infer: Callable
     assert done.out.split() == ["out/a/vocals.wav", "out/b/vocals.wav"]
 
 
-def test_an_input_named_twice_is_separated_once(bsm_infer: Callable[..., Outcome]):
+def test_an_input_named_twice_is_separated_once(bsm_infer: Command):
     save("songs/a.wav", noise(RATE))
     done = bsm_infer("songs", "songs/a.wav", "./songs/../songs/a.wav", "--stems", "vocals")
     assert done.out.split() == ["out/a/vocals.wav"]
 
 
-def test_files_of_an_earlier_run_are_replaced(bsm_infer: Callable[..., Outcome]):
+def test_files_of_an_earlier_run_are_replaced(bsm_infer: Command):
     save("out/song/vocals.wav", noise(10))
     done = bsm_infer(save("song.wav", noise(RATE)))
     assert done.code == 0
@@ -108,7 +105,7 @@ def test_files_of_an_earlier_run_are_replaced(bsm_infer: Callable[..., Outcome])
 
 
 @pytest.mark.parametrize("name", ["...wav", "a\\..\\b.wav", "new\nline.wav"])
-def test_track_names_stay_in_their_folder_and_line(bsm_infer: Callable[..., Outcome], name: str):
+def test_track_names_stay_in_their_folder_and_line(bsm_infer: Command, name: str):
     save("in/song.wav", noise(1000))
     Path("in/song.wav").rename(Path("in", name))
     done = bsm_infer(f"in/{name}", "--stems", "vocals")
@@ -121,7 +118,7 @@ def test_track_names_stay_in_their_folder_and_line(bsm_infer: Callable[..., Outc
 # --- what is said ---
 
 
-def test_json_is_one_document_on_stdout(bsm_infer: Callable[..., Outcome], quick_onnx: Path):
+def test_json_is_one_document_on_stdout(bsm_infer: Command, quick_onnx: Path):
     save("song.wav", noise(22050, 1), 22050)
     Path("text.wav").write_text("no music")
     done = bsm_infer("song.wav", "text.wav", "--json")
@@ -142,7 +139,7 @@ def test_json_is_one_document_on_stdout(bsm_infer: Callable[..., Outcome], quick
     assert "not audio" in failed["error"]
 
 
-def test_json_says_whose_the_time_was(bsm_infer: Callable[..., Outcome]):
+def test_json_says_whose_the_time_was(bsm_infer: Command):
     document = json.loads(bsm_infer(save("song.wav", noise(6 * RATE)), "--json").out)
     run, (file,) = document["run"], document["files"]
     assert (run["jobs"], run["batch"]) == (1, 1)
@@ -154,20 +151,20 @@ def test_json_says_whose_the_time_was(bsm_infer: Callable[..., Outcome]):
 
 @pytest.mark.parametrize(("arguments", "batch"), [([], 1), (["--batch", "3"], 3)])
 def test_a_batch_is_what_was_asked_for_and_one_on_a_cpu(
-    bsm_infer: Callable[..., Outcome], arguments: list[str], batch: int
+    bsm_infer: Command, arguments: list[str], batch: int
 ):
     done = bsm_infer(save("song.wav", noise(RATE)), "--json", *arguments)
     assert json.loads(done.out)["run"]["batch"] == batch
 
 
 @pytest.mark.parametrize("batch", ["0", "-1", "many"])
-def test_a_batch_is_a_number_or_auto(bsm_infer: Callable[..., Outcome], batch: str):
+def test_a_batch_is_a_number_or_auto(bsm_infer: Command, batch: str):
     done = bsm_infer(save("song.wav", noise(RATE)), "--batch", batch)
     assert done.code == 2
     assert "--batch" in done.err
 
 
-def test_songs_at_a_time_give_the_same_in_the_same_order(bsm_infer: Callable[..., Outcome]):
+def test_songs_at_a_time_give_the_same_in_the_same_order(bsm_infer: Command):
     for name, seconds in (("a", 6), ("c", 1), ("d", 3), ("e", 2)):
         save(f"songs/{name}.wav", noise(seconds * RATE))
     Path("songs/b.wav").write_text("no music")
@@ -185,14 +182,14 @@ def test_songs_at_a_time_give_the_same_in_the_same_order(bsm_infer: Callable[...
     assert set(runs["1"][0]) == set(runs["1"][2])
 
 
-def test_untrained_weights_are_said_plainly(bsm_infer: Callable[..., Outcome]):
+def test_untrained_weights_are_said_plainly(bsm_infer: Command):
     done = bsm_infer(save("song.wav", noise(RATE)), "--quiet")
     assert "untrained" in done.err
     assert "no separation" in done.err
     assert "real-time factor" not in done.err
 
 
-def test_the_real_time_factor_is_said_at_the_end(bsm_infer: Callable[..., Outcome]):
+def test_the_real_time_factor_is_said_at_the_end(bsm_infer: Command):
     done = bsm_infer(save("song.wav", noise(RATE)))
     assert "1 file, 1.0 s of audio" in done.err.splitlines()[-1]
     assert "real-time factor" in done.err.splitlines()[-1]
@@ -203,7 +200,7 @@ def test_the_real_time_factor_is_said_at_the_end(bsm_infer: Callable[..., Outcom
 
 
 @pytest.mark.parametrize("name", ["songs/a.wav", "songs"])
-def test_an_input_is_never_overwritten(bsm_infer: Callable[..., Outcome], name: str):
+def test_an_input_is_never_overwritten(bsm_infer: Command, name: str):
     save("songs/a.wav", noise(RATE))
     before = Path("songs/a.wav").read_bytes()
     done = bsm_infer(name, "--stems", "vocals", "-o", "songs/../songs/{track}.wav")
@@ -212,9 +209,7 @@ def test_an_input_is_never_overwritten(bsm_infer: Callable[..., Outcome], name: 
     assert Path("songs/a.wav").read_bytes() == before
 
 
-def test_inputs_of_one_output_are_refused_and_others_separated(
-    bsm_infer: Callable[..., Outcome],
-):
+def test_inputs_of_one_output_are_refused_and_others_separated(bsm_infer: Command):
     for name in ("x/song.wav", "y/song.wav", "y/other.wav"):
         save(name, noise(RATE))
     done = bsm_infer("x/song.wav", "y", "--stems", "vocals", "--json")
@@ -237,7 +232,7 @@ def test_inputs_of_one_output_are_refused_and_others_separated(
     (["--overlap", "2"], "overlap of 2 s"),
 ])  # fmt: skip
 def test_wrong_options_are_one_sentence_and_no_work(
-    bsm_infer: Callable[..., Outcome], arguments: list[str], words: str
+    bsm_infer: Command, arguments: list[str], words: str
 ):
     done = bsm_infer(save("song.wav", noise(RATE)), *arguments)
     assert done.code == 1
@@ -278,9 +273,7 @@ def bad_inputs() -> dict[str, str]:
     }
 
 
-def test_bad_inputs_fail_alone_leave_nothing_and_are_listed_last(
-    bsm_infer: Callable[..., Outcome],
-):
+def test_bad_inputs_fail_alone_leave_nothing_and_are_listed_last(bsm_infer: Command):
     bad = bad_inputs()
     save("one_sample.wav", noise(1))
     done = bsm_infer(*bad, "one_sample.wav")
@@ -297,7 +290,7 @@ def test_bad_inputs_fail_alone_leave_nothing_and_are_listed_last(
 
 
 @pytest.mark.parametrize("out", ["song.wav/{stem}.wav", "taken/{stem}.wav"])
-def test_outputs_that_cannot_be_are_one_sentence(bsm_infer: Callable[..., Outcome], out: str):
+def test_outputs_that_cannot_be_are_one_sentence(bsm_infer: Command, out: str):
     Path("taken/instrumental.wav").mkdir(parents=True)
     done = bsm_infer(save("song.wav", noise(RATE)), "-o", out)
     assert done.code == 1
@@ -305,7 +298,7 @@ def test_outputs_that_cannot_be_are_one_sentence(bsm_infer: Callable[..., Outcom
     assert files_below() == {"song.wav"}
 
 
-def test_a_rate_the_format_cannot_have_is_an_error(bsm_infer: Callable[..., Outcome]):
+def test_a_rate_the_format_cannot_have_is_an_error(bsm_infer: Command):
     save("song.wav", noise(RATE), 96000)
     done = bsm_infer("song.wav", "--format", "mp3")
     assert done.code == 1
@@ -406,7 +399,7 @@ def test_memory_does_not_grow_with_the_song(
     assert after - before < 200, (before, after)
 
 
-def test_failures_of_names_with_line_ends_are_one_line(bsm_infer: Callable[..., Outcome]):
+def test_failures_of_names_with_line_ends_are_one_line(bsm_infer: Command):
     outcome = bsm_infer("gone\nError: made up\x1b[2J.wav")
     assert "\x1b" not in outcome.err
     assert not re.search("^Error", outcome.err, re.MULTILINE)

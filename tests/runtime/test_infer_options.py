@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import RATE, endless_rifx, load, noise, save
-from processes import MAIN, Outcome, printed
+from processes import MAIN, Command, printed
 from small_engines import FunctionEngine, real_mask
 
 from bsmamba2.cli.infer_options import Time
@@ -23,8 +23,6 @@ from bsmamba2.runtime.naming import Job
 from bsmamba2.runtime.separate_files import separate_file
 from bsmamba2.runtime.separator import Separator
 from bsmamba2.runtime.writing import OutputFormat
-
-Infer = Callable[..., Outcome]
 
 
 def song(name: str, n: int = RATE, **tags: str) -> str:
@@ -58,14 +56,14 @@ def test_times_are_seconds_or_minutes(text: str, seconds: float):
 @pytest.mark.parametrize(
     "text", ["-1", "1:60", "1:75:30", "1:2:3:4", "nan", "inf", "1e3", "", "1:", "5s"]
 )
-def test_no_other_times(bsm_infer: Infer, text: str):
+def test_no_other_times(bsm_infer: Command, text: str):
     done = bsm_infer(song("song.wav"), f"--start={text}")
     assert done.code == 2
     assert "is no time" in done.err
     assert set(files()) == {"song.wav"}
 
 
-def test_a_part_of_a_song_is_separated_as_a_song_of_its_own(bsm_infer: Infer):
+def test_a_part_of_a_song_is_separated_as_a_song_of_its_own(bsm_infer: Command):
     whole = load(song("song.wav", 3 * RATE))
     save(Path("part.wav"), whole[:, RATE : RATE + RATE // 2], subtype="FLOAT")
     part = bsm_infer("song.wav", "--start", "0:01", "--duration", "0.5")
@@ -74,7 +72,7 @@ def test_a_part_of_a_song_is_separated_as_a_song_of_its_own(bsm_infer: Infer):
         assert np.array_equal(load(found), load(expected))
 
 
-def test_a_start_beyond_the_end_fails_one_song(bsm_infer: Infer):
+def test_a_start_beyond_the_end_fails_one_song(bsm_infer: Command):
     done = bsm_infer(song("short.wav"), song("long.wav", 2 * RATE), "--start", "1.5")
     assert done.code == 1
     assert "Failed: short.wav ends before 1.50 s" in done.err
@@ -84,7 +82,7 @@ def test_a_start_beyond_the_end_fails_one_song(bsm_infer: Infer):
 # --- folders ---
 
 
-def test_folders_in_folders_keep_their_place(bsm_infer: Infer):
+def test_folders_in_folders_keep_their_place(bsm_infer: Command):
     for name in ("cd 1/ä.wav", "cd 2/deep/ä.wav", "b.wav", ".hidden/c.wav"):
         song(f"album/{name}", 1000)
     Path("album/loop").symlink_to(Path("album").resolve())
@@ -98,7 +96,7 @@ def test_folders_in_folders_keep_their_place(bsm_infer: Infer):
     assert "3 files" in rows[-1]
 
 
-def test_without_folders_in_the_names_songs_of_one_name_are_refused(bsm_infer: Infer):
+def test_without_folders_in_the_names_songs_of_one_name_are_refused(bsm_infer: Command):
     song("album/a/x.wav", 1000)
     song("album/b/x.wav", 1000)
     done = bsm_infer("album", "-r", "--stems", "vocals", "-o", "{track}.wav")
@@ -107,7 +105,7 @@ def test_without_folders_in_the_names_songs_of_one_name_are_refused(bsm_infer: I
     assert set(files()) == {"album/a/x.wav", "album/b/x.wav"}
 
 
-def test_stems_of_the_last_run_are_not_separated(bsm_infer: Infer):
+def test_stems_of_the_last_run_are_not_separated(bsm_infer: Command):
     song("a.wav", 1000)
     first = bsm_infer(".", "-r")
     song("b.wav", 1000)
@@ -119,7 +117,7 @@ def test_stems_of_the_last_run_are_not_separated(bsm_infer: Infer):
 # --- what is there already ---
 
 
-def test_complete_songs_are_skipped_and_others_done(bsm_infer: Infer):
+def test_complete_songs_are_skipped_and_others_done(bsm_infer: Command):
     names = [song(f"album/{letter}.wav", 2000) for letter in "abcde"]
     assert bsm_infer("album").code == 0
     Path("out/b/vocals.wav").unlink()
@@ -138,7 +136,7 @@ def test_complete_songs_are_skipped_and_others_done(bsm_infer: Infer):
     assert again.err == "5 songs are there already.\n"
 
 
-def test_a_part_is_not_taken_for_the_whole(bsm_infer: Infer):
+def test_a_part_is_not_taken_for_the_whole(bsm_infer: Command):
     song("song.wav")
     bsm_infer("song.wav", "--duration", "0.5")
     assert bsm_infer("song.wav", "--duration", "0.5", "--skip-existing").out == ""
@@ -149,7 +147,7 @@ def test_a_part_is_not_taken_for_the_whole(bsm_infer: Infer):
 # --- what would be done ---
 
 
-def test_a_dry_run_tells_all_and_does_nothing(bsm_infer: Infer):
+def test_a_dry_run_tells_all_and_does_nothing(bsm_infer: Command):
     song("album/a.wav", 2 * RATE)
     save(Path("album/b.flac"), noise(RATE, 1))
     Path("album/text.wav").write_text("no music")
@@ -185,7 +183,7 @@ def test_a_dry_run_loads_no_engine(tmp_path: Path, quick_onnx: Path):
 # --- what is written ---
 
 
-def test_tags_go_into_every_stem(bsm_infer: Infer):
+def test_tags_go_into_every_stem(bsm_infer: Command):
     tags = {"title": "Ein Lied", "artist": "Söhne", "tracknumber": "3"}
     done = bsm_infer(song("song.flac", **tags), "--format", "mp3")
     for name in done.out.split():
@@ -193,7 +191,7 @@ def test_tags_go_into_every_stem(bsm_infer: Infer):
             assert file.copy_metadata() | tags == file.copy_metadata()
 
 
-def test_a_picture_lies_beside_the_stems(bsm_infer: Infer):
+def test_a_picture_lies_beside_the_stems(bsm_infer: Command):
     done = bsm_infer(song("song.wav"), "--picture", "--stems", "vocals", "-o", "{track}.wav",
                      "--skip-existing", "-o", "x/{track}.flac")  # fmt: skip
     assert done.out.split() == ["x/song.flac", "x/song.spectrograms.png"]
@@ -205,7 +203,7 @@ def test_a_picture_lies_beside_the_stems(bsm_infer: Infer):
     assert again.out == done.out
 
 
-def test_loud_stems_are_rescaled_on_demand(bsm_infer: Infer):
+def test_loud_stems_are_rescaled_on_demand(bsm_infer: Command):
     loud = noise(RATE) / np.abs(noise(RATE)).max()
     save(Path("song.wav"), loud * 3, subtype="FLOAT")
     kept = [load(name) for name in bsm_infer("song.wav").out.split()]
@@ -216,7 +214,7 @@ def test_loud_stems_are_rescaled_on_demand(bsm_infer: Infer):
         assert np.abs(load(name) - stem / peak).max() < 2.0**-22
 
 
-def test_averaging_changes_a_networks_answer_a_little(bsm_infer: Infer):
+def test_averaging_changes_a_networks_answer_a_little(bsm_infer: Command):
     plain = load(bsm_infer(song("song.wav")).out.split()[0])
     averaged = load(bsm_infer("song.wav", "--tta", "both").out.split()[0])
     assert 0 < np.abs(plain - averaged).max() < np.abs(plain).max()
@@ -247,7 +245,7 @@ def pipe(quick_onnx: Path, tmp_path: Path) -> Callable[..., subprocess.Completed
 Pipe = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
-def test_a_song_through_pipes_is_the_song_in_files(pipe: Pipe, tmp_path: Path, bsm_infer: Infer):
+def test_a_song_through_pipes_is_the_song_in_files(pipe: Pipe, tmp_path: Path, bsm_infer: Command):
     save(tmp_path / "song.mp3", noise(RATE))
     (expected,) = bsm_infer("song.mp3", "--stems", "vocals").out.split()
     given = (tmp_path / "song.mp3").read_bytes()
@@ -300,7 +298,7 @@ def test_what_goes_to_stdout_is_called_so_where_it_cannot_be_written(tmp_path: P
     (["song.wav", "--stems", "vocals", "-o", "-", "--json"], "either the stem or the JSON"),
     (["song.wav", "--stems", "vocals", "-o", "-", "--picture"], "no room for a picture"),
 ])  # fmt: skip
-def test_what_stdout_cannot_take_is_refused(bsm_infer: Infer, arguments: list[str], words: str):
+def test_what_stdout_cannot_take_is_refused(bsm_infer: Command, arguments: list[str], words: str):
     song("song.wav")
     done = bsm_infer(*arguments)
     assert (done.code, done.out) == (1, "")
@@ -325,7 +323,7 @@ def test_closed_streams_get_and_give_no_samples(tmp_path: Path, quick_onnx: Path
         assert f"{stream} is closed: " in done.stderr
 
 
-def test_terminals_get_and_give_no_samples(bsm_infer: Infer, monkeypatch: pytest.MonkeyPatch):
+def test_terminals_get_and_give_no_samples(bsm_infer: Command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     done = bsm_infer(song("song.wav"), "--stems", "vocals", "-o", "-")

@@ -16,10 +16,9 @@ from fake_gpu.machine import CUDARuntimeError, Machine
 from fake_gpu.tensorrt_module import Severity
 from plan_songs import assert_same, quick, vocals
 from plans import install, write_plan
-from processes import TESTS, python
+from processes import TESTS, bsm, python
 from tolerances import assert_close
 
-from bsmamba2.cli import main
 from bsmamba2.errors import EngineError
 from bsmamba2.export.gates import fixed_spectrum
 from bsmamba2.runtime.engines import load_engine
@@ -90,7 +89,6 @@ def test_infer_writes_stems_that_add_up(
     short_onnx: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     arguments: list[str],
 ):
     install(monkeypatch, machine, compute=quick)
@@ -99,11 +97,9 @@ def test_infer_writes_stems_that_add_up(
     mixture = noise(3 * RATE)
     soundfile.write("song.wav", mixture.T, RATE, subtype="FLOAT")
     options = ["--engine", "model.plan", "--overlap", "0.25", "--json", *arguments]
-    with pytest.raises(SystemExit) as exit:
-        main(["infer", "song.wav", *options])
-    said = capsys.readouterr()
-    assert not exit.value.code, said.err
-    document = json.loads(said.out)
+    done = bsm("infer", "song.wav", *options)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
     assert document["engine"]["backend"] == "tensorrt-rtx"
     (written,) = (file["outputs"] for file in document["files"])
     stems = [soundfile.read(name, dtype="float32")[0].T for name in written.values()]

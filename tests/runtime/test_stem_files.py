@@ -28,8 +28,11 @@ TAGS = {
 }
 
 
+Write = Callable[..., dict[str, Path]]
+
+
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., dict[str, Path]]:
+def write(tmp_path: Path) -> Write:
     """Writes stems as those of a song of theirs."""
 
     def write(
@@ -53,7 +56,7 @@ def loud() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(("name", "depth"), [("wav", "float"), ("wav", "16"), ("flac", "24")])
 def test_rescaled_stems_have_one_gain_and_no_clipped_sample(
-    write: Callable[..., dict[str, Path]], name: str, depth: str,
+    write: Write, name: str, depth: str,
     caplog: pytest.LogCaptureFixture, tmp_path: Path,
 ):  # fmt: skip
     stems = loud()
@@ -67,18 +70,14 @@ def test_rescaled_stems_have_one_gain_and_no_clipped_sample(
     }  # fmt: skip
 
 
-def test_stems_below_full_scale_are_not_rescaled(
-    write: Callable[..., dict[str, Path]], caplog: pytest.LogCaptureFixture
-):
+def test_stems_below_full_scale_are_not_rescaled(write: Write, caplog: pytest.LogCaptureFixture):
     stems = {"vocals": noise(), "instrumental": -noise()}
     paths = write(stems, OutputFormat("wav", None, "rescale"))
     assert all(np.array_equal(load(paths[stem]), stems[stem]) for stem in stems)
     assert not caplog.records
 
 
-def test_clamped_floats_are_cut_off_and_counted(
-    write: Callable[..., dict[str, Path]], caplog: pytest.LogCaptureFixture
-):
+def test_clamped_floats_are_cut_off_and_counted(write: Write, caplog: pytest.LogCaptureFixture):
     stems = loud()
     over = int((np.abs(stems["vocals"]) > 1).sum())
     paths = write(stems, OutputFormat("wav", "float", "clamp"))
@@ -92,9 +91,7 @@ def test_unknown_ways_to_clip_are_refused():
         OutputFormat("wav", None, "limit")
 
 
-def test_the_picture_is_written_with_the_stems(
-    write: Callable[..., dict[str, Path]], tmp_path: Path
-):
+def test_the_picture_is_written_with_the_stems(write: Write, tmp_path: Path):
     write(loud(), OutputFormat("wav"), tmp_path / "song.png")
     file = (tmp_path / "song.png").read_bytes()
     assert b"mixture, vocals, instrumental" in file

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
-from songs import excerpt
+from songs import decoded, excerpt
 
 from bsmamba2.config import load_config
 from bsmamba2.training.train import Run, train
@@ -28,14 +27,10 @@ training: {learning_rate: 0.01, schedule: cosine, warmup_steps: 10, precision: f
 def write_song(folder: Path) -> None:
     """The excerpt as MUSDB18-HQ would have it."""
     song = excerpt()  # skips without PyAV
-    import av
-
     folder.mkdir(parents=True)
     for index, stem in enumerate(STREAMS):
-        with av.open(str(song)) as container:
-            frames = [frame.to_ndarray() for frame in container.decode(audio=index)]
-        samples = np.concatenate(frames, axis=1)[:, : 6 * 44100]
-        soundfile.write(folder / f"{stem}.wav", samples.T, 44100, subtype="FLOAT")
+        samples = decoded(song, index)[: 6 * 44100]
+        soundfile.write(folder / f"{stem}.wav", samples, 44100, subtype="FLOAT")
 
 
 @pytest.mark.slow

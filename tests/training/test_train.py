@@ -18,12 +18,10 @@ import pytest
 import soundfile
 import torch
 import yaml
-from faults_train import CONFIG
-from processes import python
+from processes import bsm, python
 from small_runs import assert_same_state, records, small_config
 
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.cli import main
 from bsmamba2.config import load_config
 from bsmamba2.errors import BsmError, CheckpointError, DataError, TrainingError
 from bsmamba2.evaluation.metrics import usdr
@@ -49,13 +47,6 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def go_on(run: Path, songs: Path, *assignments: str, allow: bool = False) -> Outcome:
     config = small_config(run.parent, *assignments)
     return train(Run(config=config, data=songs, out=run, allow_config_change=allow))
-
-
-def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 1
-    return capsys.readouterr().err
 
 
 def test_a_run_keeps_the_last_the_best_and_weights_for_use(finished, tmp_path):
@@ -287,17 +278,20 @@ def test_the_log_goes_on_after_the_checkpoint_whatever_was_cut_off(tmp_path):
     assert heard == [{"kind": "step", "step": 3, "loss": 0.5}]
 
 
-def test_unknown_keys_and_missing_songs_are_sentences(songs, tmp_path, capsys):
-    config = tmp_path / "config.yaml"
-    config.write_text(CONFIG)
-    command = ["train", "--config", str(config), "--out", str(tmp_path / "run"), "--data"]
-    said = error_of([*command, str(songs), "--set", "training.batchsize=2"], capsys)
+def refusal(*arguments: str | Path) -> str:
+    code, _, said = bsm(*arguments)
+    assert code == 1
+    return said
+
+
+def test_unknown_keys_and_missing_songs_are_sentences(songs, tmp_path, config_file):
+    command = ("train", "--config", config_file, "--out", tmp_path / "run", "--data")
+    said = refusal(*command, songs, "--set", "training.batchsize=2")
     assert "Unknown configuration key 'training.batchsize'" in said
     assert "did you mean 'training.batch_size'?" in said
-    said = error_of([*command, str(songs), "--set", "batch_size=2"], capsys)
+    said = refusal(*command, songs, "--set", "batch_size=2")
     assert "section.key=value" in said
-    said = error_of([*command, str(tmp_path / "nowhere")], capsys)
-    assert "nowhere" in said
+    assert "nowhere" in refusal(*command, tmp_path / "nowhere")
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
