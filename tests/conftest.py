@@ -14,6 +14,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxrun
 if TYPE_CHECKING:
     from full_size import Chain
 
+    from bsmamba2.plugins.toolchain import Toolchain
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu"):
@@ -81,6 +83,18 @@ def emulated_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from emulation import build_scan
 
     return build_scan(tmp_path_factory.mktemp("emulation") / "libbsm_scan.so")
+
+
+@pytest.fixture(scope="session")
+def toolchain() -> Toolchain:
+    """The compilers of CUDA; skips without them."""
+    from bsmamba2.errors import PluginError
+    from bsmamba2.plugins.toolchain import find_toolchain
+
+    try:
+        return find_toolchain()
+    except PluginError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +11,12 @@ import pytest
 import soundfile
 from fuzz_corpus import CONFIG
 from no_network import can_forbid
+from processes import python
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "SECURITY.md").read_text("utf-8")
-_FORBIDDEN = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+_FORBIDDEN = f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+_FORBIDDEN += "os.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"  # which other tests need
 _FORBIDDEN += "from no_network import forbid_network; forbid_network()\n"
 _COMMANDS = """
 infer song.wav --quiet
@@ -43,18 +42,6 @@ for line in sys.argv[1].strip().splitlines():
 """
 
 
-def python(program: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
-    environment |= {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-
-
 def write_songs(folder: Path) -> None:
     noise = np.random.default_rng(0).standard_normal((66_150, 2)) / 20
     soundfile.write(folder / "song.wav", noise, 44_100)
@@ -70,9 +57,9 @@ needs_filter = pytest.mark.skipif(not can_forbid(), reason="needs seccomp, as Li
 
 @needs_filter
 @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6"])
-def test_a_process_that_opens_a_socket_is_ended(tmp_path: Path, family: str) -> None:
+def test_a_process_that_opens_a_socket_is_ended(family: str) -> None:
     """Or the law below would hold of anything."""
-    done = python(f"{_FORBIDDEN}import socket; socket.socket(socket.{family})", folder=tmp_path)
+    done = python(f"{_FORBIDDEN}import socket; socket.socket(socket.{family})")
     assert done.returncode == -signal.SIGSYS, done.stderr
 
 
@@ -81,7 +68,8 @@ def test_a_process_that_opens_a_socket_is_ended(tmp_path: Path, family: str) -> 
 def test_no_command_opens_a_socket(tmp_path: Path) -> None:
     write_songs(tmp_path)
     (tmp_path / "small.yaml").write_text(CONFIG)
-    done = python(_FORBIDDEN + _RUN, _COMMANDS, folder=tmp_path)
+    own = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = python(_FORBIDDEN + _RUN, _COMMANDS, folder=tmp_path, **own)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "report.html").exists()
 

@@ -15,9 +15,9 @@ from kernel_tables import BEGIN, END, tables
 from kernel_trips import Source, conditions
 from report import replace_block
 
-from bsmamba2.errors import BsmError, PluginError
+from bsmamba2.errors import BsmError
 from bsmamba2.plugins.build import source_folder
-from bsmamba2.plugins.toolchain import Toolchain, find_toolchain
+from bsmamba2.plugins.toolchain import Toolchain
 
 # ---- Occupancy: cases by hand ----------------------------------------------------------------
 
@@ -116,14 +116,6 @@ def test_machine_code_is_read():
 
 
 # ---- The real kernels ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def toolchain() -> Toolchain:
-    try:
-        return find_toolchain()
-    except PluginError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -12,22 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from bsmamba2.errors import PluginError
 from bsmamba2.plugins import build
 from bsmamba2.plugins.ptxas import KernelUsage, read_ptxas_log
-from bsmamba2.plugins.toolchain import Toolchain, find_toolchain
+from bsmamba2.plugins.toolchain import Toolchain
 
 PUBLISHED = ("0:64:128", "1:64:128", "2:64:128")
 TARGETS = ("80", "86", "89", "90", "100", "120")
 KERNELS = {"scan_short", "scan_chunks", "normalise"}
-
-
-@pytest.fixture
-def toolchain() -> Toolchain:
-    try:
-        return find_toolchain()
-    except PluginError as error:
-        pytest.skip(str(error))
 
 
 def usages(architectures: Sequence[str], sizes: Sequence[str]) -> list[KernelUsage]:
