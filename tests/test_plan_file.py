@@ -79,7 +79,7 @@ def test_changed_byte_is_noticed(plan: Path, position: int):
     data[position] ^= 1
     plan.write_bytes(data)
     record, _ = read_sidecar(plan)
-    with pytest.raises(EngineError, match=r"is not the file .* run 'bsm export model\.onnx --trt'"):
+    with pytest.raises(EngineError, match=rf"is not the file .* run '{plans.COMMAND}'"):
         read_plan(plan, record)
 
 
