@@ -86,21 +86,26 @@ def samples_of(path: Path) -> Any:
 
 
 def visible(folder: Path) -> list[str]:
-    """Names of the files below a folder that are not hidden."""
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
-    )
+    """Names of the files below a folder that neither are hidden nor lie in a hidden folder."""
+    return [name for name in _names(folder) if not _is_hidden(name) and (folder / name).is_file()]
 
 
 def hidden(folder: Path) -> list[str]:
-    """Names of the hidden ones."""
+    """Names of the other files, and of hidden folders that are empty."""
+    return [name for name in _names(folder) if _is_hidden(name)]
+
+
+def _names(folder: Path) -> list[str]:
+    """What lies below a folder, but for folders with something in them."""
     return sorted(
         path.relative_to(folder).as_posix()
-        for path in folder.rglob(".*")
-        if path.is_file() and path.name.startswith(".")
+        for path in folder.rglob("*")
+        if path.is_file() or not any(path.iterdir())
     )
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def kill(folder: Folder, random: Random, number: int) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def kill(folder: Folder, random: Random, number: int) -> dict[str, Any]:
     ended = Command(arguments, folder.work, folder.said).kill_after(moment_s)
     there, left = visible(out), hidden(out)
     wrong = folder.wrong_files(format, out)
-    wrong += [name for name in left if not Path(name).name.startswith(".partial-")]
+    wrong += [name for name in left if ".partial-" not in name]
     if ended.code not in (0, -9):
         wrong.append(f"exit code {ended.code}: {ended.err}")
     again = Command(arguments, folder.work, folder.said).end()

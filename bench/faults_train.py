@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from faults_infer import hidden
+from faults_infer import hidden, visible
 from faults_process import Command, Ended, resize, small_disk, timed
 
 _RATE = 44100
@@ -142,12 +142,8 @@ def wrong_files(run: Path) -> list[str]:
     """Files under their final names that are not whole."""
     from safetensors.torch import load_file
 
-    wrong = []
-    for path in sorted(path for path in run.rglob("*") if path.is_file()):
-        if path.name.startswith("."):
-            if not path.name.startswith(".partial-"):
-                wrong.append(f"{path.name} is hidden")
-            continue
+    wrong = [f"{name} is hidden" for name in hidden(run) if ".partial-" not in name]
+    for path in (run / name for name in visible(run)):
         try:
             if path.suffix == ".ckpt":
                 torch.load(path, weights_only=True)

@@ -29,8 +29,9 @@ from kernel_sass import Kernel  # noqa: E402
 from kernel_tables import BEGIN, END, tables  # noqa: E402
 from kernel_trips import Counts, Source  # noqa: E402
 from machine import describe_versions  # noqa: E402
-from report import replace_block, write_report, write_text  # noqa: E402
+from report import replace_block, write_report  # noqa: E402
 
+from bsmamba2.atomic import write_atomic  # noqa: E402
 from bsmamba2.config import NetworkConfig, load_config  # noqa: E402
 from bsmamba2.errors import PluginError  # noqa: E402
 from bsmamba2.plugins.build import source_folder  # noqa: E402
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = tables(report)
     print(text)
     if options.write_readme:
-        write_text(README, replace_block(README, BEGIN, END, text))
+        write_atomic(README, replace_block(README, BEGIN, END, text))
     return 0
 
 

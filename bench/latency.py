@@ -53,8 +53,9 @@ from latency_measure import ENGINES, measure
 from latency_plot import write_plot
 from latency_table import BEGIN, END, lines, readme_table
 from peers.catalogue import NAMES as PEERS
-from report import replace_block, report_head, write_report, write_text
+from report import replace_block, report_head, write_report
 
+from bsmamba2.atomic import write_atomic
 from bsmamba2.errors import BsmError
 from bsmamba2.files import existing_file
 
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_plot(options.plot, report)
         if options.readme:
             block = replace_block(options.readme, BEGIN, END, readme_table(report))
-            write_text(options.readme, block)
+            write_atomic(options.readme, block)
     except BsmError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

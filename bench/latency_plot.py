@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from latency_table import LABELS, fit_text, lines, rows_of
-from report import write_text
 from tables import sig
 
+from bsmamba2.atomic import write_atomic
 from bsmamba2.evaluation.charts import Plot, round_ticks, tick_label
 from bsmamba2.evaluation.page import page, section
 
@@ -33,7 +33,7 @@ def write_plot(path: Path, report: Mapping[str, Any]) -> None:
         *(section(*figure) for figure in plots(report)),
         section("All figures", "", f"<pre>{figures}</pre>"),
     ]
-    write_text(path, page(title, "\n".join(parts)))
+    write_atomic(path, page(title, "\n".join(parts)))
 
 
 def plots(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from machine import describe_machine, describe_versions, load_average
 
+from bsmamba2.atomic import write_atomic
 from bsmamba2.errors import BsmError
-from bsmamba2.files import atomic_path
 
 
 def report_head(benchmark: str, arguments: Sequence[str], version: int = 1) -> dict[str, Any]:
@@ -47,14 +47,8 @@ def summary(values: Iterable[float]) -> dict[str, float]:
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Writes it as JSON."""
-    write_text(path, json.dumps(report, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all."""
-    with atomic_path(path) as partial:
-        partial.write_text(text, "utf-8")
+    """Writes it as JSON, whole or not at all."""
+    write_atomic(path, json.dumps(report, indent=2) + "\n")
 
 
 def replace_block(path: Path, begin: str, end: str, block: str) -> str:

@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from report import replace_block, write_text
+from report import replace_block
 from seam_tests import FIGURES
 from tables import markdown
 
+from bsmamba2.atomic import write_atomic
 from bsmamba2.evaluation.charts import WIDTH, Plot, standalone
 from bsmamba2.runtime.chunking import FADE_S
 from bsmamba2.runtime.separator import DEFAULT_OVERLAP_S
@@ -22,10 +23,10 @@ _MUSIC = {"practice": "practice songs", "excerpt": "real music"}
 
 def draw(report: dict[str, Any], folder: Path) -> None:
     """Writes the tables of SEAMS.md between its marks, and two plots beside it."""
-    write_text(folder / "seams-edges.svg", standalone(plot_edges(report)))
-    write_text(folder / "seams-found.svg", standalone(plot_found(report)))
+    write_atomic(folder / "seams-edges.svg", standalone(plot_edges(report)))
+    write_atomic(folder / "seams-found.svg", standalone(plot_found(report)))
     page = folder / "SEAMS.md"
-    write_text(page, replace_block(page, _BEGIN, _END, tables(report)))
+    write_atomic(page, replace_block(page, _BEGIN, _END, tables(report)))
 
 
 def plot_edges(report: dict[str, Any]) -> str:

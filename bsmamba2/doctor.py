@@ -280,7 +280,8 @@ def _plan_builder_detail() -> str:
 
 
 def _practice_detail() -> str:
-    from bsmamba2.data.practice.sounds import check_installed, find_soundfonts
+    from bsmamba2.data.practice.installed import check_installed
+    from bsmamba2.data.practice.sounds import find_soundfonts
 
     check_installed()
     return f"bsm practice, with {', '.join(path.name for path in find_soundfonts())}"

@@ -1,24 +1,18 @@
-"""Small things every command does with files: hash, write atomically, read a header."""
+"""Small things every command does with files: hash, check, read a header."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import stat
 import struct
-import threading
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bsmamba2.errors import CheckpointError, FileError
-from bsmamba2.temporary import Partial, new_partial
 
 _MAX_HEADER = 16 << 20  # bytes; ours has some 100 kB, and JSON takes 20 times its size in memory
-
-_ATTEMPTS = 100  # to make a folder that others take away
 _HEADER_ERRORS = (
     ValueError,
     LookupError,
@@ -28,11 +22,6 @@ _HEADER_ERRORS = (
     RecursionError,
 )
 """Of JSON that is none, or that holds something else."""
-_folders_lock = threading.Lock()
-"""Held where folders are made and removed, so that threads take none from each other; and where the
-process's umask is looked up, which is done by changing it."""
-_made_folders: set[Path] = set()
-"""Made for files that are not complete yet; the last one that fails takes them away."""
 
 
 def sha256_file(path: Path) -> str:
@@ -71,93 +60,6 @@ def existing_file(path: str | Path, name: str | None = None) -> Path:
 def c_path(path: Path) -> Path | bytes:
     """A path as a C library takes it; on POSIX it need not be UTF-8."""
     return os.fsencode(path) if os.name == "posix" else path
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block succeeds.
-
-    Missing folders are made. When the block raises, the temporary file is deleted and whatever
-    had the final name before stays as it was.
-
-    Raises:
-        FileError: The folder cannot be made or written.
-    """
-    with atomic_paths([path]) as (partial,):
-        yield partial
-
-
-@contextlib.contextmanager
-def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """As `atomic_path` for several files that belong together: all take their names, or none.
-
-    Folders that were made for them go, too, when the block raises. What killed processes left in
-    the folders is taken away before (`temporary.py`).
-
-    Raises:
-        FileError: A folder cannot be made or written, or one of the paths is a folder.
-    """
-    partials: list[Partial] = []
-    try:
-        for path in paths:
-            with _folders_lock:
-                partials.append(_make_partial(path))
-        yield [partial.path for partial in partials]
-        with _folders_lock:
-            _rename_all(partials, paths)
-            _made_folders.difference_update(*(path.absolute().parents for path in paths))
-    except OSError as error:
-        names = " and ".join(str(path) for path in paths)
-        raise FileError(f"Cannot write {names}: {error.strerror or error}.") from error
-    finally:
-        for partial in partials:
-            partial.close()
-        with _folders_lock:
-            _remove_made_folders(paths)
-
-
-def _remove_made_folders(paths: Sequence[Path]) -> None:
-    """Takes away the empty folders above `paths` that were made for nothing."""
-    above = {parent for path in paths for parent in path.absolute().parents}
-    for folder in sorted(above & _made_folders, reverse=True):  # the deepest first
-        with contextlib.suppress(OSError):  # others have something in it
-            folder.rmdir()
-            _made_folders.discard(folder)
-
-
-def _make_partial(path: Path) -> Partial:
-    """An empty temporary file beside `path`; notes the folders it made."""
-    if path.is_dir():
-        raise FileError(f"Cannot write {path}: a folder has that name.")
-    attempts = _ATTEMPTS
-    while True:
-        try:
-            missing = [folder for folder in path.absolute().parents if not folder.exists()]
-            for folder in reversed(missing):
-                folder.mkdir(exist_ok=True)
-                _made_folders.add(folder)
-            return new_partial(path.parent, path.suffix)
-        except OSError as error:
-            attempts -= 1
-            if isinstance(error, FileNotFoundError) and attempts:
-                continue  # another process has just taken away an empty folder
-            reason = error.strerror or error
-            raise FileError(f"Cannot write into {path.parent}: {reason}.") from error
-
-
-def _rename_all(partials: Sequence[Partial], paths: Sequence[Path]) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    done: list[Path] = []
-    try:
-        for partial, path in zip(partials, paths, strict=True):
-            partial.path.chmod(0o666 & ~umask)  # mkstemp makes files private
-            partial.path.replace(path)
-            done.append(path)
-    except BaseException:  # Ctrl-C, too
-        for path in done:
-            path.unlink(missing_ok=True)
-        raise
 
 
 def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:

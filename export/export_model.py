@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from bsmamba2.artefact import Artefact, MaskParity, ModelCard, PrecisionCheck
+from bsmamba2.atomic import atomic_path, writing
 from bsmamba2.errors import ExportError
 from bsmamba2.export import gates
 from bsmamba2.export.gates import MaskFunction, check_parity, measure_parity
 from bsmamba2.export.graph import export_graph
 from bsmamba2.export.precision import Reference, RoundedNetwork, check_precision
 from bsmamba2.export.quantise import quantise
-from bsmamba2.files import atomic_path
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import FoldedBSMamba2, fold
 from bsmamba2.models.load import load_network
@@ -72,7 +72,8 @@ def export_onnx(
     model = _graph(folded, artefact)
     report(f"Exported {len(model.graph.node)} nodes; comparing with PyTorch.")
     with atomic_path(target) as partial:
-        onnx.save_model(model, partial)
+        with writing(target):
+            onnx.save_model(model, partial)
         report(f"{precision}, {partial.stat().st_size / 1e6:.1f} MB.")
         # The body in the file is what is measured: any ONNX runtime must be able to use it.
         engine = OnnxEngine(partial, EngineOptions(device="cpu"), native_scan=False)
@@ -81,7 +82,8 @@ def export_onnx(
         artefact = replace(artefact, parity=tuple(parity), checks=tuple(checks))
         del model.metadata_props[:]
         helper.set_model_props(model, artefact.to_metadata())
-        onnx.save_model(model, partial)
+        with writing(target):
+            onnx.save_model(model, partial)
     return artefact
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bsmamba2.artefact import Artefact, read_metadata
+from bsmamba2.atomic import atomic_paths, writing
 from bsmamba2.errors import ExportError
 from bsmamba2.export.plan_builder import (
     BuilderLog,
@@ -23,7 +24,7 @@ from bsmamba2.export.plan_builder import (
 )
 from bsmamba2.export.plan_options import PlanOptions, Range, frames_text
 from bsmamba2.export.timing_cache import timing_cache
-from bsmamba2.files import atomic_paths, existing_file, sha256_file
+from bsmamba2.files import existing_file, sha256_file
 from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.plan_file import PlanRecord, PluginRecord, sidecar_path, sidecar_text
 from bsmamba2.plugins import cache
@@ -70,9 +71,11 @@ def build_plan(
         library = _plugin_library(options, report)
         work = _Work(origin=origin, builder=builder, options=options, library=library)
         serialized = work.build(report)
-        plan.write_bytes(serialized)
+        with writing(target):
+            plan.write_bytes(serialized)
         record = work.record(sha256_file(plan), target)
-        sidecar.write_text(sidecar_text(record, origin.artefact), "utf-8")
+        with writing(sidecar_path(target)):
+            sidecar.write_text(sidecar_text(record, origin.artefact), "utf-8")
     return record
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bsmamba2.atomic import write_atomic
 from bsmamba2.errors import BsmError
 from bsmamba2.export.plan_builder import PlanBuilder
-from bsmamba2.files import atomic_path
 from bsmamba2.plugins.architectures import current_gpu_name
 from bsmamba2.plugins.cache import make_folder
 
@@ -53,8 +53,7 @@ def _keep(path: Path, cache: Any) -> None:
     if cache is None:
         return
     try:
-        with atomic_path(path) as partial:
-            partial.write_bytes(memoryview(cache.serialize()))
+        write_atomic(path, bytes(memoryview(cache.serialize())))
     except BsmError as error:
         logger.warning("The timing cache is not kept: %s", error)
 

@@ -10,16 +10,14 @@ server gets the plugin is in plugins/SERVING.md.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bsmamba2.artefact import Artefact
+from bsmamba2.atomic import atomic_folder, link_or_copy, writing
 from bsmamba2.config import AudioConfig
 from bsmamba2.errors import ExportError
 from bsmamba2.plan_file import PlanRecord, read_plan, read_sidecar, sidecar_path
@@ -63,11 +61,11 @@ def write_triton_repository(
     _check_servable(plan, record)
     read_plan(plan, record)
     target = folder / name
-    with _new_model(target) as partial:
+    with atomic_folder(target) as partial, writing(target):
         (partial / _CONFIG).write_text(model_config(name, record, artefact), "utf-8")
         version = partial / "1"
         version.mkdir()
-        linked = _link(plan, version / PLAN)
+        linked = link_or_copy(plan.resolve(), version / PLAN)
         shutil.copyfile(sidecar_path(plan), sidecar_path(version / PLAN))
     report(f"{target / '1' / PLAN} is {'a hard link to' if linked else 'a copy of'} {plan}.")
     report("The server must register the plugin library: see plugins/SERVING.md.")
@@ -178,46 +176,8 @@ def _check_servable(plan: Path, record: PlanRecord) -> None:
         )
 
 
-@contextlib.contextmanager
-def _new_model(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its name when the block succeeds."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Within it, because only there a rename is sure to work. A server that polls the repository
-        # meanwhile logs that this is no model, and goes on.
-        work = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-    except OSError as error:
-        raise ExportError(f"Cannot write {target}: {error.strerror or error}.") from error
-    new, old = work / "new", work / "old"
-    try:
-        new.mkdir()  # with the permissions of the user's other folders
-        yield new
-        if target.exists():
-            target.rename(old)
-        try:
-            new.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-    except OSError as error:
-        raise ExportError(f"Cannot write {target}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def _is_ours(model: Path) -> bool:
     try:
         return (model / _CONFIG).read_text("utf-8", errors="replace").startswith(_HEAD)
     except OSError:
         return False
-
-
-def _link(source: Path, target: Path) -> bool:
-    """Whether it is a hard link; otherwise a copy."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
-        return False
-    return True

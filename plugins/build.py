@@ -7,13 +7,13 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from bsmamba2.atomic import atomic_folder, locked, temporary_folder
 from bsmamba2.errors import PluginError
 from bsmamba2.files import sha256_file
 from bsmamba2.plugins import architectures as arch
@@ -69,7 +69,7 @@ def build_libraries(
         report("Another process builds the same; waiting for it.")
 
     try:
-        with cache.locked(folder.with_suffix(".lock"), wait):
+        with locked(folder.with_suffix(".lock"), wait):
             if not force and (libraries := _cached(folder)):
                 return libraries  # the other process's
             return work.build(folder, report)
@@ -145,22 +145,16 @@ class _Work:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def build(self, folder: Path, report: Callable[[str], None]) -> Libraries:
-        """Builds beside `folder` and gives the result that name; the caller holds the lock."""
+        """Builds a folder that appears when it is complete; the caller holds the lock."""
         log = folder.with_suffix(".log")
-        tree, staging = folder.with_suffix(".work"), folder.with_suffix(".new")
         start = time.monotonic()
         report(self._announcement())
-        try:
-            for leftover in (tree, staging):  # of a process that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
+        with atomic_folder(folder) as staging, temporary_folder(folder.parent) as tree:
+            staging.chmod(0o700)
             run_cmake(source_folder(), tree, self.toolchain, self.options, log, report)
-            staging.mkdir(mode=0o700)
             record = self._collect(tree, staging)
             log.replace(staging / "build.log")
-            cache.keep_build(staging, folder, record)
-        finally:
-            for leftover in (tree, staging):
-                shutil.rmtree(leftover, ignore_errors=True)
+            cache.write_record(staging, record)
         report(f"Built in {time.monotonic() - start:.0f} s.")
         found = cache.load_build(folder)
         assert found is not None

@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -128,38 +127,12 @@ def is_intact(folder: Path, record: Record) -> bool:
         return False
 
 
-def keep_build(staging: Path, folder: Path, record: Record) -> None:
-    """Writes the record and gives a complete folder its final name, in one step.
+def write_record(folder: Path, record: Record) -> None:
+    """Writes what makes a folder of libraries a build; the last thing to do before it has its name.
 
     Whoever has loaded the libraries of an older folder of that name keeps them.
     """
-    (staging / _RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", "utf-8")
-    replaced = staging.with_suffix(".replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():
-        folder.rename(replaced)
-    staging.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path, wait: Callable[[], None]) -> Iterator[None]:
-    """Holds a lock file, which frees itself when the process ends; `wait` tells that it is taken.
-
-    The file stays: deleting it would let two processes lock two files of one name.
-    """
-    import fcntl  # absent on Windows, where nothing is built
-
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            wait()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    (folder / _RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", "utf-8")
 
 
 def _cache_path() -> Path:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from bsmamba2.atomic import temporary_folder
 from bsmamba2.errors import AudioError, BsmError
 from bsmamba2.files import existing_file
 from bsmamba2.runtime.audio import OTHER_SUFFIXES, SOUNDFILE_SUFFIXES
-from bsmamba2.temporary import temporary_folder
 
 STDIN = "-"
 _HERE = Path()
@@ -54,19 +52,27 @@ def spooled(stream: IO[bytes]) -> Iterator[Path]:
     Containers are read from their end, too, so that a pipe will not do. Memory stays constant.
 
     Raises:
-        AudioError: Nothing comes, or the folder for temporary files is full.
+        BsmError: stdin cannot be read, or the folder for temporary files cannot be written.
     """
-    with contextlib.ExitStack() as stack:
+    with temporary_folder() as folder:
+        path = folder / "stdin"
         try:
-            path = stack.enter_context(temporary_folder()) / "stdin"
             with path.open("wb") as file:
-                shutil.copyfileobj(stream, file, 1 << 20)
+                while block := _read(stream):
+                    file.write(block)
         except OSError as error:
             raise AudioError(
-                f"Cannot keep what comes through stdin in {tempfile.gettempdir()}: "
+                f"Cannot keep what comes through stdin in {folder.parent}: "
                 f"{error.strerror or error}; make room, or let TMPDIR name another folder."
             ) from error
         yield path
+
+
+def _read(stream: IO[bytes]) -> bytes:
+    try:
+        return stream.read(1 << 20)
+    except OSError as error:
+        raise AudioError(f"stdin cannot be read: {error.strerror}; name a file.") from error
 
 
 def find_sources(

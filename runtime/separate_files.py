@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsmamba2.files import atomic_paths
+from bsmamba2.atomic import atomic_paths, writing
 from bsmamba2.runtime.audio import AudioReader
 from bsmamba2.runtime.chunking import Samples
 from bsmamba2.runtime.lanes import Lane, in_order
@@ -88,7 +88,7 @@ def separate_file(
                 done += count
                 if progress:
                     progress(done / reader.sample_rate, total)
-            with times.measure("encode"):
+            with times.measure("encode"), writing(job.picture):  # the stems have own sentences
                 stack.close()
         return Report(
             source=job.name,

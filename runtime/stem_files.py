@@ -16,7 +16,6 @@ from bsmamba2.runtime.audio import AudioReader
 from bsmamba2.runtime.chunking import Samples
 from bsmamba2.runtime.pictures import SongPicture
 from bsmamba2.runtime.writing import AudioWriter, OutputFormat
-from bsmamba2.temporary import PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +135,7 @@ def sum_of(stems: Mapping[str, Samples]) -> Samples:
 def _temporary(folder: Path) -> IO[bytes]:
     """A file without a name, gone when it is closed."""
     try:
-        return tempfile.TemporaryFile(dir=folder, prefix=PREFIX)
+        return tempfile.TemporaryFile(dir=folder)
     except OSError as error:
         raise _no_room(error) from error
 

@@ -1,7 +1,7 @@
 """Audio files out: formats, depths, and a writer that notices what went wrong.
 
 A writer fills one file. That its name appears only when all is well, and together with those of
-the other stems, is `files.atomic_paths`.
+the other stems, is `atomic.atomic_paths`.
 """
 
 from __future__ import annotations

@@ -66,15 +66,14 @@ def scans(model: ModelProto) -> list[NodeProto]:
 def keep_in_cache(plugin: Path) -> None:
     """A plugin as if `bsm plugin build` had built it here."""
     folder = cache.make_cache() / "build"
-    staging = folder.with_suffix(".new")
-    staging.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700)
     files = {cache.SCAN: b"a scan", cache.PLUGIN: plugin.read_bytes()}
     for name, data in files.items():
-        (staging / name).write_bytes(data)
+        (folder / name).write_bytes(data)
     record = cache.Record(
         sources=sources_sha256(),
         sizes=(),
         architectures=("90-real",),
         sha256={name: sha256(data).hexdigest() for name, data in files.items()},
     )
-    cache.keep_build(staging, folder, record)
+    cache.write_record(folder, record)

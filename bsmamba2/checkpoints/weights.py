@@ -16,10 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from bsmamba2.artefact import Artefact, Provenance, read_metadata
+from bsmamba2.atomic import atomic_path, writing
 from bsmamba2.checkpoints.foreign import ForeignCheckpoint, Tensors
 from bsmamba2.config import load_config
 from bsmamba2.errors import CheckpointError, short_reason
-from bsmamba2.files import atomic_path, existing_file, read_safetensors_header, sha256_file
+from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
 from bsmamba2.tensors import Shape, check_shapes, listed, tensor_shapes
 
 _FLOATS = torch.float32, torch.float64, torch.bfloat16, torch.float16
@@ -40,18 +41,19 @@ def save_weights(path: str | Path, tensors: Mapping[str, torch.Tensor], artefact
         BsmError: The file cannot be written.
     """
     path = Path(path)
+    with atomic_path(path) as partial, writing(path):
+        write_weights(partial, tensors, artefact)
+
+
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], artefact: Artefact) -> None:
+    """As `save_weights`, but not atomically, and raises OSError where that fails.
+
+    A safetensors file is header length, JSON header, numbers. The library shuffles the metadata;
+    equal weights should make equal files, and equal hashes.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     check_shapes(shapes, artefact.model, path)
-    with atomic_path(path) as partial:
-        _write(partial, tensors, {"format": "pt"} | artefact.to_metadata())
-
-
-def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file: header length, JSON header, numbers.
-
-    The library shuffles the metadata; equal weights should make equal files, and equal hashes.
-    """
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"} | artefact.to_metadata()}
     start = 0
     for name, tensor in tensors.items():
         end = start + 4 * tensor.numel()

@@ -14,7 +14,7 @@ import click
 
 from bsmamba2.cli.infer_options import SongOptions
 from bsmamba2.cli.infer_report import clock
-from bsmamba2.errors import FileError, OptionError
+from bsmamba2.errors import OptionError
 
 if TYPE_CHECKING:
     from bsmamba2.runtime.finding import Failure
@@ -85,8 +85,8 @@ def make_plan(
 
 def _template(options: SongOptions, resources: contextlib.ExitStack) -> OutputTemplate:
     """The names of the files; what goes to stdout has a temporary one."""
+    from bsmamba2.atomic import temporary_folder
     from bsmamba2.runtime.naming import OutputTemplate
-    from bsmamba2.temporary import temporary_folder
 
     if not options.to_stdout:
         return OutputTemplate(options.out)
@@ -95,12 +95,7 @@ def _template(options: SongOptions, resources: contextlib.ExitStack) -> OutputTe
     if sys.stdout is None or sys.stdout.isatty():
         kind = "the terminal" if sys.stdout else "closed"
         raise OptionError(f"stdout is {kind}: send '-o -' into a file or a program.")
-    try:
-        folder = str(resources.enter_context(temporary_folder()))
-    except OSError as error:
-        raise FileError(
-            f"Cannot make a temporary folder: {error.strerror or error}; let TMPDIR name another."
-        ) from error
+    folder = str(resources.enter_context(temporary_folder()))
     return OutputTemplate(folder.replace("{", "{{").replace("}", "}}") + "/{stem}.{ext}")
 
 

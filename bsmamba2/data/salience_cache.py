@@ -9,10 +9,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from bsmamba2.atomic import write_atomic
 from bsmamba2.config import AudioConfig, DataConfig
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import BsmError
-from bsmamba2.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +66,8 @@ class SalienceCache:
     def save(self, track: Track, starts: dict[str, list[int]]) -> None:
         """Keeps them; where that is impossible, says so once."""
         try:
-            with atomic_path(self.path(track)) as partial:
-                text = json.dumps({"key": self._key(track), "starts": starts})
-                partial.write_text(text, "utf-8")
+            text = json.dumps({"key": self._key(track), "starts": starts})
+            write_atomic(self.path(track), text)
         except (BsmError, OSError) as error:
             if not self._warned:
                 logger.warning(

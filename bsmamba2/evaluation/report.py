@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bsmamba2 import __version__
+from bsmamba2.atomic import write_atomic
 from bsmamba2.evaluation.charts import (
     Series,
     clock,
@@ -35,7 +36,6 @@ from bsmamba2.evaluation.summary import (
     summarise_stem,
 )
 from bsmamba2.evaluation.tables import duration_range, number
-from bsmamba2.files import atomic_path
 from bsmamba2.runtime.pictures import BOTTOM_DBFS, TOP_DBFS
 
 MIXTURE_NAME = "the mixture itself"
@@ -45,9 +45,8 @@ COLOURS = 6
 
 def write_report(path: Path, evaluation: Evaluation, extremes: Sequence[Extreme]) -> None:
     """Writes the page, whole or not at all; raises BsmError if it cannot be written."""
-    with atomic_path(path) as partial:
-        text = render_report(evaluation, extremes)
-        partial.write_text(text, "utf-8", "backslashreplace")  # names need not be UTF-8
+    text = render_report(evaluation, extremes)
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))  # names need not be UTF-8
 
 
 def render_report(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:

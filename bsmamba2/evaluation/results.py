@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bsmamba2.atomic import atomic_path, write_atomic, writing
 from bsmamba2.errors import FileError
-from bsmamba2.files import atomic_path, sha256_file
+from bsmamba2.files import sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -165,8 +166,7 @@ class ResultStore:
 
     def save(self, key: str, result: TrackResult) -> None:
         """Keeps a result; raises BsmError if it cannot be written."""
-        with atomic_path(self._path(result.track, key, "json")) as partial:
-            partial.write_text(result.to_json(), "utf-8")
+        write_atomic(self._path(result.track, key, "json"), result.to_json())
 
     def load_pictures(self, track: str, key: str) -> NDArray[np.uint8] | None:
         """Spectrograms that were kept, (pictures, rows, columns); None if they cannot be read."""
@@ -178,7 +178,8 @@ class ResultStore:
 
     def save_pictures(self, track: str, key: str, pictures: NDArray[np.uint8]) -> None:
         """Keeps spectrograms; raises BsmError if they cannot be written."""
-        with atomic_path(self._path(track, key, "npy")) as partial:
+        path = self._path(track, key, "npy")
+        with atomic_path(path) as partial, writing(path):
             np.save(partial, pictures)
 
     def _path(self, track: str, key: str, suffix: str) -> Path:

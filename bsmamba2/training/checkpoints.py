@@ -17,7 +17,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -28,11 +27,17 @@ import torch
 import yaml
 
 from bsmamba2.artefact import Artefact
-from bsmamba2.checkpoints.weights import save_weights
+from bsmamba2.atomic import (
+    atomic_paths,
+    link_or_copy,
+    locked,
+    remove_abandoned,
+    write_atomic,
+    writing,
+)
+from bsmamba2.checkpoints.weights import write_weights
 from bsmamba2.config import Config
 from bsmamba2.errors import BsmError, TrainingError
-from bsmamba2.files import atomic_path
-from bsmamba2.temporary import remove_abandoned
 
 FORMAT = 1
 
@@ -96,8 +101,7 @@ class RunFolder:
         if best is not None:
             self._remove_worse(best)
         plain = json.loads(json.dumps(asdict(config)))  # lists for tuples
-        with atomic_path(self.path / "config.yaml") as partial:
-            partial.write_text(yaml.safe_dump(plain, sort_keys=False), "utf-8")
+        write_atomic(self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
 
     def save(
         self,
@@ -109,8 +113,9 @@ class RunFolder:
     ) -> None:
         """Writes the last checkpoint and the moving average.
 
-        The best checkpoint is the same file under a second name, made first: the last one lists
-        it.
+        All files appear together. The last checkpoint comes last: it lists the best ones, and a run
+        that is killed in between makes the others again. Of the best ones it is the same file under
+        a second name.
 
         Args:
             content: Tensors and plain values, with `step` and `best`.
@@ -119,22 +124,32 @@ class RunFolder:
             is_best: This is one of the best validations.
 
         Raises:
-            TrainingError: It cannot be written; what was saved before is as it was.
+            TrainingError: It cannot be written; which checkpoint is good then.
         """
-        best = [int(step) for step, _ in content["best"]]
+        step, best = int(content["step"]), [int(step) for step, _ in content["best"]]
+        weights, checkpoints = [self.path / "ema.safetensors"], [self.last]
+        if is_best:
+            stem = self.path / "best" / f"step-{step}"
+            weights.append(stem.with_suffix(".safetensors"))
+            checkpoints.insert(0, stem.with_suffix(".ckpt"))
+            if best[0] == step:
+                weights.append(self.path / "best.safetensors")
         try:
-            with atomic_path(self.last) as partial:
-                _write(partial, {"format": FORMAT, **content})
-                if is_best:
-                    self._keep(partial, int(content["step"]), average, artefact)
-            save_weights(self.path / "ema.safetensors", average, artefact)
-            if is_best and best[0] == content["step"]:
-                save_weights(self.path / "best.safetensors", average, artefact)
+            with atomic_paths([*weights, *checkpoints]) as partials:
+                with writing(self.last):
+                    _write(partials[-1], {"format": FORMAT, **content})
+                for path, partial in zip(weights, partials, strict=False):
+                    with writing(path):
+                        write_weights(partial, average, artefact)
+                for path, partial in zip(checkpoints[:-1], partials[len(weights) :], strict=False):
+                    with writing(path):
+                        partial.unlink()
+                        link_or_copy(partials[-1], partial)
+            self._saved_step = step
+            _sync_folder(self.path)
+            self._remove_worse(best)
         except BsmError as error:
             raise TrainingError(f"{error} {self.last_good()}") from error
-        _sync_folder(self.path)
-        self._saved_step = int(content["step"])
-        self._remove_worse(best)
 
     def last_good(self) -> str:
         """A sentence that says where a run would go on."""
@@ -142,23 +157,12 @@ class RunFolder:
             return "No checkpoint was saved yet."
         return f"The last good checkpoint is {self.last}, of step {self._saved_step}."
 
-    def _keep(
-        self, partial: Path, step: int, average: Mapping[str, torch.Tensor], artefact: Artefact
-    ) -> None:
-        stem = self.path / "best" / f"step-{step}"
-        save_weights(stem.with_suffix(".safetensors"), average, artefact)
-        with atomic_path(stem.with_suffix(".ckpt")) as second:
-            second.unlink()
-            try:
-                os.link(partial, second)
-            except OSError:  # a file system without links
-                shutil.copyfile(partial, second)
-
     def _remove_worse(self, best: list[int]) -> None:
         kept = {f"step-{step}" for step in best}
-        for path in self.path.glob("best/step-*"):
-            if path.stem not in kept:
-                path.unlink(missing_ok=True)
+        with writing(f"into {self.path / 'best'}"):
+            for path in self.path.glob("best/step-*"):
+                if path.stem not in kept:
+                    path.unlink(missing_ok=True)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -185,28 +189,19 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keeps a second run out of a folder, as long as this process lives.
-
-    The lock is the process's own: workers that outlive a killed run do not hold it.
+def claimed(path: Path) -> Iterator[None]:
+    """Makes a run's folder and keeps a second run out of it, as long as this process lives.
 
     Raises:
-        TrainingError: Another run is there, or the folder cannot be made.
+        BsmError: Another run is there, or the folder cannot be made.
     """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        yield
-        return
-    try:
+
+    def refuse() -> None:
+        raise TrainingError(
+            f"Another run is writing into {path}: wait for it or choose another --out."
+        )
+
+    with writing(f"into {path}"):
         path.mkdir(parents=True, exist_ok=True)
-        with (path / "lock").open("w") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                raise TrainingError(
-                    f"Another run is writing into {path}: wait for it or choose another --out."
-                ) from None
-            yield
-    except OSError as error:
-        raise TrainingError(f"Cannot write into {path}: {error.strerror or error}.") from error
+    with locked(path / "lock", refuse):
+        yield

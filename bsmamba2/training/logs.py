@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bsmamba2.files import atomic_path
+from bsmamba2.atomic import write_atomic, writing
 
 logger = logging.getLogger(__name__)
 
@@ -42,20 +42,23 @@ class RunLog:
         """
         path = folder / "log.jsonl"
         _truncate(path, step)
-        self._file = path.open("a", encoding="utf-8")
-        self._board = _tensorboard(folder, step)
+        self._folder = folder
+        with writing(f"into {folder}"):
+            self._file = path.open("a", encoding="utf-8")
+            self._board = _tensorboard(folder, step)
         self._listener = listener
         self._excepthook = threading.excepthook
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
         """Writes a record that has a `step`; its numbers are scalars of TensorBoard."""
         record: Record = {"kind": kind, **values}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(f"{kind}/{name}", value, values["step"])
+        with writing(f"into {self._folder}"):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+            if self._board is not None:
+                for name, value in values.items():
+                    if isinstance(value, float):
+                        self._board.add_scalar(f"{kind}/{name}", value, values["step"])
         if self._listener is not None:
             self._listener(record)
 
@@ -65,7 +68,8 @@ class RunLog:
             return
         for name, samples in excerpts.items():
             mono = samples.mean(axis=0, keepdims=True)
-            self._board.add_audio(f"excerpt/{name}", mono, step, rate)
+            with writing(f"into {self._folder}"):
+                self._board.add_audio(f"excerpt/{name}", mono, step, rate)
 
     def __enter__(self) -> RunLog:
         threading.excepthook = self._failed_in_thread
@@ -85,10 +89,13 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-        threading.excepthook = self._excepthook
+        try:
+            with writing(f"into {self._folder}"):
+                self._file.close()
+                if self._board is not None:
+                    self._board.close()
+        finally:
+            threading.excepthook = self._excepthook
 
 
 def _truncate(path: Path, step: int) -> None:
@@ -100,8 +107,7 @@ def _truncate(path: Path, step: int) -> None:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             if line.endswith("\n") and json.loads(line)["step"] <= step:
                 kept.append(line)
-    with atomic_path(path) as partial:
-        partial.write_text("".join(kept), "utf-8")
+    write_atomic(path, "".join(kept))
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

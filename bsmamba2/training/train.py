@@ -19,7 +19,7 @@ from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import BsmError, TrainingError
 from bsmamba2.stopping import stop_on_signals
-from bsmamba2.training.checkpoints import RunFolder, locked
+from bsmamba2.training.checkpoints import RunFolder, claimed
 from bsmamba2.training.distributed import Processes, joined
 from bsmamba2.training.feeding import feed
 from bsmamba2.training.identity import check_same_run, run_identity
@@ -85,7 +85,7 @@ def train(run: Run, listener: Listener | None = None) -> Outcome:
     """
     with joined(run.device) as processes, contextlib.ExitStack() as stack:
         if processes.is_first:
-            stack.enter_context(locked(run.out))
+            stack.enter_context(claimed(run.out))
         folder = RunFolder(run.out)
         saved = folder.load()
         _set_up(run, processes, saved)

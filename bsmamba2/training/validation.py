@@ -6,22 +6,19 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from bsmamba2.artefact import Artefact
+from bsmamba2.data.tracks import MIXTURE, Track, read_segment
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.runtime.engines.base import Spectrum
 from bsmamba2.runtime.separator import Separator
 from bsmamba2.training.distributed import Processes, common
-
-if TYPE_CHECKING:
-    from bsmamba2.data.tracks import Track
 
 _EXCERPT_S = 10  # seconds of the first song that TensorBoard plays
 
@@ -95,7 +92,10 @@ def validate(
     scores, baselines = [0.0] * len(tracks), [0.0] * len(tracks)
     excerpts: dict[str, NDArray[np.float32]] = {}
     for index in range(processes.rank, len(tracks), processes.count):
-        mixture, target = (_read(tracks[index], name) for name in ("mixture", audio.target))
+        track = tracks[index]
+        mixture, target = (
+            read_segment(track.stem(name), 0, track.frames) for name in (MIXTURE, audio.target)
+        )
         estimate = separator.separate(mixture, audio.sample_rate)[audio.target]
         scores[index] = usdr(target, estimate)
         baselines[index] = usdr(target, mixture)
@@ -110,8 +110,3 @@ def validate(
         tracks={track.name: score for track, score in zip(tracks, scores, strict=True)},
         excerpts=excerpts,
     )
-
-
-def _read(track: Track, stem: str) -> NDArray[np.float32]:
-    samples, _ = soundfile.read(track.stem(stem), dtype="float32", always_2d=True)
-    return np.ascontiguousarray(samples.T)

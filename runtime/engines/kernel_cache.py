@@ -10,8 +10,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from bsmamba2.atomic import write_atomic
 from bsmamba2.errors import BsmError
-from bsmamba2.files import atomic_path
 from bsmamba2.plan_file import PlanRecord
 from bsmamba2.plugins.cache import make_folder
 
@@ -50,8 +50,7 @@ class KernelCache:
         if data == self._kept:
             return
         try:
-            with atomic_path(self._path) as partial:
-                partial.write_bytes(data)
+            write_atomic(self._path, data)
             self._kept = data
         except BsmError as error:
             self._path = None

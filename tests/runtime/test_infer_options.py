@@ -236,7 +236,7 @@ def pipe(quick_onnx: Path, tmp_path: Path) -> Callable[..., subprocess.Completed
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, input=given, capture_output=True
         )
-        assert not list(temporary.glob("bsm-*"))
+        assert not list(temporary.iterdir())
         return done
 
     return run

@@ -35,7 +35,7 @@ def steps_done(run: Path) -> int:
 
 
 def partial_checkpoints(run: Path) -> list[Path]:
-    return list(run.glob(".partial-*.ckpt"))
+    return list(run.glob(".partial-*/last.ckpt"))
 
 
 @pytest.mark.slow

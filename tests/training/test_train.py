@@ -26,7 +26,7 @@ from bsmamba2.config import load_config
 from bsmamba2.errors import BsmError, CheckpointError, DataError, TrainingError
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.runtime import Separator, load_engine
-from bsmamba2.training.checkpoints import locked
+from bsmamba2.training.checkpoints import claimed
 from bsmamba2.training.logs import RunLog
 from bsmamba2.training.train import Outcome, Run, train
 
@@ -182,9 +182,10 @@ def test_a_best_checkpoint_can_take_the_place_of_the_last(copy, finished, songs)
 
 
 def test_partial_files_of_a_killed_run_go(copy, songs):
-    leftovers = [copy / ".partial-xxxxxxxx.ckpt", copy / "best" / ".partial-a_b2c3d4.safetensors"]
+    leftovers = [copy / ".partial-xxxxxxxx", copy / "best" / ".partial-a_b2c3d4"]
     for path in leftovers:
-        path.write_bytes(b"half")
+        path.mkdir()
+        (path / "last.ckpt").write_bytes(b"half")
     go_on(copy, songs)
     assert not any(path.exists() for path in leftovers)
 
@@ -219,6 +220,55 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(copy, finished,
     assert not list(copy.glob(".partial-*"))
     go_on(copy, songs)
     assert_same_state(copy, finished)
+
+
+@pytest.mark.parametrize("name", ["ema.safetensors", "best/step-9.ckpt"])
+def test_what_cannot_be_written_beside_the_last_checkpoint_leaves_it(copy, songs, name):
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).mkdir()
+    before = (copy / "last.ckpt").read_bytes()
+    with pytest.raises(TrainingError, match=rf"Cannot write .*{name}") as failed:
+        go_on(copy, songs, "training.max_steps=9", "training.keep_best=9", allow=True)
+    saved = torch.load(copy / "last.ckpt", weights_only=True)["step"]
+    assert str(failed.value).endswith(f"{copy / 'last.ckpt'}, of step {saved}.")
+    assert ((copy / "last.ckpt").read_bytes() == before) == (name == "ema.safetensors")
+
+
+@pytest.mark.parametrize("kind", [OSError, FileNotFoundError])
+def test_an_error_of_a_step_is_not_taken_for_one_of_the_run_folder(copy, songs, monkeypatch, kind):
+    from bsmamba2.training.step import Stepper
+
+    error = kind(errno.EIO, "Input/output error", "song.wav")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Stepper, "step", fail)
+    with pytest.raises(kind) as failed:
+        go_on(copy, songs, "training.max_steps=7", allow=True)
+    assert failed.value is error
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+def test_a_validation_song_that_is_damaged_meanwhile_is_named(
+    copy, songs, tmp_path, monkeypatch, harm
+):
+    from bsmamba2.training import train as module
+
+    others = shutil.copytree(songs, tmp_path / "others")
+    victim = next((others / "valid").iterdir()) / "mixture.wav"
+    feed = module.feed
+
+    def harming(*arguments: object) -> object:  # after the checks
+        if harm == "cut":
+            os.truncate(victim, victim.stat().st_size // 2)
+        else:
+            victim.unlink()
+        return feed(*arguments)
+
+    monkeypatch.setattr(module, "feed", harming)
+    with pytest.raises(DataError, match=rf"{victim}"):
+        go_on(copy, others, "training.max_steps=7", allow=True)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_what_was_heard(songs, tmp_path):
@@ -261,9 +311,9 @@ def test_unreadable_files_are_skipped_counted_and_limited(songs, tmp_path):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(copy):
-    code = "import sys, pathlib; from bsmamba2.training.checkpoints import locked\n"
-    code += "with locked(pathlib.Path(sys.argv[1])): pass"
-    with locked(copy):
+    code = "import sys, pathlib; from bsmamba2.training.checkpoints import claimed\n"
+    code += "with claimed(pathlib.Path(sys.argv[1])): pass"
+    with claimed(copy):
         second = python(code, copy)
     assert "Another run is writing" in second.stderr.splitlines()[-1]
 

@@ -18,8 +18,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,17 +26,13 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from bsmamba2.atomic import locked, temporary_folder, write_atomic, writing
+from bsmamba2.data.practice.installed import check_installed
 from bsmamba2.data.practice.instruments import SAMPLE_RATE
 from bsmamba2.data.practice.song import Song, make_song
-from bsmamba2.data.practice.sounds import (
-    check_installed,
-    check_soundfont,
-    choose_sounds,
-    find_soundfonts,
-)
+from bsmamba2.data.practice.sounds import check_soundfont, choose_sounds, find_soundfonts
 from bsmamba2.data.practice.workers import share_out
 from bsmamba2.errors import DataError, FileError
-from bsmamba2.files import atomic_path
 
 SPLITS = ("train", "valid", "test")
 RECIPE = 3
@@ -46,7 +40,6 @@ RECIPE = 3
 LONGEST_S = 600
 """A song is made in memory: about 15 MB a second."""
 Progress = Callable[[], object]
-_PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +72,7 @@ def generate_songs(
 ) -> int:
     """Makes the songs that are not there yet.
 
-    A song's folder takes its name when it is complete. What a killed run left is removed.
+    A song's folder takes its name when it is complete.
 
     Args:
         folder: Of the set; one that holds another set is refused.
@@ -101,7 +94,7 @@ def generate_songs(
     songs = replace(songs, soundfonts=songs.soundfonts or tuple(find_soundfonts()))
     for soundfont in songs.soundfonts:
         check_soundfont(soundfont)
-    with _claimed(folder, songs), _workshop(folder) as workshop:
+    with _claimed(folder, songs), temporary_folder(folder) as workshop:
         tasks = [
             _Task(folder=song, workshop=workshop, split=split, index=index, songs=songs)
             for split in SPLITS
@@ -123,10 +116,8 @@ def _make(task: _Task) -> None:
     song = make_song(rng, choose_sounds(task.split, songs.soundfonts), songs.seconds)
     name = f"{task.split}/{task.folder.name}"
     about = {"name": name, "seed": songs.seed, "seconds": songs.seconds, **song.about}
-    try:
+    with writing(task.folder):
         _write(task, song, about)
-    except OSError as error:
-        raise FileError(f"Cannot write {task.folder}: {error.strerror or error}.") from error
 
 
 def _write(task: _Task, song: Song, about: dict[str, Any]) -> None:
@@ -144,47 +135,19 @@ def _write(task: _Task, song: Song, about: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _workshop(folder: Path) -> Iterator[Path]:
-    """A folder for unfinished songs, where nothing takes them for songs; others' are removed."""
-    try:
-        for leftover in folder.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        workshop = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
-    except OSError as error:
-        raise FileError(f"Cannot write into {folder}: {error.strerror or error}.") from error
-    try:
-        yield workshop
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-
-
-@contextlib.contextmanager
 def _claimed(folder: Path, songs: PracticeSet) -> Iterator[None]:
     """Keeps a second run out of the folder, which is marked with its set, or is this set's."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise FileError(f"Cannot write into {folder}: {error.strerror or error}.") from error
-    try:
-        _lock(handle, folder)
-        _mark(folder, songs)
-        yield
-    finally:
-        os.close(handle)
 
-
-def _lock(handle: int, folder: Path) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    def refuse() -> None:
         raise FileError(
             f"Another run is making songs in {folder}: wait for it or choose another folder."
-        ) from None
-    except OSError:  # a network file system without locks
-        return
+        )
+
+    with writing(f"into {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, refuse):
+        _mark(folder, songs)
+        yield
 
 
 def _mark(folder: Path, songs: PracticeSet) -> None:
@@ -211,8 +174,7 @@ def _mark(folder: Path, songs: PracticeSet) -> None:
                 "another folder."
             )
         return
-    with atomic_path(mark) as partial:
-        partial.write_text(json.dumps(this, indent=2) + "\n", "utf-8")
+    write_atomic(mark, json.dumps(this, indent=2) + "\n")
 
 
 def _holds_songs(folder: Path) -> bool:

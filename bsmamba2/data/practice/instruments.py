@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import ctypes.util
 import functools
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bsmamba2.data.practice.installed import import_fluidsynth
 from bsmamba2.data.practice.score import Part
 from bsmamba2.errors import DataError
 
@@ -106,17 +105,6 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
         return _render(synth, sorted(events), round(seconds * SAMPLE_RATE))
     finally:
         synth.delete()
-
-
-def import_fluidsynth() -> Any:
-    """pyfluidsynth; raises ImportError.
-
-    Where the environment variable CI is set, it prints what it found, into whatever is printed.
-    """
-    with contextlib.redirect_stdout(io.StringIO()):
-        import fluidsynth
-
-    return fluidsynth
 
 
 def _open() -> Synthesiser:

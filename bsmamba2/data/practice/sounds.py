@@ -6,14 +6,12 @@ and, where another one is installed too, MuseScore's soundfont are heard in it o
 
 from __future__ import annotations
 
-import ctypes.util
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bsmamba2.errors import DataError, MissingExtraError
+from bsmamba2.errors import DataError
 
 T = TypeVar("T")
 
@@ -155,26 +153,6 @@ def choose_sounds(split: str, soundfonts: Sequence[Path]) -> Sounds:
         ),
         flite=tuple(Voice(engine="flite", name=name) for name in FLITE_VOICES[side]),
     )
-
-
-def check_installed() -> None:
-    """Raises an error that names what to install where something is missing."""
-    missing = [name for name in ("espeak-ng", "flite") if shutil.which(name) is None]
-    if ctypes.util.find_library("fluidsynth") is None:
-        missing.append("libfluidsynth3")
-    if missing:
-        raise DataError(
-            f"Practice songs need programs that are not installed: apt-get install "
-            f"{' '.join(missing)} (or the packages of those names on your system)."
-        )
-    try:
-        from bsmamba2.data.practice.instruments import import_fluidsynth
-        from bsmamba2.data.practice.voices import import_world
-
-        import_fluidsynth()
-        import_world()
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("'bsm practice'", "practice") from error
 
 
 def _side(side: str, choices: tuple[T, ...]) -> tuple[T, ...]:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import io
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from bsmamba2.data.practice.installed import import_world
 from bsmamba2.data.practice.instruments import SAMPLE_RATE
 from bsmamba2.data.practice.score import Note
 from bsmamba2.data.practice.sounds import Voice
@@ -54,15 +54,6 @@ class _Speech(NamedTuple):
     f0: NDArray[np.float64]  # (frames,) Hz, 0 where unvoiced
     envelope: NDArray[np.float64]  # (frames, bins) power
     aperiodicity: NDArray[np.float64]  # (frames, bins) 0 to 1
-
-
-def import_world() -> Any:
-    """pyworld, which imports the deprecated pkg_resources; raises ModuleNotFoundError."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pyworld
-
-    return pyworld
 
 
 def choose_timbre(rng: np.random.Generator, lowest: int) -> Timbre:

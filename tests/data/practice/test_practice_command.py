@@ -189,7 +189,7 @@ def test_a_missing_soundfont_is_named_as_a_package(
 @pytest.mark.usefixtures("_synthesisers")
 @pytest.mark.parametrize("module", ["fluidsynth", "pyworld"])
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    from bsmamba2.data.practice.sounds import check_installed
+    from bsmamba2.data.practice.installed import check_installed
 
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'bsmamba2\[practice\]'"):

@@ -11,10 +11,11 @@ from practice_tools import SOUNDFONT, STEMS, contents, read, skip_without_synthe
 
 from bsmamba2.config import load_config
 from bsmamba2.data.practice.generate import SPLITS, PracticeSet, generate_songs
+from bsmamba2.data.practice.installed import import_world
 from bsmamba2.data.practice.instruments import SAMPLE_RATE, play
 from bsmamba2.data.practice.score import Note, Part, compose_frame, compose_melody
 from bsmamba2.data.practice.sounds import Voice, choose_sounds
-from bsmamba2.data.practice.voices import Timbre, import_world, sing
+from bsmamba2.data.practice.voices import Timbre, sing
 from bsmamba2.errors import DataError
 
 COUNTS = {"train": 2, "valid": 1, "test": 1}
