@@ -17,7 +17,7 @@ from processes import printed
 from small_engines import small_artefact
 
 from bsmamba2.cli import export as command
-from bsmamba2.errors import BsmError, CheckpointError, EngineError, ExportError
+from bsmamba2.errors import BsmError, CheckpointError, EngineError, ExportError, FileError
 from bsmamba2.export.triton import QUEUE_DELAY_US, write_triton_repository
 from bsmamba2.files import sha256_file
 from bsmamba2.plan_file import sidecar_path, sidecar_text
@@ -142,7 +142,7 @@ def test_plan_is_linked_where_that_works_and_copied_elsewhere(
     assert (first / "1/model.plan").samefile(plan)
     assert "a hard link to" in said[0]
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError
 
     monkeypatch.setattr(os, "link", refuse)
@@ -318,8 +318,32 @@ def test_failure_leaves_the_old_model(plan: Path, tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(triton.shutil, "copyfile", full)
-    with pytest.raises(ExportError, match="No space left on device"):
+    with pytest.raises(FileError, match="No space left on device"):
         write_triton_repository(new, tmp_path / "models")
     assert json.loads(sidecar_path(model / "1/model.plan").read_text()) == before
     assert (model / "1/model.plan").read_bytes() == b"a plan"
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["bsmamba2"]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from bsmamba2.export import triton
+def hang(*_: object) -> None:
+    print("writing", flush=True)
+    time.sleep(60)
+triton.shutil.copyfile = hang
+triton.write_triton_repository(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(plan: Path, tmp_path: Path):
+    models = tmp_path / "models"
+    command = [sys.executable, "-c", KILLED, str(plan), str(models)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.kill()
+    assert [path.name[:9] for path in models.iterdir()] == [".partial-"]
+    write_triton_repository(plan, models)
+    assert [path.name for path in models.iterdir()] == ["bsmamba2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 from small_engines import FunctionEngine, real_mask
 
-from bsmamba2.errors import AudioError
+from bsmamba2.errors import AudioError, FileError
 from bsmamba2.runtime.audio import AudioReader, Section
 from bsmamba2.runtime.naming import Job
 from bsmamba2.runtime.separate_files import separate_file
@@ -100,6 +101,37 @@ def test_a_song_that_is_written_to_is_one_sentence_and_no_stem(
         separate(song, change, tmp_path / "out")
     assert str(failed.value).startswith(str(song.name))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_the_work_is_not_taken_for_one_of_the_stems(tmp_path: Path):
+    save(tmp_path / "song.wav")
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fail(_: Path) -> None:
+        raise error
+
+    with pytest.raises(OSError, match="Input/output") as failed:
+        separate(tmp_path / "song.wav", fail, tmp_path / "out")
+    assert failed.value is error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_a_sentence_and_no_stem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    save(tmp_path / "song.wav")
+    out, picture = tmp_path / "out", tmp_path / "out" / "song.png"
+    outputs = {"vocals": out / "vocals.wav"}
+    job = Job(source=tmp_path / "song.wav", name="song.wav", outputs=outputs, picture=picture)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileError, match=rf"^Cannot write {picture}: No space left on device\.$"):
+        separate_file(
+            Separator(FunctionEngine(real_mask(0.5)), overlap_s=0), job, OutputFormat("wav")
+        )
+    assert not out.exists()
 
 
 def test_the_sentence_says_to_wait(tmp_path: Path):
