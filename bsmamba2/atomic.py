@@ -122,15 +122,14 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     Raises:
         FileError: It cannot be made.
     """
-    with writing(f"into {parent}" if parent else "a temporary file (TMPDIR names the folder)"):
-        parent = parent or Path(tempfile.gettempdir())
-        path, lock = _new_folder(parent)
-    try:
+    with contextlib.ExitStack() as stack:
+        with writing(f"into {parent}" if parent else "a temporary file (TMPDIR names the folder)"):
+            parent = parent or Path(tempfile.gettempdir())
+            stack.callback(_remove_made, parent)
+            path, lock = _new_folder(parent)
+        stack.callback(_release, lock)
+        stack.callback(shutil.rmtree, path, ignore_errors=True)
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        _release(lock)
-        _remove_made(parent)
 
 
 @contextlib.contextmanager
@@ -282,7 +281,7 @@ def _is_still(handle: int, name: str) -> bool:
 
 
 def _leave_to_parent() -> None:
-    """Closes a forked process's copies of the locks, which else outlived the parent in it."""
+    """Closes a forked process's copies of the locks, which would outlive the parent with it."""
     while _locks:
         os.close(_locks.pop())
 

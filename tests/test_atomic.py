@@ -140,6 +140,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def test_folders_above_one_that_cannot_be_made_go_again(tmp_path: Path):
+    with pytest.raises(FileError, match="Cannot write into .*: File name too long"):
+        write_atomic(tmp_path / "deep" / ("x" * 300) / "a", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
 def write_new(paths: list[Path]) -> None:
     with atomic_paths(paths) as files:
         for file in files:
