@@ -141,7 +141,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_folders_above_one_that_cannot_be_made_go_again(tmp_path: Path):
-    with pytest.raises(FileError, match="Cannot write into .*: File name too long"):
+    with pytest.raises(FileError, match=r"Cannot write into .*: File name too long"):
         write_atomic(tmp_path / "deep" / ("x" * 300) / "a", "text")
     assert list(tmp_path.iterdir()) == []
 
