@@ -82,8 +82,7 @@ def test_leftovers_of_a_killed_build_do_not_matter(
     compiled: list[Options], own_cache: Path
 ) -> None:
     folder = make().scan.parent
-    for suffix in (".work", ".new", ".replaced"):
-        folder.with_suffix(suffix).mkdir()
+    (folder.with_name(".partial-abcdefgh") / "work").mkdir(parents=True)
     make(force=True)
     assert not leftovers(own_cache)
 
