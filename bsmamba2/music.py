@@ -1,13 +1,14 @@
-"""What engines are compared on: real music where there is some, else a made-up mixture.
+"""What engines are compared on: a song of the user's, or a mixture made up.
 
-Real music cannot be shipped. The stempeg wheel has six seconds of it, five streams of AAC of which
-the first is the mixture and the last the voice (`pip install --no-deps stempeg`; its licence is
-non-commercial), and any song of the user's will do.
+Real music cannot be shipped. The stempeg wheel has six seconds of it for tests and benchmarks, five
+streams of AAC of which the first is the mixture and the last the voice (`pip install --no-deps
+stempeg`; its licence is non-commercial).
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from bsmamba2.config import AudioConfig
 from bsmamba2.errors import AudioError
 from bsmamba2.runtime.audio import AudioReader
 from bsmamba2.runtime.chunking import Chunking, Samples
+from bsmamba2.runtime.decoding import no_audio
 from bsmamba2.runtime.resampling import resample
 
 logger = logging.getLogger(__name__)
 
-_MIXTURE, _VOCALS = 0, 4  # streams of the excerpt
+_STEMS, _MIXTURE, _VOCALS = ".stem.mp4", 0, 4  # suffix and audio streams of Native Instruments'
 _SILENT_PEAK = 1e-4  # -80 dBFS: what lies below tells nothing
 
 
@@ -55,29 +57,30 @@ class Music:
 
 
 def load_music(path: str | Path | None, audio: AudioConfig) -> Music:
-    """The best music at hand.
+    """What engines are to hear: the same on every machine.
 
     Args:
-        path: A song, of which the loudest chunk is taken; None for the excerpt of real music
-            where it is installed, with PyAV, or else a made-up mixture.
+        path: A song, of which the loudest chunk is taken, and with it the true voice where the song
+            is a `.stem.mp4`; None for `fixed_mixture`.
         audio: Of the engine.
 
     Raises:
         BsmError: No such file, no audio, or a silent one.
     """
-    if path is not None:
-        chunk = _loudest_chunk(Path(path), audio)
-        return _music(f"the loudest {audio.chunk_s} s of {Path(path).name}", chunk, None, audio)
-    excerpt = load_excerpt()
-    if excerpt is None:
+    if path is None:
         return _music("a made-up mixture", fixed_mixture(audio, audio.chunk_samples), None, audio)
-    mixture, vocals = (
-        np.concatenate(list(_fitted([part], excerpt.sample_rate, audio)), axis=1)
-        for part in (excerpt.mixture, excerpt.vocals)
-    )
+    path = Path(path)
+    start, mixture = _loudest_chunk(path, audio)
     seconds = mixture.shape[1] / audio.sample_rate
-    voice = vocals if audio.target == "vocals" else None
-    return _music(f"{seconds:.1f} s of real music", mixture, voice, audio)
+    name, voice = f"the loudest {seconds:.3g} s of {path.name}", None
+    if path.name.endswith(_STEMS) and audio.target == "vocals":
+        vocals, rate = decode_stream(path, _VOCALS)
+        whole = np.concatenate(list(_fitted([vocals], rate, audio)), axis=1)
+        voice = whole[:, start : start + mixture.shape[1]]
+        if voice.shape != mixture.shape:
+            raise AudioError(f"The voice of {path} ends before its mixture: name another song.")
+        name += " and its voice"
+    return _music(name, mixture, voice, audio)
 
 
 def load_excerpt() -> Excerpt | None:
@@ -98,7 +101,7 @@ def find_excerpt() -> Path | None:
         logger.info("The excerpt of real music needs PyAV: pip install 'bsmamba2[av]'.")
         return None
     folder = Path(found.submodule_search_locations[0]) / "data"
-    return next(folder.glob("*.stem.mp4"), None)
+    return next(folder.glob(f"*{_STEMS}"), None)
 
 
 def fixed_mixture(audio: AudioConfig, samples: int) -> Samples:
@@ -127,20 +130,21 @@ def _music(name: str, mixture: Samples, voice: Samples | None, audio: AudioConfi
     return Music(name=name, mixture=mixture, voice=voice, chunks=np.stack(chunks))
 
 
-def _loudest_chunk(path: Path, audio: AudioConfig) -> Samples:
-    """The chunk of most energy among those side by side, the last one as long as it is."""
-    loudest, most = None, 0.0
+def _loudest_chunk(path: Path, audio: AudioConfig) -> tuple[int, Samples]:
+    """Start and samples of the loudest of the chunks side by side, the last as long as it is."""
+    loudest, most, start, done = None, 0.0, 0, 0
     with AudioReader(path, warn_clipped=False) as reader:
         blocks = _fitted(reader.blocks(), reader.sample_rate, audio)
         for chunk, count in Chunking(audio.chunk_samples, 0).split(blocks):
             energy = float(np.vdot(chunk, chunk))
             if energy > most:
-                loudest, most = chunk[:, :count], energy
+                loudest, most, start = chunk[:, :count], energy, done
+            done += count
     if loudest is None or np.abs(loudest).max() < _SILENT_PEAK:
         raise AudioError(f"{path} is silent: engines are compared on music.")
     if loudest.shape[1] <= audio.n_fft:
         raise AudioError(f"{path} is shorter than a window of the spectrum: name a longer one.")
-    return loudest
+    return start, loudest
 
 
 def _fitted(blocks: Iterable[Samples], rate: int, audio: AudioConfig) -> Iterator[Samples]:
@@ -155,10 +159,23 @@ def _fitted(blocks: Iterable[Samples], rate: int, audio: AudioConfig) -> Iterato
 
 
 def decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
-    """One audio stream of a file, (channels, samples), and its rate; needs PyAV."""
+    """One audio stream of a file, (channels, samples) float32, and its rate; needs PyAV.
+
+    Raises:
+        AudioError: There is no such stream, or it is damaged.
+    """
     import av
 
-    with av.open(str(path)) as container:
-        rate = int(container.streams.audio[stream].rate)
-        frames = [frame.to_ndarray() for frame in container.decode(audio=stream)]
-    return np.concatenate(frames, axis=1), rate
+    try:
+        with av.open(str(path)) as container:
+            if len(container.streams.audio) <= stream:
+                raise AudioError(f"{path} has no audio track {stream + 1}: name another song.")
+            rate = int(container.streams.audio[stream].rate)
+            resampler = av.AudioResampler(format="fltp")
+            parts = itertools.chain.from_iterable(
+                map(resampler.resample, container.decode(audio=stream))
+            )
+            samples = np.concatenate([part.to_ndarray() for part in parts], axis=1)
+    except (av.FFmpegError, ValueError) as error:  # ValueError: no frame at all
+        raise no_audio(str(path)) from error
+    return samples, rate

@@ -48,7 +48,7 @@ def export_onnx(
         card: What a person should know of trained weights; goes into the file.
         precision: "float32"; "float16", whose matrices and products are that; or "int8", whose big
             products are. Input, output and norms are float32 in all of them.
-        music: A song to measure a lower precision on; None for the best at hand (`load_music`).
+        music: A song to measure a lower precision on; None for a made-up mixture (`load_music`).
         report: Called with a sentence at each step.
 
     Returns:

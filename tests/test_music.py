@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio_files import mux
 from small_engines import small_artefact
 
-from bsmamba2 import music
 from bsmamba2.errors import BsmError
-from bsmamba2.music import Excerpt, fixed_mixture, load_excerpt, load_music
+from bsmamba2.music import find_excerpt, fixed_mixture, load_excerpt, load_music
 
 AUDIO = small_artefact().model.audio  # chunks of a second
 
@@ -71,8 +71,8 @@ def test_songs_that_tell_nothing_are_refused(
     assert words in str(error.value)
 
 
-def test_made_up_mixture_is_fixed_loud_and_a_chunk_long(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(music, "load_excerpt", lambda: None)
+def test_made_up_mixture_is_fixed_loud_and_a_chunk_long():
+    """Also where the excerpt of real music is installed."""
     heard = load_music(None, AUDIO)
     assert (heard.name, heard.voice) == ("a made-up mixture", None)
     assert heard.mixture.shape == (2, AUDIO.chunk_samples)
@@ -80,18 +80,52 @@ def test_made_up_mixture_is_fixed_loud_and_a_chunk_long(monkeypatch: pytest.Monk
     assert 0.05 < np.sqrt(np.mean(heard.mixture**2)) < 0.5
 
 
-def test_excerpt_is_cut_into_chunks_and_its_voice_comes_along(monkeypatch: pytest.MonkeyPatch):
-    mixture, vocals = (noise(2.5, level).astype(np.float32) for level in (0.5, 0.25))
-    excerpt = Excerpt(mixture=mixture, vocals=vocals, sample_rate=44_100)
-    monkeypatch.setattr(music, "load_excerpt", lambda: excerpt)
-    heard = load_music(None, AUDIO)
-    assert heard.name == "2.5 s of real music"
-    assert heard.chunks.shape == (3, 2, 44_100)
-    whole = np.concatenate(list(heard.chunks), axis=1)[:, : mixture.shape[1]]
-    assert np.array_equal(whole, mixture)
+def stems(path: Path, tracks: list[np.ndarray]) -> Path:
+    """A stem file of lossless tracks."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format="mp4") as container:
+        sounds = [container.add_stream("alac", rate=44_100, layout="stereo") for _ in tracks]
+        for sound, samples in zip(sounds, tracks, strict=True):
+            mux(container, sound, samples)
+    return path
+
+
+def test_voice_of_a_stem_file_is_that_of_the_loudest_chunk(tmp_path: Path):
+    mixture = np.concatenate([noise(1, 0.1), noise(1, 0.5), noise(0.5, 0.2)], axis=1)
+    tracks = [mixture.astype(np.float32) * scale for scale in (1, 0.1, 0.2, 0.3, 0.5)]
+    path = stems(tmp_path / "song.stem.mp4", tracks)
+    heard = load_music(path, AUDIO)
+    assert heard.name == "the loudest 1 s of song.stem.mp4 and its voice"
+    assert np.allclose(heard.mixture, mixture[:, 44_100:88_200], atol=1e-4)
     assert heard.voice is not None
-    assert np.array_equal(heard.voice, vocals)
-    assert load_music(None, replace(AUDIO, target="drums")).voice is None
+    assert np.allclose(heard.voice, heard.mixture / 2, atol=1e-4)
+    assert load_music(path, replace(AUDIO, target="drums")).voice is None
+
+
+@pytest.mark.parametrize(
+    ("tracks", "words"),
+    [
+        ([noise(1, 0.5)] * 2, "has no audio track 5"),
+        ([noise(1, 0.5)] * 4 + [noise(0.5, 0.5)], "ends before its mixture"),
+    ],
+)
+def test_stem_files_without_a_whole_voice_are_refused(
+    tmp_path: Path, tracks: list[np.ndarray], words: str
+):
+    with pytest.raises(BsmError, match=words):
+        load_music(stems(tmp_path / "song.stem.mp4", [t.astype(np.float32) for t in tracks]), AUDIO)
+
+
+def test_the_installed_excerpt_is_heard_when_it_is_named():
+    path = find_excerpt()
+    if path is None:
+        pytest.skip("needs the stempeg wheel and PyAV")
+    heard = load_music(path, replace(AUDIO, chunk_s=8))
+    excerpt = load_excerpt()
+    assert excerpt is not None
+    assert heard.voice is not None
+    assert np.array_equal(heard.mixture, excerpt.mixture)
+    assert np.array_equal(heard.voice, excerpt.vocals)
 
 
 def test_real_excerpt_has_a_voice_in_its_mixture():

@@ -30,8 +30,7 @@ def engine(factor: float = 1.0, precision: str = "float32") -> FunctionEngine:
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Music:
-    monkeypatch.setattr("bsmamba2.music.load_excerpt", lambda: None)
+def heard() -> Music:
     made_up = load_music(None, engine().artefact.model.audio)
     return replace(made_up, voice=made_up.mixture * np.float32(0.5))
 

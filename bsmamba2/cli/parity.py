@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option(
     "--audio",
     metavar="FILE",
-    help="A song, of which the loudest chunk is heard.  [default: the excerpt of real music in the "
-    "stempeg wheel, if that is installed, or a made-up mixture]",
+    help="A song, of which the loudest chunk is heard; of a .stem.mp4 the true voice, too.  "
+    "[default: a made-up mixture, the same everywhere]",
 )
 @backend_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -19,7 +19,6 @@ from onnx import ModelProto, TensorProto
 from processes import bsm
 from small_engines import small_artefact
 
-from bsmamba2 import music
 from bsmamba2.artefact import Artefact, Provenance, read_metadata
 from bsmamba2.checkpoints.weights import save_weights
 from bsmamba2.config import ModelConfig
@@ -53,12 +52,6 @@ def short_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("short") / "short.safetensors"
     save_checkpoint(path, short_network())
     return path
-
-
-@pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No real music: a chunk of a second is enough here."""
-    monkeypatch.setattr(music, "load_excerpt", lambda: None)
 
 
 # --- the float16 graph ---
@@ -158,7 +151,6 @@ def reference(voice: bool = False) -> Reference:
     return Reference(scaled(0.5), heard, AUDIO)
 
 
-@pytest.mark.usefixtures("made_up")
 def test_figures_of_a_known_difference_are_known():
     check = check_precision("a test", scaled(0.5 * 1.001), reference(voice=True), "float16")
     assert check.relative_rms == pytest.approx(0.001, rel=1e-3)
@@ -169,7 +161,6 @@ def test_figures_of_a_known_difference_are_known():
     assert check.largest is None
 
 
-@pytest.mark.usefixtures("made_up")
 @pytest.mark.parametrize(
     ("precision", "factor", "voice", "words"),
     [
@@ -198,7 +189,6 @@ def test_limits_are_the_issues(precision: str, factor: float, voice: bool, words
     assert "nothing was written" in str(error.value)
 
 
-@pytest.mark.usefixtures("made_up")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_number_that_is_not_finite_names_its_input(name: str):
     inputs = dict(hostile_samples(AUDIO))
@@ -226,7 +216,6 @@ def test_a_number_that_is_not_finite_names_its_input(name: str):
 # --- the files ---
 
 
-@pytest.mark.usefixtures("made_up")
 @pytest.mark.parametrize(("option", "precision"), [("--fp16", "float16"), ("--int8", "int8")])
 def test_file_says_what_its_precision_costs(
     short_checkpoint: Path, tmp_path: Path, option: str, precision: str
@@ -248,7 +237,6 @@ def test_file_says_what_its_precision_costs(
     assert path.stat().st_size < float32
 
 
-@pytest.mark.usefixtures("made_up")
 def test_overflow_that_onnx_runtime_does_not_see_refuses_the_file(tmp_path: Path):
     network = short_network()
     network.layers[1][0].backward_blocks[0].mixer.conv1d.bias.data.fill_(3e4)
