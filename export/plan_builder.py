@@ -118,24 +118,18 @@ class BuilderLog:
             self._errors.append(text)
 
     def last_error(self) -> str:
-        """The last error of the builder's own; failed calls of CUDA only follow from others.
+        """The plugin's last error, or the builder's; failed calls of CUDA only follow from others.
 
         Without any it is the last warning, as TensorRT calls it that CUDA does not start.
         """
-        telling = [error for error in self._errors if "catchCudaError" not in error]
+        ours = [error for error in self._errors if error.startswith(NAME)]
+        telling = ours or [error for error in self._errors if "catchCudaError" not in error]
         return (telling or self._errors or [self._warning or "it does not say why"])[-1].rstrip(".")
 
     def check(self) -> None:
-        """To be called of a step that went well: shows errors in spite of which it did.
-
-        Raises:
-            ExportError: One is the plugin's, in spite of which a builder goes on to a plan that
-                cannot run.
-        """
+        """To be called of a step that went well: shows errors in spite of which it did."""
         errors, self._errors = self._errors, []
         for error in errors:
-            if error.startswith(NAME):
-                raise ExportError(f"The plugin refuses the network: {error.rstrip('.')}.")
             logger.warning("%s", error)
 
 

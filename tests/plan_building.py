@@ -54,7 +54,8 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
     *before, last = done.stderr.splitlines()
     assert last.startswith("Error: "), done.stderr
     assert "Traceback" not in done.stderr
-    assert all(line.startswith(("Parsed ", "Building with ", "WARNING: ")) for line in before)
+    told = ("Parsed ", "Building with ", "WARNING: ", "bsm::BiMamba2Scan: ")
+    assert all(line.startswith(told) for line in before)
     return last.removeprefix("Error: ")
 
 

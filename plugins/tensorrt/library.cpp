@@ -1,7 +1,6 @@
 // What TensorRT looks for in a plugin library (IPluginRegistry::loadLibrary, trtexec
-// --dynamicPlugins, or a library embedded in a plan). Nothing registers itself when the library is
-// merely opened: that needs the registry of TensorRT, whose table of virtual functions differs
-// between versions 10 and 11, where the interfaces of plugins do not.
+// --dynamicPlugins). Nothing registers itself when the library is merely opened: the interface of
+// TensorRT's registry differs between versions 10 and 11, where those of plugins do not.
 
 #include <NvInferRuntime.h>
 

@@ -1,37 +1,38 @@
 #include "log.h"
 
+#include <dlfcn.h>
+
 #include <atomic>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 
-#include "host.h"
-
 namespace bsm {
 namespace {
 
-using FindLogger = void* (*)(void* finder);
-using Log = void (*)(void* logger, int32_t severity, char const* message);
+std::atomic<nvinfer1::ILoggerFinder*> g_finder{nullptr};
 
-constexpr int32_t kERROR = 1;  // ILogger::Severity
-
-std::atomic<void*> g_finder{nullptr};
-std::atomic<int> g_slot{-1};
-
-// An entry of the table of virtual functions that an object starts with.
-template <typename Function>
-Function virtual_function(void* object, int slot) noexcept {
-    return reinterpret_cast<Function>((*static_cast<void***>(object))[slot]);
+// Whether `finder` was made by a TensorRT of the same major version as the headers'. No function of
+// it may be called to find out, so the library is asked in which its functions lie.
+bool is_of_these_headers(nvinfer1::ILoggerFinder const* finder) noexcept {
+    void const* const functions = *reinterpret_cast<void const* const*>(finder);
+    Dl_info image{};
+    if (dladdr(functions, &image) == 0 || image.dli_fname == nullptr) return false;
+    void* const library = dlopen(image.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+    if (library == nullptr) return false;  // TensorRT linked into a program
+    auto const major = reinterpret_cast<int32_t (*)()>(dlsym(library, "getInferLibMajorVersion"));
+    bool const same = major != nullptr && major() == NV_TENSORRT_MAJOR;
+    dlclose(library);  // takes back the count of this dlopen only
+    return same;
 }
 
 bool log_to_host(char const* message) noexcept {
-    void* const finder = g_finder.load();
-    int const slot = g_slot.load();
-    if (finder == nullptr || slot < 0) return false;
+    nvinfer1::ILoggerFinder* const finder = g_finder.load();
+    if (finder == nullptr) return false;
     try {
-        void* const logger = virtual_function<FindLogger>(finder, slot)(finder);
+        nvinfer1::ILogger* const logger = finder->findLogger();
         if (logger == nullptr) return false;
-        virtual_function<Log>(logger, slot)(logger, kERROR, message);
+        logger->log(nvinfer1::ILogger::Severity::kERROR, message);
         return true;
     } catch (...) {  // findLogger is not noexcept
         return false;
@@ -40,9 +41,8 @@ bool log_to_host(char const* message) noexcept {
 
 }  // namespace
 
-void set_logger_finder(void* finder) noexcept {
-    g_slot.store(finder != nullptr ? logger_slot(finder) : -1);
-    g_finder.store(finder);
+void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept {
+    g_finder.store(finder != nullptr && is_of_these_headers(finder) ? finder : nullptr);
 }
 
 void log_error(char const* format, ...) noexcept {

@@ -5,12 +5,13 @@
 
 namespace bsm {
 
-// The ILoggerFinder that TensorRT hands to a plugin library, of TensorRT's version and not
-// necessarily that of the headers: see host.h.
-void set_logger_finder(void* finder) noexcept;
+// Takes the logger that TensorRT offers a plugin library. The interfaces of loggers, unlike those of
+// plugins, differ between major versions, and the TensorRT that runs need not be that of the
+// headers: the logger of another major version is left alone.
+void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
 
 // One sentence as an error, prefixed with the operator's name: to TensorRT's logger, or to stderr
-// where there is none.
+// where there is none to use.
 void log_error(char const* format, ...) noexcept __attribute__((format(printf, 1, 2)));
 
 // A shape as text: "(62, 801, 4640)"; "?" stands for sizes that are not known yet.

@@ -131,23 +131,29 @@ int32_t ScanPlugin::configurePlugin(DynamicPluginTensorDesc const* inputs, int32
         types[input] = inputs[input].desc.type;
     }
     Sizes sizes{};
-    return check_types(types) && check_shapes(attributes_, shapes, &sizes) ? 0 : 1;
+    size_t bytes = 0;  // a builder that asks for them takes 0 for an answer, not for a failure
+    return check_types(types) && check_shapes(attributes_, shapes, &sizes) &&
+            workspace_bytes(inputs, &bytes) ? 0 : 1;
 }
 
 size_t ScanPlugin::getWorkspaceSize(DynamicPluginTensorDesc const* inputs, int32_t n_inputs,
     DynamicPluginTensorDesc const*, int32_t n_outputs) const noexcept {
-    if (!check_count(n_inputs, n_outputs)) return 0;
+    size_t bytes = 0;
+    return check_count(n_inputs, n_outputs) && workspace_bytes(inputs, &bytes) ? bytes : 0;
+}
+
+bool ScanPlugin::workspace_bytes(
+    DynamicPluginTensorDesc const* inputs, size_t* bytes) const noexcept {
     Dims shapes[kINPUTS];
     DataType types[kINPUTS];
     for (int32_t input = 0; input < kINPUTS; ++input) {
-        shapes[input] = inputs[input].max;  // the largest of the profile
+        shapes[input] = inputs[input].max;
         types[input] = inputs[input].desc.type;
     }
     BsmScan scan;
-    if (!describe(shapes, types, &scan) || scan.n_sequences == 0 || scan.length == 0) return 0;
-    size_t bytes = 0;
-    // The size has no value for failure. Enqueue meets the same error, and refuses to run.
-    return succeeded(bsm_scan_workspace(&scan, &bytes), "no workspace size") ? bytes : 0;
+    if (!describe(shapes, types, &scan)) return false;
+    if (scan.n_sequences == 0 || scan.length == 0) return true;
+    return succeeded(bsm_scan_workspace(&scan, bytes), "no workspace size");
 }
 
 int32_t ScanPlugin::onShapeChange(PluginTensorDesc const* inputs, int32_t n_inputs,

@@ -64,6 +64,9 @@ private:
     bool describe(nvinfer1::Dims const* shapes, nvinfer1::DataType const* types,
         BsmScan* scan) const noexcept;
     bool describe(nvinfer1::PluginTensorDesc const* inputs, BsmScan* scan) const noexcept;
+    // For the largest shapes that the engine is built for; 0 for empty ones.
+    bool workspace_bytes(
+        nvinfer1::DynamicPluginTensorDesc const* inputs, size_t* bytes) const noexcept;
 
     Attributes attributes_;
     nvinfer1::PluginField fields_[3];

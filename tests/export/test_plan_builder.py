@@ -164,9 +164,10 @@ def test_errors_wait_until_it_is_known_what_came_of_them(caplog: pytest.LogCaptu
         (["first", "second."], "second"),
         (["first", "[catchCudaError] cudaError 35"], "first"),
         (["[catchCudaError] cudaError 35"], "[catchCudaError] cudaError 35"),
+        (["bsm::BiMamba2Scan: no kernel", "a layer failed"], "bsm::BiMamba2Scan: no kernel"),
     ],
 )
-def test_last_error_is_the_builders_own(errors: list[str], last: str):
+def test_last_error_is_the_plugins_or_the_builders_own(errors: list[str], last: str):
     log = BuilderLog()
     for error in errors:
         log.add("ERROR", error)

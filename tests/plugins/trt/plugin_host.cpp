@@ -15,9 +15,8 @@ using namespace nvinfer1;
 #define HOST_MAJOR NV_TENSORRT_MAJOR
 #endif
 
-// By these the plugin library sees which TensorRT it is in.
+// By this the plugin library sees which TensorRT it is in.
 extern "C" int32_t getInferLibMajorVersion() noexcept { return HOST_MAJOR; }
-extern "C" int32_t getInferLibMinorVersion() noexcept { return NV_TENSORRT_MINOR; }
 
 namespace {
 
