@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from bsmamba2.doctor import version
+from bsmamba2.revision import git_revision
 
 _ISA = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PACKAGES = ("bsmamba2", "numpy", "scipy", "onnxruntime", "onnxruntime-gpu", "torch", "onnx")
@@ -50,17 +49,9 @@ def _cpuinfo() -> dict[str, str]:
 def describe_versions() -> dict[str, str | None]:
     """Python, the packages that take part (None: not installed) and the commit of the code."""
     versions = {"python": platform.python_version()}
-    return versions | {name: version(name) for name in _PACKAGES} | {"commit": _commit()}
-
-
-def _commit() -> str | None:
-    """Short hash of the checkout, with "-dirty" when files differ from it."""
-    if not shutil.which("git"):
-        return None
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    here = Path(__file__).parent
-    run = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-    return run.stdout.strip() or None
+    return (
+        versions | {name: version(name) for name in _PACKAGES} | {"commit": git_revision(__file__)}
+    )
 
 
 def load_average() -> list[float] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from bsmamba2.config import Config
 from bsmamba2.config_file import shown
 from bsmamba2.errors import TrainingError
 from bsmamba2.files import existing_file, sha256_file
+from bsmamba2.revision import git_revision
 
 if TYPE_CHECKING:
     from bsmamba2.data.tracks import Track
@@ -40,7 +40,7 @@ def run_identity(
     """
     return {
         "version": bsmamba2.__version__,
-        "revision": git_revision(),
+        "revision": git_revision(bsmamba2.__file__),
         "config": json.loads(json.dumps(asdict(config))),
         "tracks": {track.name: track.frames for track in tracks},
         "processes": processes,
@@ -94,17 +94,6 @@ def _start_hash(identity: Mapping[str, Any]) -> str | None:
     """Of the checkpoint of the first weights; None for random ones."""
     start = identity.get("start")  # absent in checkpoints of earlier versions
     return start and str(start["sha256"])
-
-
-def git_revision() -> str | None:
-    """Commit of the checkout this package lies in, with '+' if files differ from it."""
-    folder = Path(bsmamba2.__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
