@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import runpy
+from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -60,13 +61,13 @@ class Wheel(bdist_wheel):
 
 
 sources = [f"{FOLDER}/{name}" for name in (RECIPE["KERNELS"], *RECIPE["OTHERS"])]
-headers = [f"{FOLDER}/{name}" for name in RECIPE["HEADERS"]]
+headers = [*glob(f"{FOLDER}/*.h"), "plugins/include/bsm_scan_cpu.h"]
 setup(
     ext_modules=[
         Extension(
             f"{PACKAGE}.libbsm_scan_cpu",
             sources,
-            depends=[*headers, "plugins/include/bsm_scan_cpu.h", "plugins/cpu_sources.py"],
+            depends=[*headers, "plugins/cpu_sources.py"],
             language="c++",
             optional=True,
         )

@@ -10,12 +10,20 @@ import ctypes
 from enum import IntEnum
 from pathlib import Path
 
-from bsmamba2.errors import PluginError
 from bsmamba2.plugins.cpu_sources import LIBRARY
-from bsmamba2.plugins.library import ScanArrays, ScanError, ScanSizes
+from bsmamba2.plugins.library import (
+    ARRAY_FIELDS,
+    SIZE_FIELDS,
+    ScanArrays,
+    ScanError,
+    ScanSizes,
+    cut_size,
+    load_library,
+)
 
 ABI = 1
 """BSM_CPU_SCAN_ABI of the header that this file was written for."""
+_BAD_SIZES = 3  # BSM_CPU_BAD_SIZES
 
 
 class Isa(IntEnum):
@@ -47,21 +55,8 @@ class CpuScanLibrary:
             PluginError: It does not load, or is of another version than this package.
         """
         self.path = path
-        try:
-            self._library = ctypes.CDLL(str(path.absolute()))
-            abi = self._library.bsm_cpu_scan_abi
-        except (OSError, AttributeError) as error:
-            raise PluginError(f"{path} does not load: {error}; install bsmamba2 again.") from error
-        abi.argtypes, abi.restype = (), ctypes.c_int
-        if (found := abi()) != ABI:
-            raise PluginError(
-                f"{path} has version {found} of the scan's interface and this bsmamba2 version "
-                f"{ABI}: install bsmamba2 again."
-            )
-        self._declare()
-
-    def _declare(self) -> None:
-        library = self._library
+        library = load_library(path, "bsm_cpu_scan_abi", ABI, "install bsmamba2 again")
+        self._library = library
         library.bsm_cpu_scan.argtypes = (ctypes.POINTER(_BsmCpuScan),)
         library.bsm_cpu_scan.restype = ctypes.c_int
         for text in (library.bsm_cpu_scan_isa_name, library.bsm_cpu_scan_status_text):
@@ -90,10 +85,11 @@ class CpuScanLibrary:
         Raises:
             ScanError: Sizes, addresses or instructions that the library does not take.
         """
+        if name := cut_size(sizes):
+            raise ScanError(f"Scan: {name} {getattr(sizes, name)} is too large.", _BAD_SIZES)
         call = _BsmCpuScan(size=ctypes.sizeof(_BsmCpuScan), threads=threads or 0, isa=isa)
-        for name, value in vars(sizes).items():
-            if name != "dtype":
-                setattr(call, name, value)
+        for name, _ in SIZE_FIELDS:
+            setattr(call, name, getattr(sizes, name))
         for name, address in vars(arrays).items():
             setattr(call, name, address)
         if status := self._library.bsm_cpu_scan(ctypes.byref(call)):
@@ -104,20 +100,8 @@ class CpuScanLibrary:
 class _BsmCpuScan(ctypes.Structure):
     _fields_ = (
         ("size", ctypes.c_size_t),
-        ("zxbcdt", ctypes.c_void_p),
-        ("conv_weight", ctypes.c_void_p),
-        ("conv_bias", ctypes.c_void_p),
-        ("dt_bias", ctypes.c_void_p),
-        ("A", ctypes.c_void_p),
-        ("D", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
-        ("n_sequences", ctypes.c_int64),
-        ("length", ctypes.c_int64),
-        ("n_heads", ctypes.c_int32),
-        ("headdim", ctypes.c_int32),
-        ("d_state", ctypes.c_int32),
-        ("d_conv", ctypes.c_int32),
-        ("eps", ctypes.c_float),
+        *ARRAY_FIELDS,
+        *SIZE_FIELDS,
         ("threads", ctypes.c_int32),
         ("isa", ctypes.c_int32),
     )

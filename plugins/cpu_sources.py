@@ -18,7 +18,6 @@ FOLDER = "cpu"
 """Of the sources, beside this file."""
 KERNELS = "kernel.cpp"
 OTHERS = ("scan.cpp", "onnxruntime_op.cpp")
-HEADERS = ("onnxruntime_abi.h", "problem.h", "product.h", "scan.h", "vector.h")
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -52,18 +51,14 @@ _X86 = (
 )
 
 
-HAS_X86 = "-DBSM_HAS_X86"
-"""Tells the choice of kernels that those of x86 were compiled."""
-
-
 def variants() -> tuple[Variant, ...]:
     """Those for this machine's processor; vectors of four floats are SSE2 or NEON elsewhere."""
     return (_PORTABLE, *_X86) if _is_x86() else (_PORTABLE,)
 
 
 def choice_arguments() -> tuple[str, ...]:
-    """Of the compiler, for what chooses between the kernels."""
-    return (HAS_X86,) if _is_x86() else ()
+    """Of the compiler, for what chooses between the kernels: whether those of x86 were compiled."""
+    return ("-DBSM_HAS_X86",) if _is_x86() else ()
 
 
 def _is_x86() -> bool:

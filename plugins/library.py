@@ -18,8 +18,6 @@ ABI = 1
 """BSM_SCAN_ABI of the header that this file was written for."""
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 """Names of a BsmDtype, as NumPy and PyTorch have them."""
-_INT32 = range(-(1 << 31), 1 << 31)
-_INT64 = range(-(1 << 63), 1 << 63)
 
 
 class Status(IntEnum):
@@ -109,19 +107,64 @@ class ScanArrays:
     y: int
 
 
+ARRAY_FIELDS = tuple((name, ctypes.c_void_p) for name in (*INPUTS, "y"))
+"""Of a call's structure, here and in `cpu_library`."""
+SIZE_FIELDS = (
+    ("n_sequences", ctypes.c_int64),
+    ("length", ctypes.c_int64),
+    ("n_heads", ctypes.c_int32),
+    ("headdim", ctypes.c_int32),
+    ("d_state", ctypes.c_int32),
+    ("d_conv", ctypes.c_int32),
+    ("eps", ctypes.c_float),
+)
+"""The fields that follow in both."""
+
+
+def load_library(path: Path, function: str, version: int, remedy: str) -> ctypes.CDLL:
+    """Loads a scan library of the interface that this package knows.
+
+    Args:
+        path: Its file.
+        function: The name of the one that returns the interface's version.
+        version: The one that it must return.
+        remedy: What to do about another library, as a command.
+
+    Raises:
+        PluginError: It does not load, is no scan library, or has another version.
+    """
+    try:
+        library = ctypes.CDLL(str(path.absolute()))
+        abi = library[function]
+    except (OSError, AttributeError) as error:
+        raise PluginError(
+            f"{path} is no scan library that loads here: {error}; {remedy}."
+        ) from error
+    abi.argtypes, abi.restype = (), ctypes.c_int
+    if (found := abi()) != version:
+        raise PluginError(
+            f"{path} has version {found} of the scan's interface and this bsmamba2 version "
+            f"{version}; {remedy}."
+        )
+    return library
+
+
+def cut_size(sizes: ScanSizes) -> str | None:
+    """The name of a size that its field cannot hold: ctypes would cut it in silence."""
+    for name, kind in SIZE_FIELDS:
+        value = getattr(sizes, name)
+        if isinstance(value, int) and kind(value).value != value:
+            return name
+    return None
+
+
 class _BsmScan(ctypes.Structure):
     _fields_ = (
         ("size", ctypes.c_size_t),
-        *((name, ctypes.c_void_p) for name in (*INPUTS, "y")),
+        *ARRAY_FIELDS,
         ("workspace", ctypes.c_void_p),
         ("workspace_bytes", ctypes.c_size_t),
-        ("n_sequences", ctypes.c_int64),
-        ("length", ctypes.c_int64),
-        ("n_heads", ctypes.c_int32),
-        ("headdim", ctypes.c_int32),
-        ("d_state", ctypes.c_int32),
-        ("d_conv", ctypes.c_int32),
-        ("eps", ctypes.c_float),
+        *SIZE_FIELDS,
         ("dtype", ctypes.c_int32),
     )
 
@@ -142,17 +185,7 @@ class ScanLibrary:
         self.path = Path(path)
         if not self.path.is_file():
             raise PluginError(f"No such scan library: {path}; run 'bsm plugin build'.")
-        try:
-            self._library = ctypes.CDLL(str(self.path.absolute()))
-            abi = self._library.bsm_scan_abi
-        except (OSError, AttributeError) as error:
-            raise PluginError(f"{path} is no scan library that loads here: {error}.") from error
-        abi.argtypes, abi.restype = (), ctypes.c_int
-        if (found := abi()) != ABI:
-            raise PluginError(
-                f"{path} has version {found} of the scan's interface and this bsmamba2 version "
-                f"{ABI}; run 'bsm plugin build'."
-            )
+        self._library = load_library(self.path, "bsm_scan_abi", ABI, "run 'bsm plugin build'")
         self._declare()
 
     def _declare(self) -> None:
@@ -216,14 +249,10 @@ class ScanLibrary:
 
 
 def _call(sizes: ScanSizes) -> _BsmScan:
-    """The structure without arrays. ctypes would cut large numbers in silence."""
-    for name in ("n_sequences", "length"):
-        if getattr(sizes, name) not in _INT64:
-            raise ScanError(f"Scan: {name} {getattr(sizes, name)} is too large.", Status.BAD_SHAPE)
-    for name in ("n_heads", "headdim", "d_state", "d_conv"):
-        if getattr(sizes, name) not in _INT32:
-            status = Status[f"BAD_{name.upper()}"]
-            raise ScanError(f"Scan: {name} {getattr(sizes, name)} is too large.", status)
+    """The structure without arrays."""
+    if name := cut_size(sizes):
+        status = Status.__members__.get(f"BAD_{name.upper()}", Status.BAD_SHAPE)
+        raise ScanError(f"Scan: {name} {getattr(sizes, name)} is too large.", status)
     if sizes.dtype not in DTYPES:
         raise ScanError(
             f"Scan: the type must be one of {', '.join(DTYPES)}, not {sizes.dtype}.",
@@ -235,7 +264,7 @@ def _call(sizes: ScanSizes) -> _BsmScan:
 
 def _detail(status: int, sizes: ScanSizes, call: _BsmScan) -> str:
     """The values that a refusal is about."""
-    addresses = [field[0] for field in _BsmScan._fields_ if field[1] is ctypes.c_void_p]
+    addresses = [*(name for name, _ in ARRAY_FIELDS), "workspace"]
     match status:
         case Status.NULL_POINTER:
             return ", ".join(name for name in addresses if not getattr(call, name))

@@ -177,8 +177,6 @@ int bsm_cpu_scan(const BsmCpuScan* scan) {
     });
 }
 
-int bsm_cpu_scan_has(int isa) { return bsm_cpu::find(isa) != nullptr; }
-
 const char* bsm_cpu_scan_isa_name(int isa) {
     const bsm_cpu::Kernel* kernel = bsm_cpu::find(isa);
     return kernel ? kernel->name : "";

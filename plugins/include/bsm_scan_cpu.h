@@ -29,8 +29,7 @@ enum BsmCpuStatus {
     BSM_CPU_BAD_SIZES,    /* a size below 1, or more elements than 64 bits address */
     BSM_CPU_BAD_EPS,      /* negative or not finite */
     BSM_CPU_BAD_ISA,      /* instructions that this CPU or this library does not have */
-    BSM_CPU_NO_MEMORY,    /* no memory for a thread's tiles */
-    BSM_CPU_STATUS_COUNT
+    BSM_CPU_NO_MEMORY     /* no memory for a thread's tiles */
 };
 
 /* Vector instructions, from slow to fast; what a library was built with is asked of it. */
@@ -62,9 +61,6 @@ BSM_CPU_API int bsm_cpu_scan_abi(void);
 
 /* Computes the scan and returns a BsmCpuStatus. Safe to call from several threads. */
 BSM_CPU_API int bsm_cpu_scan(const BsmCpuScan* scan);
-
-/* Whether this CPU and this library have these instructions. */
-BSM_CPU_API int bsm_cpu_scan_has(int isa);
 
 /* The name of what `isa` runs as on this CPU: avx512, avx2, portable; "" for what it has not. */
 BSM_CPU_API const char* bsm_cpu_scan_isa_name(int isa);

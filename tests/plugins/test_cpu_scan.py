@@ -205,6 +205,8 @@ def test_published_sizes(library: CpuScanLibrary, shape: tuple[int, int]):
         ({"length": 0}, "a size is below 1"),
         ({"n_heads": -1}, "a size is below 1"),
         ({"n_sequences": 1 << 60}, "too large"),
+        ({"n_sequences": 1 << 64}, f"^Scan: n_sequences {1 << 64} is too large"),
+        ({"d_state": (1 << 32) + 1}, f"^Scan: d_state {(1 << 32) + 1} is too large"),
         ({"eps": float("nan")}, "eps"),
         ({"eps": -1.0}, "eps"),
     ],
