@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = analyse(
             toolchain,
             find_nvdisasm(toolchain),
-            architectures=[number for number in options.arch if number in toolchain.architectures],
+            architectures=options.arch,
             dtypes=options.dtype,
         )
     except (PluginError, FileNotFoundError, RuntimeError) as error:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import re
-import shutil
-import subprocess
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from bsmamba2.errors import PluginError
 
@@ -17,27 +14,26 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _NAME_BYTES = 256
 
 
-def resolve_architectures(text: str, known: Collection[int]) -> tuple[str, ...]:
-    """What to compile for.
+def resolve_architectures(text: str) -> tuple[str, ...]:
+    """What to compile for. Which of them nvcc has targets for, it says itself.
 
     Args:
         text: "native" (the GPUs of this machine), "all", or names such as "80,90" or "9.0+PTX".
-        known: Compute capabilities that nvcc has targets for, 90 for 9.0.
 
     Returns:
         Values for CMake, sorted; ("all",) is left to CMakeLists.txt.
 
     Raises:
-        PluginError: No GPU for "native", or names that are none, too old or unknown to nvcc.
+        PluginError: No GPU for "native", or names that are none or too old.
     """
     if text == "all":
         return ("all",)
     if text == "native":
-        return _sorted(_target(gpu, known) for gpu in _usable_gpus())
+        return _sorted(f"{gpu}-real" for gpu in _usable_gpus())
     names = [name for name in re.split(r"[\s,;]+", text.strip()) if name]
     if not names:
         raise PluginError("No architecture named: say native, all, or a list such as 80,90.")
-    return _sorted(target for name in names for target in _named_targets(name, known))
+    return _sorted(target for name in names for target in _named_targets(name))
 
 
 def runs_on(architectures: Iterable[str], gpu: int) -> bool:
@@ -57,23 +53,20 @@ def describe(architectures: Iterable[str]) -> str:
     return ", ".join(words.get(kind, "{}").format(number) for number, _, kind in pairs)
 
 
-@functools.cache
 def gpus() -> tuple[int, ...]:
-    """Compute capabilities of this machine's GPUs, 90 for 9.0; none without a driver.
-
-    Asked once a process: of nvidia-smi where there is one, because a process that has initialised
-    CUDA itself cannot fork any more, else of the driver.
-    """
-    found = _ask_nvidia_smi()
-    return tuple(sorted(set(_ask_driver() if found is None else found)))
-
-
-def current_gpu() -> int | None:
-    """Compute capability of the GPU that CUDA takes here by default; None without one.
+    """Compute capabilities of this machine's GPUs, 90 for 9.0, CUDA's default one first.
 
     Asks the driver, which heeds CUDA_VISIBLE_DEVICES, and so initialises CUDA in this process.
     """
-    return next(iter(_ask_driver()), None)
+    cuda, count = _start_driver(), ctypes.c_int()
+    if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return ()
+    return tuple(_capability(cuda, index) for index in range(count.value))
+
+
+def current_gpu() -> int | None:
+    """Compute capability of the GPU that CUDA takes here by default; None without one."""
+    return next(iter(gpus()), None)
 
 
 def current_gpu_name() -> str:
@@ -106,18 +99,7 @@ def _usable_gpus() -> list[int]:
     raise PluginError("No NVIDIA GPU found here: name the target, --arch 90 or --arch all.")
 
 
-def _target(gpu: int, known: Collection[int]) -> str:
-    """Machine code that runs on `gpu`; PTX where nvcc is older than that family of chips."""
-    if gpu in known:
-        return f"{gpu}-real"
-    older = [number for number in known if OLDEST <= number < gpu]
-    if not older:
-        raise PluginError(f"nvcc has no target for compute capability {dotted(gpu)}: update it.")
-    family = [number for number in older if number // 10 == gpu // 10]
-    return f"{max(family)}-real" if family else f"{max(older)}-virtual"
-
-
-def _named_targets(name: str, known: Collection[int]) -> list[str]:
+def _named_targets(name: str) -> list[str]:
     match = re.fullmatch(r"(?:sm_?)?(\d+?)\.?(\d)(\+ptx)?", name, re.IGNORECASE)
     if not match:
         raise PluginError(
@@ -127,11 +109,6 @@ def _named_targets(name: str, known: Collection[int]) -> list[str]:
     if number < OLDEST:
         raise PluginError(
             f"The kernels need architecture {OLDEST} or newer, not {number}: name others."
-        )
-    if number not in known:
-        offered = ", ".join(str(target) for target in sorted(known) if target >= OLDEST)
-        raise PluginError(
-            f"This nvcc does not compile for {number}, only for {offered}: name these."
         )
     return [f"{number}-real", f"{number}-virtual"] if match[3] else [f"{number}-real"]
 
@@ -144,22 +121,6 @@ def _sorted(targets: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(targets), key=order))
 
 
-def _ask_nvidia_smi() -> list[int] | None:
-    """None where it is absent or does not answer."""
-    program = shutil.which("nvidia-smi")
-    if not program:
-        return None
-    command = [program, "--query-gpu=compute_cap", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:
-        return None
-    pairs = re.findall(r"^\s*(\d+)\.(\d+)\s*$", done.stdout, re.MULTILINE)
-    return [int(major) * 10 + int(minor) for major, minor in pairs]
-
-
 def _start_driver() -> ctypes.CDLL | None:
     """The initialised driver; None where it is absent or does not start."""
     try:
@@ -167,13 +128,6 @@ def _start_driver() -> ctypes.CDLL | None:
     except OSError:
         return None
     return None if cuda.cuInit(0) else cuda
-
-
-def _ask_driver() -> list[int]:
-    cuda, count = _start_driver(), ctypes.c_int()
-    if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    return [_capability(cuda, index) for index in range(count.value)]
 
 
 def _capability(cuda: ctypes.CDLL, index: int) -> int:

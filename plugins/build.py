@@ -53,9 +53,8 @@ def build_libraries(
         PluginError: Something that it needs is missing, or the build failed; where its log is.
     """
     toolchain = find_toolchain()
-    targets = arch.resolve_architectures(architectures, toolchain.architectures)
     options = Options(
-        architectures=targets,
+        architectures=arch.resolve_architectures(architectures),
         sizes=tuple(sorted(set(sizes))),
         headers=_tensorrt_headers(include_dir) if plugin else None,
         jobs=jobs or len(os.sched_getaffinity(0)),

@@ -23,6 +23,10 @@ _ERROR = re.compile(  # of CMake, whose text is on the next line; of all others
     re.MULTILINE,
 )
 _HINTS = (  # what the log says, what it means
+    (
+        r"Unsupported gpu architecture 'compute_(\d+)'",
+        "nvcc {release} has no target {0}, name others of 'nvcc --list-gpu-arch'",
+    ),
     (r"unsupported \w+ version", "nvcc {release} refuses {host}, name another in CUDAHOSTCXX"),
     (r"[Nn]o space left on device", "the disk is full"),
     (r"\bKilled\b|signal 9", "a compiler was killed, perhaps for want of memory, try --jobs 1"),
@@ -125,11 +129,9 @@ def _failure(log: Path, toolchain: Toolchain) -> str:
     """One sentence, with what is known to go wrong or else the first error of the log."""
     text = log.read_text("utf-8")
     for pattern, hint in _HINTS:
-        if re.search(pattern, text):
-            return (
-                "Building the CUDA libraries failed: "
-                f"{hint.format(release=toolchain.release, host=toolchain.host)}; see {log}."
-            )
+        if found := re.search(pattern, text):
+            meant = hint.format(*found.groups(), release=toolchain.release, host=toolchain.host)
+            return f"Building the CUDA libraries failed: {meant}; see {log}."
     first = _ERROR.search(text)
     words = (first["cmake"] or first["other"]).split() if first else []
     detail = f" ({' '.join(words)[:200]})" if words else ""

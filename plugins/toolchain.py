@@ -27,8 +27,6 @@ class Toolchain:
     nvcc: Path
     nvcc_version: str
     """Everything that `nvcc --version` prints."""
-    architectures: frozenset[int]
-    """Compute capabilities that nvcc has targets for, 90 for 9.0."""
     host: Path
     """The C++ compiler, of nvcc too."""
     host_version: str
@@ -103,7 +101,6 @@ def find_toolchain() -> Toolchain:
     return Toolchain(
         nvcc=nvcc,
         nvcc_version=nvcc_version,
-        architectures=frozenset(map(int, re.findall(r"\d+", _ask(nvcc, "--list-gpu-arch")))),
         host=host,
         host_version=_ask(host, "--version"),
         cmake=cmake,

@@ -90,6 +90,11 @@ def test_refused_host_compiler_names_the_variable(
         build_libraries(architectures="90", plugin=False, sizes=[SIZE])
 
 
+def test_architecture_that_nvcc_does_not_know_is_named(sources: Path, own_cache: Path) -> None:
+    with pytest.raises(PluginError, match=r"nvcc [\d.]+ has no target 500, name others .*; see"):
+        build_libraries(architectures="90,500", plugin=False, sizes=[SIZE])
+
+
 @pytest.mark.slow
 def test_two_processes_build_once(sources: Path, own_cache: Path) -> None:
     code = (

@@ -14,7 +14,7 @@ from bsmamba2.plugins import toolchain
 from bsmamba2.plugins.toolchain import Toolchain, find_nvcc, find_toolchain
 
 VARIABLES = ("CUDACXX", "CUDA_HOME", "CUDA_PATH", "CUDAHOSTCXX", "NVCC_CCBIN", "CXX")
-NVCC = 'case $1 in --version) echo "release 12.4, V12.4.131";; *) echo compute_90;; esac'
+NVCC = 'echo "release 12.4, V12.4.131"'
 CMAKE = "echo cmake version 3.24.0"
 
 
@@ -50,9 +50,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 def test_this_machine_has_what_the_tests_build_with() -> None:
-    found = find_toolchain()
-    assert 80 in found.architectures
-    assert 90 in found.architectures
+    find_toolchain()
 
 
 def test_all_that_a_build_needs_is_found(programs: Programs) -> None:
@@ -60,7 +58,6 @@ def test_all_that_a_build_needs_is_found(programs: Programs) -> None:
     assert found.nvcc == programs.folder / "nvcc"
     assert found.host == programs.folder / "g++"
     assert found.release == "12.4"
-    assert found.architectures == {90}
     assert found.generator == "Ninja"
     assert not found.from_wheels
 
