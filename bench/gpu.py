@@ -29,7 +29,7 @@ skipped or timed out), `reason`, `seconds`, `logged` (warnings: read them) and t
     profile     ncu's sections for the scan's kernels at the model's sizes
 
 Reading order: this file, gpu_worker.py (one part's process), gpu_part.py, gpu_clock.py (turns and
-times), gpu_scan.py with gpu_cases.py, gpu_network.py, gpu_song.py, gpu_plan.py, gpu_sanitizer.py
+times), gpu_scan.py with scans.py, gpu_network.py, gpu_song.py, gpu_plan.py, gpu_sanitizer.py
 and gpu_profile.py with gpu_sanitized.py, gpu_machine.py, gpu_report.py (table), checkout.py.
 """
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import FULL, SMALL
 from gpu_part import Part
 from machine import describe_versions
+from scans import FULL, SMALL
 
 from bsmamba2.doctor import version
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import FULL, SMALL, Sizes
 from gpu_clock import Clock
 from report import write_report
+from scans import FULL, SMALL, HeadSizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Part:
         return 1 if self.job.rehearsal else 5 if self.job.quick else 15
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> HeadSizes:
         """Of the scan."""
         return SMALL if self.job.rehearsal else FULL
 

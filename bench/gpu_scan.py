@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
-from gpu_cases import KINDS, SMALL, Case, Sizes, make_case
 from gpu_clock import Work, copy_bandwidth, ratios, reason, take_turns
 from gpu_part import Part, relative_rms
 from report import summary
+from scans import SMALL, HeadSizes, ScanInputs, extreme_inputs, scan_inputs
 from torch import Tensor
 
 from bsmamba2.models.cuda_scan import library_scan
@@ -21,12 +22,12 @@ from bsmamba2.plugins.library import ScanLibrary
 
 LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """Of the relative RMS, by type."""
+KINDS = ("usual", "strong decay", "dt near 0", "no decay", "silence within")
 LENGTHS = (1, 2, 63, 64, 65, 129, 1134)
 BLOCKS = 12
 """Of the published network, half along time and half along bands."""
 TARGET_MS = 2.6
 """Of all blocks on an H200, in float16."""
-EPS = 1e-5
 _LOG_SUM_SLACK = {"strong decay": 5.0}  # outputs that cancel before the norm
 
 
@@ -37,7 +38,7 @@ def parity(part: Part) -> None:
     part.values |= {"limits": {_name(t): limit for t, limit in LIMITS.items()}, "rows": rows}
     for N, L, sizes, kind in _parity_cases(part):
         for dtype in LIMITS:
-            row = {"N": N, "L": L, "heads": sizes.n_heads, "kind": kind, "dtype": _name(dtype)}
+            row = {"N": N, "L": L, "heads": sizes.heads, "kind": kind, "dtype": _name(dtype)}
             try:
                 row |= _compare(part, library, N, L, sizes, dtype, kind)
             except Exception as error:
@@ -47,7 +48,7 @@ def parity(part: Part) -> None:
                 part.say(f"WRONG {row}")
             part.save()
     for N, L in part.paths.values():
-        row = {"N": N, "L": L, "heads": part.sizes.n_heads, "kind": "batch", "dtype": "float16"}
+        row = {"N": N, "L": L, "heads": part.sizes.heads, "kind": "batch", "dtype": "float16"}
         try:
             row |= _large_batch(part, library, N, L)
         except Exception as error:  # out of memory on a small GPU
@@ -60,7 +61,7 @@ def parity(part: Part) -> None:
         raise RuntimeError(f"{part.values['wrong']} of {len(rows)} cases are wrong")
 
 
-def _parity_cases(part: Part) -> Iterator[tuple[int, int, Sizes, str]]:
+def _parity_cases(part: Part) -> Iterator[tuple[int, int, HeadSizes, str]]:
     for N, L in part.paths.values():
         yield N, L, part.sizes, "usual"
     lengths = (1, 65) if part.job.rehearsal else LENGTHS
@@ -73,21 +74,42 @@ def _parity_cases(part: Part) -> Iterator[tuple[int, int, Sizes, str]]:
         yield 5, 129, SMALL, "usual"
 
 
+def make_case(
+    part: Part, N: int, L: int, sizes: HeadSizes, dtype: torch.dtype, kind: str = "usual"
+) -> ScanInputs:
+    """The signal and the convolution in `dtype`, the rest in float32.
+
+    Args:
+        part: Whose device.
+        N: Sequences.
+        L: Steps.
+        sizes: Of a direction.
+        dtype: Of the signal.
+        kind: One of KINDS.
+    """
+    made: dict[str, Any] = {"seed": N + L, "device": part.device, "dtype": torch.float32}
+    if kind == "usual":
+        inputs = scan_inputs(N, L, sizes, **made)
+    else:
+        inputs = extreme_inputs(kind, N, L, sizes, **made)
+    names = ("zxbcdt", "conv_weight", "conv_bias")
+    return replace(inputs, **{name: getattr(inputs, name).to(dtype) for name in names})
+
+
 def _compare(
     part: Part,
     library: ScanLibrary,
     N: int,
     L: int,
-    sizes: Sizes,
+    sizes: HeadSizes,
     dtype: torch.dtype,
     kind: str,
 ) -> dict[str, Any]:
-    case = make_case(N, L, sizes, dtype, part.device, kind=kind, seed=N + L)
-    attributes: dict[str, Any] = {"n_heads": sizes.n_heads, "d_state": sizes.d_state, "eps": EPS}
-    expected = bimamba2_scan_reference(*case.arguments, **attributes)
+    case = make_case(part, N, L, sizes, dtype, kind)
+    expected = bimamba2_scan_reference(*case.arguments, **case.attributes)
     poisoned = torch.full(expected.shape, math.nan, dtype=dtype, device=part.device)
-    y = library_scan(library, *case.arguments, **attributes, out=poisoned)
-    again = library_scan(library, *case.arguments, **attributes)
+    y = library_scan(library, *case.arguments, **case.attributes, out=poisoned)
+    again = library_scan(library, *case.arguments, **case.attributes)
     rms = relative_rms(y, expected)
     limit = LIMITS[dtype] * _LOG_SUM_SLACK.get(kind, 1.0)
     repeatable = bool(torch.equal(y, again))
@@ -101,13 +123,11 @@ def _compare(
 
 def _large_batch(part: Part, library: ScanLibrary, N: int, L: int) -> dict[str, Any]:
     """More elements than 32 bits count: copies of a batch must give copies of its output."""
-    sizes = part.sizes
-    attributes: dict[str, Any] = {"n_heads": sizes.n_heads, "d_state": sizes.d_state, "eps": EPS}
-    case = make_case(N, L, sizes, torch.float16, part.device)
-    expected = library_scan(library, *case.arguments, **attributes)
+    case = make_case(part, N, L, part.sizes, torch.float16)
+    expected = library_scan(library, *case.arguments, **case.attributes)
     copies = 3 if part.job.rehearsal else 1 + (1 << 31) // case.zxbcdt.numel()
     zxbcdt = case.zxbcdt.repeat(copies, 1, 1)
-    y = library_scan(library, zxbcdt, case.parameters, **attributes)
+    y = library_scan(library, zxbcdt, case.arguments[1], **case.attributes)
     same = all(torch.equal(part_of_y, expected) for part_of_y in y.split(N))
     return {"N": copies * N, "ok": same}
 
@@ -153,16 +173,16 @@ def mamba_ssm() -> tuple[Any, str]:
 
 def _time(part: Part, library: ScanLibrary, N: int, L: int, dtype: torch.dtype) -> dict[str, Any]:
     sizes = part.sizes
-    case = make_case(N, L, sizes, dtype, part.device)
-    attributes: dict[str, Any] = {"n_heads": sizes.n_heads, "d_state": sizes.d_state, "eps": EPS}
+    case = make_case(part, N, L, sizes, dtype)
+    arguments, attributes = case.arguments, case.attributes
     n_bytes = sizes.scan_bytes(N * L, dtype.itemsize)
     source = torch.empty(n_bytes // 2, dtype=torch.uint8, device=part.device)
     target = torch.empty_like(source)
     candidates: dict[str, Callable[[], Any]] = {
-        "bsm": lambda: library_scan(library, *case.arguments, **attributes),
+        "bsm": lambda: library_scan(library, *arguments, **attributes),
         "copy": lambda: target.copy_(source),
         **_mamba_candidates(case, sizes),
-        "chunked": lambda: bimamba2_scan_chunked(*case.arguments, **attributes),
+        "chunked": lambda: bimamba2_scan_chunked(*arguments, **attributes),
     }
     with torch.inference_mode():
         measured, failed = take_turns(part.clock, candidates, part.rounds)
@@ -183,16 +203,16 @@ def _time(part: Part, library: ScanLibrary, N: int, L: int, dtype: torch.dtype) 
     }
 
 
-def _mamba_candidates(case: Case, sizes: Sizes) -> dict[str, Work]:
+def _mamba_candidates(case: ScanInputs, sizes: HeadSizes) -> dict[str, Work]:
     """mamba_ssm as a whole operator, both directions; and its scan alone, without the rest."""
     module, _ = mamba_ssm()
     if module is None:
         return {}
-    forward, backward = (case.direction(number, sizes.width) for number in (0, 1))
+    forward, backward = (case.direction(number) for number in (0, 1))
 
     def whole() -> Tensor:
         directions = [
-            mamba_ssm_direction(*inputs, d_state=sizes.d_state, eps=EPS, reverse=reverse)
+            mamba_ssm_direction(*inputs, d_state=sizes.d_state, eps=case.eps, reverse=reverse)
             for inputs, reverse in ((forward, False), (backward, True))
         ]
         return torch.cat(directions, dim=-1)
@@ -201,10 +221,10 @@ def _mamba_candidates(case: Case, sizes: Sizes) -> dict[str, Work]:
 
     def kernels() -> None:
         for zxbcdt, (_, _, dt_bias, A, D) in (forward, backward):
-            _, xbc, dt = zxbcdt.split((sizes.d_inner, sizes.d_xbc, sizes.n_heads), dim=-1)
+            _, xbc, dt = zxbcdt.split((sizes.d_inner, sizes.d_xbc, sizes.heads), dim=-1)
             x, B, C = xbc.split((sizes.d_inner, sizes.d_state, sizes.d_state), dim=-1)
             module.mamba_chunk_scan_combined(
-                x.unflatten(-1, (sizes.n_heads, sizes.headdim)),
+                x.unflatten(-1, (sizes.heads, sizes.headdim)),
                 dt,
                 A,
                 B[:, :, None],

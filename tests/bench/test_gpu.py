@@ -15,13 +15,14 @@ import gpu
 import gpu_clock
 import pytest
 import torch
-from gpu_cases import KINDS, SMALL, make_case
 from gpu_clock import Clock, take_turns
 from gpu_part import Job, Part, relative_rms
 from gpu_report import lines
 from gpu_sanitizer import sanitizer
+from gpu_scan import KINDS, make_case
 from gpu_worker import FUNCTIONS
 from report import report_head
+from scans import FULL, SMALL
 from stranger import compute_sanitizer, cuda_driver, mamba_checkout, ncu, strange_python
 
 SCRIPT = Path(gpu.__file__)
@@ -372,15 +373,13 @@ def test_relative_rms_of_nan_is_no_number():
 def test_cases_are_the_operators_inputs(kind: str):
     from bsmamba2.models.scan import scan_sizes
 
-    case = make_case(2, 65, SMALL, torch.float16, torch.device("cpu"), kind=kind)
-    sizes = scan_sizes(*case.arguments, SMALL.n_heads, SMALL.d_state)
+    case = make_case(Part(Job(part="scan", result=""), CPU), 2, 65, SMALL, torch.float16, kind)
+    sizes = scan_sizes(*case.arguments, SMALL.heads, SMALL.d_state)
     assert (sizes.d_inner, sizes.width) == (SMALL.d_inner, SMALL.width)
-    assert all(tensor.isfinite().all() for tensor in (case.zxbcdt, *case.parameters))
-    assert (case.parameters.A < 0).all()
+    assert all(tensor.isfinite().all() for tensor in case.tensors)
+    assert (case.A < 0).all()
 
 
 def test_bytes_are_each_input_and_output_once():
     tokens = 62 * 801
-    from gpu_cases import FULL
-
     assert FULL.scan_bytes(tokens, 2) == tokens * (4640 + 2048) * 2

@@ -1,4 +1,4 @@
-"""Inputs of the scan: usual ones, and those that hurt."""
+"""Inputs of the scan, for the tests and for `gpu.py`: usual ones, and those that hurt."""
 
 from __future__ import annotations
 
@@ -24,20 +24,29 @@ class HeadSizes:
 
     @property
     def d_inner(self) -> int:
+        """Channels inside the mixer."""
         return self.heads * self.headdim
 
     @property
     def d_xbc(self) -> int:
+        """Channels of the convolution."""
         return self.d_inner + 2 * self.d_state
 
     @property
     def width(self) -> int:
+        """Inputs."""
         return self.d_inner + self.d_xbc + self.heads
+
+    def scan_bytes(self, tokens: int, itemsize: int) -> int:
+        """What both directions must read and write: each input and output once."""
+        return 2 * tokens * (self.width + self.d_inner) * itemsize
 
 
 ODD = HeadSizes(3, 5, 7)
 ONE_HEAD = HeadSizes(1, 4, 2)
+SMALL = HeadSizes(2, 32, 32)
 FULL = HeadSizes(16, 64, 128)
+"""The published model's."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class ScanInputs:
 
     @property
     def attributes(self) -> dict[str, Any]:
+        """As keywords."""
         return {"n_heads": self.sizes.heads, "d_state": self.sizes.d_state, "eps": self.eps}
 
     @property
@@ -80,17 +90,25 @@ class ScanInputs:
 
 
 def scan_inputs(
-    N: int, L: int, sizes: HeadSizes = ODD, *, seed: int = 0, taps: int = 4
+    N: int,
+    L: int,
+    sizes: HeadSizes = ODD,
+    *,
+    seed: int = 0,
+    taps: int = 4,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
 ) -> ScanInputs:
-    """Float64 inputs with steps and decays as the network starts with."""
-    random = torch.Generator().manual_seed(seed)
+    """Inputs with steps and decays as the network starts with."""
+    random = torch.Generator(device).manual_seed(seed)
+    made: dict[str, Any] = {"generator": random, "device": device, "dtype": dtype}
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=random, dtype=torch.float64)
+        return torch.randn(shape, **made)
 
     def uniform(low: float, high: float) -> Tensor:
         shape = (2, sizes.heads)
-        return low + (high - low) * torch.rand(shape, generator=random, dtype=torch.float64)
+        return low + (high - low) * torch.rand(shape, **made)
 
     return ScanInputs(
         zxbcdt=normal(N, L, 2 * sizes.width),
@@ -103,9 +121,9 @@ def scan_inputs(
     )
 
 
-def extreme_inputs(kind: str, N: int, L: int, sizes: HeadSizes = ODD) -> ScanInputs:
-    """One of EXTREMES, float64."""
-    inputs = scan_inputs(N, L, sizes, seed=L)
+def extreme_inputs(kind: str, N: int, L: int, sizes: HeadSizes = ODD, **made: Any) -> ScanInputs:
+    """One of EXTREMES; `made` is for `scan_inputs`."""
+    inputs = scan_inputs(N, L, sizes, **{"seed": L} | made)
     zxbcdt = inputs.zxbcdt.clone()
     third = slice(L // 3, L - L // 3)
     match kind:
