@@ -21,7 +21,6 @@ from bsmamba2.config import AudioConfig
 from bsmamba2.errors import AudioError
 from bsmamba2.runtime.audio import AudioReader
 from bsmamba2.runtime.chunking import Chunking, Samples
-from bsmamba2.runtime.decoding import no_audio
 from bsmamba2.runtime.resampling import resample
 
 logger = logging.getLogger(__name__)
@@ -165,6 +164,8 @@ def decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
         AudioError: There is no such stream, or it is damaged.
     """
     import av
+
+    from bsmamba2.runtime.decoding import no_audio  # needs soundfile; bench/gpu.py has none
 
     try:
         with av.open(str(path)) as container:
