@@ -40,7 +40,8 @@ _RUNNING = (
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile"),
     *("socket.__new__", "socket.connect", "pickle.find_class", "webbrowser.open"),
 )
-_WRITING = ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
+_WRITING = ("os.mkdir", "os.remove", "os.rmdir", "os.chmod")
+"""Whose last value is an open folder that the path starts from, or -1."""
 _TWO_PATHS = ("os.rename", "os.link", "os.symlink")
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -63,18 +64,21 @@ class Watch:
             path, _, flags = values
             if isinstance(flags, int) and flags & _WRITE_FLAGS:
                 self._written(event, path)
-        elif event in _WRITING:
+        elif event == "os.truncate":
             self._written(event, values[0])
+        elif event in _WRITING:
+            self._written(event, values[0], values[-1])
         elif event in _TWO_PATHS:
             self._written(event, values[0])
             self._written(event, values[1])
         elif event == "ctypes.dlopen" and str(self.allowed.parent) in str(values[0]):
             self.seen.append(f"{event} {values[0]}")
 
-    def _written(self, event: str, path: Any) -> None:
+    def _written(self, event: str, path: Any, folder: int = -1) -> None:
         if isinstance(path, int) or self.allowed is None:
             return
-        place = os.path.abspath(os.fsdecode(path))
+        above = os.getcwd() if folder < 0 else os.readlink(f"/proc/self/fd/{folder}")
+        place = os.path.normpath(os.path.join(above, os.fsdecode(path)))
         if place != os.devnull and Path(place) != self.allowed:
             try:
                 Path(place).relative_to(self.allowed)
