@@ -1,0 +1,57 @@
+"""First light: one float16 scan a path, its distance from the chunked form, and what ran.
+
+python bench/gpu/first_light.py libbsm_scan.so
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from checkout import use_checkout
+
+use_checkout()
+
+import torch
+from gpu_cases import FULL, Case, make_case
+from torch.profiler import ProfilerActivity, profile
+
+from bsmamba2.models.cuda_scan import library_scan
+from bsmamba2.models.scan import ScanParameters, bimamba2_scan_chunked
+from bsmamba2.plugins.library import ScanLibrary
+
+ATTRIBUTES = {"n_heads": FULL.n_heads, "d_state": FULL.d_state, "eps": 1e-5}
+
+
+def main(library: ScanLibrary) -> None:
+    """Prints one line a path, and on a GPU its kernels."""
+    on_gpu = torch.cuda.is_available()
+    for N, L in ((62, 801), (801, 62)) if on_gpu else ((1, 66), (1, 62)):
+        case = make_case(N, L, FULL, torch.float16, torch.device("cuda" if on_gpu else "cpu"))
+        exact = ScanParameters(*(tensor.float() for tensor in case.parameters))
+        expected = bimamba2_scan_chunked(case.zxbcdt.float(), exact, **ATTRIBUTES)
+        y = library_scan(library, *case.arguments, **ATTRIBUTES)
+        again = library_scan(library, *case.arguments, **ATTRIBUTES)
+        rms = (y.float() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+        same = torch.equal(y, again)
+        print(f"N={N} L={L}: relative rms {rms:.1e} (4e-4 expected), repeatable {same}", flush=True)
+        if on_gpu:
+            _print_kernels(library, case)
+
+
+def _print_kernels(library: ScanLibrary, case: Case) -> None:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        for _ in range(5):
+            library_scan(library, *case.arguments, **ATTRIBUTES)
+        torch.cuda.synchronize()
+    kernels = profiled.key_averages()
+    for kernel in kernels:
+        microseconds = kernel.self_device_time_total / max(kernel.count, 1)
+        print(f"   {microseconds:9.1f} us x{kernel.count} {kernel.key[:90]}")
+    apart = any("normalise" in kernel.key for kernel in kernels)
+    print("   clusters:", "NOT USED, look at fits_cluster" if apart else "used", flush=True)
+
+
+if __name__ == "__main__":
+    main(ScanLibrary(sys.argv[1]))
