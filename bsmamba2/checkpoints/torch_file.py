@@ -23,10 +23,9 @@ import torch
 
 from bsmamba2.errors import CheckpointError, one_line, short_reason
 
-_SOUND = "2.10"
-"""The first PyTorch whose weights-only loader is not known to be unsafe."""
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 """Two pickles: the magic number of `torch.save` before 1.6, and the version of its protocol."""
+_MOST_TUPLES = 50_000  # a tensor takes 4; hashing twice as many that are nested overflows the stack
 _LEGACY_PICKLES = 5  # those two, the system, what was saved, the keys of the storages
 
 
@@ -42,7 +41,7 @@ _HARMLESS = _DICTIONARIES | _words("""
     _codecs.encode _operator.getitem operator.getitem _operator.or_ types.GenericAlias
     functools.partial functools.reduce _functools.reduce types.SimpleNamespace
     argparse.Namespace collections.Counter collections.OrderedDict collections.deque
-    builtins.bool builtins.bytearray builtins.bytes builtins.complex builtins.dict builtins.float
+    builtins.bool builtins.bytes builtins.complex builtins.dict builtins.float
     builtins.frozenset builtins.int builtins.list builtins.object builtins.range builtins.set
     builtins.slice builtins.str builtins.tuple builtins.type
     copyreg.__newobj__ copyreg.__newobj_ex__ copyreg._reconstructor
@@ -107,11 +106,6 @@ def load_torch_file(path: Path) -> tuple[Any, str]:
     Raises:
         CheckpointError: Damaged, or its pickle would call something.
     """
-    if torch.__version__ < _SOUND:
-        raise CheckpointError(
-            f"{path} is pickled, and a hostile file can run code in PyTorch {torch.__version__} "
-            f"(CVE-2026-24747): upgrade to PyTorch {_SOUND}, or get the weights as safetensors."
-        )
     try:
         with path.open("rb") as file:
             if file.read(4) == b"PK\x03\x04":
@@ -185,8 +179,11 @@ def _names(stream: IO[bytes] | mmap.mmap) -> Iterable[str]:
 
     (`torch.serialization.get_unsafe_globals_in_checkpoint` reads zip archives only.)
     """
-    texts = deque(["", ""], maxlen=2)
+    texts, tuples = deque(["", ""], maxlen=2), 0
     for opcode, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
+        tuples += opcode.name.startswith("TUPLE")
+        if tuples > _MOST_TUPLES:
+            raise ValueError("more tuples than weights need")
         if opcode.name in ("GLOBAL", "INST"):
             module, _, name = str(argument).partition(" ")
         elif opcode.name == "STACK_GLOBAL":  # torch's loader knows it not: only to be refused
