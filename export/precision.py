@@ -132,7 +132,8 @@ def _check_limits(check: PrecisionCheck, precision: str) -> None:
     if problems:
         raise ExportError(
             f"{precision} costs this network too much ({check}; "
-            f"{' and '.join(problems)}): use float32; nothing was written."
+            f"{' and '.join(problems)}): use float32, or have it hear music of yours (--audio); "
+            "nothing was written."
         )
 
 
