@@ -14,36 +14,34 @@ from checkout import use_checkout
 use_checkout()
 
 import torch
-from gpu_cases import FULL, Case, make_case
+from scans import FULL, ScanInputs, scan_inputs
 from torch.profiler import ProfilerActivity, profile
 
 from bsmamba2.models.cuda_scan import library_scan
-from bsmamba2.models.scan import ScanParameters, bimamba2_scan_chunked
+from bsmamba2.models.scan import bimamba2_scan_chunked
 from bsmamba2.plugins.library import ScanLibrary
-
-ATTRIBUTES = {"n_heads": FULL.n_heads, "d_state": FULL.d_state, "eps": 1e-5}
 
 
 def main(library: ScanLibrary) -> None:
     """Prints one line a path, and on a GPU its kernels."""
     on_gpu = torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
     for N, L in ((62, 801), (801, 62)) if on_gpu else ((1, 66), (1, 62)):
-        case = make_case(N, L, FULL, torch.float16, torch.device("cuda" if on_gpu else "cpu"))
-        exact = ScanParameters(*(tensor.float() for tensor in case.parameters))
-        expected = bimamba2_scan_chunked(case.zxbcdt.float(), exact, **ATTRIBUTES)
-        y = library_scan(library, *case.arguments, **ATTRIBUTES)
-        again = library_scan(library, *case.arguments, **ATTRIBUTES)
+        inputs = scan_inputs(N, L, FULL, device=device, dtype=torch.float32).to(torch.float16)
+        expected = bimamba2_scan_chunked(*inputs.to(torch.float32).arguments, **inputs.attributes)
+        y = library_scan(library, *inputs.arguments, **inputs.attributes)
+        again = library_scan(library, *inputs.arguments, **inputs.attributes)
         rms = (y.float() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
         same = torch.equal(y, again)
         print(f"N={N} L={L}: relative rms {rms:.1e} (4e-4 expected), repeatable {same}", flush=True)
         if on_gpu:
-            _print_kernels(library, case)
+            _print_kernels(library, inputs)
 
 
-def _print_kernels(library: ScanLibrary, case: Case) -> None:
+def _print_kernels(library: ScanLibrary, inputs: ScanInputs) -> None:
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         for _ in range(5):
-            library_scan(library, *case.arguments, **ATTRIBUTES)
+            library_scan(library, *inputs.arguments, **inputs.attributes)
         torch.cuda.synchronize()
     kernels = profiled.key_averages()
     for kernel in kernels:

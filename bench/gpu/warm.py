@@ -16,15 +16,19 @@ use_checkout()
 use_mamba_ssm(Path(sys.argv[1]))
 
 import torch
-from gpu_cases import FULL, make_case
+from scans import FULL, scan_inputs
 
 from bsmamba2.models.kernels import mamba_ssm_direction
 
 for N, L in ((62, 801), (801, 62)):
     start_s = time.perf_counter()
-    case = make_case(N, L, FULL, torch.float16, torch.device("cuda"))
+    inputs = scan_inputs(N, L, FULL, device="cuda", dtype=torch.float32).to(torch.float16)
     for number in (0, 1):
-        zxbcdt, parameters = case.direction(number, FULL.width)
-        mamba_ssm_direction(zxbcdt, parameters, d_state=FULL.d_state, eps=1e-5, reverse=number == 1)
+        mamba_ssm_direction(
+            *inputs.direction(number),
+            d_state=FULL.d_state,
+            eps=inputs.eps,
+            reverse=number == 1,
+        )
     torch.cuda.synchronize()
     print(f"triton {N} {L}: {time.perf_counter() - start_s:.0f} s", flush=True)
