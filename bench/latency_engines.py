@@ -60,7 +60,8 @@ def load(job: Job) -> Engine:
         return _onnx(job)
     from bsmamba2.runtime.engines import load_engine
 
-    return load_engine(job.file, EngineOptions(device="cpu", threads=job.threads))
+    device = "auto" if job.kind == "plan" else "cpu"
+    return load_engine(job.file, EngineOptions(device=device, threads=job.threads))
 
 
 def _onnx(job: Job) -> Engine:

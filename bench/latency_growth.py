@@ -1,8 +1,8 @@
 """How cost grows: songs of more and more chunks, batches of more and more chunks.
 
-Both are measured on the embedded engine in a process each, small counts first, so that the
-process's peak memory at each point is of no longer song and no larger batch. A straight line is
-fitted; how far the points are from it says whether the cost is linear.
+Both are measured on one engine in a process each, small counts first, so that the process's peak
+memory at each point is of no longer song and no larger batch. A straight line is fitted; how far
+the points are from it says whether the cost is linear.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _BLOCK_S = 1  # a song comes in blocks of as many seconds, as from a decoder
 
 def growth(job: Job) -> tuple[Task, dict[str, Any]]:
     """A task that measures all counts once, by the job's kind."""
-    engine = load_engine("default", EngineOptions(device="cpu", threads=job.threads))
+    engine = load_engine(job.file or "default", EngineOptions(device="cpu", threads=job.threads))
     measure = {"length": _song, "batch": _batch}[job.kind]
 
     def task() -> dict[str, Any]:
         return {"points": [measure(engine, count) | {"chunks": count} for count in job.counts]}
 
     audio = engine.artefact.model.audio
-    return task, {"file": "the embedded engine"} | engine.describe() | {"chunk_s": audio.chunk_s}
+    about = {"file": "the embedded engine" if job.file in ("", "default") else job.file}
+    return task, about | engine.describe() | {"chunk_s": audio.chunk_s}
 
 
 def _song(engine: Engine, chunks: int) -> dict[str, float]:

@@ -28,10 +28,14 @@ from bsmamba2.tensors import parameter_count
 
 TORCH = ("pytorch", "pytorch-folded")
 ONNX = ("onnx-body", "onnx-native", "onnx-int8")
-ENGINES = (*TORCH, *ONNX)
+ENGINES = (*TORCH, *ONNX, "plan")
 """In the order of the table; the first that runs is the masks' reference."""
 RATES = ("gemm", "gemm-int8", "memory")
 _NEEDS = {"train": ("torch", "safetensors"), "export": ("torch", "onnx", "onnxscript")}
+_NO_PLAN = (
+    "Plans run on NVIDIA GPUs: name one with --plan where there is one; "
+    "bench/gpu_plan.py builds and measures plans."
+)
 Report = dict[str, Any]
 
 
@@ -108,6 +112,8 @@ def _skipped(options: argparse.Namespace, say: Say) -> dict[str, str]:
 
 
 def _why_not(options: argparse.Namespace, name: str) -> str | None:
+    if name == "plan":
+        return None if options.plan else _NO_PLAN
     if name in catalogue.PEERS:
         return None
     if name == "onnx-int8" and options.onnx and not (options.int8 or options.weights):
@@ -166,7 +172,7 @@ def _prepare(
     weights = options.weights or folder / "model.safetensors"
     onnx = options.onnx or folder / "model.onnx"
     int8 = options.int8 or folder / "model.int8.onnx"
-    files = dict.fromkeys(TORCH, weights) | {"onnx-int8": int8}
+    files = dict.fromkeys(TORCH, weights) | {"onnx-int8": int8, "plan": options.plan}
     own = [*names, *(name for name in others if name == catalogue.SEQUENTIAL)]
     used = {files.get(name, weights if name == catalogue.SEQUENTIAL else onnx) for name in own}
     wanted = {
@@ -231,11 +237,15 @@ def _profiles(
 
 
 def _growth(options: argparse.Namespace, failed: dict[str, str], say: Say) -> Report:
-    """Cost over the length of a song, and over the size of a batch, of the embedded engine."""
-    counts = {"length": options.lengths, "batch": options.batches}
+    """Cost over the length of a song, and over the size of a batch, of one engine."""
+    file = str(options.growth_engine or "default")
     jobs = {
-        kind: Job(kind=kind, threads=options.threads, counts=tuple(numbers))
-        for kind, numbers in counts.items()
+        "length": Job(
+            kind="length", file=file, threads=options.threads, counts=tuple(options.lengths)
+        ),
+        "batch": Job(
+            kind="batch", file=file, threads=options.threads, counts=tuple(options.batches)
+        ),
     }
     grown = take_turns(jobs, options.rounds, say)
     failed |= {f"growth with {name}": why for name, why in grown.failed.items()}

@@ -15,6 +15,7 @@ LABELS = {
     "onnx-body": "ONNX Runtime, function body",
     "onnx-native": "ONNX Runtime, native scan",
     "onnx-int8": "ONNX Runtime, int8",
+    "plan": "TensorRT plan",
     "bs-roformer": "BS-RoFormer",
     "bs-roformer-4-streams": "BS-RoFormer, package's default",
     "htdemucs": "HTDemucs",

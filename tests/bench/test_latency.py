@@ -41,7 +41,7 @@ ALL = (
     "1",
 )
 MEASURED = ("pytorch", "pytorch-folded", "onnx-body", "onnx-int8")
-"""What runs anywhere; onnx-native says why not."""
+"""What runs anywhere; onnx-native and plan say why not."""
 ONNX = ("--onnx", str(default_engine_path()))
 ONLY_ONNX = (*SHORT, *ONNX, "--engines", "onnx-body")
 
@@ -89,7 +89,7 @@ def test_json_has_the_documented_fields(report: dict[str, Any]) -> None:
     assert set(report["rates"]) == {"gemm", "gemm-int8", "memory"}
     assert set(report["engines"]) | set(report["skipped"]) == set(ENGINES)
     assert set(report["engines"]) >= set(MEASURED)
-    assert set(report["skipped"]) <= {"onnx-native"}
+    assert set(report["skipped"]) <= {"onnx-native", "plan"}
     assert set(report["peers"]) == {"sequential-scan"}
     assert report["failed"] == {}
 
@@ -197,7 +197,7 @@ def test_absent_torch_leaves_the_row_of_an_onnx_file(capsys: pytest.CaptureFixtu
     assert latency.main([*SHORT, *ONNX, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert "onnx-body" in report["engines"]
-    assert set(report["skipped"]) >= {"pytorch", "pytorch-folded", "onnx-int8"}
+    assert set(report["skipped"]) >= {"pytorch", "pytorch-folded", "onnx-int8", "plan"}
     assert all("bsmamba2[train]" in report["skipped"][name] for name in latency_measure.TORCH)
     assert "--int8" in report["skipped"]["onnx-int8"]
     assert "pytorch-folded: no row." in "\n".join(lines(report))
