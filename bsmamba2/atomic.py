@@ -2,7 +2,7 @@
 
 What is not complete yet lies in a hidden folder, `.partial-...`, beside the place that it will
 take. The folder is locked as long as its process lives. A process that is killed leaves it, but no
-lock: whoever writes beside it next removes it. Where there are no such locks (Windows, some
+lock: the next one that writes beside it removes it. Where there are no such locks (Windows, some
 network file systems), what is left stays until somebody deletes it; nothing takes it for a song.
 
 An OSError in a block of `atomic_path`, `atomic_paths` or `atomic_folder` passes as it is: it may
@@ -32,6 +32,8 @@ _folders_lock = threading.Lock()
 """Held where folders are made and removed, so that threads take none from each other."""
 _made: set[Path] = set()
 """Folders that were made for what is not complete; they go again if they stay empty."""
+_swept: set[Path] = set()
+"""Folders in which this process has looked for what others left: once, as they may hold millions."""
 _locks: set[int] = set()
 """Open files and folders that hold locks."""
 
@@ -198,8 +200,12 @@ def _take_paths(partials: Sequence[Path], paths: Sequence[Path]) -> None:
 
 def _new_folder(parent: Path) -> tuple[Path, int | None]:
     """A locked temporary folder and its lock, if there are locks; missing folders are made."""
-    remove_abandoned(parent)
-    place, attempts = parent.absolute(), _ATTEMPTS
+    with _folders_lock:
+        first = (place := parent.absolute()) not in _swept
+        _swept.add(place)
+    if first:
+        remove_abandoned(parent)
+    attempts = _ATTEMPTS
     while True:
         try:
             with _folders_lock:
