@@ -33,7 +33,7 @@ _folders_lock = threading.Lock()
 _made: set[Path] = set()
 """Folders that were made for what is not complete; they go again if they stay empty."""
 _swept: set[Path] = set()
-"""Folders in which this process has looked for what others left: once, as they may hold millions."""
+"""Folders in which this process has looked for what others left, once: they may hold millions."""
 _locks: set[int] = set()
 """Open files and folders that hold locks."""
 
@@ -78,7 +78,9 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         folders: dict[Path, Path] = {}
         partials: list[Path] = []
         for path in paths:
-            if path.is_dir():
+            with writing(path):  # a name may be too long to ask for
+                is_folder = path.is_dir()
+            if is_folder:
                 raise FileError(f"Cannot write {path}: a folder has that name.")
             if path.parent not in folders:
                 folders[path.parent] = stack.enter_context(temporary_folder(path.parent))
@@ -88,13 +90,15 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         yield partials
         with writing(" and ".join(map(str, paths))):
             _take_paths(partials, paths)
+        _keep_made(paths)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """An empty folder elsewhere, of the same name, that takes the path when the block succeeds.
 
-    It replaces an earlier folder, which comes back if that fails.
+    It replaces an earlier folder, which comes back if that fails; a process that is killed in that
+    moment leaves none.
 
     Raises:
         FileError: The folder above cannot be made or written.
@@ -113,6 +117,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 if new.exists() and os.path.lexists(earlier):
                     earlier.rename(path)
                 raise
+        _keep_made([path])
 
 
 @contextlib.contextmanager
@@ -146,7 +151,8 @@ def locked(path: Path, taken: Callable[[], object]) -> Iterator[None]:
     Raises:
         FileError: It cannot be opened.
     """
-    is_folder = path.is_dir()
+    with writing(path):
+        is_folder = path.is_dir()
     with writing(f"into {path if is_folder else path.parent}"):
         flags = os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | _NO_FOLLOW
         lock = os.open(path, flags, 0o666)
@@ -180,6 +186,8 @@ def remove_abandoned(folder: Path) -> None:
 def _take_paths(partials: Sequence[Path], paths: Sequence[Path]) -> None:
     """Renames all files; if one fails, every path is what it was before."""
     earlier = [partial.with_name(f"{_PREFIX}{index}") for index, partial in enumerate(partials)]
+    for partial in partials:
+        partial.stat()  # one that somebody has removed could not take its path
     try:
         for path, kept in zip(paths[:-1], earlier, strict=False):  # nothing fails after the last
             if os.path.lexists(path):
@@ -213,7 +221,7 @@ def _new_folder(parent: Path) -> tuple[Path, int | None]:
                     if not folder.exists():
                         folder.mkdir(exist_ok=True)
                         _made.add(folder)
-                path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+                path = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
             handle = _open(path)
         except FileNotFoundError:  # another process has just removed an empty folder
             attempts -= 1
@@ -223,6 +231,12 @@ def _new_folder(parent: Path) -> tuple[Path, int | None]:
         if handle is None or (_lock(handle) and _is_still(handle, path)):
             return Path(path), handle
         _release(handle)  # another process took it for abandoned
+
+
+def _keep_made(paths: Sequence[Path]) -> None:
+    """Notes that the folders above complete files were not made for nothing."""
+    with _folders_lock:
+        _made.difference_update(*(path.absolute().parents for path in paths))
 
 
 def _remove_made(parent: Path) -> None:

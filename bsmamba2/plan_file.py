@@ -89,7 +89,7 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
 
     Raises:
         BsmError: No such plan.
-        CheckpointError: It has no sidecar, or a damaged or newer one.
+        CheckpointError: It has no sidecar, or one that is damaged or of another version.
     """
     plan = existing_file(plan)
     path = sidecar_path(plan)
@@ -100,6 +100,11 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
             raise CheckpointError(
                 f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
                 "upgrade bsmamba2."
+            )
+        if values["format"] < FORMAT:
+            raise CheckpointError(
+                f"{path} was written by an older bsmamba2: build {plan.name} again by "
+                "'bsm export --trt'."
             )
         record = read_section(PlanRecord, values["plan"])
         if record.builder not in BUILDERS:

@@ -127,9 +127,16 @@ class BuilderLog:
         return (telling or self._errors or [self._warning or "it does not say why"])[-1].rstrip(".")
 
     def check(self) -> None:
-        """To be called of a step that went well: shows errors in spite of which it did."""
+        """To be called of a step that went well: shows errors in spite of which it did.
+
+        Raises:
+            ExportError: One is the plugin's; an older one, named by --plugin, lets a builder go on
+                to a plan that cannot run.
+        """
         errors, self._errors = self._errors, []
         for error in errors:
+            if error.startswith(NAME):
+                raise ExportError(f"The plugin refuses the network: {error.rstrip('.')}.")
             logger.warning("%s", error)
 
 

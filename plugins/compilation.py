@@ -25,7 +25,8 @@ _ERROR = re.compile(  # of CMake, whose text is on the next line; of all others
 _HINTS = (  # what the log says, what it means
     (
         r"Unsupported gpu architecture 'compute_(\d+)'",
-        "nvcc {release} has no target {0}, name others of 'nvcc --list-gpu-arch'",
+        "nvcc {release} has no target {0}, install a newer one, or name one of 'nvcc "
+        "--list-gpu-arch' with +PTX, such as --arch 90+PTX, for the driver to compile",
     ),
     (r"unsupported \w+ version", "nvcc {release} refuses {host}, name another in CUDAHOSTCXX"),
     (r"[Nn]o space left on device", "the disk is full"),

@@ -88,7 +88,9 @@ def separate_file(
                 done += count
                 if progress:
                     progress(done / reader.sample_rate, total)
-            with times.measure("encode"), writing(job.picture):  # the stems have own sentences
+            # Of what is written now, only the picture does not say itself what went wrong.
+            pictured = writing(job.picture) if job.picture else nullcontext()
+            with times.measure("encode"), pictured:
                 stack.close()
         return Report(
             source=job.name,

@@ -23,7 +23,7 @@ from bsmamba2.atomic import (
     write_atomic,
     writing,
 )
-from bsmamba2.errors import FileError
+from bsmamba2.errors import BsmError, FileError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs locks that end with a process")
 
@@ -144,6 +144,29 @@ def test_folders_above_one_that_cannot_be_made_go_again(tmp_path: Path):
     with pytest.raises(FileError, match=r"Cannot write into .*: File name too long"):
         write_atomic(tmp_path / "deep" / ("x" * 300) / "a", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path: Path):
+    with pytest.raises(FileError, match=r"\ACannot write \S*x: File name too long\.\Z"):
+        write_atomic(tmp_path / ("x" * 300), "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_complete_files_was_not_made_for_nothing(tmp_path: Path):
+    path = tmp_path / "album" / "a"
+    write_atomic(path, "text")
+    path.unlink()
+    with pytest.raises(BsmError), atomic_path(path):
+        raise BsmError("no song")
+    assert path.parent.exists()
+
+
+def test_a_file_that_somebody_has_removed_leaves_the_others_as_they_were(tmp_path: Path):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    paths[0].write_text("earlier")
+    with pytest.raises(FileError), atomic_paths(paths) as partials:
+        partials[1].unlink()
+    assert contents(tmp_path) == {"a": b"earlier"}
 
 
 def write_new(paths: list[Path]) -> None:

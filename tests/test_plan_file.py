@@ -125,7 +125,10 @@ def test_missing_files_are_named(plan: Path):
         read_sidecar(plan)
 
 
-def test_newer_sidecar_asks_for_an_upgrade(plan: Path):
+def test_sidecars_of_other_versions_say_what_to_do(plan: Path):
+    change(plan, lambda values: values | {"format": 1})
+    with pytest.raises(CheckpointError, match=r"an older bsmamba2: build model.plan again by"):
+        read_sidecar(plan)
     change(plan, lambda values: values | {"format": 3})
     with pytest.raises(CheckpointError, match=r"has format 3, .* reads up to 2: upgrade bsmamba2"):
         read_sidecar(plan)

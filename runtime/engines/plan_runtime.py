@@ -62,6 +62,7 @@ class PlanRuntime:
             self._runtime = trt.Runtime(self._logger)  # both live as long as the engine
         except TypeError as error:  # pybind11's, of TensorRT, where CUDA does not start
             raise self._refusal() from error
+        self._runtime.engine_host_code_allowed = False
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._refusal()

@@ -91,7 +91,7 @@ def test_refused_host_compiler_names_the_variable(
 
 
 def test_architecture_that_nvcc_does_not_know_is_named(sources: Path, own_cache: Path) -> None:
-    with pytest.raises(PluginError, match=r"nvcc [\d.]+ has no target 500, name others .*; see"):
+    with pytest.raises(PluginError, match=r"nvcc [\d.]+ has no target 500, install a newer .*see"):
         build_libraries(architectures="90,500", plugin=False, sizes=[SIZE])
 
 
