@@ -12,8 +12,6 @@ import pytest
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime first
 
 if TYPE_CHECKING:
-    from full_size import Chain
-
     from bsmamba2.plugins.toolchain import Toolchain
 
 
@@ -104,11 +102,3 @@ def plugin_library(emulated_scan: Path, tmp_path_factory: pytest.TempPathFactory
 
     folder = tmp_path_factory.mktemp("plugin")
     return compile_plugin(folder / "libbsm_trt_plugin.so", emulated_scan)
-
-
-@pytest.fixture(scope="session")
-def full_size(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """A full-size foreign file, imported and exported: takes minutes, for slow tests only."""
-    from full_size import make_chain
-
-    return make_chain(tmp_path_factory.mktemp("full_size"))

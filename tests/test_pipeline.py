@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from exported_files import assert_is_an_engine, assert_parity_is_stored
 from foreign_files import lightning_checkpoint
-from full_size import Chain
 from networks import random_network
 from processes import bsm_json
 from songs import assert_null, decoded, excerpt
 
+from bsmamba2.artefact import read_metadata
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.files import sha256_file
+from bsmamba2.models.load import load_network
+from bsmamba2.onnx_file import read_onnx_file
 
 RATE = 44100
 
@@ -70,6 +75,35 @@ def test_both_containers_are_imported_exported_and_separate(tmp_path: Path, cont
 # --- full size, once ---
 
 
+class Chain(NamedTuple):
+    """Files of the way, and what the commands reported."""
+
+    foreign: Path
+    checkpoint: Path
+    engine: Path
+    imported: dict[str, Any]
+    exported: dict[str, Any]
+    seconds: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A file as Music-Source-Separation-Training keeps it, imported and exported: takes minutes."""
+    folder = tmp_path_factory.mktemp("full_size")
+    foreign, checkpoint, engine = (
+        folder / name for name in ("bs_mamba2_vocals.ckpt", "full.safetensors", "full.onnx")
+    )
+    network, _ = load_network("bsmamba2", seed=11)
+    torch.save(network.state_dict(), foreign)
+    del network
+    start = time.perf_counter()
+    imported = bsm_json("import", foreign, "-o", checkpoint)
+    between = time.perf_counter()
+    exported = bsm_json("export", checkpoint, "-o", engine)
+    seconds = {"import": between - start, "export": time.perf_counter() - between}
+    return Chain(foreign, checkpoint, engine, imported, exported, seconds)
+
+
 @pytest.mark.slow
 def test_full_size_file_is_imported_and_exported(full_size: Chain):
     assert full_size.imported["parameters"] == 48_098_188
@@ -78,8 +112,12 @@ def test_full_size_file_is_imported_and_exported(full_size: Chain):
     info = bsm_json("info", full_size.engine)
     assert info["parameters"] == 48_098_188
     assert info["scan_nodes"] == 12
+    assert_is_an_engine(full_size.engine, "bsmamba2")
+    artefact = read_metadata(read_onnx_file(full_size.engine).metadata, full_size.engine)
+    assert_parity_is_stored(artefact)
+    assert full_size.exported["parity"] == [asdict(figure) for figure in artefact.parity]
     print(f"import {full_size.seconds['import']:.0f} s, export {full_size.seconds['export']:.0f} s")
-    for figure in full_size.exported["parity"]:
+    for figure in artefact.parity:
         print(figure)
 
 

@@ -6,21 +6,19 @@ import json
 import math
 import re
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from foreign_files import model_of
-from full_size import Chain
+from exported_files import assert_is_an_engine, assert_parity_is_stored, scan_nodes
 from networks import random_network, random_spectrum
 from onnx import ModelProto, numpy_helper
 from processes import MAIN, bsm, python
 from tolerances import assert_close
 
-from bsmamba2.artefact import Artefact, load_card, read_metadata
+from bsmamba2.artefact import load_card, read_metadata
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.errors import BsmError, ExportError
 from bsmamba2.export import export_model, gates
@@ -33,7 +31,6 @@ from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.runtime.engines import default_engine_path
 from bsmamba2.runtime.engines.base import EngineOptions
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
-from bsmamba2.scan_contract import SCAN_NODE
 
 
 @pytest.fixture
@@ -48,45 +45,6 @@ def quick_gate(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
 def quick_graph(monkeypatch: pytest.MonkeyPatch, tiny_export: Path) -> None:
     """The graph of `tiny_export` for any network, for tests of what comes before and after."""
     monkeypatch.setattr(export_model, "export_graph", lambda *_: onnx.load(tiny_export))
-
-
-def scan_nodes(model: ModelProto) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if (node.domain, node.op_type) == SCAN_NODE]
-
-
-def assert_is_an_engine(path: Path, name: str) -> None:
-    """What every exported file has, of any configuration."""
-    config = model_of(name)
-    net = config.network
-    model = onnx.load(path)
-    onnx.checker.check_model(model, full_check=True)
-    assert model.ir_version == 10
-    assert {opset.domain: opset.version for opset in model.opset_import} == {"": 20, "bsm": 1}
-    assert [(f.domain, f.name) for f in model.functions] == [SCAN_NODE]
-    assert {node.domain for node in model.graph.node} == {"", "bsm"}
-    scans = scan_nodes(model)
-    assert len(scans) == 2 * net.layers
-    for node in scans:
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        assert attributes == {
-            "n_heads": net.n_heads,
-            "d_state": net.d_state,
-            "eps": pytest.approx(net.norm_eps),
-            "plugin_namespace": b"bsm",
-            "plugin_version": b"1",
-        }
-    for value, name in ((model.graph.input, "spectrum"), (model.graph.output, "mask")):
-        (tensor,) = value
-        dims = [d.dim_param or d.dim_value for d in tensor.type.tensor_type.shape.dim]
-        assert (tensor.name, dims) == (name, ["batch", 2, "frames", 1025, 2])
-        assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-
-
-def assert_parity_is_stored(artefact: Artefact) -> None:
-    assert [figure.frames for figure in artefact.parity] == [1, 2, 63, 801]
-    for figure in artefact.parity:
-        assert 0 < figure.p999 <= 1e-4
-        assert 0 < figure.relative_rms <= 1e-5
 
 
 # --- what is written ---
@@ -148,16 +106,6 @@ def test_random_weights_say_so_and_follow_the_seed(tiny_onnx: Path, tmp_path: Pa
     seeds = [onnx.load(path).graph.initializer for path in (tiny_onnx, tmp_path / "a.onnx")]
     assert [a.name for a in seeds[0]] == [b.name for b in seeds[1]]
     assert any(a.raw_data != b.raw_data for a, b in zip(*seeds, strict=True))
-
-
-@pytest.mark.slow
-def test_full_size_file_is_opset_20_with_12_scans(full_size: Chain):
-    assert_is_an_engine(full_size.engine, "bsmamba2")
-    file = read_onnx_file(full_size.engine)
-    assert file.node_counts[SCAN_NODE] == 12
-    artefact = read_metadata(file.metadata, full_size.engine)
-    assert_parity_is_stored(artefact)
-    assert full_size.exported["parity"] == [asdict(figure) for figure in artefact.parity]
 
 
 def test_embedded_engine_has_the_body_of_today():
