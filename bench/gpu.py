@@ -6,7 +6,9 @@
 It needs PyTorch with CUDA, nvcc, NumPy, SciPy and PyYAML, runs from the checkout, installed or
 not, and downloads nothing. FOLDER is a checkout of state-spaces/mamba, whose Triton kernels are
 the baseline; it need not be installed. A rehearsal runs every part on the CPU, in small, with the
-emulated LIBRARY of the tests: it shows that the script works and measures nothing.
+emulated LIBRARY of the tests: it shows that the script works and measures nothing. For a machine
+without network, `gpu/prepare.sh` lays everything beside the checkout; `gpu/part1.sh` and
+`part2.sh` run the parts in an order that tells soonest what is wrong.
 
 Each part has a process of its own and the JSON is written after each, so that a part that fails,
 crashes or hangs loses no other's figures. In the JSON `parts.NAME` has `status` (ok, failed,
