@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,9 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Artefact]:
         record = read_section(PlanRecord, values["plan"])
         if record.builder not in BUILDERS:
             raise ConfigError(f"'builder' must be {' or '.join(BUILDERS)}.")
+        words = shlex.split(record.command)  # which messages tell people to run
+        if words[:2] != ["bsm", "export"] or shlex.join(words) != record.command:
+            raise ConfigError("'command' must be one of 'bsm export'.")
         metadata = values["artefact"]
         if not isinstance(metadata, dict) or any(
             type(text) is not str for text in metadata.values()

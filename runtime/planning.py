@@ -49,8 +49,8 @@ def is_complete(job: Job) -> bool:
     """
     try:
         return all(file.is_file() for file in job.files) and _plan(job).complete
-    except BsmError:
-        return False  # the song, which will be told in its turn
+    except (BsmError, OSError):  # a name that is too long, too
+        return False  # the song will be told in its turn
 
 
 def _plan(job: Job) -> PlannedSong:

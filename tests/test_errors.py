@@ -41,6 +41,20 @@ def test_commands_raise_their_class_with_one_sentence(case: ErrorCase) -> None:
     assert _MENDS.search(str(error))
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["import {}.ckpt", "eval default --data {}", "train --data {} --out new"],
+)
+def test_names_that_are_too_long_are_one_sentence(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(command.format("x" * 300).split())
+    assert done.value.code == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"Error: The name x+\S* is too long: choose a shorter one\.", said)
+
+
 @pytest.mark.parametrize("kind", error_classes())
 def test_every_class_has_a_meaning_a_mend_and_a_case(kind: type[BsmError]) -> None:
     assert all(meaning(kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -134,6 +135,14 @@ def test_people_get_an_aligned_table(tmp_path: Path) -> None:
     assert all(row[width : width + 2] == "  " and row[width + 2] != " " for row in rows)
     assert f"{parameter_count(TINY):,} in {len(STATE)} tensors" in out
     assert "undeclared" in out
+
+
+def test_a_text_of_a_file_adds_no_line_and_steers_no_terminal(tmp_path: Path) -> None:
+    provenance = Provenance(source="a", licence="MIT\nweights  mine\x1b[2J", trained=True)
+    save_onnx(tmp_path / "a.onnx", replace(ARTEFACT, provenance=provenance))
+    assert re.search(
+        r"^licence +MIT\?weights  mine\?\[2J$", bsm("info", tmp_path / "a.onnx").out, re.M
+    )
 
 
 def test_random_weights_are_said_to_be_untrained(tmp_path: Path) -> None:

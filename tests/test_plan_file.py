@@ -134,6 +134,15 @@ def test_sidecars_of_other_versions_say_what_to_do(plan: Path):
         read_sidecar(plan)
 
 
+@pytest.mark.parametrize(
+    "command", ["rm -rf ~", "bsm export a.onnx --trt; rm -rf ~", "bsm export a\nlicence  mine"]
+)
+def test_commands_that_people_are_told_to_run_are_ours(plan: Path, command: str):
+    change(plan, lambda values: values | {"plan": values["plan"] | {"command": command}})
+    with pytest.raises(CheckpointError, match=r"'command' must be one of 'bsm export'"):
+        read_sidecar(plan)
+
+
 def remove(*path: str) -> Callable[[Any], None]:
     def change(values: Any) -> None:
         for key in path[:-1]:

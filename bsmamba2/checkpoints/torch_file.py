@@ -121,7 +121,10 @@ def load_torch_file(path: Path) -> tuple[Any, str]:
     except Exception as error:  # zip, pickle and torch have no common base
         # torch hides what happened behind the advice to trust the file.
         cause = (error.__suppress_context__ and error.__context__) or error
-        raise _damaged(path, f" ({one_line(short_reason(cause))})") from error
+        reason = one_line(short_reason(cause))
+        if reason == "Unsupported operand 149":  # FRAME, which protocol 4 begins with
+            reason = "pickle protocol 4 or newer, which PyTorch's weights-only loader does not read"
+        raise _damaged(path, f" ({reason})") from error
 
 
 def _damaged(path: Path, reason: str = "") -> CheckpointError:

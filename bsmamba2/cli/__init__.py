@@ -17,7 +17,7 @@ import threading
 import click
 
 from bsmamba2 import __version__
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import BsmError, one_line
 from bsmamba2.stopping import Terminated, terminated_by_signals
 
 COMMANDS = {  # name -> module below this package, in the order of a first use
@@ -85,6 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:  # of stdout, and where else
             _fail(f"Cannot write: {error.strerror}; make room, or write elsewhere.", arguments)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            _fail(f"The name {error.filename} is too long: choose a shorter one.", arguments)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         _fail(f"Unexpected {text}. Run 'bsm --debug ...' and report what it prints.", arguments)
 
@@ -103,5 +105,6 @@ def _leave(sentence: str, code: int) -> None:
 def _fail(sentence: str, arguments: list[str]) -> None:
     if "--debug" in arguments:
         raise  # the error that `main` is handling
-    click.echo(f"Error: {sentence}", err=True)
+    lines = map(one_line, sentence.splitlines())  # names of files are anybody's
+    click.echo("Error: " + "\n".join(lines), err=True)
     sys.exit(1)

@@ -16,6 +16,7 @@ def command(artefact: str, as_json: bool) -> None:
     """
     import json
 
+    from bsmamba2.errors import one_line
     from bsmamba2.inspect_file import inspect_artefact, lines
 
     record = inspect_artefact(artefact)
@@ -25,4 +26,4 @@ def command(artefact: str, as_json: bool) -> None:
     rows = list(lines(record))
     width = max(len(label) for label, _ in rows)
     for label, text in rows:
-        click.echo(f"{label:{width}}  {text}")
+        click.echo(f"{label:{width}}  {one_line(text)}")

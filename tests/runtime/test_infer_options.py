@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,6 +143,14 @@ def test_a_part_is_not_taken_for_the_whole(bsm_infer: Command):
     assert bsm_infer("song.wav", "--duration", "0.5", "--skip-existing").out == ""
     bsm_infer("song.wav", "--skip-existing")
     assert load("out/song/vocals.wav").shape == (2, RATE)
+
+
+def test_a_song_whose_stems_cannot_have_their_names_fails_alone(bsm_infer: Command):
+    song("album/a.wav")
+    song(f"album/{'x' * 246}.wav")
+    done = bsm_infer("album", "-o", "{track}.{stem}.wav", "--stems", "vocals", "--skip-existing")
+    assert (done.code, done.out) == (1, "a.vocals.wav\n")
+    assert re.search(r"^Failed: .*x\.vocals\.wav: File name too long\.$", done.err, re.MULTILINE)
 
 
 # --- what would be done ---
