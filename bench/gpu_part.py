@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from gpu_clock import Clock
 from report import write_report
-from scans import FULL, SMALL, HeadSizes
+from scans import FULL, SMALL
+
+from bsmamba2.models.scan import Sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class Part:
         return 1 if self.job.rehearsal else 5 if self.job.quick else 15
 
     @property
-    def sizes(self) -> HeadSizes:
+    def sizes(self) -> Sizes:
         """Of the scan."""
         return SMALL if self.job.rehearsal else FULL
 

@@ -25,7 +25,7 @@ def profile(part: Part) -> None:
     command += ["--clock-control", "none", "--log-file", str(log)]  # clocks as in the other parts
     command += [sys.executable, str(SCRIPT), part.job.library, *driver_options(part.job), "--"]
     command += [
-        f"{N}:{L}:{sizes.heads}:{sizes.headdim}:{sizes.d_state}:float16"
+        f"{N}:{L}:{sizes.n_heads}:{sizes.headdim}:{sizes.d_state}:float16"
         for N, L in part.paths.values()
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)

@@ -12,12 +12,12 @@ import torch
 from gpu_clock import Work, copy_bandwidth, ratios, reason, take_turns
 from gpu_part import Part, relative_rms
 from report import summary
-from scans import SMALL, HeadSizes, ScanInputs, extreme_inputs, scan_inputs
+from scans import SMALL, ScanInputs, extreme_inputs, scan_bytes, scan_inputs
 from torch import Tensor
 
 from bsmamba2.models.cuda_scan import library_scan
 from bsmamba2.models.kernels import mamba_ssm_chunk, mamba_ssm_direction
-from bsmamba2.models.scan import bimamba2_scan_chunked, bimamba2_scan_reference
+from bsmamba2.models.scan import Sizes, bimamba2_scan_chunked, bimamba2_scan_reference
 from bsmamba2.plugins.library import ScanLibrary
 
 LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -38,7 +38,7 @@ def parity(part: Part) -> None:
     part.values |= {"limits": {_name(t): limit for t, limit in LIMITS.items()}, "rows": rows}
     for N, L, sizes, kind in _parity_cases(part):
         for dtype in LIMITS:
-            row = {"N": N, "L": L, "heads": sizes.heads, "kind": kind, "dtype": _name(dtype)}
+            row = {"N": N, "L": L, "heads": sizes.n_heads, "kind": kind, "dtype": _name(dtype)}
             try:
                 row |= _compare(part, library, N, L, sizes, dtype, kind)
             except Exception as error:
@@ -48,7 +48,7 @@ def parity(part: Part) -> None:
                 part.say(f"WRONG {row}")
             part.save()
     for N, L in part.paths.values():
-        row = {"N": N, "L": L, "heads": part.sizes.heads, "kind": "batch", "dtype": "float16"}
+        row = {"N": N, "L": L, "heads": part.sizes.n_heads, "kind": "batch", "dtype": "float16"}
         try:
             row |= _large_batch(part, library, N, L)
         except Exception as error:  # out of memory on a small GPU
@@ -61,7 +61,7 @@ def parity(part: Part) -> None:
         raise RuntimeError(f"{part.values['wrong']} of {len(rows)} cases are wrong")
 
 
-def _parity_cases(part: Part) -> Iterator[tuple[int, int, HeadSizes, str]]:
+def _parity_cases(part: Part) -> Iterator[tuple[int, int, Sizes, str]]:
     for N, L in part.paths.values():
         yield N, L, part.sizes, "usual"
     lengths = (1, 65) if part.job.rehearsal else LENGTHS
@@ -75,7 +75,7 @@ def _parity_cases(part: Part) -> Iterator[tuple[int, int, HeadSizes, str]]:
 
 
 def make_case(
-    part: Part, N: int, L: int, sizes: HeadSizes, dtype: torch.dtype, kind: str = "usual"
+    part: Part, N: int, L: int, sizes: Sizes, dtype: torch.dtype, kind: str = "usual"
 ) -> ScanInputs:
     """The signal and the convolution in `dtype`, the rest in float32.
 
@@ -101,7 +101,7 @@ def _compare(
     library: ScanLibrary,
     N: int,
     L: int,
-    sizes: HeadSizes,
+    sizes: Sizes,
     dtype: torch.dtype,
     kind: str,
 ) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _time(part: Part, library: ScanLibrary, N: int, L: int, dtype: torch.dtype) 
     sizes = part.sizes
     case = make_case(part, N, L, sizes, dtype)
     arguments, attributes = case.arguments, case.attributes
-    n_bytes = sizes.scan_bytes(N * L, dtype.itemsize)
+    n_bytes = scan_bytes(sizes, N * L, dtype.itemsize)
     source = torch.empty(n_bytes // 2, dtype=torch.uint8, device=part.device)
     target = torch.empty_like(source)
     candidates: dict[str, Callable[[], Any]] = {
@@ -203,7 +203,7 @@ def _time(part: Part, library: ScanLibrary, N: int, L: int, dtype: torch.dtype) 
     }
 
 
-def _mamba_candidates(case: ScanInputs, sizes: HeadSizes) -> dict[str, Work]:
+def _mamba_candidates(case: ScanInputs, sizes: Sizes) -> dict[str, Work]:
     """mamba_ssm as a whole operator, both directions; and its scan alone, without the rest."""
     module, _ = mamba_ssm()
     if module is None:
@@ -221,10 +221,10 @@ def _mamba_candidates(case: ScanInputs, sizes: HeadSizes) -> dict[str, Work]:
 
     def kernels() -> None:
         for zxbcdt, (_, _, dt_bias, A, D) in (forward, backward):
-            _, xbc, dt = zxbcdt.split((sizes.d_inner, sizes.d_xbc, sizes.heads), dim=-1)
+            _, xbc, dt = zxbcdt.split((sizes.d_inner, sizes.d_xbc, sizes.n_heads), dim=-1)
             x, B, C = xbc.split((sizes.d_inner, sizes.d_state, sizes.d_state), dim=-1)
             module.mamba_chunk_scan_combined(
-                x.unflatten(-1, (sizes.heads, sizes.headdim)),
+                x.unflatten(-1, (sizes.n_heads, sizes.headdim)),
                 dt,
                 A,
                 B[:, :, None],

@@ -8,44 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bsmamba2.models.scan import ScanParameters
+from bsmamba2.models.scan import ScanParameters, Sizes
 
 LENGTHS = (1, 2, 3, 4, 62, 63, 64, 65, 128, 129, 801)
 EXTREMES = ("strong decay", "dt near 0", "dt large", "no decay", "decay stops", "silence within")
 
 
-@dataclass(frozen=True)
-class HeadSizes:
+def head_sizes(n_heads: int, headdim: int, d_state: int) -> Sizes:
     """Sizes of one direction."""
-
-    heads: int
-    headdim: int
-    d_state: int
-
-    @property
-    def d_inner(self) -> int:
-        """Channels inside the mixer."""
-        return self.heads * self.headdim
-
-    @property
-    def d_xbc(self) -> int:
-        """Channels of the convolution."""
-        return self.d_inner + 2 * self.d_state
-
-    @property
-    def width(self) -> int:
-        """Inputs."""
-        return self.d_inner + self.d_xbc + self.heads
-
-    def scan_bytes(self, tokens: int, itemsize: int) -> int:
-        """What both directions must read and write: each input and output once."""
-        return 2 * tokens * (self.width + self.d_inner) * itemsize
+    return Sizes(d_inner=n_heads * headdim, d_state=d_state, n_heads=n_heads)
 
 
-ODD = HeadSizes(3, 5, 7)
-ONE_HEAD = HeadSizes(1, 4, 2)
-SMALL = HeadSizes(2, 32, 32)
-FULL = HeadSizes(16, 64, 128)
+def scan_bytes(sizes: Sizes, tokens: int, itemsize: int) -> int:
+    """What both directions must read and write: each input and output once."""
+    return 2 * tokens * (sizes.width + sizes.d_inner) * itemsize
+
+
+ODD = head_sizes(3, 5, 7)
+ONE_HEAD = head_sizes(1, 4, 2)
+SMALL = head_sizes(2, 32, 32)
+FULL = head_sizes(16, 64, 128)
 """The published model's."""
 
 
@@ -59,7 +41,7 @@ class ScanInputs:
     dt_bias: Tensor
     A: Tensor
     D: Tensor
-    sizes: HeadSizes
+    sizes: Sizes
     eps: float = 1e-5
 
     @property
@@ -70,7 +52,7 @@ class ScanInputs:
     @property
     def attributes(self) -> dict[str, Any]:
         """As keywords."""
-        return {"n_heads": self.sizes.heads, "d_state": self.sizes.d_state, "eps": self.eps}
+        return {"n_heads": self.sizes.n_heads, "d_state": self.sizes.d_state, "eps": self.eps}
 
     @property
     def arguments(self) -> tuple[Tensor, ScanParameters]:
@@ -92,7 +74,7 @@ class ScanInputs:
 def scan_inputs(
     N: int,
     L: int,
-    sizes: HeadSizes = ODD,
+    sizes: Sizes = ODD,
     *,
     seed: int = 0,
     taps: int = 4,
@@ -107,7 +89,7 @@ def scan_inputs(
         return torch.randn(shape, **made)
 
     def uniform(low: float, high: float) -> Tensor:
-        shape = (2, sizes.heads)
+        shape = (2, sizes.n_heads)
         return low + (high - low) * torch.rand(shape, **made)
 
     return ScanInputs(
@@ -116,12 +98,12 @@ def scan_inputs(
         conv_bias=normal(2, sizes.d_xbc) / 2,
         dt_bias=torch.log(torch.expm1(torch.exp(uniform(-6.9, -2.3)))),
         A=-uniform(1, 16),
-        D=1 + normal(2, sizes.heads) / 2,
+        D=1 + normal(2, sizes.n_heads) / 2,
         sizes=sizes,
     )
 
 
-def extreme_inputs(kind: str, N: int, L: int, sizes: HeadSizes = ODD, **made: Any) -> ScanInputs:
+def extreme_inputs(kind: str, N: int, L: int, sizes: Sizes = ODD, **made: Any) -> ScanInputs:
     """One of EXTREMES; `made` is for `scan_inputs`."""
     inputs = scan_inputs(N, L, sizes, **{"seed": L} | made)
     zxbcdt = inputs.zxbcdt.clone()
@@ -137,8 +119,8 @@ def extreme_inputs(kind: str, N: int, L: int, sizes: HeadSizes = ODD, **made: An
             return replace(inputs, A=inputs.A * 1e-7)
         case "decay stops":  # a long memory behind steps that forget everything
             for dt in zxbcdt.split(sizes.width, dim=-1):
-                dt[..., -sizes.heads :] = -3
-                dt[:, third, -sizes.heads :] = 12
+                dt[..., -sizes.n_heads :] = -3
+                dt[:, third, -sizes.n_heads :] = 12
             return replace(inputs, zxbcdt=zxbcdt)
         case "silence within":
             zxbcdt[:, third] = 0

@@ -22,7 +22,7 @@ from gpu_sanitizer import sanitizer
 from gpu_scan import KINDS, make_case
 from gpu_worker import FUNCTIONS
 from report import report_head
-from scans import FULL, SMALL
+from scans import FULL, SMALL, scan_bytes
 from stranger import compute_sanitizer, cuda_driver, mamba_checkout, ncu, strange_python
 
 SCRIPT = Path(gpu.__file__)
@@ -374,7 +374,7 @@ def test_cases_are_the_operators_inputs(kind: str):
     from bsmamba2.models.scan import scan_sizes
 
     case = make_case(Part(Job(part="scan", result=""), CPU), 2, 65, SMALL, torch.float16, kind)
-    sizes = scan_sizes(*case.arguments, SMALL.heads, SMALL.d_state)
+    sizes = scan_sizes(*case.arguments, SMALL.n_heads, SMALL.d_state)
     assert (sizes.d_inner, sizes.width) == (SMALL.d_inner, SMALL.width)
     assert all(tensor.isfinite().all() for tensor in case.tensors)
     assert (case.A < 0).all()
@@ -382,4 +382,4 @@ def test_cases_are_the_operators_inputs(kind: str):
 
 def test_bytes_are_each_input_and_output_once():
     tokens = 62 * 801
-    assert FULL.scan_bytes(tokens, 2) == tokens * (4640 + 2048) * 2
+    assert scan_bytes(FULL, tokens, 2) == tokens * (4640 + 2048) * 2

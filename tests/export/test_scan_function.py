@@ -19,23 +19,23 @@ from scans import (
     LENGTHS,
     ODD,
     ONE_HEAD,
-    HeadSizes,
     ScanInputs,
     extreme_inputs,
     extreme_slack,
+    head_sizes,
     scan_inputs,
 )
 from tolerances import assert_close, relative_rms
 from torch import Tensor
 
 from bsmamba2.export.scan_function import scan_function, scan_schema
-from bsmamba2.models.scan import bimamba2_scan_reference
+from bsmamba2.models.scan import Sizes, bimamba2_scan_reference
 from bsmamba2.scan_contract import ATTRIBUTES, INPUTS
 
 NUMBERS = {"plugin_namespace": "bsm", "plugin_version": "1"}
 
 
-def one_node_model(sizes: HeadSizes, taps: int = 4, eps: float = 1e-5) -> ModelProto:
+def one_node_model(sizes: Sizes, taps: int = 4, eps: float = 1e-5) -> ModelProto:
     """The operator alone, with free batch and length and its body attached."""
     net = replace(
         model_of("tiny").network,
@@ -45,14 +45,14 @@ def one_node_model(sizes: HeadSizes, taps: int = 4, eps: float = 1e-5) -> ModelP
         d_state=sizes.d_state,
         d_conv=taps,
     )
-    attributes = {"n_heads": sizes.heads, "d_state": sizes.d_state, "eps": eps, **NUMBERS}
+    attributes = {"n_heads": sizes.n_heads, "d_state": sizes.d_state, "eps": eps, **NUMBERS}
     node = helper.make_node("BiMamba2Scan", INPUTS, ["y"], domain="bsm", **attributes)
     value = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
     inputs = [
         value("zxbcdt", shape=["N", "L", 2 * sizes.width]),
         value("conv_weight", shape=[2, sizes.d_xbc, taps]),
         value("conv_bias", shape=[2, sizes.d_xbc]),
-        *(value(name, shape=[2, sizes.heads]) for name in ("dt_bias", "A", "D")),
+        *(value(name, shape=[2, sizes.n_heads]) for name in ("dt_bias", "A", "D")),
     ]
     output = value("y", shape=["N", "L", 2 * sizes.d_inner])
     return helper.make_model(
@@ -64,7 +64,7 @@ def one_node_model(sizes: HeadSizes, taps: int = 4, eps: float = 1e-5) -> ModelP
 
 
 @cache
-def session(sizes: HeadSizes, taps: int = 4, eps: float = 1e-5) -> onnxruntime.InferenceSession:
+def session(sizes: Sizes, taps: int = 4, eps: float = 1e-5) -> onnxruntime.InferenceSession:
     model = one_node_model(sizes, taps, eps)
     onnx.checker.check_model(model, full_check=True)
     return onnxruntime.InferenceSession(
@@ -99,8 +99,8 @@ def test_body_is_the_reference_at_full_size(L: int):
 
 
 @pytest.mark.parametrize("L", [1, 5, 130])
-@pytest.mark.parametrize(("sizes", "taps"), [(ONE_HEAD, 4), (HeadSizes(2, 1, 1), 1), (ODD, 2)])
-def test_body_is_the_reference_at_other_sizes(L: int, sizes: HeadSizes, taps: int):
+@pytest.mark.parametrize(("sizes", "taps"), [(ONE_HEAD, 4), (head_sizes(2, 1, 1), 1), (ODD, 2)])
+def test_body_is_the_reference_at_other_sizes(L: int, sizes: Sizes, taps: int):
     inputs = scan_inputs(2, L, sizes, taps=taps).to(torch.float32)
     assert_close(body(inputs), reference(inputs), "float32")
 

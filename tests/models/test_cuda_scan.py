@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from networks import random_network, random_spectrum
-from scans import EXTREMES, FULL, HeadSizes, ScanInputs, extreme_inputs, extreme_slack, scan_inputs
+from scans import EXTREMES, FULL, ScanInputs, extreme_inputs, extreme_slack, head_sizes, scan_inputs
 from tolerances import assert_close
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from bsmamba2.models import folded
 from bsmamba2.models.cuda_scan import LIBRARY_VARIABLE, cuda_scan, library_scan, scan_library
 from bsmamba2.models.scan import (
     ScanParameters,
+    Sizes,
     bimamba2_scan_chunked,
     bimamba2_scan_reference,
 )
@@ -32,7 +33,7 @@ from bsmamba2.models.scan_operator import SCAN_OPERATOR, bimamba2_scan
 from bsmamba2.plugins import build
 from bsmamba2.plugins.library import ScanError, ScanLibrary, ScanSizes, Status
 
-SMALL = HeadSizes(2, 32, 32)
+SMALL = head_sizes(2, 32, 32)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 
 
@@ -173,9 +174,9 @@ def test_sizes_that_do_not_fit_are_the_operators_error(library: ScanLibrary):
 
 
 @pytest.mark.parametrize(
-    "sizes", [HeadSizes(2, 16, 32), HeadSizes(2, 32, 16), HeadSizes(65, 32, 32)]
+    "sizes", [head_sizes(2, 16, 32), head_sizes(2, 32, 16), head_sizes(65, 32, 32)]
 )
-def test_unsupported_sizes_say_which(library: ScanLibrary, sizes: HeadSizes):
+def test_unsupported_sizes_say_which(library: ScanLibrary, sizes: Sizes):
     with pytest.raises(ScanError) as error:
         by_library(library, scan_inputs(1, 2, sizes).to(torch.float32))
     assert error.value.is_unsupported
@@ -223,7 +224,7 @@ def test_without_a_library_the_chunked_form_scans_and_one_line_names_the_command
 def test_unsupported_sizes_take_the_chunked_form_with_a_line_each(
     caplog: pytest.LogCaptureFixture,
 ):
-    for sizes in (HeadSizes(2, 16, 32), HeadSizes(2, 32, 16), HeadSizes(2, 16, 32)):
+    for sizes in (head_sizes(2, 16, 32), head_sizes(2, 32, 16), head_sizes(2, 16, 32)):
         inputs = scan_inputs(1, 3, sizes).to(torch.float32)
         assert torch.equal(chosen(inputs), chunked(inputs))
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
@@ -307,8 +308,10 @@ def real_library() -> ScanLibrary:
 @pytest.mark.usefixtures("real_library")
 @DTYPES
 @pytest.mark.parametrize("L", [1, 2, 63, 64, 65, 129, 801, 1134])
-@pytest.mark.parametrize("sizes", [SMALL, FULL, HeadSizes(3, 64, 64)], ids=["small", "full", "odd"])
-def test_kernel_is_the_reference(L: int, sizes: HeadSizes, dtype: torch.dtype):
+@pytest.mark.parametrize(
+    "sizes", [SMALL, FULL, head_sizes(3, 64, 64)], ids=["small", "full", "odd"]
+)
+def test_kernel_is_the_reference(L: int, sizes: Sizes, dtype: torch.dtype):
     inputs = typed(scan_inputs(3, L, sizes), dtype)
     assert_close(on_gpu(inputs), reference(inputs), dtype)
 

@@ -17,7 +17,7 @@ import plain_scan
 import pytest
 import torch
 from networks import random_network, random_spectrum
-from scans import ODD, HeadSizes, ScanInputs, scan_inputs
+from scans import ODD, ScanInputs, head_sizes, scan_inputs
 from tolerances import assert_close
 from torch import Tensor
 
@@ -252,7 +252,7 @@ def on_gpu(inputs: ScanInputs, reverse: bool) -> tuple[Tensor, ScanParameters]:
 def test_mamba_ssms_kernels_are_the_chunked_scan(dtype: torch.dtype, L: int, reverse: bool):
     pytest.importorskip("mamba_ssm")
     assert uses_mamba_ssm(CUDA)
-    sizes = HeadSizes(4, 64, 128)
+    sizes = head_sizes(4, 64, 128)
     inputs = scan_inputs(2, L, sizes).to(dtype)
     keywords = {"d_state": sizes.d_state, "eps": 1e-5, "reverse": reverse}
     exact = scan_direction_chunked(*inputs.to(torch.float64).direction(int(reverse)), **keywords)

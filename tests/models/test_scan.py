@@ -17,10 +17,10 @@ from scans import (
     LENGTHS,
     ODD,
     ONE_HEAD,
-    HeadSizes,
     ScanInputs,
     extreme_inputs,
     extreme_slack,
+    head_sizes,
     scan_inputs,
 )
 from tolerances import as_float64, assert_close, relative_rms
@@ -30,6 +30,7 @@ from bsmamba2.models import scan
 from bsmamba2.models.kernels import scan_direction
 from bsmamba2.models.scan import (
     ScanParameters,
+    Sizes,
     bimamba2_scan_chunked,
     bimamba2_scan_reference,
     scan_direction_chunked,
@@ -67,7 +68,7 @@ TWINS = pytest.mark.parametrize("twin", [reference, chunked, operator])
 @pytest.mark.parametrize("sizes", [ODD, ONE_HEAD], ids=["odd", "one-head"])
 @pytest.mark.parametrize("L", [1, 3, 4, 5, 70])
 @pytest.mark.parametrize("taps", [1, 4])
-def test_reference_is_the_papers_loop(sizes: HeadSizes, L: int, taps: int):
+def test_reference_is_the_papers_loop(sizes: Sizes, L: int, taps: int):
     inputs = scan_inputs(2, L, sizes, taps=taps)
     keywords = {"d_state": sizes.d_state, "eps": inputs.eps}
     forward, backward = (flat_arrays(inputs, number) for number in (0, 1))
@@ -158,7 +159,7 @@ def test_chunked_is_the_reference(L: int, dtype: torch.dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("L", "sizes"), [(62, FULL), (65, FULL), (129, ONE_HEAD)])
-def test_chunked_is_the_reference_at_other_sizes(L: int, sizes: HeadSizes, dtype: torch.dtype):
+def test_chunked_is_the_reference_at_other_sizes(L: int, sizes: Sizes, dtype: torch.dtype):
     inputs = scan_inputs(1, L, sizes).to(dtype)
     assert_close(chunked(inputs), reference(inputs), dtype)
 
@@ -174,7 +175,9 @@ def test_chunked_is_the_reference_on_extremes(kind: str, L: int, dtype: torch.dt
 def test_extremes_are_extreme():
     """The log decays of a chunk go far beyond what float32's exp can invert."""
     inputs = extreme_inputs("strong decay", 1, 64)
-    dt = torch.nn.functional.softplus(inputs.direction(0)[0][..., -ODD.heads :] + inputs.dt_bias[0])
+    dt = torch.nn.functional.softplus(
+        inputs.direction(0)[0][..., -ODD.n_heads :] + inputs.dt_bias[0]
+    )
     assert ((dt * inputs.A[0]).sum(1) < -1000).all()
 
 
@@ -305,7 +308,7 @@ def test_strides_do_not_matter(twin: Callable[[ScanInputs], Tensor]):
 @pytest.mark.parametrize(("L", "steps"), [(1, 64), (5, 64), (7, 3)])
 def test_gradients_are_finite_differences(monkeypatch: pytest.MonkeyPatch, L: int, steps: int):
     monkeypatch.setattr(scan, "CHUNK", steps)
-    inputs = scan_inputs(1, L, HeadSizes(2, 2, 2), taps=2)
+    inputs = scan_inputs(1, L, head_sizes(2, 2, 2), taps=2)
 
     def run(zxbcdt: Tensor, *tensors: Tensor) -> Tensor:
         return bimamba2_scan_chunked(zxbcdt, ScanParameters(*tensors), **inputs.attributes)
@@ -394,13 +397,15 @@ def test_a_width_of_no_projection_is_named(twin: Callable[[ScanInputs], Tensor],
 
 
 @TWINS
-@pytest.mark.parametrize("change", [{"heads": 0}, {"heads": -1}, {"d_state": 0}, {"heads": 4}])
+@pytest.mark.parametrize(
+    "change", [{"n_heads": 0}, {"n_heads": -1}, {"d_state": 0}, {"n_heads": 4}]
+)
 def test_attributes_that_do_not_fit_are_refused(
     twin: Callable[[ScanInputs], Tensor], change: dict[str, int]
 ):
     inputs = scan_inputs(2, 3)
     with pytest.raises(ValueError, match=r"zxbcdt|n_heads|d_state"):
-        twin(replace(inputs, sizes=replace(ODD, **change)))
+        twin(replace(inputs, sizes=ODD._replace(**change)))
 
 
 # --- the custom operator ---

@@ -16,17 +16,17 @@ from scans import (
     FULL,
     ODD,
     ONE_HEAD,
-    HeadSizes,
     ScanInputs,
     extreme_inputs,
     extreme_slack,
+    head_sizes,
     scan_inputs,
 )
 from tolerances import assert_close, relative_rms
 from torch import Tensor
 
 from bsmamba2.errors import PluginError
-from bsmamba2.models.scan import bimamba2_scan_reference
+from bsmamba2.models.scan import Sizes, bimamba2_scan_reference
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, Isa, find_cpu_library
 from bsmamba2.plugins.library import ScanArrays, ScanError, ScanSizes
 from bsmamba2.scan_contract import INPUTS
@@ -59,7 +59,7 @@ def call(inputs: ScanInputs) -> tuple[ScanSizes, dict[str, Tensor]]:
     sizes = ScanSizes(
         n_sequences=N,
         length=L,
-        n_heads=inputs.sizes.heads,
+        n_heads=inputs.sizes.n_heads,
         headdim=inputs.sizes.headdim,
         d_state=inputs.sizes.d_state,
         d_conv=inputs.conv_weight.shape[-1],
@@ -87,37 +87,37 @@ def _tensors(inputs: ScanInputs) -> list[tuple[str, Tensor]]:
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_any_length_is_near_the_reference(library: CpuScanLibrary, isa: Isa, length: int):
-    check(library, scan_inputs(2, length, HeadSizes(3, 32, 48)), isa)
+    check(library, scan_inputs(2, length, head_sizes(3, 32, 48)), isa)
 
 
 @pytest.mark.parametrize("length", [50, 100])
 @pytest.mark.parametrize(
     "sizes",
-    [ODD, ONE_HEAD, FULL, HeadSizes(17, 16, 33), HeadSizes(2, 72, 8), HeadSizes(1, 1, 1)],
+    [ODD, ONE_HEAD, FULL, head_sizes(17, 16, 33), head_sizes(2, 72, 8), head_sizes(1, 1, 1)],
     ids=str,
 )
 def test_all_sizes_are_near_the_reference(
-    library: CpuScanLibrary, isa: Isa, sizes: HeadSizes, length: int
+    library: CpuScanLibrary, isa: Isa, sizes: Sizes, length: int
 ):
     check(library, scan_inputs(1, length, sizes, seed=length), isa)
 
 
 @pytest.mark.parametrize("taps", [1, 2, 3, 5, 9])
 def test_any_number_of_taps(library: CpuScanLibrary, isa: Isa, taps: int):
-    check(library, scan_inputs(2, 70, HeadSizes(2, 16, 16), taps=taps), isa)
-    check(library, scan_inputs(1, 2, HeadSizes(2, 16, 16), taps=taps), isa)
+    check(library, scan_inputs(2, 70, head_sizes(2, 16, 16), taps=taps), isa)
+    check(library, scan_inputs(1, 2, head_sizes(2, 16, 16), taps=taps), isa)
 
 
 @pytest.mark.parametrize("length", [62, 200])
 @pytest.mark.parametrize("kind", EXTREMES)
 def test_extremes(library: CpuScanLibrary, isa: Isa, kind: str, length: int):
-    inputs = extreme_inputs(kind, 1, length, HeadSizes(2, 16, 16))
+    inputs = extreme_inputs(kind, 1, length, head_sizes(2, 16, 16))
     # Sums of decays are double here: nothing is lost where they are large.
     check(library, inputs, isa, min(extreme_slack(kind, "float32"), 5))
 
 
 def test_backward_scan_is_forward_scan_of_reversed_input(library: CpuScanLibrary):
-    inputs = scan_inputs(2, 130, HeadSizes(2, 16, 16))
+    inputs = scan_inputs(2, 130, head_sizes(2, 16, 16))
     forward, backward = inputs.zxbcdt.split(inputs.sizes.width, dim=-1)
     swapped = replace(
         inputs,
@@ -131,13 +131,13 @@ def test_backward_scan_is_forward_scan_of_reversed_input(library: CpuScanLibrary
 
 @pytest.mark.parametrize("threads", [2, 3, 16, None])
 def test_threads_change_no_bit(library: CpuScanLibrary, threads: int | None):
-    inputs = scan_inputs(5, 70, HeadSizes(2, 16, 16))
+    inputs = scan_inputs(5, 70, head_sizes(2, 16, 16))
     expected = scan(library, inputs, threads=1)
     assert torch.equal(scan(library, inputs, threads=threads), expected)
 
 
 def test_sequences_do_not_touch_each_other(library: CpuScanLibrary):
-    inputs = scan_inputs(3, 90, HeadSizes(2, 16, 16))
+    inputs = scan_inputs(3, 90, head_sizes(2, 16, 16))
     inputs.zxbcdt[1] = torch.nan
     y = scan(library, inputs)
     assert torch.isnan(y[1]).all()
@@ -148,7 +148,7 @@ def test_sequences_do_not_touch_each_other(library: CpuScanLibrary):
 
 @pytest.mark.parametrize("feature", ["z", "x", "B", "C", "dt"])
 def test_a_nan_is_not_lost(library: CpuScanLibrary, isa: Isa, feature: str):
-    inputs = scan_inputs(1, 100, HeadSizes(2, 16, 16))
+    inputs = scan_inputs(1, 100, head_sizes(2, 16, 16))
     sizes = inputs.sizes
     at = {
         "z": 0,
@@ -164,7 +164,7 @@ def test_a_nan_is_not_lost(library: CpuScanLibrary, isa: Isa, feature: str):
 
 
 def test_calls_from_several_threads(library: CpuScanLibrary):
-    many = [scan_inputs(2, 65 + seed, HeadSizes(2, 16, 16), seed=seed) for seed in range(6)]
+    many = [scan_inputs(2, 65 + seed, head_sizes(2, 16, 16), seed=seed) for seed in range(6)]
     expected = [scan(library, inputs, threads=1) for inputs in many]
     found: list[Tensor | None] = [None] * len(many)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from scans import EXTREMES, HeadSizes, ScanInputs, extreme_inputs, extreme_slack, scan_inputs
+from scans import EXTREMES, ScanInputs, extreme_inputs, extreme_slack, head_sizes, scan_inputs
 from tolerances import assert_close, relative_rms
 from torch import Tensor
 
@@ -21,8 +21,8 @@ from bsmamba2.plugins.library import ScanLibrary
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LENGTHS = (1, 2, 63, 64, 65, 129, 801)
-THREE_HEADS = HeadSizes(3, 64, 128)  # an odd row of features: no two are aligned alike
-EIGHT_HEADS = HeadSizes(8, 32, 32)  # rows of whole units of 16 bytes, in every type
+THREE_HEADS = head_sizes(3, 64, 128)  # an odd row of features: no two are aligned alike
+EIGHT_HEADS = head_sizes(8, 32, 32)  # rows of whole units of 16 bytes, in every type
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_any_length_is_near_the_reference(library: ScanLibrary, dtype: torch.dty
 def test_all_sizes_are_near_the_reference(
     library: ScanLibrary, dtype: torch.dtype, headdim: int, d_state: int, length: int
 ):
-    check(library, scan_inputs(1, length, HeadSizes(8, headdim, d_state), seed=d_state), dtype)
+    check(library, scan_inputs(1, length, head_sizes(8, headdim, d_state), seed=d_state), dtype)
 
 
 @pytest.mark.parametrize("length", [40, 70])
@@ -81,7 +81,7 @@ def test_all_sizes_are_near_the_reference(
 @pytest.mark.usefixtures("gpu")
 def test_any_number_of_heads_is_near_the_reference(library: ScanLibrary, heads: int, length: int):
     """As many forms of the norm: one block, clusters of 2, 4 and 8, two steps."""
-    inputs = scan_inputs(1, length, HeadSizes(heads, 32, 32), seed=heads)
+    inputs = scan_inputs(1, length, head_sizes(heads, 32, 32), seed=heads)
     check(library, inputs, torch.float16)
 
 
@@ -92,7 +92,7 @@ def test_extremes_are_near_the_reference(
     library: ScanLibrary, dtype: torch.dtype, kind: str, length: int
 ):
     slack = 1 if dtype == torch.float32 else extreme_slack(kind, dtype)
-    check(library, extreme_inputs(kind, 1, length, HeadSizes(2, 64, 128)), dtype, slack)
+    check(library, extreme_inputs(kind, 1, length, head_sizes(2, 64, 128)), dtype, slack)
 
 
 @pytest.mark.parametrize(("sequences", "length"), [(1, 801), (3, 62)])
@@ -101,7 +101,7 @@ def test_extremes_are_near_the_reference(
 def test_published_sizes_are_near_the_reference(
     library: ScanLibrary, dtype: torch.dtype, sequences: int, length: int
 ):
-    inputs = rounded(scan_inputs(sequences, length, HeadSizes(16, 64, 128)), dtype)
+    inputs = rounded(scan_inputs(sequences, length, head_sizes(16, 64, 128)), dtype)
     target = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
     assert relative_rms(scan(library, inputs), reference(inputs)) < target
 
@@ -163,7 +163,7 @@ def test_nan_of_a_parameter_shows_everywhere(library: ScanLibrary, name: str, le
 
 def test_float16_saturates(library: ScanLibrary):
     """Where the reference passes 65504 on the way: no infinity, and no NaN out of one."""
-    inputs = scan_inputs(1, 200, HeadSizes(2, 64, 128))
+    inputs = scan_inputs(1, 200, head_sizes(2, 64, 128))
     inputs = replace(inputs, zxbcdt=inputs.zxbcdt.clamp(-2, 2) * 2000, A=inputs.A * 1e-4)
     assert scan(library, rounded(inputs, torch.float16)).isfinite().all()
 
@@ -197,7 +197,7 @@ def test_a_gpu_too_small_for_clusters_norms_in_two_steps(
     library: ScanLibrary, monkeypatch: pytest.MonkeyPatch, length: int
 ):
     monkeypatch.setenv("BSM_EMULATED_CLUSTER", "1")
-    inputs = scan_inputs(1, length, HeadSizes(16, 32, 32))
+    inputs = scan_inputs(1, length, head_sizes(16, 32, 32))
     check(library, inputs, torch.float16)
     y = scan(library, rounded(inputs, torch.float16))
     monkeypatch.setenv("BSM_EMULATED_COMPUTE", "80")
@@ -218,7 +218,7 @@ def test_copies_arrive_when_waited_for_and_not_before(
 def test_a_small_grid_takes_several_launches(
     library: ScanLibrary, monkeypatch: pytest.MonkeyPatch, length: int
 ):
-    inputs = rounded(scan_inputs(7, length, HeadSizes(5, 32, 32)), torch.float16)
+    inputs = rounded(scan_inputs(7, length, head_sizes(5, 32, 32)), torch.float16)
     expected = scan(library, inputs)
     monkeypatch.setenv("BSM_EMULATED_BLOCKS", "24")
     assert torch.equal(scan(library, inputs), expected)
@@ -244,7 +244,7 @@ def test_arrays_may_have_more_elements_than_32_bits_count(
     library: ScanLibrary, monkeypatch: pytest.MonkeyPatch, length: int
 ):
     """Only the last sequence is computed; the rest is address space."""
-    sizes = HeadSizes(1, 32, 32)
+    sizes = head_sizes(1, 32, 32)
     sequences = -(-(1 << 32) // (2 * sizes.width * length)) + 1
     alone = rounded(scan_inputs(1, length, sizes), torch.float16)
     count = sequences * length * 2 * sizes.width

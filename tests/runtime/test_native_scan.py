@@ -15,7 +15,7 @@ import torch
 from foreign_files import model_of
 from onnx import TensorProto, helper
 from processes import printed
-from scans import HeadSizes, ScanInputs, scan_inputs
+from scans import ScanInputs, head_sizes, scan_inputs
 from tolerances import assert_close
 
 from bsmamba2.doctor import examine
@@ -34,12 +34,12 @@ from bsmamba2.scan_contract import DOMAIN, INPUTS, OP_TYPE
 
 AUDIO = model_of("tiny").audio
 ROOT = Path(__file__).parents[2]
-SIZES = HeadSizes(2, 16, 24)
+SIZES = head_sizes(2, 16, 24)
 
 
 def node_session(threads: int = 2, **attributes: Any) -> ort.InferenceSession:
     """The operator alone, of any shapes, without a body."""
-    values = {"n_heads": SIZES.heads, "d_state": SIZES.d_state, "eps": 1e-5} | attributes
+    values = {"n_heads": SIZES.n_heads, "d_state": SIZES.d_state, "eps": 1e-5} | attributes
     node = helper.make_node(OP_TYPE, INPUTS, ["y"], domain=DOMAIN, **values)
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in INPUTS]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]

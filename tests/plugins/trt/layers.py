@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import torch
 from plugin_host import FLOAT32, INT32, Host, Spec
-from scans import HeadSizes
+from scans import head_sizes
 
-SIZES = HeadSizes(heads=2, headdim=32, d_state=32)
-FOUR_HEADS = HeadSizes(heads=4, headdim=32, d_state=32)
+SIZES = head_sizes(2, 32, 32)
+FOUR_HEADS = head_sizes(4, 32, 32)
 """Of several blocks: GPUs without clusters norm them in a second step."""
 SHAPES = ((3, 5, 2 * 2 * 97), (2, 128, 4), (2, 128), (2, 2), (2, 2), (2, 2))
 """Of the inputs; of SIZES."""

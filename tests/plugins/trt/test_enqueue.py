@@ -81,7 +81,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_enqueue_is_the_reference(host: Host, gpu: str, dtype: torch.dtype, length: int):
     inputs = scan_inputs(2, length, FOUR_HEADS, seed=length)
     tensors = operands(inputs, dtype)
-    plugin = host.create(attributes(inputs.sizes.heads, inputs.sizes.d_state, inputs.eps))
+    plugin = host.create(attributes(inputs.sizes.n_heads, inputs.sizes.d_state, inputs.eps))
     assert plugin
     y = run(plugin.reload().attach(), tensors)
     assert_close(y, reference(inputs, tensors), dtype, slack=2)
@@ -96,7 +96,7 @@ def test_eps_of_the_node_is_that_of_the_norm(host: Host):
 
 
 def test_smaller_shapes_than_those_built_for_run_in_its_workspace(host: Host, gpu: str):
-    plugin = host.create(attributes(n_heads=FOUR_HEADS.heads))
+    plugin = host.create(attributes(n_heads=FOUR_HEADS.n_heads))
     assert plugin
     largest = operands(scan_inputs(3, 66, FOUR_HEADS), torch.float32)
     workspace_bytes = plugin.configure(specs_of(largest, free=(0, 1)))
