@@ -71,7 +71,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """As `atomic_path` for several files that belong together: all take their paths, or none.
 
-    They do so in their order: a process that is killed in that moment leaves the last ones as they
+    They do so in their order: a process that is killed at that moment leaves the last ones as they
     were.
     """
     with contextlib.ExitStack() as stack:
@@ -97,7 +97,7 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """An empty folder elsewhere, of the same name, that takes the path when the block succeeds.
 
-    It replaces an earlier folder, which comes back if that fails; a process that is killed in that
+    It replaces an earlier folder, which comes back if that fails; a process that is killed at that
     moment leaves none.
 
     Raises:

@@ -57,7 +57,7 @@ def variants() -> tuple[Variant, ...]:
 
 
 def choice_arguments() -> tuple[str, ...]:
-    """Of the compiler, for what chooses between the kernels: whether those of x86 were compiled."""
+    """Arguments that tell the file that chooses the kernels whether those of x86 are there."""
     return ("-DBSM_HAS_X86",) if _is_x86() else ()
 
 

@@ -108,7 +108,7 @@ class ScanArrays:
 
 
 ARRAY_FIELDS = tuple((name, ctypes.c_void_p) for name in (*INPUTS, "y"))
-"""Of a call's structure, here and in `cpu_library`."""
+"""The arrays of a call's structure, here and in `cpu_library`."""
 SIZE_FIELDS = (
     ("n_sequences", ctypes.c_int64),
     ("length", ctypes.c_int64),

@@ -137,15 +137,16 @@ def _network_names(keys: Iterable[Any], path: Path) -> dict[str, str]:
 
 
 def _plain_tensor(value: Any, name: str, path: Path) -> torch.Tensor:
-    if type(value) in (torch.Tensor, torch.nn.Parameter):
-        dense = value.layout == torch.strided and value.device.type == "cpu"
+    if (
+        type(value) in (torch.Tensor, torch.nn.Parameter)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_nested
+        and not value.is_quantized
         # More numbers than the storage has: a view that repeats them, as no weight does.
-        if (
-            dense
-            and not (value.is_nested or value.is_quantized)
-            and (value.nbytes <= value.untyped_storage().nbytes())
-        ):
-            return value
+        and value.nbytes <= value.untyped_storage().nbytes()
+    ):
+        return value
     raise CheckpointError(
         f"{path} holds {shown(name)}, which is no plain tensor: is it a BSMamba2 checkpoint?"
     )
