@@ -47,10 +47,11 @@ $(TEST)/ready: pyproject.toml Makefile
 	which nvcc || test -x /usr/local/cuda/bin/nvcc || $(TEST)/bin/pip install --quiet $(NVCC)
 	touch $@
 
-# Tests and type checker see the installed package, as users do, not the source tree.
+# An editable install: tests and type checker see the checkout. One test builds the wheel.
 test lint: $(TEST)/ready
 	rm -rf build
-	$(TEST)/bin/pip install --quiet --force-reinstall --no-deps .
+	$(TEST)/bin/pip install --quiet --force-reinstall --no-deps --editable . \
+		--config-settings editable_mode=strict
 	$(MAKE) --no-print-directory _$@
 
 .PHONY: _test _lint

@@ -48,16 +48,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from latency_growth import BATCHES, LENGTHS
-from latency_measure import ENGINES, measure
-from latency_plot import write_plot
-from latency_table import BEGIN, END, lines, readme_table
-from peers.catalogue import NAMES as PEERS
-from report import replace_block, report_head, write_report
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout
 
-from bsmamba2.atomic import write_atomic
+from bench.common.report import replace_block, report_head, write_report
+from bench.timing.growth import BATCHES, LENGTHS
+from bench.timing.measure import ENGINES, measure
+from bench.timing.peers.catalogue import NAMES as PEERS
+from bench.timing.plot import write_plot
+from bench.timing.table import BEGIN, END, lines, readme_table
 from bsmamba2.errors import BsmError
-from bsmamba2.files import existing_file
+from bsmamba2.system.atomic import write_atomic
+from bsmamba2.system.files import existing_file
 
 FORMAT = 2
 """Of the JSON."""

@@ -31,12 +31,14 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from checkout import ROOT
-from command_watch import Watched, watch
-from report import report_head, write_report
 
-from bsmamba2.music import load_excerpt
-from bsmamba2.runtime.resampling import resample
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout
+
+from bench.common.checkout import ROOT
+from bench.common.command_watch import Watched, watch
+from bench.common.report import report_head, write_report
+from bsmamba2.evaluation.reference_excerpt import load_excerpt
+from bsmamba2.runtime.audio.resampling import resample
 
 RESULT = ROOT / "bench/results/long-file.json"
 PARTS = (0.1, 0.25, 0.5, 0.75, 0.9)

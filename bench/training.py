@@ -25,10 +25,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from machine import load_average
-from report import report_head, write_report
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout
 
-from bsmamba2.config import Config, load_config, override_config
+from bench.common.machine import load_average
+from bench.common.report import report_head, write_report
+from bsmamba2.config.file import Config, load_config, override_config
 from bsmamba2.errors import BsmError
 
 

@@ -12,21 +12,21 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from bsmamba2.artefact import Artefact, MaskParity, ModelCard, PrecisionCheck
-from bsmamba2.atomic import atomic_path, writing
 from bsmamba2.errors import ExportError
-from bsmamba2.export import gates
-from bsmamba2.export.gates import MaskFunction, check_parity, measure_parity
-from bsmamba2.export.graph import export_graph
-from bsmamba2.export.precision import Reference, RoundedNetwork, check_precision
-from bsmamba2.export.quantise import quantise
+from bsmamba2.evaluation.parity import LIMITS
+from bsmamba2.evaluation.reference_excerpt import Music, load_music
+from bsmamba2.export.onnx.graph import export_graph
+from bsmamba2.export.onnx.quantise import quantise
+from bsmamba2.export.precision import gates
+from bsmamba2.export.precision.cost import Reference, RoundedNetwork, check_precision
+from bsmamba2.export.precision.gates import MaskFunction, check_parity, measure_parity
+from bsmamba2.formats.metadata import MaskParity, Metadata, ModelCard, PrecisionCheck
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import FoldedBSMamba2, fold
 from bsmamba2.models.load import load_network
-from bsmamba2.music import Music, load_music
-from bsmamba2.parity import LIMITS
 from bsmamba2.runtime.engines.base import EngineOptions
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
+from bsmamba2.system.atomic import atomic_path, writing
 
 
 def export_onnx(
@@ -38,7 +38,7 @@ def export_onnx(
     precision: str = "float32",
     music: str | Path | None = None,
     report: Callable[[str], None] = lambda _: None,
-) -> Artefact:
+) -> Metadata:
     """Exports a network to ONNX and compares it with PyTorch before the file gets its name.
 
     Args:
@@ -64,12 +64,12 @@ def export_onnx(
         raise ExportError(f"{target} must end in .onnx.")
     if precision not in LIMITS:
         raise ExportError(f"Unknown precision '{precision}': choose {', '.join(LIMITS)}.")
-    network, artefact = load_network(source, seed=seed)
-    report(f"Read {source}: {artefact.provenance.source}.")
-    artefact = replace(artefact, precision=precision, card=card or artefact.card)
-    heard = None if precision == "float32" else load_music(music, artefact.model.audio)
+    network, metadata = load_network(source, seed=seed)
+    report(f"Read {source}: {metadata.provenance.source}.")
+    metadata = replace(metadata, precision=precision, card=card or metadata.card)
+    heard = None if precision == "float32" else load_music(music, metadata.model.audio)
     folded = fold(network, torch.float16 if precision == "float16" else None)
-    model = _graph(folded, artefact)
+    model = _graph(folded, metadata)
     report(f"Exported {len(model.graph.node)} nodes; comparing with PyTorch.")
     with atomic_path(target) as partial:
         with writing(target):
@@ -77,19 +77,19 @@ def export_onnx(
         report(f"{precision}, {partial.stat().st_size / 1e6:.1f} MB.")
         # The body in the file is what is measured: any ONNX runtime must be able to use it.
         engine = OnnxEngine(partial, EngineOptions(device="cpu"), native_scan=False)
-        parity = _compare(_function(network), engine, artefact, report)
-        checks = _check(network, folded, engine, artefact, heard, report) if heard else []
-        artefact = replace(artefact, parity=tuple(parity), checks=tuple(checks))
+        parity = _compare(_function(network), engine, metadata, report)
+        checks = _check(network, folded, engine, metadata, heard, report) if heard else []
+        metadata = replace(metadata, parity=tuple(parity), checks=tuple(checks))
         del model.metadata_props[:]
-        helper.set_model_props(model, artefact.to_metadata())
+        helper.set_model_props(model, metadata.to_pairs())
         with writing(target):
             onnx.save_model(model, partial)
-    return artefact
+    return metadata
 
 
-def _graph(folded: FoldedBSMamba2, artefact: Artefact) -> ModelProto:
-    model = export_graph(folded, artefact)
-    if artefact.precision == "int8":
+def _graph(folded: FoldedBSMamba2, metadata: Metadata) -> ModelProto:
+    model = export_graph(folded, metadata)
+    if metadata.precision == "int8":
         quantise(model)
         onnx.checker.check_model(model, full_check=True)
     return model
@@ -105,16 +105,16 @@ def _function(network: BSMamba2) -> MaskFunction:
 
 
 def _compare(
-    reference: MaskFunction, engine: OnnxEngine, artefact: Artefact, report: Callable[[str], None]
+    reference: MaskFunction, engine: OnnxEngine, metadata: Metadata, report: Callable[[str], None]
 ) -> list[MaskParity]:
     """Parity of the file in ONNX Runtime, on the CPU."""
     # In lower precisions a chunk of audio, the last of them, is the music's.
-    frames = gates.PARITY_FRAMES[: None if artefact.precision == "float32" else -1]
+    frames = gates.PARITY_FRAMES[: None if metadata.precision == "float32" else -1]
     figures = []
-    for figure in measure_parity(reference, engine, artefact.model.audio, frames):
+    for figure in measure_parity(reference, engine, metadata.model.audio, frames):
         report(f"{figure.frames:4d} frames: {figure}.")
         figures.append(figure)
-    check_parity(figures, artefact.precision)
+    check_parity(figures, metadata.precision)
     return figures
 
 
@@ -122,15 +122,15 @@ def _check(
     network: BSMamba2,
     folded: FoldedBSMamba2,
     engine: OnnxEngine,
-    artefact: Artefact,
+    metadata: Metadata,
     music: Music,
     report: Callable[[str], None],
 ) -> list[PrecisionCheck]:
     """What the precision costs, in every engine that sees something of it."""
-    reference = Reference(_function(network), music, artefact.model.audio)
+    reference = Reference(_function(network), music, metadata.model.audio)
     checks = []
-    for name, candidate in _candidates(folded, engine, artefact.precision):
-        check = check_precision(name, candidate, reference, artefact.precision)
+    for name, candidate in _candidates(folded, engine, metadata.precision):
+        check = check_precision(name, candidate, reference, metadata.precision)
         report(f"{check}.")
         checks.append(check)
     return checks

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from bsmamba2.atomic import atomic_folder, locked, temporary_folder
 from bsmamba2.errors import PluginError
-from bsmamba2.files import sha256_file
 from bsmamba2.plugins import architectures as arch
 from bsmamba2.plugins import cache
 from bsmamba2.plugins.cache import Libraries, Record
 from bsmamba2.plugins.compilation import ALL_SIZES, Options, run_cmake
 from bsmamba2.plugins.toolchain import Toolchain, find_toolchain
+from bsmamba2.system.atomic import atomic_folder, locked, temporary_folder
+from bsmamba2.system.files import sha256_file
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bsmamba2.errors import PluginError
-from bsmamba2.files import sha256_file
+from bsmamba2.system.files import sha256_file
 
 SCAN, PLUGIN = "libbsm_scan.so", "libbsm_trt_plugin.so"
 PTXAS_LOG = "ptxas.log"

@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from bsmamba2.errors import PluginError
-from bsmamba2.scan_contract import INPUTS
+from bsmamba2.formats.operator import INPUTS
 
 ABI = 1
 """BSM_SCAN_ABI of the header that this file was written for."""

@@ -23,10 +23,10 @@ from polygraphy.backend.trt import get_trt_logger
 from polygraphy.logger import G_LOGGER
 
 from bsmamba2.errors import BsmError, PluginError
-from bsmamba2.onnx_file import read_onnx_file
+from bsmamba2.formats.onnx_file import read_onnx_file
+from bsmamba2.formats.operator import NAME, SCAN_NODE
 from bsmamba2.plugins.build import find_or_build
 from bsmamba2.plugins.tensorrt_library import check_plugin_layers, load_plugin, strongly_typed
-from bsmamba2.scan_contract import NAME, SCAN_NODE
 
 _VARIABLE = "POLYGRAPHY_USE_TENSORRT_RTX"
 

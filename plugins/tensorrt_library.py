@@ -18,9 +18,9 @@ from types import ModuleType
 from typing import Any
 
 from bsmamba2.errors import PluginError
-from bsmamba2.files import existing_file
+from bsmamba2.formats.operator import OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from bsmamba2.plugins.rtx_name import provide_rtx_name
-from bsmamba2.scan_contract import OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from bsmamba2.system.files import existing_file
 
 OLDEST_HEADERS = 10
 """Major version of TensorRT; the interfaces that the plugin implements came with it."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from bsmamba2.runtime.audio import AudioReader
+from bsmamba2.runtime.audio.reader import AudioReader
 
 RATE = 44100
 ENCODINGS = {

@@ -1,4 +1,4 @@
-"""Shared fixtures: artefacts that many tests read and none changes."""
+"""Shared fixtures: files that many tests read and none changes."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny configuration, as bsmamba2 keeps weights; no tensor has its initial value."""
     from networks import random_network
 
-    from bsmamba2.artefact import Artefact, Provenance
     from bsmamba2.checkpoints.weights import save_weights
+    from bsmamba2.formats.metadata import Metadata, Provenance
 
     network = random_network()
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     provenance = Provenance(source="a test", source_sha256="0" * 64, trained=True)
-    save_weights(path, network.state_dict(), Artefact(model=network.model, provenance=provenance))
+    save_weights(path, network.state_dict(), Metadata(model=network.model, provenance=provenance))
     return path
 
 

@@ -9,8 +9,8 @@ import pytest
 from foreign_files import model_of
 from onnx import ModelProto
 
-from bsmamba2.artefact import Artefact
-from bsmamba2.scan_contract import SCAN_NODE
+from bsmamba2.formats.metadata import Metadata
+from bsmamba2.formats.operator import SCAN_NODE
 
 
 def scan_nodes(model: ModelProto) -> list[onnx.NodeProto]:
@@ -45,8 +45,8 @@ def assert_is_an_engine(path: Path, name: str) -> None:
         assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
-def assert_parity_is_stored(artefact: Artefact) -> None:
-    assert [figure.frames for figure in artefact.parity] == [1, 2, 63, 801]
-    for figure in artefact.parity:
+def assert_parity_is_stored(metadata: Metadata) -> None:
+    assert [figure.frames for figure in metadata.parity] == [1, 2, 63, 801]
+    for figure in metadata.parity:
         assert 0 < figure.p999 <= 1e-4
         assert 0 < figure.relative_rms <= 1e-5

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from bsmamba2.config import ModelConfig, load_config
-from bsmamba2.tensors import tensor_shapes
+from bsmamba2.config.file import load_config
+from bsmamba2.config.model import ModelConfig
+from bsmamba2.formats.tensors import tensor_shapes
 
 Tensors = dict[str, torch.Tensor]
 

@@ -6,7 +6,7 @@ import torch
 from foreign_files import model_of
 from torch import Tensor
 
-from bsmamba2.config import ModelConfig
+from bsmamba2.config.model import ModelConfig
 from bsmamba2.models.bsmamba2 import BSMamba2
 
 

@@ -10,9 +10,9 @@ import pytest
 from onnx import ModelProto, NodeProto
 from processes import MAIN, WITHOUT_TORCH, python
 
+from bsmamba2.formats.operator import SCAN_NODE
 from bsmamba2.plugins import cache
 from bsmamba2.plugins.build import sources_sha256
-from bsmamba2.scan_contract import SCAN_NODE
 
 EMBED_PLUGIN = """
 import tensorrt_rtx as trt

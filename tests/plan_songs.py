@@ -9,7 +9,7 @@ from audio_files import RATE
 from fake_gpu.machine import Machine
 from small_engines import FunctionEngine
 
-from bsmamba2.runtime.separator import Separator
+from bsmamba2.runtime.separation.separator import Separator
 
 
 def quick(spectrum: np.ndarray) -> np.ndarray:

@@ -12,13 +12,13 @@ import pytest
 from fake_gpu import cupy_module, tensorrt_module
 from fake_gpu.machine import Machine
 
-from bsmamba2.artefact import read_metadata
-from bsmamba2.files import sha256_file
-from bsmamba2.onnx_file import read_onnx_file
-from bsmamba2.plan_file import BUILDERS, PlanRecord, PluginRecord, sidecar_path, sidecar_text
+from bsmamba2.formats.metadata import parse_metadata
+from bsmamba2.formats.onnx_file import read_onnx_file
+from bsmamba2.formats.operator import PLUGIN_VERSION
+from bsmamba2.formats.trt_plan import BUILDERS, PlanRecord, PluginRecord, sidecar_path, sidecar_text
 from bsmamba2.plugins import build, tensorrt_library
 from bsmamba2.plugins.cache import Libraries
-from bsmamba2.scan_contract import PLUGIN_VERSION
+from bsmamba2.system.files import sha256_file
 
 VERSION = "1.7.1.116"
 COMMAND = "bsm export tiny.onnx --trt -o model.plan"
@@ -57,8 +57,8 @@ def write_plan(
         change: Makes another record of the right one.
         kind: Of the plan's bytes.
     """
-    artefact = read_metadata(read_onnx_file(onnx).metadata, onnx)
-    frames = frames or (artefact.model.audio.chunk_frames,) * 3
+    metadata = parse_metadata(read_onnx_file(onnx).metadata, onnx)
+    frames = frames or (metadata.model.audio.chunk_frames,) * 3
     path.write_bytes(tensorrt_module.make_plan(onnx.read_bytes(), batch, frames, kind))
     plugin = replace(RECORD.plugin, version=PLUGIN_VERSION, sources_sha256=build.sources_sha256())
     record = replace(
@@ -73,7 +73,7 @@ def write_plan(
         frames=frames,
         plugin=plugin,
     )
-    sidecar_path(path).write_text(sidecar_text(change(record), artefact))
+    sidecar_path(path).write_text(sidecar_text(change(record), metadata))
     return path
 
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from bsmamba2.artefact import Artefact, Provenance
-from bsmamba2.config import ModelConfig, load_config
+from bsmamba2.config.file import load_config
+from bsmamba2.config.model import ModelConfig
+from bsmamba2.formats.metadata import Metadata, Provenance
 from bsmamba2.runtime.engines.base import Spectrum
 
 
-def small_artefact(chunk_s: int = 1) -> Artefact:
+def small_metadata(chunk_s: int = 1) -> Metadata:
     """The tiny model's, but with short chunks."""
     model = load_config("tiny").model
     audio = replace(model.audio, chunk_s=chunk_s)
-    return Artefact(
+    return Metadata(
         model=ModelConfig(audio=audio, network=model.network),
         provenance=Provenance(source="a test", trained=False),
     )
@@ -33,7 +34,7 @@ class FunctionEngine:
     batch = None
 
     def __init__(self, function: Callable[[Spectrum], Any], chunk_s: int = 1) -> None:
-        self.artefact = small_artefact(chunk_s)
+        self.metadata = small_metadata(chunk_s)
         self.shapes: list[tuple[int, ...]] = []
         self._function = function
 

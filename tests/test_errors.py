@@ -83,7 +83,7 @@ def raised(path: Path) -> Iterator[tuple[str, int, str]]:
     """Class, line and text of every error that a file makes; {} stands for what is filled in."""
     tree = ast.parse(path.read_text("utf-8"))
     uses_require = "import" in path.read_text() and any(
-        isinstance(node, ast.ImportFrom) and node.module == "bsmamba2.config_file"
+        isinstance(node, ast.ImportFrom) and node.module == "bsmamba2.config.reading"
         for node in ast.walk(tree)
     )
     for node in ast.walk(tree):

@@ -17,11 +17,11 @@ from networks import random_network
 from processes import bsm_json
 from songs import assert_null, decoded, excerpt
 
-from bsmamba2.artefact import read_metadata
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.files import sha256_file
+from bsmamba2.formats.metadata import parse_metadata
+from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.models.load import load_network
-from bsmamba2.onnx_file import read_onnx_file
+from bsmamba2.system.files import sha256_file
 
 RATE = 44100
 
@@ -50,9 +50,9 @@ def test_both_containers_are_imported_exported_and_separate(tmp_path: Path, cont
 
     checkpoint, engine = tmp_path / "a.safetensors", tmp_path / "a.onnx"
     imported = bsm_json("import", foreign, "-o", checkpoint, "--config", "tiny")
-    tensors, artefact = load_weights(checkpoint)
+    tensors, metadata = load_weights(checkpoint)
     assert all(torch.equal(tensors[name], tensor) for name, tensor in state.items())
-    assert artefact.provenance.source_sha256 == sha256_file(foreign)
+    assert metadata.provenance.source_sha256 == sha256_file(foreign)
 
     exported = bsm_json("export", checkpoint, "-o", engine)
     for path, report in ((checkpoint, imported), (engine, exported)):
@@ -113,11 +113,11 @@ def test_full_size_file_is_imported_and_exported(full_size: Chain):
     assert info["parameters"] == 48_098_188
     assert info["scan_nodes"] == 12
     assert_is_an_engine(full_size.engine, "bsmamba2")
-    artefact = read_metadata(read_onnx_file(full_size.engine).metadata, full_size.engine)
-    assert_parity_is_stored(artefact)
-    assert full_size.exported["parity"] == [asdict(figure) for figure in artefact.parity]
+    metadata = parse_metadata(read_onnx_file(full_size.engine).metadata, full_size.engine)
+    assert_parity_is_stored(metadata)
+    assert full_size.exported["parity"] == [asdict(figure) for figure in metadata.parity]
     print(f"import {full_size.seconds['import']:.0f} s, export {full_size.seconds['export']:.0f} s")
-    for figure in artefact.parity:
+    for figure in metadata.parity:
         print(figure)
 
 

@@ -2,22 +2,25 @@
 
     python bench/embedded/excerpt.py [ENGINE]
 
-The music is in the stempeg wheel (pip install --no-deps stempeg), which `bsmamba2.music` reads.
-Its licence is non-commercial.
+The music is in the stempeg wheel (pip install --no-deps stempeg), which
+`bsmamba2.evaluation.reference_excerpt` reads. Its licence is non-commercial.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
+
 from bsmamba2.evaluation.metrics import csdr_frames, usdr
-from bsmamba2.music import load_excerpt
+from bsmamba2.evaluation.reference_excerpt import load_excerpt
 from bsmamba2.runtime import Separator, load_engine
-from bsmamba2.runtime.separator import DEFAULT_OVERLAP_S
+from bsmamba2.runtime.separation.separator import DEFAULT_OVERLAP_S
 
 
 def main() -> None:

@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from checkout import use_checkout
 
-use_checkout()
 
 import torch
-from scans import FULL, ScanInputs, scan_inputs
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
+
 from torch.profiler import ProfilerActivity, profile
 
+from bench.common.scans import FULL, ScanInputs, scan_inputs
 from bsmamba2.models.cuda_scan import library_scan
 from bsmamba2.models.scan import bimamba2_scan_chunked
 from bsmamba2.plugins.library import ScanLibrary

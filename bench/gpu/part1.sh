@@ -2,7 +2,7 @@
 # Builds the scan, then first light, parity and mask; then scan, network and profile. See prepare.sh.
 set -u
 export PYTHONUNBUFFERED=1
-gpu="python3 bench/gpu.py --quick --timeout 150"
+gpu="python3 bench/gpu/measure.py --quick --timeout 150"
 say() { echo "=== [$SECONDS s] $*"; }
 
 nvidia-smi -L

@@ -16,6 +16,6 @@ timeout 120 python3 bench/gpu/rtx_smoke.py 2>&1 | tee "$OUT/rtx.txt"
 grep -q '"runs": true' "$OUT/rtx.txt" || exit 1
 library=$(ls -t ~/.cache/bsmamba2/plugins/*/libbsm_scan.so | head -1)
 say plan
-python3 bench/gpu.py --quick --timeout 270 --library "$library" --mamba-ssm ~/mamba --parts plan \
+python3 bench/gpu/measure.py --quick --timeout 270 --library "$library" --mamba-ssm ~/mamba --parts plan \
     -o "$OUT/plan.json"
 say "done"

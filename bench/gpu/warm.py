@@ -10,14 +10,15 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from checkout import use_checkout, use_mamba_ssm
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
 
-use_checkout()
+from bench.common.checkout import use_mamba_ssm
+
 use_mamba_ssm(Path(sys.argv[1]))
 
 import torch
-from scans import FULL, scan_inputs
 
+from bench.common.scans import FULL, scan_inputs
 from bsmamba2.models.kernels import mamba_ssm_direction
 
 for N, L in ((62, 801), (801, 62)):

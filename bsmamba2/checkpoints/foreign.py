@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.checkpoints.torch_file import Placeholder, load_torch_file
-from bsmamba2.config_file import shown
+from bsmamba2.config.reading import shown
 from bsmamba2.errors import CheckpointError, short_reason
-from bsmamba2.files import existing_file, read_safetensors_header
-from bsmamba2.tensors import Shape
+from bsmamba2.formats.metadata import Metadata, parse_metadata
+from bsmamba2.formats.tensors import Shape
+from bsmamba2.system.files import existing_file, read_safetensors_header
 
 _PREFIXES = "model.", "module.", "_orig_mod."  # Lightning, DistributedDataParallel, torch.compile
 _SPECTRA = "featurizer.", "inverse_featurizer.", "multi_featurizer."  # windows of STFTs
@@ -48,7 +48,7 @@ class ForeignCheckpoint:
     """Every tensor of the network that the file holds."""
     read: Callable[[str], torch.Tensor]
     """The tensor of a name, of the file's own type."""
-    artefact: Artefact | None = None
+    metadata: Metadata | None = None
     """What the file says of itself, where this tool wrote it."""
 
 
@@ -86,7 +86,7 @@ def open_foreign(path: str | Path, *, ema: bool = False) -> ForeignCheckpoint:
 def _open_safetensors(path: Path, ema: bool) -> ForeignCheckpoint:
     if ema:
         raise CheckpointError(f"{path} holds one set of weights: leave --ema out.")
-    shapes, metadata = read_safetensors_header(path)
+    shapes, pairs = read_safetensors_header(path)
     names = _network_names(shapes, path)
     try:
         file: Any = safe_open(path, "pt")
@@ -100,7 +100,7 @@ def _open_safetensors(path: Path, ema: bool) -> ForeignCheckpoint:
         container="safetensors file",
         shapes={name: shapes[key] for name, key in names.items()},
         read=lambda name: file.get_tensor(names[name]),
-        artefact=read_metadata(metadata, path) if "bsm.config" in metadata else None,
+        metadata=parse_metadata(pairs, path) if "bsm.config" in pairs else None,
     )
 
 

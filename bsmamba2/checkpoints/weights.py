@@ -1,6 +1,6 @@
 """Weights on disk: our safetensors files in and out, and the import of foreign checkpoints.
 
-A file of ours holds the tensors of `tensor_shapes` in float32 and the `Artefact` in its metadata.
+A file of ours holds the tensors of `tensor_shapes` in float32 and the `Metadata` in its metadata.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bsmamba2.artefact import Artefact, Provenance, read_metadata
-from bsmamba2.atomic import atomic_path, writing
 from bsmamba2.checkpoints.foreign import ForeignCheckpoint, Tensors
-from bsmamba2.config import load_config
+from bsmamba2.config.file import load_config
 from bsmamba2.errors import CheckpointError, short_reason
-from bsmamba2.files import existing_file, read_safetensors_header, sha256_file
-from bsmamba2.tensors import Shape, check_shapes, listed, tensor_shapes
+from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
+from bsmamba2.formats.tensors import Shape, check_shapes, listed, tensor_shapes
+from bsmamba2.system.atomic import atomic_path, writing
+from bsmamba2.system.files import existing_file, read_safetensors_header, sha256_file
 
 _FLOATS = torch.float32, torch.float64, torch.bfloat16, torch.float16
 
 log = logging.getLogger(__name__)
 
 
-def save_weights(path: str | Path, tensors: Mapping[str, torch.Tensor], artefact: Artefact) -> None:
+def save_weights(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Metadata) -> None:
     """Writes a checkpoint, float32, atomically.
 
     Args:
         path: The file, `.safetensors`.
         tensors: The network's state dict.
-        artefact: Configuration and provenance, written into the metadata.
+        metadata: Configuration and provenance, written into the metadata.
 
     Raises:
         CheckpointError: The tensors are not those of the configuration.
@@ -42,18 +42,18 @@ def save_weights(path: str | Path, tensors: Mapping[str, torch.Tensor], artefact
     """
     path = Path(path)
     with atomic_path(path) as partial, writing(path):
-        write_weights(partial, tensors, artefact)
+        write_weights(partial, tensors, metadata)
 
 
-def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], artefact: Artefact) -> None:
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Metadata) -> None:
     """As `save_weights`, but not atomically, and raises OSError where that fails.
 
     A safetensors file is header length, JSON header, numbers. The library shuffles the metadata;
     equal weights should make equal files, and equal hashes.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    check_shapes(shapes, artefact.model, path)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"} | artefact.to_metadata()}
+    check_shapes(shapes, metadata.model, path)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"} | metadata.to_pairs()}
     start = 0
     for name, tensor in tensors.items():
         end = start + 4 * tensor.numel()
@@ -68,7 +68,7 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], artefact: Art
             file.write(numbers.astype("<f4", copy=False).tobytes())
 
 
-def load_weights(path: str | Path) -> tuple[Tensors, Artefact]:
+def load_weights(path: str | Path) -> tuple[Tensors, Metadata]:
     """Reads a checkpoint that `save_weights` wrote.
 
     Returns:
@@ -79,22 +79,22 @@ def load_weights(path: str | Path) -> tuple[Tensors, Artefact]:
         CheckpointError: Damaged, of another tool, or not the tensors of its configuration.
     """
     path = existing_file(path)
-    shapes, metadata = read_safetensors_header(path)
-    artefact = read_metadata(metadata, path)
-    check_shapes(shapes, artefact.model, path)
+    shapes, pairs = read_safetensors_header(path)
+    metadata = parse_metadata(pairs, path)
+    check_shapes(shapes, metadata.model, path)
     try:
         with safe_open(path, "pt") as file:
-            tensors = _as_float32(path, tensor_shapes(artefact.model), file.get_tensor)
+            tensors = _as_float32(path, tensor_shapes(metadata.model), file.get_tensor)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is damaged ({short_reason(error)}): import it again."
         ) from error
-    return tensors, artefact
+    return tensors, metadata
 
 
 def adopt(
     foreign: ForeignCheckpoint, *, config: str | Path | None = None
-) -> tuple[Tensors, Artefact]:
+) -> tuple[Tensors, Metadata]:
     """The network in a checkpoint of another program.
 
     Args:
@@ -108,7 +108,7 @@ def adopt(
         ConfigError: No such configuration.
         CheckpointError: Damaged, of another network, or with numbers that are not finite.
     """
-    path, own = foreign.path, foreign.artefact
+    path, own = foreign.path, foreign.metadata
     name = config or ("its metadata" if own else "bsmamba2")
     model = own.model if own and config is None else load_config(name).model
     compared = f"; it was compared with '{name}', name its own configuration with --config"
@@ -123,7 +123,7 @@ def adopt(
     if provenance is None:
         source = f"{path.name} (EMA)" if foreign.ema else path.name
         provenance = Provenance(source=source, source_sha256=sha256_file(path), trained=True)
-    return tensors, Artefact(model=model, provenance=provenance)
+    return tensors, Metadata(model=model, provenance=provenance)
 
 
 def _as_float32(

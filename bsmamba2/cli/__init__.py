@@ -18,7 +18,7 @@ import click
 
 from bsmamba2 import __version__
 from bsmamba2.errors import BsmError, one_line
-from bsmamba2.stopping import Terminated, terminated_by_signals
+from bsmamba2.system.signals import Terminated, terminated_by_signals
 
 COMMANDS = {  # name -> module below this package, in the order of a first use
     "infer": "infer",

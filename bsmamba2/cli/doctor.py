@@ -15,7 +15,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     import json
 
-    from bsmamba2.doctor import examine
+    from bsmamba2.cli.doctor_checks import examine
 
     report = examine()
     if as_json:

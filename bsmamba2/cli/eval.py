@@ -88,7 +88,7 @@ def command(
     uSDR, cSDR and the level left in silence, of each track and of all, beside those of the
     untouched mixture. What fails is listed at the end and makes the exit code 1.
     """
-    from bsmamba2.config import load_config
+    from bsmamba2.config.file import load_config
     from bsmamba2.data.tracks import find_tracks
     from bsmamba2.evaluation.evaluate import Settings, evaluate, load_models
     from bsmamba2.evaluation.results import ResultStore

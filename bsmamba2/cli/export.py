@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from bsmamba2.export.plan_options import PlanOptions
+    from bsmamba2.export.plan.options import PlanOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -187,7 +187,7 @@ def _plan_options(trt: bool, values: dict[str, Any]) -> PlanOptions | None:
             name = next(iter(given)).replace("_", "-")
             raise click.UsageError(f"--{name} is about a plan: add --trt.")
         return None
-    from bsmamba2.export.plan_options import PlanOptions, read_frames
+    from bsmamba2.export.plan.options import PlanOptions, read_frames
 
     plugin, frames = given.get("plugin"), given.get("frames")
     return PlanOptions(
@@ -213,15 +213,15 @@ def _export(
     model: str, target: Path, seed: int, card: str | None, precision: str, audio: str | None
 ) -> dict[str, Any]:
     """Writes the ONNX file; what --json says of it."""
-    from bsmamba2.artefact import load_card
     from bsmamba2.errors import MissingExtraError
+    from bsmamba2.formats.metadata import load_card
 
     try:
         from bsmamba2.export.export_model import export_onnx
     except ModuleNotFoundError as error:
         raise MissingExtraError("'bsm export' of a checkpoint", "export") from error
 
-    artefact = export_onnx(
+    metadata = export_onnx(
         model,
         target,
         seed=seed,
@@ -230,7 +230,7 @@ def _export(
         music=audio,
         report=_say,
     )
-    if not artefact.provenance.trained:
+    if not metadata.provenance.trained:
         _say("Random weights: the stems of this engine are no separation.")
     return _onnx_report(target)
 
@@ -239,8 +239,8 @@ def _build(source: str | Path, target: Path, options: PlanOptions) -> dict[str, 
     """Writes the plan; what --json says of it and of the ONNX file that it is built from."""
     from dataclasses import asdict
 
-    from bsmamba2.export.tensorrt import build_plan
-    from bsmamba2.plan_file import sidecar_path
+    from bsmamba2.export.plan.build import build_plan
+    from bsmamba2.formats.trt_plan import sidecar_path
 
     record = build_plan(source, target, options, report=_say)
     if str(source) == "default":
@@ -259,8 +259,8 @@ def _check_plan_alone(model: str, triton: str | None, others: list[Any]) -> None
 
 def _check_triton(target: Path, options: PlanOptions, repository: Path) -> None:
     """Refuses before a long export and build what would be refused after them."""
-    from bsmamba2.export.plan_builder import choose_builder
-    from bsmamba2.export.triton import check_builder, check_target
+    from bsmamba2.export.plan.builder import choose_builder
+    from bsmamba2.export.plan.triton import check_builder, check_target
 
     check_target(repository, target.stem)
     check_builder(target, choose_builder(options.builder).name)
@@ -281,7 +281,7 @@ def _telling_what_is_kept(written: list[Path]) -> Iterator[None]:
 
 def _serve(plan: Path, folder: str) -> dict[str, Any]:
     """Writes the plan into a model repository; what --json says of it."""
-    from bsmamba2.export.triton import write_triton_repository
+    from bsmamba2.export.plan.triton import write_triton_repository
 
     return {"triton": str(write_triton_repository(plan, Path(folder), name=plan.stem, report=_say))}
 
@@ -289,17 +289,17 @@ def _serve(plan: Path, folder: str) -> dict[str, Any]:
 def _onnx_report(path: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from bsmamba2.artefact import read_metadata
-    from bsmamba2.files import sha256_file
-    from bsmamba2.onnx_file import read_onnx_file
+    from bsmamba2.formats.metadata import parse_metadata
+    from bsmamba2.formats.onnx_file import read_onnx_file
+    from bsmamba2.system.files import sha256_file
 
-    artefact = read_metadata(read_onnx_file(path).metadata, path)
+    metadata = parse_metadata(read_onnx_file(path).metadata, path)
     return {
         "output": str(path),
         "sha256": sha256_file(path),
-        "precision": artefact.precision,
-        "parity": [asdict(figure) for figure in artefact.parity],
-        "checks": [asdict(check) for check in artefact.checks],
+        "precision": metadata.precision,
+        "parity": [asdict(figure) for figure in metadata.parity],
+        "checks": [asdict(check) for check in metadata.checks],
     }
 
 

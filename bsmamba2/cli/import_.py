@@ -34,7 +34,7 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
     from pathlib import Path
 
     from bsmamba2.errors import MissingExtraError, OptionError
-    from bsmamba2.files import sha256_file
+    from bsmamba2.system.files import sha256_file
 
     try:
         from bsmamba2.checkpoints.foreign import open_foreign
@@ -49,11 +49,11 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
         raise OptionError(f"{output} is the file to import: give -o another name.")
 
     foreign = open_foreign(source, ema=ema)
-    tensors, artefact = adopt(foreign, config=config)
-    save_weights(target, tensors, artefact)
+    tensors, metadata = adopt(foreign, config=config)
+    save_weights(target, tensors, metadata)
 
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    licence = artefact.provenance.licence
+    licence = metadata.provenance.licence
     click.echo(f"Read {source}: {foreign.container}.", err=True)
     click.echo(f"{len(tensors)} tensors, {parameters} parameters, float32.", err=True)
     if licence == "undeclared":
@@ -71,7 +71,7 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
             "tensors": len(tensors),
             "parameters": parameters,
             "sha256": sha256_file(target),
-            "provenance": asdict(artefact.provenance),
+            "provenance": asdict(metadata.provenance),
         }
         click.echo(json.dumps(report, indent=2))
     else:

@@ -23,12 +23,12 @@ from bsmamba2.errors import FileError, OptionError, failure_sentence, one_line
 
 if TYPE_CHECKING:
     from bsmamba2.cli.infer_report import Run
+    from bsmamba2.runtime.audio.writing import OutputFormat
     from bsmamba2.runtime.engines import Engine, EngineOptions
-    from bsmamba2.runtime.finding import Failure
-    from bsmamba2.runtime.naming import Job
-    from bsmamba2.runtime.separate_files import Report
-    from bsmamba2.runtime.separator import Separator
-    from bsmamba2.runtime.writing import OutputFormat
+    from bsmamba2.runtime.separation.separator import Separator
+    from bsmamba2.runtime.songs.jobs import Job
+    from bsmamba2.runtime.songs.separate_files import Report
+    from bsmamba2.runtime.songs.sources import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +84,11 @@ def command(
     and other tags. The names of written files go to stdout. What fails is listed at the end and
     makes the exit code 1.
     """
-    from bsmamba2.cli.infer_plan import make_plan, print_plan, split_jobs
+    from bsmamba2.cli.infer_jobs import make_plan, print_plan, split_jobs
     from bsmamba2.cli.infer_report import Run, document, summary
-    from bsmamba2.runtime.batching import useful_batch
     from bsmamba2.runtime.engines import load_engine
-    from bsmamba2.runtime.separator import Separator
+    from bsmamba2.runtime.separation.batching import useful_batch
+    from bsmamba2.runtime.separation.separator import Separator
 
     options = SongOptions(**songs)
     run: Run | None = None
@@ -106,7 +106,7 @@ def command(
         failures = plan.failures
         if todo:
             loaded = load_engine(engine, backend)
-            trained = loaded.artefact.provenance.trained
+            trained = loaded.metadata.provenance.trained
             about = {"path": engine, "trained": trained, **loaded.describe()}
             batch = batch or useful_batch(loaded)
             separator = Separator(loaded, overlap_s=overlap_s, batch=batch, tta=tta)
@@ -149,7 +149,7 @@ def _to_stdout(path: Path) -> None:
 
 def _warn_of_weights(name: str, engine: Engine) -> None:
     """One line for weights that are not what a person may take them for."""
-    if not engine.artefact.provenance.trained:
+    if not engine.metadata.provenance.trained:
         click.echo(
             f"Warning: the weights of engine '{name}' are untrained (random numbers): "
             "the stems are no separation of voice and music.",
@@ -179,8 +179,8 @@ def _separate(
     """Separates the files; a failure ends only its own. Both results are in the files' order."""
     from tqdm import tqdm
 
-    from bsmamba2.runtime.finding import Failure
-    from bsmamba2.runtime.separate_files import separate_files
+    from bsmamba2.runtime.songs.separate_files import separate_files
+    from bsmamba2.runtime.songs.sources import Failure
 
     reports: list[Report] = []
     failures: list[Failure] = []

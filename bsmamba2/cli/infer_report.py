@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from bsmamba2.errors import one_line
 
 if TYPE_CHECKING:
-    from bsmamba2.runtime.finding import Failure
-    from bsmamba2.runtime.naming import Job
-    from bsmamba2.runtime.separate_files import Report
+    from bsmamba2.runtime.songs.jobs import Job
+    from bsmamba2.runtime.songs.separate_files import Report
+    from bsmamba2.runtime.songs.sources import Failure
 
 
 @dataclass(frozen=True, kw_only=True)

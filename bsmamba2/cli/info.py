@@ -6,9 +6,9 @@ import click
 
 
 @click.command()
-@click.argument("artefact", metavar="FILE|CONFIG")
+@click.argument("metadata", metavar="FILE|CONFIG")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(artefact: str, as_json: bool) -> None:
+def command(metadata: str, as_json: bool) -> None:
     """Describe an engine, checkpoint or configuration.
 
     FILE is a .onnx, .safetensors, .plan or .yaml file, or 'default', the engine in the package;
@@ -16,10 +16,10 @@ def command(artefact: str, as_json: bool) -> None:
     """
     import json
 
+    from bsmamba2.cli.file_info import inspect_metadata, lines
     from bsmamba2.errors import one_line
-    from bsmamba2.inspect_file import inspect_artefact, lines
 
-    record = inspect_artefact(artefact)
+    record = inspect_metadata(metadata)
     if as_json:
         click.echo(json.dumps(record, indent=2))
         return

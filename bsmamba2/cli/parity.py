@@ -10,7 +10,7 @@ import click
 from bsmamba2.cli.engine_options import backend_options
 
 if TYPE_CHECKING:
-    from bsmamba2.parity import Figure
+    from bsmamba2.evaluation.parity import Figure
     from bsmamba2.runtime.engines import Engine, EngineOptions
 
 
@@ -43,14 +43,14 @@ def command(
     """
     import json
 
-    from bsmamba2.music import load_music
-    from bsmamba2.parity import check_same_network, compare_engines, document
+    from bsmamba2.evaluation.parity import check_same_network, compare_engines, document
+    from bsmamba2.evaluation.reference_excerpt import load_music
 
     if backend.precision and not any(f.endswith(".safetensors") for f in (first, second)):
         raise click.UsageError("--precision is of a .safetensors engine: others have theirs.")
     one, other = (_load(path, backend) for path in (first, second))
-    check_same_network(one.artefact, other.artefact)
-    music = load_music(audio, one.artefact.model.audio)
+    check_same_network(one.metadata, other.metadata)
+    music = load_music(audio, one.metadata.model.audio)
     engines = [
         {"file": path, "precision": engine.precision, **engine.describe()}
         for path, engine in ((first, one), (second, other))

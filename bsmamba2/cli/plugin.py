@@ -46,8 +46,8 @@ def build(
     import json
     from pathlib import Path
 
-    from bsmamba2.files import sha256_file
     from bsmamba2.plugins.build import build_libraries
+    from bsmamba2.system.files import sha256_file
 
     if no_tensorrt and tensorrt_include:
         raise click.UsageError("--no-tensorrt and --tensorrt-include exclude each other.")

@@ -95,7 +95,7 @@ def command(
     'bsm export'. Called again, it goes on where it was. Ctrl-C saves first. Several GPUs:
     torchrun --nproc-per-node N --no-python bsm train ...
     """
-    from bsmamba2.config import load_config, override_config
+    from bsmamba2.config.file import load_config, override_config
 
     try:
         from bsmamba2.training.train import Run, train

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from bsmamba2.config import DataConfig
+from bsmamba2.config.training import DataConfig
 from bsmamba2.errors import MissingExtraError
 
 Samples = NDArray[np.float32]

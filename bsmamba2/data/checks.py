@@ -8,12 +8,13 @@ from pathlib import Path
 
 import soundfile
 
-from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.config.model import AudioConfig
+from bsmamba2.config.training import DataConfig
 from bsmamba2.data.salience import scan_tracks
 from bsmamba2.data.tracks import MIXTURE, Track, find_tracks
 from bsmamba2.errors import BsmError, DataError
-from bsmamba2.files import c_path, existing_file
-from bsmamba2.runtime.riff import open_wav
+from bsmamba2.runtime.audio.riff import open_wav
+from bsmamba2.system.files import c_path, existing_file
 
 
 def check_tracks(

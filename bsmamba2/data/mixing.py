@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.config.model import AudioConfig
+from bsmamba2.config.training import DataConfig
 from bsmamba2.data.augment import augment, check_augmentations
 from bsmamba2.data.salience import Salience, SalientStem
 from bsmamba2.data.tracks import Track, read_segment

@@ -19,11 +19,12 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.config.model import AudioConfig
+from bsmamba2.config.training import DataConfig
 from bsmamba2.data.salience_cache import SalienceCache
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import DataError
-from bsmamba2.files import c_path
+from bsmamba2.system.files import c_path
 
 logger = logging.getLogger(__name__)
 

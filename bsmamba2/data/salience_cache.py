@@ -9,10 +9,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.atomic import write_atomic
-from bsmamba2.config import AudioConfig, DataConfig
+from bsmamba2.config.model import AudioConfig
+from bsmamba2.config.training import DataConfig
 from bsmamba2.data.tracks import Track
 from bsmamba2.errors import BsmError
+from bsmamba2.system.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from bsmamba2.config import DataConfig
+from bsmamba2.config.training import DataConfig
 from bsmamba2.errors import DataError
-from bsmamba2.files import c_path
+from bsmamba2.system.files import c_path
 
 SPLITS = ("train", "valid", "test")
 MIXTURE = "mixture"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bsmamba2.runtime.pictures import HIGHEST_HZ, LOWEST_HZ
+from bsmamba2.runtime.audio.pictures import HIGHEST_HZ, LOWEST_HZ
 
 if TYPE_CHECKING:
     from bsmamba2.evaluation.summary import OnsetBin

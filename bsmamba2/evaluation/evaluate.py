@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bsmamba2.artefact import Artefact
 from bsmamba2.errors import OptionError, failure_sentence
 from bsmamba2.evaluation.measure import MIXTURE, score_track
 from bsmamba2.evaluation.results import ResultStore, TrackResult
-from bsmamba2.files import sha256_file
+from bsmamba2.formats.metadata import Metadata
 from bsmamba2.runtime.engines import (
     Engine,
     EngineOptions,
@@ -24,7 +23,8 @@ from bsmamba2.runtime.engines import (
     default_engine_path,
     load_engine,
 )
-from bsmamba2.runtime.separator import Separator
+from bsmamba2.runtime.separation.separator import Separator
+from bsmamba2.system.files import sha256_file
 
 if TYPE_CHECKING:
     from bsmamba2.data.tracks import Track
@@ -47,12 +47,12 @@ class Model:
     @property
     def chunk_s(self) -> int:
         """Seconds that the engine was trained on."""
-        return self.engine.artefact.model.audio.chunk_s
+        return self.engine.metadata.model.audio.chunk_s
 
     @property
     def trained(self) -> bool:
         """False for random weights."""
-        return self.engine.artefact.provenance.trained
+        return self.engine.metadata.provenance.trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,16 +126,16 @@ class _Unit:
     @property
     def duration_s(self) -> float:
         """Seconds of audio."""
-        return self.track.frames / self.model.engine.artefact.model.audio.sample_rate
+        return self.track.frames / self.model.engine.metadata.model.audio.sample_rate
 
 
 class _OtherChunks:
     """An engine that is given chunks of another length than it was trained on."""
 
     def __init__(self, engine: Engine, chunk_s: int) -> None:
-        model = engine.artefact.model
+        model = engine.metadata.model
         audio = replace(model.audio, chunk_s=chunk_s)
-        self.artefact: Artefact = replace(engine.artefact, model=replace(model, audio=audio))
+        self.metadata: Metadata = replace(engine.metadata, model=replace(model, audio=audio))
         self.device, self.precision, self.batch = engine.device, engine.precision, engine.batch
         self._engine = engine
 
@@ -231,7 +231,7 @@ def evaluate(
 
 
 def _check_target(model: Model, first: Model, stems: Sequence[str]) -> None:
-    target, other = (m.engine.artefact.model.audio.target for m in (model, first))
+    target, other = (m.engine.metadata.model.audio.target for m in (model, first))
     if target not in stems:
         raise OptionError(
             f"{model.name} estimates '{target}', but the data has {', '.join(stems)}: "

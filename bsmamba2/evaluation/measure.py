@@ -19,9 +19,9 @@ from bsmamba2.evaluation.metrics import (
 )
 from bsmamba2.evaluation.onsets import find_onsets, silent_seconds
 from bsmamba2.evaluation.results import Leakage, Minute, Region, StemScores, TrackResult
-from bsmamba2.runtime.audio import AudioReader
-from bsmamba2.runtime.chunking import Samples
-from bsmamba2.runtime.separator import RESIDUAL, Separator
+from bsmamba2.runtime.audio.reader import AudioReader
+from bsmamba2.runtime.audio.samples import Samples
+from bsmamba2.runtime.separation.separator import RESIDUAL, Separator
 
 MIXTURE = "mixture"
 _MINUTE_S = 60

@@ -22,8 +22,8 @@ from bsmamba2.evaluation.evaluate import (
 from bsmamba2.evaluation.measure import MIXTURE, TrackFeed
 from bsmamba2.evaluation.results import Minute, ResultStore
 from bsmamba2.evaluation.summary import find_extreme_minutes
-from bsmamba2.runtime.chunking import Samples
-from bsmamba2.runtime.pictures import COLUMNS, ROWS, Picture, draw_spectrogram, png
+from bsmamba2.runtime.audio.pictures import COLUMNS, ROWS, Picture, draw_spectrogram, png
+from bsmamba2.runtime.audio.samples import Samples
 
 if TYPE_CHECKING:
     from bsmamba2.data.tracks import Track
@@ -75,7 +75,7 @@ def _pictures(
 ) -> dict[str, Picture]:
     """Mixture, reference and the model's estimate; from the store if they are there."""
     files = track_files(track, settings.stems)
-    target = model.engine.artefact.model.audio.target
+    target = model.engine.metadata.model.audio.target
     about = [model.sha256, settings.overlap_s, minute.start_s, minute.duration_s, ROWS, COLUMNS]
     names = [MIXTURE, f"{target}, reference", f"{target}, {model.name}"]
     key = store.key(files, {"pictures": about})

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bsmamba2 import __version__
-from bsmamba2.atomic import write_atomic
 from bsmamba2.evaluation.charts import (
     Series,
     clock,
@@ -36,7 +35,8 @@ from bsmamba2.evaluation.summary import (
     summarise_stem,
 )
 from bsmamba2.evaluation.tables import duration_range, number
-from bsmamba2.runtime.pictures import BOTTOM_DBFS, TOP_DBFS
+from bsmamba2.runtime.audio.pictures import BOTTOM_DBFS, TOP_DBFS
+from bsmamba2.system.atomic import write_atomic
 
 MIXTURE_NAME = "the mixture itself"
 COLOURS = 6

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bsmamba2.atomic import atomic_path, write_atomic, writing
 from bsmamba2.errors import FileError
-from bsmamba2.files import sha256_file
+from bsmamba2.system.atomic import atomic_path, write_atomic, writing
+from bsmamba2.system.files import sha256_file
 
 logger = logging.getLogger(__name__)
 

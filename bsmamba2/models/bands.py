@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bsmamba2.config import ModelConfig
+from bsmamba2.config.model import ModelConfig
 
 
 def unit(x: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
 """BSMamba2: the mixture's spectrum in, the complex mask of the target stem out.
 
 Kim and Choi, "Mamba2 Meets Silence", arXiv 2508.14556, section 3. Tensors are named and laid out
-as in the published checkpoints (`bsmamba2.tensors`).
+as in the published checkpoints (`bsmamba2.formats.tensors`).
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bsmamba2.config import ModelConfig
+from bsmamba2.config.model import ModelConfig
 from bsmamba2.models.bands import BandSplit, UnitNorm, mask_spectrum, spectrum_features
 from bsmamba2.models.dual_path import DualPathLayer
 from bsmamba2.models.masks import MaskEstimator

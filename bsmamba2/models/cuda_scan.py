@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from bsmamba2.errors import PluginError, warn_once
+from bsmamba2.formats.operator import INPUTS, SIGNAL_INPUTS
 from bsmamba2.models.scan import ScanParameters, Sizes, bimamba2_scan_chunked, scan_sizes
 from bsmamba2.plugins.library import ScanArrays, ScanError, ScanLibrary, ScanSizes
-from bsmamba2.scan_contract import INPUTS, SIGNAL_INPUTS
 
 logger = logging.getLogger(__name__)
 

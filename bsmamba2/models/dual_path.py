@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bsmamba2.config import NetworkConfig
+from bsmamba2.config.model import NetworkConfig
 from bsmamba2.models.mamba2 import Mamba2
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bsmamba2.config import ModelConfig
+from bsmamba2.config.model import ModelConfig
 from bsmamba2.models.bands import BandSplit, UnitNorm, mask_spectrum, spectrum_features, unit
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.dual_path import BidirectionalBlock, ResidualMamba2

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from bsmamba2.artefact import Artefact, Provenance
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.config import load_config
-from bsmamba2.config_file import config_names
+from bsmamba2.config.file import load_config
+from bsmamba2.config.reading import config_names
 from bsmamba2.errors import CheckpointError
+from bsmamba2.formats.metadata import Metadata, Provenance
 from bsmamba2.models.bsmamba2 import BSMamba2
 
 
-def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Artefact]:
+def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Metadata]:
     """A float32 network on the CPU, in evaluation mode.
 
     Args:
@@ -27,10 +27,10 @@ def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Artefa
     """
     source = Path(source)
     if source.suffix == ".safetensors":
-        tensors, artefact = load_weights(source)
-        network = BSMamba2(artefact.model)
+        tensors, metadata = load_weights(source)
+        network = BSMamba2(metadata.model)
         network.load_state_dict(tensors)
-        return network.eval(), artefact
+        return network.eval(), metadata
     if source.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(
             f"{source} is a checkpoint of another program: "
@@ -48,4 +48,4 @@ def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Artefa
     provenance = Provenance(
         source=f"random weights of {source.name}, seed {seed}", licence="none", trained=False
     )
-    return network.eval(), Artefact(model=model, provenance=provenance)
+    return network.eval(), Metadata(model=model, provenance=provenance)

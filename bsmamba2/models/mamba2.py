@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bsmamba2.config import NetworkConfig
+from bsmamba2.config.model import NetworkConfig
 from bsmamba2.models.kernels import scan_direction
 from bsmamba2.models.scan import ScanParameters
 

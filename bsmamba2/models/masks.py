@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bsmamba2.config import ModelConfig
+from bsmamba2.config.model import ModelConfig
 
 
 class MaskEstimator(nn.Module):

@@ -2,7 +2,7 @@
 
 `bsm::bimamba2_scan` carries everything between the two matrix products of a block: causal
 convolution, SiLU, selective state space, skip, gate and norm, of both directions. Their twins are
-the ONNX function body (`bsmamba2.export.scan_function`) and the CUDA kernel (`cuda_scan`);
+the ONNX function body (`bsmamba2.export.onnx.scan_function`) and the CUDA kernel (`cuda_scan`);
 `scan_operator` makes them one operator of PyTorch.
 
 Shape suffixes: N sequences, L steps, H heads, P channels of a head, S state size, c chunks,

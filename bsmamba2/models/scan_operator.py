@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bsmamba2.formats.operator import INPUTS
 from bsmamba2.models.cuda_scan import cuda_scan
 from bsmamba2.models.scan import ScanParameters, bimamba2_scan_chunked
-from bsmamba2.scan_contract import INPUTS
 
 _SCHEMA = (
     f"({', '.join(f'Tensor {name}' for name in INPUTS)}, SymInt n_heads, SymInt d_state, "

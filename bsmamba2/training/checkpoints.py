@@ -26,8 +26,11 @@ from typing import Any
 import torch
 import yaml
 
-from bsmamba2.artefact import Artefact
-from bsmamba2.atomic import (
+from bsmamba2.checkpoints.weights import write_weights
+from bsmamba2.config.file import Config
+from bsmamba2.errors import BsmError, TrainingError
+from bsmamba2.formats.metadata import Metadata
+from bsmamba2.system.atomic import (
     atomic_paths,
     link_or_copy,
     locked,
@@ -35,9 +38,6 @@ from bsmamba2.atomic import (
     write_atomic,
     writing,
 )
-from bsmamba2.checkpoints.weights import write_weights
-from bsmamba2.config import Config
-from bsmamba2.errors import BsmError, TrainingError
 
 FORMAT = 1
 
@@ -107,7 +107,7 @@ class RunFolder:
         self,
         content: Mapping[str, Any],
         average: Mapping[str, torch.Tensor],
-        artefact: Artefact,
+        metadata: Metadata,
         *,
         is_best: bool = False,
     ) -> None:
@@ -120,7 +120,7 @@ class RunFolder:
         Args:
             content: Tensors and plain values, with `step` and `best`.
             average: The moving average's state dict.
-            artefact: What the files of the moving average say of themselves.
+            metadata: What the files of the moving average say of themselves.
             is_best: This is one of the best validations.
 
         Raises:
@@ -140,7 +140,7 @@ class RunFolder:
                     _write(partials[-1], {"format": FORMAT, **content})
                 for path, partial in zip(weights, partials, strict=False):
                     with writing(path):
-                        write_weights(partial, average, artefact)
+                        write_weights(partial, average, metadata)
                 for path, partial in zip(checkpoints[:-1], partials[len(weights) :], strict=False):
                     with writing(path):
                         partial.unlink()

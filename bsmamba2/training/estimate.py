@@ -1,7 +1,7 @@
 """From a mixture to the network's estimate, with gradients.
 
-The transforms have the conventions of `bsmamba2.runtime.stft`, in PyTorch: centred frames, reflect
-padding, periodic Hann window.
+The transforms have the conventions of `bsmamba2.runtime.engines.stft`, in PyTorch: centred frames,
+reflect padding, periodic Hann window.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bsmamba2.config import AudioConfig
+from bsmamba2.config.model import AudioConfig
 
 
 def estimate_target(

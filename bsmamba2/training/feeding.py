@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.data import DataLoader
 
-from bsmamba2.config import TrainingConfig
+from bsmamba2.config.training import TrainingConfig
 from bsmamba2.training.distributed import Processes
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import bsmamba2
-from bsmamba2.config import Config
-from bsmamba2.config_file import shown
+from bsmamba2.config.file import Config
+from bsmamba2.config.reading import shown
 from bsmamba2.errors import TrainingError
-from bsmamba2.files import existing_file, sha256_file
-from bsmamba2.revision import git_revision
+from bsmamba2.system.files import existing_file, sha256_file
+from bsmamba2.system.revision import git_revision
 
 if TYPE_CHECKING:
     from bsmamba2.data.tracks import Track

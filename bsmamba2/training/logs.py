@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bsmamba2.atomic import write_atomic, writing
+from bsmamba2.system.atomic import write_atomic, writing
 
 logger = logging.getLogger(__name__)
 

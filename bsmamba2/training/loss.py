@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsmamba2.config import LossConfig
+from bsmamba2.config.training import LossConfig
 
 _BLOCK_BINS = {"cpu": 1 << 18}
 """Complex bins that are worked on together: 2 MB stay in a CPU's cache."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from bsmamba2.config import Config, TrainingConfig
+from bsmamba2.config.file import Config
+from bsmamba2.config.training import TrainingConfig
 
 
 def total_steps(config: Config, processes: int) -> int:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bsmamba2.artefact import Artefact, Provenance
-from bsmamba2.config import Config
+from bsmamba2.config.file import Config
 from bsmamba2.errors import TrainingError
+from bsmamba2.formats.metadata import Metadata, Provenance
 from bsmamba2.training.checkpoints import RunFolder
 from bsmamba2.training.distributed import Processes
 from bsmamba2.training.logs import RunLog
@@ -74,7 +74,7 @@ class Session:
         state, config = self._state, self._config
         average = state.ema.module
         average.eval()
-        found = validate(average, self._artefact(), songs, self._processes)
+        found = validate(average, self._metadata(), songs, self._processes)
         state.validated = state.items
         ranked = sorted([*state.best, (state.step, found.usdr)], key=lambda b: (-b[1], b[0]))
         state.best = ranked[: config.training.keep_best]
@@ -102,7 +102,7 @@ class Session:
                 raise self.failure(NotFiniteError("A weight", state.step, []))
             average = state.ema.module.state_dict()
             content = {**self._identity, **state.to_dict()}
-            self._folder.save(content, average, self._artefact(), is_best=is_best)
+            self._folder.save(content, average, self._metadata(), is_best=is_best)
         self._saved_step = state.step
         self._saved_at = time.monotonic()
 
@@ -119,10 +119,10 @@ class Session:
             f"{self._folder.last_good()} Lower training.learning_rate{mend}."
         )
 
-    def _artefact(self) -> Artefact:
+    def _metadata(self) -> Metadata:
         run = self._folder.path.resolve().name
         source = f"moving average of training run {run}, step {self._state.step}"
         if start := self._identity["start"]:
             source += f", from {start['file']}"
         provenance = Provenance(source=source, trained=True)
-        return Artefact(model=self._config.model, provenance=provenance)
+        return Metadata(model=self._config.model, provenance=provenance)

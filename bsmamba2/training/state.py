@@ -15,7 +15,9 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.config import Config, ModelConfig, TrainingConfig, differences
+from bsmamba2.config.file import Config
+from bsmamba2.config.model import ModelConfig, differences
+from bsmamba2.config.training import TrainingConfig
 from bsmamba2.errors import CheckpointError
 from bsmamba2.models.bsmamba2 import BSMamba2
 
@@ -64,11 +66,11 @@ class TrainingState:
             BsmError: No such file.
             CheckpointError: It is damaged, or of another network or spectrum than `model`.
         """
-        tensors, artefact = load_weights(path)
+        tensors, metadata = load_weights(path)
         audio = replace(
-            artefact.model.audio, target=model.audio.target, chunk_s=model.audio.chunk_s
+            metadata.model.audio, target=model.audio.target, chunk_s=model.audio.chunk_s
         )
-        theirs = replace(artefact.model, audio=audio)
+        theirs = replace(metadata.model, audio=audio)
         if theirs != model:
             raise CheckpointError(
                 f"{path} is of another network or spectrum than this configuration "

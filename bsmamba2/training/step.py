@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bsmamba2.config import Config
+from bsmamba2.config.file import Config
 from bsmamba2.data.mixing import Batch, UnreadableCounter
 from bsmamba2.errors import TrainingError
 from bsmamba2.training.distributed import Processes, common

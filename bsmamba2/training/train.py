@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from bsmamba2.config import Config
+from bsmamba2.config.file import Config
 from bsmamba2.data.checks import check_tracks
 from bsmamba2.data.mixing import TrainingMixtures
 from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import BsmError, TrainingError
-from bsmamba2.stopping import stop_on_signals
+from bsmamba2.system.signals import stop_on_signals
 from bsmamba2.training.checkpoints import RunFolder, claimed
 from bsmamba2.training.distributed import Processes, joined
 from bsmamba2.training.feeding import feed

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bsmamba2.artefact import Artefact
 from bsmamba2.data.tracks import MIXTURE, Track, read_segment
 from bsmamba2.evaluation.metrics import usdr
+from bsmamba2.formats.metadata import Metadata
 from bsmamba2.runtime.engines.base import Spectrum
-from bsmamba2.runtime.separator import Separator
+from bsmamba2.runtime.separation.separator import Separator
 from bsmamba2.training.distributed import Processes, common
 
 _EXCERPT_S = 10  # seconds of the first song that TensorBoard plays
@@ -29,9 +29,9 @@ class LiveEngine:
     precision = "float32"
     batch: tuple[int, int, int] | None = None
 
-    def __init__(self, network: nn.Module, artefact: Artefact, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, metadata: Metadata, device: torch.device) -> None:
         """Takes the network as it is; its later changes are heard."""
-        self.artefact = artefact
+        self.metadata = metadata
         self.device = device.type
         self._network = network
         self._device = device
@@ -68,7 +68,7 @@ class Validation:
 
 def validate(
     network: nn.Module,
-    artefact: Artefact,
+    metadata: Metadata,
     tracks: Sequence[Track],
     processes: Processes,
     *,
@@ -78,7 +78,7 @@ def validate(
 
     Args:
         network: In evaluation mode, on the processes' device.
-        artefact: Its configuration.
+        metadata: Its configuration.
         tracks: Songs whose stems are known.
         processes: All of them call this.
         batch: Chunks of a forward pass.
@@ -86,8 +86,8 @@ def validate(
     Raises:
         BsmError: A file cannot be read, or the network's mask is not finite.
     """
-    audio = artefact.model.audio
-    engine = LiveEngine(network, artefact, processes.device)
+    audio = metadata.model.audio
+    engine = LiveEngine(network, metadata, processes.device)
     separator = Separator(engine, overlap_s=0, batch=batch)
     scores, baselines = [0.0] * len(tracks), [0.0] * len(tracks)
     excerpts: dict[str, NDArray[np.float32]] = {}

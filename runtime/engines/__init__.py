@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bsmamba2.artefact import Artefact, read_metadata
 from bsmamba2.errors import EngineError, MissingExtraError
-from bsmamba2.files import existing_file, read_safetensors_header
-from bsmamba2.onnx_file import read_onnx_file
-from bsmamba2.plan_file import read_sidecar
+from bsmamba2.formats.metadata import Metadata, parse_metadata
+from bsmamba2.formats.onnx_file import read_onnx_file
+from bsmamba2.formats.trt_plan import read_sidecar
 from bsmamba2.runtime.engines.base import Engine, EngineOptions, Spectrum
+from bsmamba2.system.files import existing_file, read_safetensors_header
 
 __all__ = [
     "Engine",
@@ -17,7 +17,7 @@ __all__ = [
     "Spectrum",
     "default_engine_path",
     "load_engine",
-    "read_artefact",
+    "read_metadata",
 ]
 
 
@@ -26,7 +26,7 @@ def default_engine_path() -> Path:
     return Path(__file__).parent.parent / "default.onnx"
 
 
-def read_artefact(path: str | Path) -> Artefact:
+def read_metadata(path: str | Path) -> Metadata:
     """What an engine file says of itself, without loading the engine.
 
     Raises:
@@ -34,9 +34,9 @@ def read_artefact(path: str | Path) -> Artefact:
     """
     path = _engine_file(path)
     if path.suffix == ".onnx":
-        return read_metadata(read_onnx_file(path).metadata, path)
+        return parse_metadata(read_onnx_file(path).metadata, path)
     if path.suffix == ".safetensors":
-        return read_metadata(read_safetensors_header(path)[1], path)
+        return parse_metadata(read_safetensors_header(path)[1], path)
     if path.suffix == ".plan":
         return read_sidecar(path)[1]
     raise _no_engine(path)
@@ -67,7 +67,7 @@ def load_engine(path: str | Path = "default", options: EngineOptions | None = No
             raise MissingExtraError(f"{path} runs in PyTorch and", "train") from error
         return TorchEngine(path, options)
     if path.suffix == ".plan":
-        from bsmamba2.runtime.engines.tensorrt import load_plan
+        from bsmamba2.runtime.engines.tensorrt.engine import load_plan
 
         return load_plan(path, options)
     raise _no_engine(path)

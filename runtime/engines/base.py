@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bsmamba2.artefact import Artefact
-from bsmamba2.config import AudioConfig
+from bsmamba2.config.model import AudioConfig
 from bsmamba2.errors import EngineError
+from bsmamba2.formats.metadata import Metadata
 
 Spectrum = NDArray[np.float32]
 """Real view, (batch, channels, frames, bins, 2)."""
@@ -45,7 +45,7 @@ class EngineOptions:
 class Engine(Protocol):
     """Maps the mixture's spectrum to the complex mask of the target stem."""
 
-    artefact: Artefact
+    metadata: Metadata
     """Configuration and provenance of the weights."""
     device: str
     """Where it runs: "cpu" or "cuda"."""

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from bsmamba2.artefact import read_metadata
 from bsmamba2.errors import EngineError, PluginError, short_reason
-from bsmamba2.onnx_file import read_onnx_file
+from bsmamba2.formats.metadata import parse_metadata
+from bsmamba2.formats.onnx_file import read_onnx_file
+from bsmamba2.formats.operator import SCAN_NODE
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
 from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, check_spectrum
-from bsmamba2.scan_contract import SCAN_NODE
 
 logger = logging.getLogger(__name__)
 _CUDA = "CUDAExecutionProvider"
@@ -42,13 +42,13 @@ class OnnxEngine:
             BsmError: A file of another network, a missing device, or ONNX Runtime's own refusal.
         """
         file = read_onnx_file(path)
-        self.artefact = read_metadata(file.metadata, path)
-        scans, blocks = file.node_counts.get(SCAN_NODE, 0), 2 * self.artefact.model.network.layers
+        self.metadata = parse_metadata(file.metadata, path)
+        scans, blocks = file.node_counts.get(SCAN_NODE, 0), 2 * self.metadata.model.network.layers
         if scans != blocks:
             raise EngineError(
                 f"{path} has {scans} scan nodes for {blocks} blocks: export the model again."
             )
-        self.precision = self.artefact.precision
+        self.precision = self.metadata.precision
         providers = _providers(options.device)
         library = None
         if native_scan and _CUDA not in providers and self.precision in _NATIVE_PRECISIONS:
@@ -67,7 +67,7 @@ class OnnxEngine:
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
         """The mask; see `Engine`."""
-        check_spectrum(spectrum, self.artefact.model.audio)
+        check_spectrum(spectrum, self.metadata.model.audio)
         try:
             (mask,) = self._session.run(None, {"spectrum": spectrum})
         except Exception as error:

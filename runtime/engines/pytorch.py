@@ -45,13 +45,13 @@ class TorchEngine:
             raise EngineError("float16 in PyTorch is for a GPU: use --precision float32.")
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        network, self.artefact = load_network(path)
+        network, self.metadata = load_network(path)
         folded = fold(network, _DTYPES[self.precision]).to(self.device)
         self._network = folded if self.device == "cpu" else GraphedNetwork(folded)
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
         """The mask; see `Engine`."""
-        check_spectrum(spectrum, self.artefact.model.audio)
+        check_spectrum(spectrum, self.metadata.model.audio)
         with torch.inference_mode():
             try:
                 mask = self._network(torch.from_numpy(spectrum).to(self.device))
@@ -65,11 +65,11 @@ class TorchEngine:
     def chunk_memory(self) -> tuple[int, int] | None:
         """Bytes of the GPU that a chunk takes, and that are free; None on a CPU.
 
-        See `bsmamba2.runtime.batching.MeasuringEngine`.
+        See `bsmamba2.runtime.separation.batching.MeasuringEngine`.
         """
         if self.device == "cpu":
             return None
-        audio = self.artefact.model.audio
+        audio = self.metadata.model.audio
         before = torch.cuda.memory_reserved(self.device)
         self(np.zeros((1, audio.channels, audio.chunk_frames, audio.bins, 2), np.float32))
         taken = torch.cuda.memory_reserved(self.device) - before

@@ -1,4 +1,4 @@
-"""A machine that `bench/gpu.py` has never seen: stand-ins for what only a GPU's machine has."""
+"""Stand-ins for what only a GPU's machine has, for `bench/gpu/measure.py`."""
 
 from __future__ import annotations
 

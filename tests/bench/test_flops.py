@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from flops import CHUNK, in_proj_shape, network_flops
 
-from bsmamba2.config import load_config
+from bench.common.flops import CHUNK, in_proj_shape, network_flops
+from bsmamba2.config.file import load_config
 
 
 def test_published_model_takes_2_64_tflop_a_chunk() -> None:

@@ -1,4 +1,4 @@
-"""Laws of `bench/gpu.py`: every branch that needs no GPU runs, and no failure loses figures."""
+"""Laws of `bench/gpu`: every branch that needs no GPU runs, and no failure loses figures."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gpu
-import gpu_clock
 import pytest
 import torch
-from gpu_clock import Clock, take_turns
-from gpu_part import Job, Part, relative_rms
-from gpu_report import lines
-from gpu_sanitizer import sanitizer
-from gpu_scan import KINDS, make_case
-from gpu_worker import FUNCTIONS
-from report import report_head
-from scans import FULL, SMALL, scan_bytes
 from stranger import compute_sanitizer, cuda_driver, mamba_checkout, ncu, strange_python
+
+from bench.common.report import report_head
+from bench.common.scans import FULL, SMALL, scan_bytes
+from bench.gpu import clock as gpu_clock
+from bench.gpu import measure as gpu
+from bench.gpu.clock import Clock, take_turns
+from bench.gpu.part import Job, Part, relative_rms
+from bench.gpu.report import lines
+from bench.gpu.sanitizer import sanitizer
+from bench.gpu.scan import KINDS, make_case
+from bench.gpu.worker import FUNCTIONS
 
 SCRIPT = Path(gpu.__file__)
 CPU = Clock(torch.device("cpu"), rehearsal=True)
@@ -181,7 +182,7 @@ def test_command_names_no_folder():
     arguments = ["--mamba-ssm", "/home/someone/mamba", "--quick", "-o", "a/b.json"]
     assert (
         report_head("gpu", arguments)["command"]
-        == "python bench/gpu.py --mamba-ssm mamba --quick -o a/b.json"
+        == "python bench/gpu/measure.py --mamba-ssm mamba --quick -o a/b.json"
     )
 
 

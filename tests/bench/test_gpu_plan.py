@@ -1,4 +1,4 @@
-"""Laws of the part `plan` of `bench/gpu.py`; building and the whole part are in `test_gpu`."""
+"""Laws of the part `plan` of `bench/gpu`; building and the whole part are in `test_gpu`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpu_clock import Clock
-from gpu_part import Job, Part, Skipped, relative_rms
-from gpu_plan import Replay, _sources, plan
-from gpu_song import separate_song
 from small_engines import FunctionEngine, real_mask, with_chunks
+
+from bench.gpu.clock import Clock
+from bench.gpu.part import Job, Part, Skipped, relative_rms
+from bench.gpu.plan import Replay, _sources, plan
+from bench.gpu.song import separate_song
 
 CPU = torch.device("cpu")
 
@@ -58,14 +59,13 @@ def test_rehearsal_without_a_plugin_is_skipped(tmp_path: Path):
 
 @pytest.mark.slow
 def test_published_network_is_exported_with_the_weights_of_the_other_candidates(tmp_path: Path):
-    from gpu_network import model_of, new_network, spectrum_of
-
+    from bench.gpu.network import model_of, new_network, spectrum_of
     from bsmamba2.runtime.engines.base import EngineOptions
     from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
     at_work = part(tmp_path)
     sources = _sources(at_work, tmp_path)
-    assert [source.artefact.precision for source in sources] == ["float16", "float32"]
+    assert [source.metadata.precision for source in sources] == ["float16", "float32"]
     assert all(source.same_weights for source in sources)
     model = model_of(at_work)
     spectrum = spectrum_of(at_work, model, 3)
@@ -120,7 +120,7 @@ def test_replay_is_the_plan_of_its_spectrum_whatever_came_before():
 
 
 def test_engine_that_keeps_arrays_on_its_device_has_no_share_of_the_time(tmp_path: Path):
-    from bsmamba2.runtime.estimation import estimator_of
+    from bsmamba2.runtime.engines.estimation import estimator_of
 
     engine = FunctionEngine(real_mask(0.5), chunk_s=2)
     figures = separate_song(part(tmp_path), engine)

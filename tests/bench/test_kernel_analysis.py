@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import kernels
 import pytest
-from kernel_build import DTYPES, Compiler, find_nvdisasm
-from kernel_gpus import GPUS, occupancy
-from kernel_sass import KINDS, read_sass
-from kernel_tables import BEGIN, END, tables
-from kernel_trips import Source, conditions
-from report import replace_block
 
+from bench.common.report import replace_block
+from bench.kernels import analyse as kernels
+from bench.kernels.build import DTYPES, Compiler, find_nvdisasm
+from bench.kernels.gpus import GPUS, occupancy
+from bench.kernels.sass import KINDS, read_sass
+from bench.kernels.tables import BEGIN, END, tables
+from bench.kernels.trips import Source, conditions
 from bsmamba2.errors import BsmError
 from bsmamba2.plugins.build import source_folder
 from bsmamba2.plugins.toolchain import Toolchain

@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import latency
-import latency_measure
 import numpy as np
 import pytest
-from job import Job
-from latency_engines import PARTS
-from latency_measure import ENGINES
-from latency_rounds import Measured, _compare, take_turns
-from latency_table import lines
 
-from bsmamba2.doctor import version
+from bench import latency
+from bench.common.job import Job
+from bench.timing import measure as latency_measure
+from bench.timing.engines import PARTS
+from bench.timing.measure import ENGINES
+from bench.timing.rounds import Measured, _compare, take_turns
+from bench.timing.table import lines
+from bsmamba2.cli.doctor_checks import version
 from bsmamba2.runtime.engines import default_engine_path
 
 SCRIPT = Path(latency.__file__)
@@ -184,8 +184,8 @@ def test_wrong_weights_win_nothing(folder: Path, capsys: pytest.CaptureFixture[s
     from bsmamba2.checkpoints.weights import save_weights
     from bsmamba2.models.load import load_network
 
-    network, artefact = load_network("small", seed=1)
-    save_weights(folder / "other.safetensors", network.state_dict(), artefact)
+    network, metadata = load_network("small", seed=1)
+    save_weights(folder / "other.safetensors", network.state_dict(), metadata)
     files = (*ONNX, "--weights", str(folder / "other.safetensors"))
     assert latency.main([*SHORT, *files, "--engines", "pytorch-folded", "onnx-body"]) == 1
     out = capsys.readouterr().out

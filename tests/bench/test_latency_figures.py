@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import latency
 import pytest
 import torch
-from floor import INT8_STAGES, floor_s, network_work, total_s
-from flops import network_flops
-from latency_growth import fit
-from latency_plot import plots
-from latency_profile import by_operator, by_part, own_times
-from latency_report import row_figures
-from latency_table import BEGIN, END, lines, readme_table
-from peers.sequential import scan_direction_stepwise
 
-from bsmamba2.config import load_config
+from bench import latency
+from bench.common.flops import network_flops
+from bench.timing.floor import INT8_STAGES, floor_s, network_work, total_s
+from bench.timing.growth import fit
+from bench.timing.operators import by_operator, by_part, own_times
+from bench.timing.peers.sequential import scan_direction_stepwise
+from bench.timing.plot import plots
+from bench.timing.report import row_figures
+from bench.timing.table import BEGIN, END, lines, readme_table
+from bsmamba2.config.file import load_config
 from bsmamba2.models.scan import ScanParameters, scan_direction_chunked
 
 ROOT = Path(latency.__file__).parents[1]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError
-from bsmamba2.files import sha256_file
+from bsmamba2.system.files import sha256_file
 
 STATE = random_weights(model_of("tiny"))
 

@@ -13,15 +13,15 @@ import torch
 from foreign_files import lightning_checkpoint, model_of, random_weights
 from safetensors.torch import load_file, save_file
 
-from bsmamba2.artefact import Artefact, Provenance, read_metadata
 from bsmamba2.checkpoints.foreign import open_foreign
 from bsmamba2.checkpoints.weights import adopt, load_weights, save_weights
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
-from bsmamba2.files import read_safetensors_header, sha256_file
+from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
+from bsmamba2.system.files import read_safetensors_header, sha256_file
 
 TINY = model_of("tiny")
 STATE = random_weights(TINY)
-ARTEFACT = Artefact(model=TINY, provenance=Provenance(source="random", trained=False))
+METADATA = Metadata(model=TINY, provenance=Provenance(source="random", trained=False))
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -30,16 +30,16 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 
 def test_saved_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
-    save_weights(tmp_path / "new" / "a.safetensors", STATE, ARTEFACT)
-    tensors, artefact = load_weights(tmp_path / "new" / "a.safetensors")
+    save_weights(tmp_path / "new" / "a.safetensors", STATE, METADATA)
+    tensors, metadata = load_weights(tmp_path / "new" / "a.safetensors")
     assert_same(tensors, STATE)
-    assert artefact == ARTEFACT
+    assert metadata == METADATA
     assert {t.dtype for t in tensors.values()} == {torch.float32}
 
 
 def test_equal_weights_make_equal_files_that_safetensors_reads(tmp_path: Path) -> None:
-    save_weights(tmp_path / "a.safetensors", STATE, ARTEFACT)
-    save_weights(tmp_path / "b.safetensors", STATE, ARTEFACT)
+    save_weights(tmp_path / "a.safetensors", STATE, METADATA)
+    save_weights(tmp_path / "b.safetensors", STATE, METADATA)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     back = load_file(tmp_path / "a.safetensors")
     assert all(torch.equal(back[name], tensor) for name, tensor in STATE.items())
@@ -50,7 +50,7 @@ def test_saving_leaves_the_tensors_alone_even_if_they_share_memory(tmp_path: Pat
     parts = flat.split([t.numel() for t in STATE.values()])
     state = {n: p.view(t.shape) for (n, t), p in zip(STATE.items(), parts, strict=True)}
     before = flat.clone()
-    save_weights(tmp_path / "a.safetensors", state, ARTEFACT)
+    save_weights(tmp_path / "a.safetensors", state, METADATA)
     assert torch.equal(flat, before)
     assert_same(load_weights(tmp_path / "a.safetensors")[0], state)
 
@@ -60,7 +60,7 @@ def test_saving_other_tensors_leaves_no_file(tmp_path: Path) -> None:
         save_weights(
             tmp_path / "a.safetensors",
             {n: t for n, t in STATE.items() if n != "final_norm.gamma"},
-            ARTEFACT,
+            METADATA,
         )
     assert not list(tmp_path.iterdir())
 
@@ -88,10 +88,10 @@ def test_integers_are_no_weights(tmp_path: Path) -> None:
 def test_lightning_file_gives_its_state_dict(tmp_path: Path, legacy: bool) -> None:
     path = tmp_path / "authors.ckpt"
     torch.save(lightning_checkpoint(STATE), path, _use_new_zipfile_serialization=not legacy)
-    tensors, artefact = adopt(open_foreign(path), config="tiny")
+    tensors, metadata = adopt(open_foreign(path), config="tiny")
     assert_same(tensors, STATE)
-    assert artefact.model == TINY
-    assert artefact.provenance == Provenance(
+    assert metadata.model == TINY
+    assert metadata.provenance == Provenance(
         source="authors.ckpt", source_sha256=sha256_file(path), licence="undeclared", trained=True
     )
 
@@ -167,10 +167,10 @@ def test_ema_that_is_absent_or_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_import_of_our_own_file_keeps_what_it_says(tmp_path: Path) -> None:
-    save_weights(tmp_path / "a.safetensors", STATE, ARTEFACT)
-    tensors, artefact = adopt(open_foreign(tmp_path / "a.safetensors"))
+    save_weights(tmp_path / "a.safetensors", STATE, METADATA)
+    tensors, metadata = adopt(open_foreign(tmp_path / "a.safetensors"))
     assert_same(tensors, STATE)
-    assert artefact == ARTEFACT
+    assert metadata == METADATA
 
 
 def test_full_size_lightning_file_survives_the_round_trip(tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_full_size_lightning_file_survives_the_round_trip(tmp_path: Path) -> Non
     state = random_weights(model)
     torch.save(lightning_checkpoint(state, state), tmp_path / "a.ckpt")
     for ema in (False, True):
-        tensors, artefact = adopt(open_foreign(tmp_path / "a.ckpt", ema=ema))
-        save_weights(tmp_path / "a.safetensors", tensors, artefact)
+        tensors, metadata = adopt(open_foreign(tmp_path / "a.ckpt", ema=ema))
+        save_weights(tmp_path / "a.safetensors", tensors, metadata)
         back, _ = load_weights(tmp_path / "a.safetensors")
         assert_same(back, state)
     assert sum(t.numel() for t in back.values()) == 48_098_188
@@ -256,7 +256,7 @@ def test_files_that_are_no_checkpoints_are_one_sentence(tmp_path: Path) -> None:
 def test_truncated_files_are_one_sentence(tmp_path: Path, container: str) -> None:
     whole, path = tmp_path / "whole", tmp_path / f"a.{container}"
     if container == "safetensors":
-        save_weights(whole, STATE, ARTEFACT)
+        save_weights(whole, STATE, METADATA)
     else:
         torch.save(STATE, whole, _use_new_zipfile_serialization=container == "zip")
     data = whole.read_bytes()
@@ -308,7 +308,7 @@ def test_load_names_the_command_for_a_foreign_file(tmp_path: Path) -> None:
 
 def test_load_refuses_a_wrong_shape(tmp_path: Path) -> None:
     state = STATE | {"final_norm.gamma": torch.zeros(3)}
-    save_file(state, tmp_path / "a.safetensors", metadata=ARTEFACT.to_metadata())
+    save_file(state, tmp_path / "a.safetensors", metadata=METADATA.to_pairs())
     with pytest.raises(CheckpointError, match=r"final_norm.gamma is \[3\] instead of \[16\]"):
         load_weights(tmp_path / "a.safetensors")
 
@@ -365,7 +365,7 @@ def test_tensors_whose_names_are_no_texts_are_refused(
 )
 def test_hostile_metadata_is_one_sentence(key: str, value: str) -> None:
     with pytest.raises(CheckpointError, match="damaged BSMamba2 metadata") as error:
-        read_metadata(ARTEFACT.to_metadata() | {key: value}, "a.onnx")
+        parse_metadata(METADATA.to_pairs() | {key: value}, "a.onnx")
     assert "\n" not in str(error.value)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from bsmamba2.config import AudioConfig, DataConfig, load_config
+from bsmamba2.config.file import load_config
+from bsmamba2.config.model import AudioConfig
+from bsmamba2.config.training import DataConfig
 from bsmamba2.data.tracks import Track
 
 RATE = 8000

@@ -13,7 +13,7 @@ from noise_songs import AUDIO, DATA, RATE, STEMS, data_config, noise, place, wri
 from scipy import stats
 from torch.utils.data import DataLoader
 
-from bsmamba2.config import DataConfig
+from bsmamba2.config.training import DataConfig
 from bsmamba2.data.mixing import Item, TrainingMixtures, UnreadableCounter, collate
 from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import find_tracks

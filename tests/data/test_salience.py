@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from noise_songs import AUDIO, DATA, RATE, STEMS, bursts, data_config, noise, write, write_song
 
-from bsmamba2.config import AudioConfig
+from bsmamba2.config.model import AudioConfig
 from bsmamba2.data import salience as module
 from bsmamba2.data.salience import Salience, find_salient, salient_starts
 from bsmamba2.data.salience_cache import CACHE_FOLDER

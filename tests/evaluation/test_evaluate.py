@@ -24,8 +24,8 @@ from bsmamba2.evaluation.evaluate import (
 from bsmamba2.evaluation.metrics import csdr_frames
 from bsmamba2.evaluation.results import ResultStore, TrackResult
 from bsmamba2.runtime.engines.base import Spectrum
-from bsmamba2.runtime.separator import Separator
-from bsmamba2.runtime.stft import stft
+from bsmamba2.runtime.engines.stft import stft
+from bsmamba2.runtime.separation.separator import Separator
 
 BURSTS = [(0.2, 0.8), (1.3, 1.6), (4.0, 5.5)]
 DURATION_S = 5.7
@@ -83,7 +83,7 @@ def test_an_engine_that_keeps_nothing_leaves_the_mixture_as_instrumental(
 
 
 def test_an_ideal_engine_is_near_perfect(tmp_path: Path, song: dict):
-    audio = FunctionEngine(real_mask(1)).artefact.model.audio
+    audio = FunctionEngine(real_mask(1)).metadata.model.audio
     samples = np.zeros((2, 6 * RATE), np.float32)
     samples[:, : song["vocals"].shape[1]] = song["vocals"]
     chunks = iter(samples.reshape(2, 6, RATE).swapaxes(0, 1))

@@ -18,8 +18,8 @@ from bsmamba2.evaluation.evaluate import ModelResults, Settings, evaluate
 from bsmamba2.evaluation.pictures import Extreme, picture_extremes
 from bsmamba2.evaluation.report import render_report, write_report
 from bsmamba2.evaluation.results import ResultStore
-from bsmamba2.runtime.pictures import COLUMNS, ROWS, draw_spectrogram
-from bsmamba2.runtime.separator import Separator
+from bsmamba2.runtime.audio.pictures import COLUMNS, ROWS, draw_spectrogram
+from bsmamba2.runtime.separation.separator import Separator
 
 VOID = {"meta", "link", "br", "img", "input"}
 

@@ -10,11 +10,11 @@ import numpy as np
 import soundfile
 from small_engines import FunctionEngine
 
-from bsmamba2.config import load_config
+from bsmamba2.config.file import load_config
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.evaluation.evaluate import Model
-from bsmamba2.files import c_path
 from bsmamba2.runtime.engines.base import Spectrum
+from bsmamba2.system.files import c_path
 
 RATE = 44100
 STEMS = ("vocals", "drums", "bass", "other")

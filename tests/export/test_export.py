@@ -18,19 +18,20 @@ from onnx import ModelProto, numpy_helper
 from processes import MAIN, bsm, python
 from tolerances import assert_close
 
-from bsmamba2.artefact import load_card, read_metadata
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.errors import BsmError, ExportError
-from bsmamba2.export import export_model, gates
+from bsmamba2.export import export_model
 from bsmamba2.export.export_model import export_onnx
-from bsmamba2.export.scan_function import scan_function
-from bsmamba2.files import sha256_file
+from bsmamba2.export.onnx.scan_function import scan_function
+from bsmamba2.export.precision import gates
+from bsmamba2.formats.metadata import load_card, parse_metadata
+from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import FoldedBSMamba2, fold
-from bsmamba2.onnx_file import read_onnx_file
 from bsmamba2.runtime.engines import default_engine_path
 from bsmamba2.runtime.engines.base import EngineOptions
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
+from bsmamba2.system.files import sha256_file
 
 
 @pytest.fixture
@@ -78,13 +79,13 @@ def test_metadata_comes_back_and_equal_weights_make_equal_files(
     tiny_checkpoint: Path, tiny_export: Path, tmp_path: Path
 ):
     said: list[str] = []
-    artefact = export_onnx(tiny_checkpoint, tmp_path / "a.onnx", report=said.append)
-    assert read_metadata(read_onnx_file(tmp_path / "a.onnx").metadata, "a.onnx") == artefact
+    metadata = export_onnx(tiny_checkpoint, tmp_path / "a.onnx", report=said.append)
+    assert parse_metadata(read_onnx_file(tmp_path / "a.onnx").metadata, "a.onnx") == metadata
     source = load_weights(tiny_checkpoint)[1]
-    assert (artefact.model, artefact.provenance) == (source.model, source.provenance)
-    assert artefact.precision == "float32"
-    assert_parity_is_stored(artefact)
-    for figure in artefact.parity:  # and the figures are said
+    assert (metadata.model, metadata.provenance) == (source.model, source.provenance)
+    assert metadata.precision == "float32"
+    assert_parity_is_stored(metadata)
+    for figure in metadata.parity:  # and the figures are said
         assert any(str(figure) in sentence for sentence in said)
     assert (tmp_path / "a.onnx").read_bytes() == tiny_export.read_bytes()
 
@@ -100,9 +101,9 @@ def test_file_does_not_tell_of_the_machine(tiny_checkpoint: Path, tiny_export: P
 
 @pytest.mark.usefixtures("quick_gate")
 def test_random_weights_say_so_and_follow_the_seed(tiny_onnx: Path, tmp_path: Path):
-    artefact = export_onnx("tiny", tmp_path / "a.onnx", seed=1)
-    assert not artefact.provenance.trained
-    assert "seed 1" in artefact.provenance.source
+    metadata = export_onnx("tiny", tmp_path / "a.onnx", seed=1)
+    assert not metadata.provenance.trained
+    assert "seed 1" in metadata.provenance.source
     seeds = [onnx.load(path).graph.initializer for path in (tiny_onnx, tmp_path / "a.onnx")]
     assert [a.name for a in seeds[0]] == [b.name for b in seeds[1]]
     assert any(a.raw_data != b.raw_data for a, b in zip(*seeds, strict=True))
@@ -110,7 +111,7 @@ def test_random_weights_say_so_and_follow_the_seed(tiny_onnx: Path, tmp_path: Pa
 
 def test_embedded_engine_has_the_body_of_today():
     path = default_engine_path()
-    net = read_metadata(read_onnx_file(path).metadata, path).model.network
+    net = parse_metadata(read_onnx_file(path).metadata, path).model.network
     assert list(onnx.load(path).functions) == [scan_function(net)], (
         "scan_function changed: export bench/embedded/model.safetensors again, with its card"
     )
@@ -253,7 +254,7 @@ def test_command_speaks_json(tmp_path: Path, quick_gate: tuple[int, ...]):
     assert code == 0
     assert report["output"] == str(target)
     assert report["sha256"] == sha256_file(target)
-    figures = read_metadata(read_onnx_file(target).metadata, target).parity
+    figures = parse_metadata(read_onnx_file(target).metadata, target).parity
     assert [figure["frames"] for figure in report["parity"]] == list(quick_gate)
     assert [figure["p999"] for figure in report["parity"]] == [figure.p999 for figure in figures]
     assert "Random weights" in err
@@ -270,7 +271,7 @@ def test_card_travels_in_the_file_and_a_wrong_one_writes_none(
     assert not target.exists()
     card.write_text(card.read_text().replace("license", "licence"))
     assert bsm("export", "tiny", "-o", target, "--card", card)[0] == 0
-    assert read_metadata(read_onnx_file(target).metadata, target).card == load_card(card)
+    assert parse_metadata(read_onnx_file(target).metadata, target).card == load_card(card)
 
 
 def test_command_fails_with_one_sentence_and_code_1(tmp_path: Path):

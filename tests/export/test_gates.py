@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from foreign_files import model_of
 
-from bsmamba2.artefact import MaskParity
 from bsmamba2.errors import ExportError
-from bsmamba2.export.gates import PARITY_FRAMES, check_parity, fixed_spectrum, measure_parity
+from bsmamba2.export.precision.gates import (
+    PARITY_FRAMES,
+    check_parity,
+    fixed_spectrum,
+    measure_parity,
+)
+from bsmamba2.formats.metadata import MaskParity
 
 AUDIO = model_of("tiny").audio
 

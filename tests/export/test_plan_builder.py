@@ -19,10 +19,10 @@ import pytest
 from plan_building import bsm, refusal
 
 from bsmamba2.errors import ExportError
-from bsmamba2.export import plan_builder
-from bsmamba2.export.plan_builder import BuilderLog, attach_progress, choose_builder
-from bsmamba2.export.plan_options import PlanOptions, frames_text, read_frames
-from bsmamba2.plan_file import BUILDERS, read_sidecar
+from bsmamba2.export.plan import builder as plan_builder
+from bsmamba2.export.plan.builder import BuilderLog, attach_progress, choose_builder
+from bsmamba2.export.plan.options import PlanOptions, frames_text, read_frames
+from bsmamba2.formats.trt_plan import BUILDERS, read_sidecar
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *, gpu: int | None, **versions: str | None) -> None:
@@ -195,9 +195,9 @@ AS_TENSORRT = """
 import tensorrt_rtx
 sys.modules["tensorrt"] = tensorrt_rtx
 tensorrt_rtx.__version__ = "10.13.2.6"
-from bsmamba2.export import plan_builder
+from bsmamba2.export.plan import builder as plan_builder
 plan_builder.current_gpu = lambda: 90
-from bsmamba2.export import timing_cache
+from bsmamba2.export.plan import timing_cache
 timing_cache.current_gpu_name = lambda: "A/GPU 80GB"
 real = tensorrt_rtx.IBuilderConfig.create_timing_cache
 def create(config, data):

@@ -17,27 +17,27 @@ from foreign_files import model_of
 from networks import random_network
 from onnx import ModelProto, TensorProto
 from processes import bsm
-from small_engines import small_artefact
+from small_engines import small_metadata
 
-from bsmamba2.artefact import Artefact, Provenance, read_metadata
 from bsmamba2.checkpoints.weights import save_weights
-from bsmamba2.config import ModelConfig
+from bsmamba2.config.model import ModelConfig
 from bsmamba2.errors import ExportError
+from bsmamba2.evaluation.reference_excerpt import load_music
 from bsmamba2.export.export_model import export_onnx
-from bsmamba2.export.graph import export_graph
-from bsmamba2.export.precision import Reference, check_precision, hostile_samples
+from bsmamba2.export.onnx.graph import export_graph
+from bsmamba2.export.precision.cost import Reference, check_precision, hostile_samples
+from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
+from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import fold
-from bsmamba2.music import load_music
-from bsmamba2.onnx_file import read_onnx_file
 
 HOSTILE = ("silence", "full-scale noise", "a 0 dBFS square wave", "denormals")
-AUDIO = small_artefact().model.audio
+AUDIO = small_metadata().model.audio
 
 
 def save_checkpoint(path: Path, network: BSMamba2) -> None:
     provenance = Provenance(source="a test", trained=True)
-    save_weights(path, network.state_dict(), Artefact(model=network.model, provenance=provenance))
+    save_weights(path, network.state_dict(), Metadata(model=network.model, provenance=provenance))
 
 
 def short_network() -> BSMamba2:
@@ -61,8 +61,8 @@ def short_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def half_graph() -> ModelProto:
     """Of the tiny network, its scans' bodies in place of the scans."""
     network = random_network(dtype=torch.float32)
-    artefact = Artefact(model=network.model, provenance=Provenance(source="a test", trained=False))
-    return export_graph(fold(network, torch.float16), artefact)
+    metadata = Metadata(model=network.model, provenance=Provenance(source="a test", trained=False))
+    return export_graph(fold(network, torch.float16), metadata)
 
 
 def types(model: ModelProto) -> dict[str, int]:
@@ -202,7 +202,7 @@ def test_a_number_that_is_not_finite_names_its_input(name: str):
         return mask
 
     def spectrum_peak(what: str) -> float:
-        from bsmamba2.parity import spectrum_of
+        from bsmamba2.evaluation.parity import spectrum_of
 
         return float(np.abs(spectrum_of(inputs[what][None], AUDIO)[:, :, :65]).max())
 
@@ -223,15 +223,15 @@ def test_file_says_what_its_precision_costs(
     path = tmp_path / "a.onnx"
     _, out, said = bsm("export", short_checkpoint, option, "-o", path, "--json")
     report = json.loads(out)
-    artefact = read_metadata(read_onnx_file(path).metadata, path)
-    assert (artefact.precision, report["precision"]) == (precision, precision)
-    assert [figure.frames for figure in artefact.parity] == [1, 2, 63]
-    assert report["checks"] == json.loads(json.dumps([asdict(c) for c in artefact.checks]))
-    for check in artefact.checks:
+    metadata = parse_metadata(read_onnx_file(path).metadata, path)
+    assert (metadata.precision, report["precision"]) == (precision, precision)
+    assert [figure.frames for figure in metadata.parity] == [1, 2, 63]
+    assert report["checks"] == json.loads(json.dumps([asdict(c) for c in metadata.checks]))
+    for check in metadata.checks:
         assert f"{check}.\n" in said
         assert (check.music, check.hostile) == ("a made-up mixture", HOSTILE)
         assert check.usdr_loss_db is None
-    watched = [check.largest is not None for check in artefact.checks]
+    watched = [check.largest is not None for check in metadata.checks]
     assert watched == ([False, True] if precision == "float16" else [False])
     float32 = sum(4 * math.prod(t.shape) for t in short_network().state_dict().values())
     assert path.stat().st_size < float32

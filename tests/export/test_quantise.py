@@ -14,8 +14,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from bsmamba2.errors import ExportError
-from bsmamba2.export.graph import export_graph
-from bsmamba2.export.quantise import quantise
+from bsmamba2.export.onnx.graph import export_graph
+from bsmamba2.export.onnx.quantise import quantise
 from bsmamba2.models.folded import fold
 from bsmamba2.models.load import load_network
 from bsmamba2.runtime.engines import default_engine_path
@@ -155,8 +155,8 @@ def embedded_graph() -> ModelProto:
 
 
 def full_size_graph() -> ModelProto:
-    network, artefact = load_network("bsmamba2")
-    return export_graph(fold(network), artefact)
+    network, metadata = load_network("bsmamba2")
+    return export_graph(fold(network), metadata)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch
 from networks import random_network, random_spectrum
 from tolerances import assert_close, relative_rms
 
-from bsmamba2.export.precision import RoundedNetwork
-from bsmamba2.export.rounding import MAX_HALF, HalfRounding
+from bsmamba2.export.precision.cost import RoundedNetwork
+from bsmamba2.export.precision.rounding import MAX_HALF, HalfRounding
 from bsmamba2.models.folded import fold
 
 

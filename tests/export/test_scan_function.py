@@ -13,7 +13,10 @@ import pytest
 import torch
 from foreign_files import model_of
 from onnx import ModelProto, NodeProto, TensorProto, helper
-from scans import (
+from tolerances import assert_close, relative_rms
+from torch import Tensor
+
+from bench.common.scans import (
     EXTREMES,
     FULL,
     LENGTHS,
@@ -25,12 +28,9 @@ from scans import (
     head_sizes,
     scan_inputs,
 )
-from tolerances import assert_close, relative_rms
-from torch import Tensor
-
-from bsmamba2.export.scan_function import scan_function, scan_schema
+from bsmamba2.export.onnx.scan_function import scan_function, scan_schema
+from bsmamba2.formats.operator import ATTRIBUTES, INPUTS
 from bsmamba2.models.scan import Sizes, bimamba2_scan_reference
-from bsmamba2.scan_contract import ATTRIBUTES, INPUTS
 
 NUMBERS = {"plugin_namespace": "bsm", "plugin_version": "1"}
 

@@ -21,16 +21,16 @@ import torch
 from plan_building import EMBED_PLUGIN, bsm, build, built, keep_in_cache, refusal, scans
 from processes import python
 
-from bsmamba2.artefact import Artefact, read_metadata
-from bsmamba2.export import tensorrt
-from bsmamba2.export.graph import export_graph
-from bsmamba2.export.plan_options import PlanOptions
-from bsmamba2.export.tensorrt import build_plan
+from bsmamba2.export.onnx.graph import export_graph
+from bsmamba2.export.plan import build as tensorrt
+from bsmamba2.export.plan.build import build_plan
+from bsmamba2.export.plan.options import PlanOptions
+from bsmamba2.formats.metadata import Metadata, parse_metadata
+from bsmamba2.formats.onnx_file import read_onnx_file
+from bsmamba2.formats.trt_plan import carries_library, read_plan, read_sidecar
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import fold
 from bsmamba2.models.load import load_network
-from bsmamba2.onnx_file import read_onnx_file
-from bsmamba2.plan_file import carries_library, read_plan, read_sidecar
 from bsmamba2.plugins import architectures
 from bsmamba2.plugins import build as plugin_build
 from bsmamba2.plugins.build import sources_sha256
@@ -46,14 +46,14 @@ def digest(path: Path) -> str:
 
 def assert_sidecar_is_complete(plan: Path, source: Path, plugin: Path) -> None:
     """Everything that the runtime checks, against the files themselves."""
-    record, artefact = read_sidecar(plan)
+    record, metadata = read_sidecar(plan)
     read_plan(plan, record)
-    assert artefact == read_metadata(read_onnx_file(source).metadata, source)
+    assert metadata == parse_metadata(read_onnx_file(source).metadata, source)
     assert (record.onnx, record.onnx_sha256) == (source.name, digest(source))
     assert record.builder == "tensorrt-rtx"
     assert record.builder_version == importlib.metadata.version("tensorrt_rtx")
     assert record.architectures == ()  # TensorRT-RTX binds a plan to no GPU
-    assert record.plugin_layers == 2 * artefact.model.network.layers
+    assert record.plugin_layers == 2 * metadata.model.network.layers
     assert record.plugin.version == "1"
     assert record.plugin.library_sha256 == digest(plugin)
     # Serialised attributes: a plan holds as many plugins as there are scan nodes, or more.
@@ -103,8 +103,8 @@ def test_embedded_engine_is_built_without_naming_a_file(plugin_library: Path, tm
     plan, source = tmp_path / report["plan"]["output"], Path(report["output"])
     assert plan.name == "default.plan"
     assert_sidecar_is_complete(plan, source, plugin_library)
-    record, artefact = read_sidecar(plan)
-    assert record.frames == (artefact.model.audio.chunk_frames,) * 3 == (201, 201, 201)
+    record, metadata = read_sidecar(plan)
+    assert record.frames == (metadata.model.audio.chunk_frames,) * 3 == (201, 201, 201)
     assert record.command.startswith("bsm export default --trt ")
     assert report["sha256"] == record.onnx_sha256
     assert report["plan"]["plan_sha256"] == digest(plan)
@@ -220,7 +220,8 @@ def export_both(
     """From a checkpoint, with a graph that is exported already and the quickest of gates."""
     quick = f"""
 import onnx
-from bsmamba2.export import export_model, gates
+from bsmamba2.export import export_model
+from bsmamba2.export.precision import gates
 gates.PARITY_FRAMES = (1,)
 export_model.export_graph = lambda *_: onnx.load({str(graph)!r})
 """
@@ -280,7 +281,7 @@ def test_builder_speaks_through_logging(tiny_onnx: Path, plugin_library: Path, t
 
 INTERRUPT = """
 import os, signal
-from bsmamba2.export import tensorrt
+from bsmamba2.export.plan import build as tensorrt
 real = tensorrt.attach_progress
 def attach(trt, report, goes_on):
     def interrupt(sentence):
@@ -305,23 +306,23 @@ def test_ctrl_c_ends_a_build_at_its_next_step(
 
 
 @pytest.fixture(scope="module")
-def full_size_network() -> tuple[BSMamba2, Artefact]:
+def full_size_network() -> tuple[BSMamba2, Metadata]:
     return load_network("bsmamba2")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_published_network_has_twelve_plugin_layers(
-    full_size_network: tuple[BSMamba2, Artefact],
+    full_size_network: tuple[BSMamba2, Metadata],
     precision: str,
     plugin_library: Path,
     tmp_path: Path,
 ):
     """With random weights, not compared with PyTorch: a minute less."""
-    network, artefact = full_size_network
+    network, metadata = full_size_network
     dtype = getattr(torch, precision)
     source = tmp_path / f"{precision}.onnx"
-    onnx.save(export_graph(fold(network, dtype), artefact), source)
+    onnx.save(export_graph(fold(network, dtype), metadata), source)
     plan = built(tmp_path, source, plugin_library)
     assert_sidecar_is_complete(plan, source, plugin_library)
     record, found = read_sidecar(plan)

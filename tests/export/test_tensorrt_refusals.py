@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto
 from plan_building import build, refusal, scans
 
-from bsmamba2.plan_file import sidecar_path
+from bsmamba2.formats.trt_plan import sidecar_path
 
 
 def assert_refused(folder: Path, sentence: str, *arguments: Any, before: str = "") -> None:

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from plans import RECORD
 from processes import printed
-from small_engines import small_artefact
+from small_engines import small_metadata
 
 from bsmamba2.cli import export as command
 from bsmamba2.errors import BsmError, CheckpointError, EngineError, ExportError, FileError
-from bsmamba2.export.triton import QUEUE_DELAY_US, write_triton_repository
-from bsmamba2.files import sha256_file
-from bsmamba2.plan_file import sidecar_path, sidecar_text
+from bsmamba2.export.plan.triton import QUEUE_DELAY_US, write_triton_repository
+from bsmamba2.formats.trt_plan import sidecar_path, sidecar_text
+from bsmamba2.system.files import sha256_file
 
-FRAMES = small_artefact().model.audio.chunk_frames
+FRAMES = small_metadata().model.audio.chunk_frames
 
 
 def make_plan(folder: Path, content: bytes = b"a plan", **changes: Any) -> Path:
@@ -31,7 +31,7 @@ def make_plan(folder: Path, content: bytes = b"a plan", **changes: Any) -> Path:
     plan = folder / "tiny.plan"
     plan.write_bytes(content)
     record = replace(RECORD, **({"plan_sha256": sha256_file(plan)} | changes))
-    sidecar_path(plan).write_text(sidecar_text(record, small_artefact()))
+    sidecar_path(plan).write_text(sidecar_text(record, small_metadata()))
     return plan
 
 
@@ -106,7 +106,7 @@ def test_warm_up_is_within_the_plans_sizes(plan: Path, tmp_path: Path, schema: A
 def test_parameters_tell_a_client_how_to_make_spectra(plan: Path, tmp_path: Path, schema: Any):
     config = config_of(write_triton_repository(plan, tmp_path / "models"), schema)
     found = {key: value.string_value for key, value in config.parameters.items()}
-    audio = small_artefact().model.audio
+    audio = small_metadata().model.audio
     assert found["bsm.sample_rate"] == str(audio.sample_rate)
     assert (found["bsm.n_fft"], found["bsm.hop"]) == (str(audio.n_fft), str(audio.hop))
     assert found["bsm.plan_sha256"] == sha256_file(plan)
@@ -171,7 +171,7 @@ def test_written_again_it_replaces_its_model_and_no_other(plan: Path, tmp_path: 
 
 def test_writing_imports_neither_torch_nor_onnx():
     code = (
-        "import sys, bsmamba2.export.triton\n"
+        "import sys, bsmamba2.export.plan.triton\n"
         "assert not {'torch', 'onnx', 'tensorrt', 'google.protobuf'} & set(sys.modules)"
     )
     printed(code)
@@ -308,7 +308,7 @@ def test_folder_that_is_a_file_is_refused(plan: Path, tmp_path: Path):
 
 
 def test_failure_leaves_the_old_model(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from bsmamba2.export import triton
+    from bsmamba2.export.plan import triton
 
     model = write_triton_repository(plan, tmp_path / "models")
     before = json.loads(sidecar_path(model / "1/model.plan").read_text())
@@ -328,7 +328,7 @@ def test_failure_leaves_the_old_model(plan: Path, tmp_path: Path, monkeypatch: p
 KILLED = """
 import sys, time
 from pathlib import Path
-from bsmamba2.export import triton
+from bsmamba2.export.plan import triton
 def hang(*_: object) -> None:
     print("writing", flush=True)
     time.sleep(60)

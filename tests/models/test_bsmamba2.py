@@ -12,11 +12,11 @@ from plain_network import mask_of
 from tolerances import assert_close
 from torch import Tensor
 
-from bsmamba2.config import ModelConfig
+from bsmamba2.config.model import ModelConfig
 from bsmamba2.errors import BsmError
+from bsmamba2.formats.tensors import tensor_shapes
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.load import load_network
-from bsmamba2.tensors import tensor_shapes
 
 TINY = model_of("tiny")
 

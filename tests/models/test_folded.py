@@ -10,7 +10,7 @@ from foreign_files import model_of
 from networks import random_network, random_spectrum
 from tolerances import assert_close, relative_rms
 
-from bsmamba2.config import ModelConfig
+from bsmamba2.config.model import ModelConfig
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import band_groups, fold
 

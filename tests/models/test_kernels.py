@@ -17,10 +17,10 @@ import plain_scan
 import pytest
 import torch
 from networks import random_network, random_spectrum
-from scans import ODD, ScanInputs, head_sizes, scan_inputs
 from tolerances import assert_close
 from torch import Tensor
 
+from bench.common.scans import ODD, ScanInputs, head_sizes, scan_inputs
 from bsmamba2.models import kernels
 from bsmamba2.models.kernels import mamba_ssm_direction, scan_direction, uses_mamba_ssm
 from bsmamba2.models.scan import ScanParameters, scan_direction_chunked

@@ -11,7 +11,10 @@ import plain_scan
 import pytest
 import torch
 from onnx import TensorProto, helper
-from scans import (
+from tolerances import as_float64, assert_close, relative_rms
+from torch import Tensor
+
+from bench.common.scans import (
     EXTREMES,
     FULL,
     LENGTHS,
@@ -23,9 +26,6 @@ from scans import (
     head_sizes,
     scan_inputs,
 )
-from tolerances import as_float64, assert_close, relative_rms
-from torch import Tensor
-
 from bsmamba2.models import scan
 from bsmamba2.models.kernels import scan_direction
 from bsmamba2.models.scan import (

@@ -10,8 +10,8 @@ import pytest
 from processes import Outcome, bsm
 
 from bsmamba2.cli import cli, main
-from bsmamba2.files import sha256_file
 from bsmamba2.plugins.compilation import Options
+from bsmamba2.system.files import sha256_file
 
 
 @pytest.fixture

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from scans import (
+from tolerances import assert_close, relative_rms
+from torch import Tensor
+
+from bench.common.scans import (
     EXTREMES,
     FULL,
     ODD,
@@ -22,14 +25,11 @@ from scans import (
     head_sizes,
     scan_inputs,
 )
-from tolerances import assert_close, relative_rms
-from torch import Tensor
-
 from bsmamba2.errors import PluginError
+from bsmamba2.formats.operator import INPUTS
 from bsmamba2.models.scan import Sizes, bimamba2_scan_reference
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, Isa, find_cpu_library
 from bsmamba2.plugins.library import ScanArrays, ScanError, ScanSizes
-from bsmamba2.scan_contract import INPUTS
 
 LENGTHS = (1, 2, 3, 5, 62, 63, 64, 65, 129, 801)
 

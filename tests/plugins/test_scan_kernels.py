@@ -11,10 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from scans import EXTREMES, ScanInputs, extreme_inputs, extreme_slack, head_sizes, scan_inputs
 from tolerances import assert_close, relative_rms
 from torch import Tensor
 
+from bench.common.scans import (
+    EXTREMES,
+    ScanInputs,
+    extreme_inputs,
+    extreme_slack,
+    head_sizes,
+    scan_inputs,
+)
 from bsmamba2.models.cuda_scan import library_scan
 from bsmamba2.models.scan import bimamba2_scan_reference
 from bsmamba2.plugins.library import ScanLibrary

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fake_gpu.machine import Machine
     from processes import Command
 
-    from bsmamba2.runtime.engines.tensorrt import PlanEngine
+    from bsmamba2.runtime.engines.tensorrt.engine import PlanEngine
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +71,7 @@ def load(
 
     from bsmamba2.errors import warn_once
     from bsmamba2.runtime.engines.base import EngineOptions
-    from bsmamba2.runtime.engines.tensorrt import load_plan
+    from bsmamba2.runtime.engines.tensorrt.engine import load_plan
 
     warn_once.cache_clear()
     path = write_plan(short_onnx, tmp_path / "model.plan", frames=(60, 101, 200))

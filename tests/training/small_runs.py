@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from faults_train import CONFIG, final_state
 
-from bsmamba2.config import Config, load_config, override_config
+from bsmamba2.config.file import Config, load_config, override_config
 
 
 def small_config(tmp_path: Path, *assignments: str) -> Config:

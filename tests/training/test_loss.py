@@ -8,8 +8,9 @@ import torch
 from networks import random_network
 from numpy.typing import NDArray
 
-from bsmamba2.config import LossConfig, load_config
-from bsmamba2.runtime.stft import istft, stft
+from bsmamba2.config.file import load_config
+from bsmamba2.config.training import LossConfig
+from bsmamba2.runtime.engines.stft import istft, stft
 from bsmamba2.training import loss as loss_module
 from bsmamba2.training.estimate import estimate_target
 from bsmamba2.training.loss import separation_loss

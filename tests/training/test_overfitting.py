@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from songs import decoded, excerpt
 
-from bsmamba2.config import load_config
+from bsmamba2.config.file import load_config
 from bsmamba2.training.train import Run, train
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")  # of a .stem.mp4

@@ -71,7 +71,7 @@ def test_learning_rate_warms_up_holds_and_falls_to_zero(tmp_path):
 
 
 def test_the_paper_trains_200_000_steps_with_a_validation_every_100(tmp_path):
-    from bsmamba2.config import load_config
+    from bsmamba2.config.file import load_config
 
     paper = load_config("bsmamba2")
     assert total_steps(paper, paper.training.processes) == 200_000

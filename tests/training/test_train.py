@@ -22,7 +22,7 @@ from processes import bsm, python
 from small_runs import assert_same_state, records, small_config
 
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.config import load_config
+from bsmamba2.config.file import load_config
 from bsmamba2.errors import BsmError, CheckpointError, DataError, FileError, TrainingError
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.runtime import Separator, load_engine
@@ -58,11 +58,11 @@ def test_a_run_keeps_the_last_the_best_and_weights_for_use(finished, tmp_path):
     saved = torch.load(finished / "last.ckpt", weights_only=True)
     assert {"network", "ema", "optimizer", "rng", "config", "revision"} <= saved.keys()
     assert (saved["step"], saved["items"]) == (6, 24)
-    average, artefact = load_weights(finished / "ema.safetensors")
+    average, metadata = load_weights(finished / "ema.safetensors")
     for name, tensor in average.items():
         assert torch.equal(tensor, saved["ema"][f"module.{name}"])
-    assert artefact.provenance.trained
-    assert "training run run, step 6" in artefact.provenance.source
+    assert metadata.provenance.trained
+    assert "training run run, step 6" in metadata.provenance.source
     assert (finished / "best.safetensors").read_bytes() == (
         finished / "best" / f"step-{best[0]}.safetensors"
     ).read_bytes()
@@ -129,10 +129,10 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint(finished, songs, tmp_path
     slow = small_config(tmp_path, "training.learning_rate=1e-12", "training.max_steps=1")
     train(Run(config=slow, data=songs, out=tmp_path / "run", start=start))
     before, _ = load_weights(start)
-    after, artefact = load_weights(tmp_path / "run" / "ema.safetensors")
+    after, metadata = load_weights(tmp_path / "run" / "ema.safetensors")
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-9)
-    assert artefact.provenance.source.endswith("step 1, from ema.safetensors")
+    assert metadata.provenance.source.endswith("step 1, from ema.safetensors")
 
 
 def test_other_first_weights_are_another_run(finished, songs, tmp_path):
@@ -144,8 +144,8 @@ def test_other_first_weights_are_another_run(finished, songs, tmp_path):
     start.unlink()
     config = small_config(tmp_path, "training.max_steps=2")
     train(Run(config=config, data=songs, out=run, allow_config_change=True))  # no more needed
-    _, artefact = load_weights(run / "ema.safetensors")
-    assert artefact.provenance.source.endswith("step 2, from first.safetensors")
+    _, metadata = load_weights(run / "ema.safetensors")
+    assert metadata.provenance.source.endswith("step 2, from first.safetensors")
     other = finished / "best" / "step-3.safetensors"
     with pytest.raises(TrainingError, match="start: "):
         train(Run(config=config, data=songs, out=run, start=other))

@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from bsmamba2.atomic import locked, temporary_folder, write_atomic, writing
 from bsmamba2.data.practice.installed import check_installed
 from bsmamba2.data.practice.instruments import SAMPLE_RATE
 from bsmamba2.data.practice.song import Song, make_song
 from bsmamba2.data.practice.sounds import check_soundfont, choose_sounds, find_soundfonts
 from bsmamba2.data.practice.workers import share_out
 from bsmamba2.errors import DataError, FileError
+from bsmamba2.system.atomic import locked, temporary_folder, write_atomic, writing
 
 SPLITS = ("train", "valid", "test")
 RECIPE = 3

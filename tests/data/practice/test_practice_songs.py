@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from practice_tools import SOUNDFONT, STEMS, contents, read, skip_without_synthesisers
 
-from bsmamba2.config import load_config
+from bsmamba2.config.file import load_config
 from bsmamba2.data.practice.generate import SPLITS, PracticeSet, generate_songs
 from bsmamba2.data.practice.installed import import_world
 from bsmamba2.data.practice.instruments import SAMPLE_RATE, play

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 from plugin_host import FLOAT32, INT32, Host, Spec
-from scans import head_sizes
+
+from bench.common.scans import head_sizes
 
 SIZES = head_sizes(2, 32, 32)
 FOUR_HEADS = head_sizes(4, 32, 32)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scans import ScanInputs
 from torch import Tensor
 
-from bsmamba2.scan_contract import INPUTS, SIGNAL_INPUTS
+from bench.common.scans import ScanInputs
+from bsmamba2.formats.operator import INPUTS, SIGNAL_INPUTS
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.int8: 2, torch.int32: 3, torch.bfloat16: 7}
 LINEAR, CHW4 = 0, 3  # TensorFormat

@@ -15,13 +15,13 @@ from plugin_host import (
     operands,
     specs_of,
 )
-from scans import ScanInputs, scan_inputs
 from tolerances import assert_close
 from torch import Tensor
 
+from bench.common.scans import ScanInputs, scan_inputs
+from bsmamba2.formats.operator import INPUTS
 from bsmamba2.models.scan import ScanParameters, bimamba2_scan_reference
 from bsmamba2.plugins.library import ScanLibrary, ScanSizes
-from bsmamba2.scan_contract import INPUTS
 
 # --- engines ---
 

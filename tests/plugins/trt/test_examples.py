@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import bsmamba2.plugins
+from bsmamba2.formats.operator import OP_TYPE
 from bsmamba2.plugins.tensorrt_library import find_include_dir
 from bsmamba2.plugins.toolchain import find_toolchain
-from bsmamba2.scan_contract import OP_TYPE
 
 EXAMPLES = Path(bsmamba2.plugins.__file__).parent / "examples"
 needs_rtx = pytest.mark.skipif(

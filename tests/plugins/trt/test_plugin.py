@@ -23,7 +23,7 @@ from plugin_host import (
     Spec,
 )
 
-from bsmamba2.scan_contract import ATTRIBUTES, INPUTS, OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from bsmamba2.formats.operator import ATTRIBUTES, INPUTS, OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
 # --- creator ---
 

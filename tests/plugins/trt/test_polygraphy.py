@@ -13,7 +13,7 @@ import pytest
 from plan_building import keep_in_cache
 
 import bsmamba2.plugins
-from bsmamba2.scan_contract import OP_TYPE
+from bsmamba2.formats.operator import OP_TYPE
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("polygraphy", "tensorrt_rtx")),

@@ -14,10 +14,10 @@ import pytest
 import torch
 from onnx import ModelProto
 
-from bsmamba2.export.graph import export_graph
+from bsmamba2.export.onnx.graph import export_graph
+from bsmamba2.formats.operator import OP_TYPE
 from bsmamba2.models.folded import fold
 from bsmamba2.models.load import load_network
-from bsmamba2.scan_contract import OP_TYPE
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx"
@@ -69,8 +69,8 @@ def model(tiny_onnx: Path) -> ModelProto:
 
 @pytest.fixture
 def half_model() -> ModelProto:
-    network, artefact = load_network("tiny")
-    return export_graph(fold(network, torch.float16), artefact)
+    network, metadata = load_network("tiny")
+    return export_graph(fold(network, torch.float16), metadata)
 
 
 def test_every_scan_node_becomes_a_plugin_layer(

@@ -13,10 +13,10 @@ import pytest
 from processes import printed, python
 
 from bsmamba2.errors import PluginError
+from bsmamba2.formats.operator import OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from bsmamba2.plugins import tensorrt_library
 from bsmamba2.plugins.rtx_name import shared_library
 from bsmamba2.plugins.tensorrt_library import find_include_dir, load_plugin
-from bsmamba2.scan_contract import OP_TYPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
 
 @pytest.fixture

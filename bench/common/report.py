@@ -1,0 +1,63 @@
+"""How the report of every benchmark begins, and how it is written."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bench.common.machine import describe_machine, describe_versions, load_average
+from bsmamba2.errors import BsmError
+from bsmamba2.system.atomic import write_atomic
+
+
+def report_head(benchmark: str, arguments: Sequence[str], version: int = 1) -> dict[str, Any]:
+    """What the report of `bench/BENCHMARK.py` begins with.
+
+    Args:
+        benchmark: Its name.
+        arguments: Of its command line; absolute paths are cut to their last part.
+        version: Of the report's format.
+    """
+    short = []
+    for argument in arguments:
+        option, equals, value = argument.rpartition("=")
+        path = Path(value)
+        short.append(option + equals + (path.name if path.is_absolute() else value))
+    return {
+        "benchmark": benchmark,
+        "format": version,
+        "command": shlex.join(["python", f"bench/{benchmark}.py", *short]),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "load_average": load_average(),
+    }
+
+
+def summary(values: Iterable[float]) -> dict[str, float]:
+    """Median and range."""
+    values = list(values)
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Writes it as JSON, whole or not at all."""
+    write_atomic(path, json.dumps(report, indent=2) + "\n")
+
+
+def replace_block(path: Path, begin: str, end: str, block: str) -> str:
+    """A file's text with another block between two marks; raises BsmError where it lacks one."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise BsmError(f"Cannot read {path}: {error.strerror or error}.") from error
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise BsmError(f"{path} has no place for the table: put '{begin}' and '{end}' into it.")
+    return f"{before}{begin}\n{block.strip()}\n{end}{after}"

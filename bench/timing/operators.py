@@ -1,0 +1,147 @@
+"""Where ONNX Runtime spends a chunk: its own profile, by type of operator and by part.
+
+A node that runs other nodes (If, Loop, the function body's branches) is reported by ONNX Runtime
+with all that is inside; here every node has only what is its own. The profiler costs a little
+itself: shares count, not the sum.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from bench.common.job import Job, Task
+from bench.timing.engines import load, mixture
+from bsmamba2.formats.operator import OP_TYPE
+from bsmamba2.runtime.engines.stft import stft
+
+_INTEGER = ("MatMulInteger", "MatMulIntegerToFloat")  # the scan's body has none
+PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", *_INTEGER)
+
+
+def profile(job: Job) -> tuple[Task, dict[str, Any]]:
+    """A task that profiles one chunk of "profile-ENGINE" after a chunk to warm up."""
+    engine_job = replace(job, kind=job.kind.removeprefix("profile-"))
+    sessions: list[ort.InferenceSession] = []
+    make = ort.InferenceSession
+    folder = tempfile.TemporaryDirectory(prefix="bsm-profile-")
+
+    def profiled(path: str, options: ort.SessionOptions, **others: Any) -> ort.InferenceSession:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder.name) / "profile")
+        sessions.append(make(path, options, **others))
+        return sessions[-1]
+
+    ort.InferenceSession = profiled  # the engine's own options otherwise; of this process alone
+    file, names = _named(Path(job.file), Path(folder.name))
+    engine = load(replace(engine_job, file=str(file)))
+    audio = engine.metadata.model.audio
+    spectrum = stft(mixture(audio, job.seconds), n_fft=audio.n_fft, hop=audio.hop)
+    real_view = spectrum.view(np.float32).reshape(*spectrum.shape, 2)
+
+    def task() -> dict[str, Any]:
+        engine(real_view)
+        engine(real_view)
+        events: list[dict[str, Any]] = []
+        for session in sessions:
+            events += json.loads(Path(session.end_profiling()).read_text())
+        folder.cleanup()
+        nodes = own_times(last_run(events))
+        return {"operators": by_operator(nodes), "parts": by_part(nodes, names)}
+
+    return task, engine.describe()
+
+
+def _named(path: Path, folder: Path) -> tuple[Path, frozenset[str]]:
+    """A copy of the file whose nodes outside the operator's body all have names, and the names.
+
+    The file itself and no names where onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError:
+        return path, frozenset()
+    model = onnx.load(path)
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"graph.{number}"
+    onnx.save_model(model, folder / path.name)
+    return folder / path.name, frozenset(node.name for node in model.graph.node)
+
+
+def last_run(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Events of nodes in the last `model_run` of each session."""
+    events = [event for event in events if event.get("ph") == "X"]
+    runs = [event for event in events if event["name"] == "model_run"]
+    start = max((event["ts"] for event in runs), default=0)
+    kernels = [event for event in events if event["name"].endswith("_kernel_time")]
+    return [event for event in kernels if event["ts"] >= start]
+
+
+def own_times(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, float]]:
+    """(name, operator, own milliseconds) of nodes; what runs inside another is not the outer's.
+
+    Args:
+        events: With `ts` and `dur` in microseconds and `tid`; nested on one thread, or apart.
+    """
+    result: list[list[Any]] = []
+    for thread in {event["tid"] for event in events}:
+        mine = [event for event in events if event["tid"] == thread]
+        open_nodes: list[tuple[float, list[Any]]] = []
+        for event in sorted(mine, key=lambda e: (e["ts"], -e["dur"])):
+            name = event["name"].removesuffix("_kernel_time")
+            node = [name, event["args"]["op_name"], event["dur"] / 1000]
+            while open_nodes and open_nodes[-1][0] < event["ts"] + event["dur"]:
+                open_nodes.pop()
+            if open_nodes:
+                open_nodes[-1][1][2] -= node[2]
+            open_nodes.append((event["ts"] + event["dur"], node))
+            result.append(node)
+    return [(name, op, ms) for name, op, ms in result]
+
+
+def by_operator(nodes: Sequence[tuple[str, str, float]]) -> list[dict[str, Any]]:
+    """Milliseconds, share and number of nodes of each type of operator, the slowest first."""
+    total = sum(ms for *_, ms in nodes) or 1.0
+    sums: dict[str, list[float]] = defaultdict(list)
+    for _, operator, ms in nodes:
+        sums[operator].append(ms)
+    rows = [
+        {"operator": name, "ms": sum(each), "share": sum(each) / total, "nodes": len(each)}
+        for name, each in sums.items()
+    ]
+    return sorted(rows, key=lambda row: -row["ms"])
+
+
+def by_part(
+    nodes: Sequence[tuple[str, str, float]], graph_names: frozenset[str]
+) -> dict[str, dict[str, float]] | None:
+    """The scan, the matrix products outside it, and the rest; None where they cannot be told apart.
+
+    The native scan is nodes of one operator. Without it, nodes of the function body are those that
+    the graph of the file does not name. A few that ONNX Runtime fuses get names of their own and
+    count as the body's.
+    """
+    native = any(operator == OP_TYPE for _, operator, _ in nodes)
+    if not native and not graph_names:
+        return None
+    sums = {"scan": 0.0, "products": 0.0, "rest": 0.0}
+    for name, operator, ms in nodes:
+        own = native or operator in _INTEGER or _is_of(name, graph_names)
+        if operator == OP_TYPE or not own:
+            sums["scan"] += ms
+        else:
+            sums["products" if operator in PRODUCTS else "rest"] += ms
+    total = sum(sums.values()) or 1.0
+    return {part: {"ms": ms, "share": ms / total} for part, ms in sums.items()}
+
+
+def _is_of(name: str, graph_names: frozenset[str]) -> bool:
+    return name in graph_names or any(part in graph_names for part in name.split("/"))

@@ -1,0 +1,1 @@
+"""Every number of the network and of its training, and the files that hold them."""

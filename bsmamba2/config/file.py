@@ -1,0 +1,60 @@
+"""One YAML file: every number of the network and of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bsmamba2.config.model import AudioConfig, ModelConfig, NetworkConfig
+from bsmamba2.config.reading import read_assignment, read_section, read_yaml
+from bsmamba2.config.training import DataConfig, LossConfig, TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One YAML file: the model and how to train it."""
+
+    audio: AudioConfig
+    network: NetworkConfig
+    data: DataConfig
+    loss: LossConfig
+    training: TrainingConfig
+
+    @cached_property
+    def model(self) -> ModelConfig:
+        """The part that travels with weights."""
+        return ModelConfig(audio=self.audio, network=self.network)
+
+
+def load_config(name_or_path: str | Path) -> Config:
+    """Reads a configuration by its name in the package or by its path.
+
+    A file may name another configuration as its `base` and state only what differs.
+
+    Raises:
+        ConfigError: No such configuration, no YAML, or an unknown, missing or wrong value.
+    """
+    config = read_section(Config, read_yaml(str(name_or_path)))
+    _ = config.model  # bands against bins
+    return config
+
+
+def override_config(config: Config, assignments: Iterable[str]) -> Config:
+    """A configuration with some values replaced.
+
+    Args:
+        config: Is left as it is.
+        assignments: Each `section.key=value`, the value as in YAML.
+
+    Raises:
+        ConfigError: No such key, or a value that does not fit it.
+    """
+    values = asdict(config)
+    for assignment in assignments:
+        section, key, value = read_assignment(assignment)
+        values.setdefault(section, {})[key] = value
+    changed = read_section(Config, values)
+    _ = changed.model
+    return changed

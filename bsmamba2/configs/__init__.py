@@ -1,1 +1,0 @@
-"""The configurations that ship with the package, one YAML file each."""

@@ -1,0 +1,209 @@
+"""How far two engines are from each other, stage by stage, without torch.
+
+    music -> spectrum -> mask of either -> synthesis of either -> audio as the runtime gives it
+
+Masks are what an engine makes; they are compared number by number. What they do to the sound is an
+SDR, of the engine's own transforms where it brings them. The limits follow from the precisions of
+the two; the spectrum's is that of float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsmamba2.config.model import AudioConfig, differences
+from bsmamba2.errors import EngineError
+from bsmamba2.evaluation.metrics import ratio_db, usdr
+from bsmamba2.evaluation.reference_excerpt import Music
+from bsmamba2.formats.metadata import Metadata
+from bsmamba2.runtime.audio.samples import Samples
+from bsmamba2.runtime.engines.base import Engine, Spectrum
+from bsmamba2.runtime.engines.estimation import EstimatingEngine, masked, real_view
+from bsmamba2.runtime.engines.stft import istft, stft
+from bsmamba2.runtime.separation.separator import Separator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What two engines of one network may differ by."""
+
+    relative_rms: float
+    """Of masks: RMS of the difference over RMS."""
+    p999: float
+    """Of masks, whose values are about 1: 99.9th percentile of |difference|."""
+    sdr_db: float
+    """The least SDR of one's estimate against the other's."""
+    usdr_db: float
+    """How far their uSDRs against the true voice may lie apart."""
+
+
+LIMITS = {
+    "float32": Limits(relative_rms=1e-5, p999=1e-4, sdr_db=80.0, usdr_db=0.001),
+    "float16": Limits(relative_rms=3e-3, p999=3e-2, sdr_db=37.0, usdr_db=0.02),
+    "int8": Limits(relative_rms=1e-1, p999=1.0, sdr_db=30.0, usdr_db=0.1),
+}
+"""By precision, from the strictest. What int8 costs is told by the SDR; the limits of its mask,
+wide for a single frame's sake, find a graph that is not the network.
+
+Without a true voice the loss of uSDR is not known, but bounded. Errors of rounding have nothing to
+do with those of the network, so their energies add up: an estimate that is x dB from the voice and
+whose rounding is r dB below it loses 10 log10(1 + 10^((x - r) / 10)) dB. With the limits of sdr_db
+that is no more than usdr_db for every song that the network separates to 13.6 dB or less, and the
+published networks come to 11.
+"""
+_SPECTRUM_RMS = 1e-6  # of a transform in float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A measured number and its limit."""
+
+    stage: str
+    name: str
+    value: float
+    limit: float
+    least: bool = False
+    """Whether the limit is the least that is allowed, not the most."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the limit is kept; NaN never does."""
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
+
+def pair_limits(first: Engine, second: Engine) -> Limits:
+    """The limits of the less precise of two engines; raises EngineError for an unknown one."""
+    precisions = [first.precision, second.precision]
+    for precision in precisions:
+        if precision not in LIMITS:
+            raise EngineError(
+                f"There are no limits for the precision '{precision}', only for "
+                f"{', '.join(LIMITS)}: upgrade bsmamba2."
+            )
+    order = list(LIMITS)
+    return LIMITS[max(precisions, key=order.index)]
+
+
+def check_same_network(first: Metadata, second: Metadata) -> None:
+    """Raises EngineError, with what differs, unless both are of one configuration."""
+    if first.model == second.model:
+        return
+    listed = differences(first.model, second.model)
+    hear = any(name.startswith("audio.") for name in listed)
+    what = "hear differently" if hear else "are different networks"
+    raise EngineError(f"The two {what} ({', '.join(listed)}): compare engines of one checkpoint.")
+
+
+def compare_engines(first: Engine, second: Engine, music: Music) -> Iterator[Figure]:
+    """Figures of all stages, in order, as they are measured.
+
+    Args:
+        first: What the other one is held against.
+        second: Of the same configuration.
+        music: What both hear.
+
+    Raises:
+        EngineError: Different networks or audio settings, an unknown precision, or a failure.
+    """
+    check_same_network(first.metadata, second.metadata)
+    limits = pair_limits(first, second)
+    audio = first.metadata.model.audio
+    spectrum = spectrum_of(music.chunks, audio)
+    exact = spectrum_of(music.chunks.astype(np.float64), audio)
+    error = relative_rms(spectrum, exact)
+    yield Figure(stage="spectrum", name="relative RMS to float64", value=error, limit=_SPECTRUM_RMS)
+
+    masks = [_mask(engine, spectrum) for engine in (first, second)]
+    rms = relative_rms(masks[1], masks[0])
+    yield Figure(stage="mask", name="relative RMS", value=rms, limit=limits.relative_rms)
+    p999 = percentile_999(masks[1], masks[0])
+    yield Figure(stage="mask", name="p99.9 |difference|", value=p999, limit=limits.p999)
+
+    length = music.mixture.shape[1]
+    estimates = [synthesis(mask, spectrum, audio, length) for mask in masks]
+    rms, most = relative_rms(estimates[1], estimates[0]), 10 ** (-limits.sdr_db / 20)
+    yield Figure(stage="synthesis", name="relative RMS", value=rms, limit=most)
+
+    sounds = [
+        _audio(engine, music, estimate)
+        for engine, estimate in zip((first, second), estimates, strict=True)
+    ]
+    yield Figure(
+        stage="audio",
+        name="SDR of one against the other, dB",
+        value=sdr_db(sounds[0], sounds[1]),
+        limit=limits.sdr_db,
+        least=True,
+    )
+    if music.voice is not None:
+        scores = [usdr(music.voice, sound) for sound in sounds]
+        yield Figure(
+            stage="audio",
+            name=f"difference of uSDR ({scores[0]:.2f} and {scores[1]:.2f} dB), dB",
+            value=abs(scores[1] - scores[0]),
+            limit=limits.usdr_db,
+        )
+
+
+def spectrum_of(chunks: NDArray[Any], audio: AudioConfig) -> NDArray[Any]:
+    """The real view that engines take, (batch, channels, frames, bins, 2), of the chunks' type."""
+    return real_view(stft(chunks, n_fft=audio.n_fft, hop=audio.hop))
+
+
+def synthesis(mask: Spectrum, spectrum: Spectrum, audio: AudioConfig, length: int) -> Samples:
+    """The target that masks make of the spectra of chunks side by side: (channels, length)."""
+    estimate = masked(mask, spectrum.view(np.complex64)[..., 0])
+    chunks = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
+    samples: Samples = np.concatenate(list(chunks), axis=1)[:, :length]
+    return samples
+
+
+def relative_rms(values: NDArray[Any], expected: NDArray[Any]) -> float:
+    """RMS of the difference over that of what is expected, in float64."""
+    expected = expected.astype(np.float64)
+    difference = np.sqrt(np.mean((values - expected) ** 2))
+    return float(difference / max(np.sqrt(np.mean(expected**2)), 1e-30))
+
+
+def percentile_999(values: NDArray[Any], expected: NDArray[Any]) -> float:
+    """99.9th percentile of |difference|."""
+    return float(np.quantile(np.abs(values.astype(np.float64) - expected), 0.999))
+
+
+def sdr_db(reference: Samples, estimate: Samples) -> float:
+    """10 log10(sum s^2 / sum (s - y)^2), +Inf where nothing differs; no epsilon, unlike uSDR."""
+    s = reference.astype(np.float64)
+    error = s - estimate
+    if not error.any():
+        return math.inf
+    return ratio_db(float(np.vdot(s, s)), float(np.vdot(error, error)))
+
+
+def document(figures: list[Figure]) -> list[Mapping[str, Any]]:
+    """Figures for machines; null is a value that JSON has not, NaN or infinite."""
+    return [
+        asdict(figure)
+        | {"value": figure.value if math.isfinite(figure.value) else None, "passed": figure.passed}
+        for figure in figures
+    ]
+
+
+def _mask(engine: Engine, spectrum: Spectrum) -> Spectrum:
+    """Chunk by chunk: memory is that of one."""
+    return np.concatenate([engine(np.ascontiguousarray(chunk[None])) for chunk in spectrum])
+
+
+def _audio(engine: Engine, music: Music, estimate: Samples) -> Samples:
+    """What the runtime makes of the mixture; an engine that does only masks has done it all."""
+    if not isinstance(engine, EstimatingEngine):
+        return estimate
+    separator = Separator(engine, overlap_s=0)
+    audio = engine.metadata.model.audio
+    target: Samples = separator.separate(music.mixture, audio.sample_rate)[audio.target]
+    return target

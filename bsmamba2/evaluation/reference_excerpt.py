@@ -1,0 +1,185 @@
+"""What engines are compared on: a song of the user's, or a mixture made up.
+
+Real music cannot be shipped. The stempeg wheel has six seconds of it for tests and benchmarks, five
+streams of AAC of which the first is the mixture and the last the voice (`pip install --no-deps
+stempeg`; its licence is non-commercial).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsmamba2.config.model import AudioConfig
+from bsmamba2.errors import AudioError
+from bsmamba2.runtime.audio.reader import AudioReader
+from bsmamba2.runtime.audio.resampling import resample
+from bsmamba2.runtime.audio.samples import Samples
+from bsmamba2.runtime.separation.chunking import Chunking
+
+logger = logging.getLogger(__name__)
+
+_STEMS, _MIXTURE, _VOCALS = ".stem.mp4", 0, 4  # suffix and audio streams of Native Instruments'
+_SILENT_PEAK = 1e-4  # -80 dBFS: what lies below tells nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """Six seconds of real music whose voice is known."""
+
+    mixture: Samples
+    """(2, n)."""
+    vocals: Samples
+    """Of the same shape."""
+    sample_rate: int
+    """Hz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Music:
+    """A mixture as an engine takes it: at its rate, with its channels."""
+
+    name: str
+    """What it is, for reports."""
+    mixture: Samples
+    """(channels, n)."""
+    voice: Samples | None
+    """The true target of the same shape; None where it is not known."""
+    chunks: NDArray[np.float32]
+    """(chunks, channels, samples of a chunk): the mixture side by side, zeros at the end."""
+
+
+def load_music(path: str | Path | None, audio: AudioConfig) -> Music:
+    """What engines are to hear: the same on every machine.
+
+    Args:
+        path: A song, of which the loudest chunk is taken, and with it the true voice where the song
+            is a `.stem.mp4`; None for `fixed_mixture`.
+        audio: Of the engine.
+
+    Raises:
+        BsmError: No such file, no audio, or a silent one.
+    """
+    if path is None:
+        return _music("a made-up mixture", fixed_mixture(audio, audio.chunk_samples), None, audio)
+    path = Path(path)
+    start, mixture = _loudest_chunk(path, audio)
+    seconds = mixture.shape[1] / audio.sample_rate
+    name, voice = f"the loudest {seconds:.3g} s of {path.name}", None
+    if path.name.endswith(_STEMS) and audio.target == "vocals":
+        vocals, rate = decode_stream(path, _VOCALS)
+        whole = np.concatenate(list(_fitted([vocals], rate, audio)), axis=1)
+        voice = whole[:, start : start + mixture.shape[1]]
+        if voice.shape != mixture.shape:
+            raise AudioError(f"The voice of {path} ends before its mixture: name another song.")
+        name += " and its voice"
+    return _music(name, mixture, voice, audio)
+
+
+def load_excerpt() -> Excerpt | None:
+    """The excerpt in the stempeg wheel; None without that, or without PyAV to decode it."""
+    path = find_excerpt()
+    if path is None:
+        return None
+    (mixture, rate), (vocals, _) = (decode_stream(path, stream) for stream in (_MIXTURE, _VOCALS))
+    return Excerpt(mixture=mixture, vocals=vocals, sample_rate=rate)
+
+
+def find_excerpt() -> Path | None:
+    """The file of the excerpt; None without the stempeg wheel or PyAV."""
+    found = importlib.util.find_spec("stempeg")  # importing it would need the program ffmpeg
+    if found is None or not found.submodule_search_locations:
+        return None
+    if importlib.util.find_spec("av") is None:
+        logger.info("The excerpt of real music needs PyAV: pip install 'bsmamba2[av]'.")
+        return None
+    folder = Path(found.submodule_search_locations[0]) / "data"
+    return next(folder.glob(f"*{_STEMS}"), None)
+
+
+def fixed_mixture(audio: AudioConfig, samples: int) -> Samples:
+    """A mixture that is the same everywhere: (channels, samples).
+
+    Of gliding harmonics in noise with a bar of digital silence, at musical levels; a network that
+    depends on its input shows it there, on white noise less.
+    """
+    time_s = np.arange(samples) / audio.sample_rate
+    random = np.random.default_rng(0)
+    channels = []
+    for channel in range(audio.channels):
+        pitch = 220.0 * 2 ** (0.25 * np.sin(2 * np.pi * (0.3 + 0.1 * channel) * time_s))
+        phase = 2 * np.pi * np.cumsum(pitch) / audio.sample_rate
+        voice = sum(np.sin(k * phase) / k for k in range(1, 24))
+        beat = np.exp(-8 * (time_s * (2 + channel) % 1))
+        noise = random.standard_normal(samples) * beat
+        mixture = 0.1 * voice + 0.05 * noise
+        mixture[(time_s > 3) & (time_s < 4)] = 0
+        channels.append(mixture)
+    return np.array(channels, np.float32)
+
+
+def _music(name: str, mixture: Samples, voice: Samples | None, audio: AudioConfig) -> Music:
+    chunks = [chunk for chunk, _ in Chunking(audio.chunk_samples, 0).split([mixture])]
+    return Music(name=name, mixture=mixture, voice=voice, chunks=np.stack(chunks))
+
+
+def _loudest_chunk(path: Path, audio: AudioConfig) -> tuple[int, Samples]:
+    """Start and samples of the loudest of the chunks side by side, the last as long as it is."""
+    loudest, most, start, done = None, 0.0, 0, 0
+    with AudioReader(path, warn_clipped=False) as reader:
+        blocks = _fitted(reader.blocks(), reader.sample_rate, audio)
+        for chunk, count in Chunking(audio.chunk_samples, 0).split(blocks):
+            energy = float(np.vdot(chunk, chunk))
+            if energy > most:
+                loudest, most, start = chunk[:, :count], energy, done
+            done += count
+    if loudest is None or np.abs(loudest).max() < _SILENT_PEAK:
+        raise AudioError(f"{path} is silent: engines are compared on music.")
+    if loudest.shape[1] <= audio.n_fft:
+        raise AudioError(f"{path} is shorter than a window of the spectrum: name a longer one.")
+    return start, loudest
+
+
+def _fitted(blocks: Iterable[Samples], rate: int, audio: AudioConfig) -> Iterator[Samples]:
+    """At the engine's rate; mono goes into each channel, and into one channel goes the mean."""
+    widened = (
+        block
+        if len(block) == audio.channels
+        else np.repeat(block.mean(axis=0, keepdims=True), audio.channels, axis=0)
+        for block in blocks
+    )
+    return resample(widened, channels=audio.channels, from_rate=rate, to_rate=audio.sample_rate)
+
+
+def decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
+    """One audio stream of a file, (channels, samples) float32, and its rate; needs PyAV.
+
+    Raises:
+        AudioError: There is no such stream, or it is damaged.
+    """
+    import av
+
+    from bsmamba2.runtime.audio.decoding import (
+        no_audio,  # needs soundfile; bench/gpu/measure.py has none
+    )
+
+    try:
+        with av.open(str(path)) as container:
+            if len(container.streams.audio) <= stream:
+                raise AudioError(f"{path} has no audio track {stream + 1}: name another song.")
+            rate = int(container.streams.audio[stream].rate)
+            resampler = av.AudioResampler(format="fltp")
+            parts = itertools.chain.from_iterable(
+                map(resampler.resample, container.decode(audio=stream))
+            )
+            samples = np.concatenate([part.to_ndarray() for part in parts], axis=1)
+    except (av.FFmpegError, ValueError) as error:  # ValueError: no frame at all
+        raise no_audio(str(path)) from error
+    return samples, rate

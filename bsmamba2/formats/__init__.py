@@ -1,0 +1,1 @@
+"""What our files hold: metadata, ONNX graphs, TensorRT plans, tensors, the operator."""

@@ -1,0 +1,178 @@
+"""What every file of ours says of itself: configuration, provenance, precision, measured parity.
+
+The same string pairs are the metadata of a safetensors file, the `metadata_props` of an ONNX
+file and the JSON beside a plan.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bsmamba2 import __version__
+from bsmamba2.config.model import ModelConfig, model_config
+from bsmamba2.config.reading import read_section, read_yaml
+from bsmamba2.errors import CheckpointError, ConfigError
+
+FORMAT = 1
+_PREFIX = "bsm."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the weights come from."""
+
+    source: str
+    """Name of the file they were read from, or how they were made."""
+    source_sha256: str | None = None
+    """Hash of that file."""
+    licence: str = "undeclared"
+    """Licence of the weights."""
+    trained: bool
+    """False for random weights, whose stems are no separation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a person should know before using trained weights; one YAML file, `load_card`."""
+
+    training_data: str
+    """What the network heard, and how it was made or got."""
+    recipe: str
+    """The command that trains it again."""
+    scores: tuple[str, ...]
+    """Measured figures, each with what it was measured on."""
+    limits: str
+    """What it cannot do."""
+    licence: str
+    """Licence of the weights."""
+
+
+def load_card(path: str | Path) -> ModelCard:
+    """Reads a model card; raises ConfigError for no YAML and for unknown or missing keys."""
+    return read_section(ModelCard, read_yaml(str(path)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskParity:
+    """How far an engine's mask is from the PyTorch network's, on one spectrum."""
+
+    frames: int
+    """Frames of the spectrum."""
+    p999: float
+    """99.9th percentile of |difference|."""
+    relative_rms: float
+    """RMS of the difference over the RMS of PyTorch's mask."""
+
+    def __str__(self) -> str:
+        return f"p99.9 |difference| {self.p999:.1e}, relative RMS {self.relative_rms:.1e}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionCheck:
+    """What a lower precision costs: one way of running it against PyTorch in float32."""
+
+    engine: str
+    """What ran it."""
+    music: str
+    """What both heard."""
+    relative_rms: float
+    """Of the mask: RMS of the difference over the RMS of float32's."""
+    sdr_db: float
+    """SDR of the separated voice against float32's."""
+    usdr_loss_db: float | None
+    """uSDR of float32's voice less that of this one, against the true voice; None where that is
+    not known."""
+    hostile: tuple[str, ...]
+    """Inputs on which every number stayed finite."""
+    largest: float | None
+    """The largest number of float16 on the way of these; None where it was not watched."""
+
+    def __str__(self) -> str:
+        loss = "" if self.usdr_loss_db is None else f", uSDR loss {self.usdr_loss_db:.4f} dB"
+        largest = "" if self.largest is None else f" up to {self.largest:.3g}"
+        return (
+            f"{self.engine}, {self.music}: relative RMS {self.relative_rms:.1e}, SDR to float32 "
+            f"{self.sdr_db:.1f} dB{loss}; finite{largest} on {', '.join(self.hostile)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """Metadata of a checkpoint or an engine."""
+
+    model: ModelConfig
+    provenance: Provenance
+    precision: str = "float32"
+    """Type of the weights and matrix products."""
+    parity: tuple[MaskParity, ...] = ()
+    """Figures of the export's own check; none for a checkpoint."""
+    checks: tuple[PrecisionCheck, ...] = ()
+    """Figures of what a lower precision costs; none in float32."""
+    card: ModelCard | None = None
+    """What is known of trained weights."""
+
+    def to_pairs(self) -> dict[str, str]:
+        """String pairs, each value JSON."""
+        values: dict[str, Any] = {
+            "format": FORMAT,
+            "version": __version__,
+            "config": self.model.to_dict(),
+            "provenance": asdict(self.provenance),
+            "precision": self.precision,
+            "parity": [asdict(figure) for figure in self.parity],
+        }
+        if self.checks:
+            values["checks"] = [asdict(check) for check in self.checks]
+        if self.card:
+            values["card"] = asdict(self.card)
+        return {_PREFIX + key: json.dumps(value) for key, value in values.items()}
+
+
+def parse_metadata(pairs: Mapping[str, str], path: object) -> Metadata:
+    """The inverse of `Metadata.to_pairs`.
+
+    Args:
+        pairs: String pairs out of a file.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: The file was not written by this tool or is of a newer format.
+    """
+    if _PREFIX + "config" not in pairs:
+        raise CheckpointError(
+            f"{path} carries no BSMamba2 configuration: make it with 'bsm import' or 'bsm export'."
+        )
+    try:
+        values = {key: json.loads(pairs[_PREFIX + key]) for key in _KEYS}
+        for key in _OPTIONAL_KEYS:
+            values[key] = json.loads(pairs.get(_PREFIX + key, "null"))
+        if values["format"] > FORMAT:
+            raise CheckpointError(
+                f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
+                "upgrade bsmamba2."
+            )
+        return Metadata(
+            model=model_config(values["config"]),
+            provenance=read_section(Provenance, values["provenance"], "provenance."),
+            precision=str(values["precision"]),
+            parity=tuple(read_section(MaskParity, one, "parity.") for one in values["parity"]),
+            checks=tuple(
+                read_section(PrecisionCheck, one, "checks.") for one in values["checks"] or ()
+            ),
+            card=read_section(ModelCard, values["card"], "card.") if values["card"] else None,
+        )
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} has damaged BSMamba2 metadata ({type(error).__name__}): copy it again, or "
+            "make it with 'bsm import' or 'bsm export'."
+        ) from error
+    except ConfigError as error:
+        raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}") from error
+
+
+_KEYS = ("format", "config", "provenance", "precision", "parity")
+_OPTIONAL_KEYS = ("checks", "card")

@@ -1,0 +1,194 @@
+"""TensorRT and TensorRT-RTX as builders: which one is here, its log, its progress."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from bsmamba2.errors import ExportError
+from bsmamba2.formats.operator import NAME
+from bsmamba2.formats.trt_plan import BUILDERS, TITLES
+from bsmamba2.plugins.architectures import current_gpu, dotted
+
+logger = logging.getLogger(__name__)
+
+OLDEST = {"tensorrt": (10, 13), "tensorrt-rtx": (1, 2)}
+"""The first versions with everything that is used here."""
+_INSTALL = {"tensorrt": "pip install 'bsmamba2[trt]'", "tensorrt-rtx": "pip install tensorrt-rtx"}
+_LEVELS = {"WARNING": logging.WARNING, "INFO": logging.INFO, "VERBOSE": logging.DEBUG}
+_PROGRESS_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanBuilder:
+    """A builder that can build here."""
+
+    name: str
+    """A key of BUILDERS."""
+    trt: ModuleType
+    """Its module."""
+    architectures: tuple[str, ...]
+    """What binds its plans; TensorRT-RTX builds one plan for every GPU that it knows."""
+
+    def __str__(self) -> str:
+        return f"{TITLES[self.name]} {self.trt.__version__}"
+
+
+def choose_builder(name: str = "auto") -> PlanBuilder:
+    """The builder of that name; "auto" is TensorRT where it can build, else TensorRT-RTX.
+
+    Raises:
+        ExportError: It is not installed, does not load, is too old, or needs a GPU.
+    """
+    gpu = current_gpu()
+    if name == "auto":
+        name = _best(has_gpu=gpu is not None)
+    elif not _is_installed(name):
+        raise ExportError(f"{name} is not installed: {_INSTALL[name]}.")
+    if name == "tensorrt" and gpu is None:
+        raise ExportError(
+            "TensorRT builds a plan only on the GPU that runs it, and there is none here: build it "
+            "there, or with TensorRT-RTX, which needs none: pip install tensorrt-rtx, "
+            "--builder tensorrt-rtx."
+        )
+    bound = (dotted(gpu),) if name == "tensorrt" and gpu is not None else ()
+    return PlanBuilder(name=name, trt=_load(name), architectures=bound)
+
+
+def _best(*, has_gpu: bool) -> str:
+    installed = [name for name in BUILDERS if _is_installed(name)]
+    if not installed:
+        raise ExportError(
+            "Neither TensorRT nor TensorRT-RTX is installed: pip install 'bsmamba2[trt]' on the "
+            "machine with the GPU, or pip install tensorrt-rtx, which builds without one."
+        )
+    usable = [name for name in installed if has_gpu or name != "tensorrt"]
+    return (usable or installed)[0]
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(BUILDERS[name]) is not None
+
+
+def _load(name: str) -> ModuleType:
+    """The module, of a version that will do."""
+    try:
+        trt = importlib.import_module(BUILDERS[name])
+        version = str(trt.__version__)
+    except Exception as error:  # a wheel without its libraries fails in many ways
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ExportError(f"{name} does not load ({text}): install it again.") from error
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < OLDEST[name]:
+        oldest = ".".join(map(str, OLDEST[name]))
+        raise ExportError(
+            f"{name} {version} is too old, {oldest} or newer is needed: "
+            f"pip install --upgrade {name}."
+        )
+    return trt
+
+
+class BuilderLog:
+    """Messages of a builder, which go to `logging`, and its errors, which become one sentence."""
+
+    def __init__(self) -> None:
+        self._errors: list[str] = []
+        self._warning = ""
+
+    def add(self, severity: str, message: str) -> None:
+        """Takes a message; safe to call from any thread.
+
+        Errors are kept, because the caller raises the one that matters; `check` shows those of a
+        step that went well.
+        """
+        text = " ".join(message.split())
+        if severity in _LEVELS:
+            logger.log(_LEVELS[severity], "%s", text)
+            self._warning = text if severity == "WARNING" else self._warning
+        else:
+            logger.debug("%s: %s", severity, text)
+            self._errors.append(text)
+
+    def last_error(self) -> str:
+        """The plugin's last error, or the builder's; failed calls of CUDA only follow from others.
+
+        Without any it is the last warning, as TensorRT calls it that CUDA does not start.
+        """
+        ours = [error for error in self._errors if error.startswith(NAME)]
+        telling = ours or [error for error in self._errors if "catchCudaError" not in error]
+        return (telling or self._errors or [self._warning or "it does not say why"])[-1].rstrip(".")
+
+    def check(self) -> None:
+        """To be called of a step that went well: shows errors in spite of which it did.
+
+        Raises:
+            ExportError: One is the plugin's; an older one, named by --plugin, lets a builder go on
+                to a plan that cannot run.
+        """
+        errors, self._errors = self._errors, []
+        for error in errors:
+            if error.startswith(NAME):
+                raise ExportError(f"The plugin refuses the network: {error.rstrip('.')}.")
+            logger.warning("%s", error)
+
+
+def attach_log(trt: ModuleType, log: BuilderLog) -> Any:
+    """An `ILogger` that writes to `log`."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            log.add(severity.name, message)
+
+    return Logger()
+
+
+def attach_progress(
+    trt: ModuleType,
+    report: Callable[[str], None],
+    goes_on: Callable[[], bool],
+    interval_s: float = _PROGRESS_S,
+) -> Any:
+    """An `IProgressMonitor` that says every few seconds where the builder is.
+
+    Args:
+        trt: The builder's module.
+        report: Gets a sentence, from whatever thread.
+        goes_on: Asked at every step; False ends the build.
+        interval_s: Seconds between two sentences.
+    """
+    lock = threading.Lock()
+    steps: dict[str, int] = {}
+    said = time.monotonic()
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase: str, parent: str | None, count: int) -> None:
+            with lock:
+                steps[phase] = count
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            nonlocal said
+            with lock:
+                due = time.monotonic() - said >= interval_s
+                said = time.monotonic() if due else said
+            if due:
+                report(f"{phase}: {step + 1} of {steps.get(phase, step + 1)}.")
+            return goes_on()
+
+        def phase_finish(self, phase: str) -> None:
+            pass
+
+    return Monitor()

@@ -1,0 +1,172 @@
+"""What a lower precision costs, and the gates that keep it small.
+
+Two engines can be asked what a float16 file does, and each sees something else:
+
+- ONNX Runtime runs the file itself, so it sees that the graph is the network. On a CPU it computes
+  float16 in float32 (`export.rounding`), so it sees the rounding of weights but hardly that of what
+  flows between products, and no overflow.
+- The folded network in PyTorch, every value rounded to float16, sees those, but not the file.
+
+Both must pass. An int8 file is for CPUs, where ONNX Runtime runs it as it is and sees all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bsmamba2.config.model import AudioConfig
+from bsmamba2.errors import ExportError
+from bsmamba2.evaluation.metrics import usdr
+from bsmamba2.evaluation.parity import LIMITS, relative_rms, sdr_db, spectrum_of, synthesis
+from bsmamba2.evaluation.reference_excerpt import Music
+from bsmamba2.export.precision.gates import Mask, MaskFunction
+from bsmamba2.export.precision.rounding import MAX_HALF, HalfRounding
+from bsmamba2.formats.metadata import PrecisionCheck
+from bsmamba2.models.folded import FoldedBSMamba2
+from bsmamba2.runtime.audio.samples import Samples
+
+HOSTILE_FRAMES = 201
+"""Of hostile inputs, where overflow is seen. A state that is fed the same grows at most in
+proportion to time: a number that leaves room for that needs no longer input."""
+_SHORT_FRAMES = 65  # more than one chunk of the scan; where no overflow is seen
+
+
+class RoundedNetwork:
+    """A folded float16 network in which every value is rounded to float16.
+
+    Attributes:
+        largest: The largest magnitude in float16 of the last call; Inf or NaN where one did not
+            fit.
+    """
+
+    def __init__(self, network: FoldedBSMamba2) -> None:
+        self._network = network
+        self.largest = 0.0
+
+    def __call__(self, spectrum: NDArray[np.float32]) -> Mask:
+        """The mask of a spectrum."""
+        rounding = HalfRounding()
+        with torch.inference_mode(), rounding:
+            mask: Mask = self._network(torch.from_numpy(spectrum)).contiguous().numpy()
+        self.largest = rounding.largest
+        return mask
+
+
+class Reference:
+    """The float32 network on music; its mask is calculated when it is first asked for."""
+
+    def __init__(self, network: MaskFunction, music: Music, audio: AudioConfig) -> None:
+        self.music, self.audio = music, audio
+        self._network = network
+        self._spectrum = spectrum_of(music.chunks, audio)
+
+    @cached_property
+    def mask(self) -> Mask:
+        """Of the music."""
+        return self.mask_of(self._network)
+
+    @cached_property
+    def voice(self) -> Samples:
+        """What it separates."""
+        return self.voice_of(self.mask)
+
+    def mask_of(self, engine: MaskFunction) -> Mask:
+        """Any engine's mask of the music, chunk by chunk."""
+        return np.concatenate([engine(np.ascontiguousarray(s[None])) for s in self._spectrum])
+
+    def voice_of(self, mask: Mask) -> Samples:
+        """What a mask separates: (channels, n)."""
+        return synthesis(mask, self._spectrum, self.audio, self.music.mixture.shape[1])
+
+
+def check_precision(
+    name: str, candidate: MaskFunction, reference: Reference, precision: str
+) -> PrecisionCheck:
+    """Runs one engine through all gates of a precision.
+
+    Args:
+        name: What the engine is, for people.
+        candidate: The engine. A `RoundedNetwork` is also watched for overflow.
+        reference: The same network in float32.
+        precision: A key of LIMITS.
+
+    Raises:
+        ExportError: A figure is over its limit or NaN, or a number is not finite.
+    """
+    inputs, largest = _check_hostile(name, candidate, reference.audio)
+    mask = reference.mask_of(candidate)
+    voice, truth = reference.voice_of(mask), reference.music.voice
+    check = PrecisionCheck(
+        engine=name,
+        music=reference.music.name,
+        relative_rms=relative_rms(mask, reference.mask),
+        sdr_db=sdr_db(reference.voice, voice),
+        usdr_loss_db=None if truth is None else usdr(truth, reference.voice) - usdr(truth, voice),
+        hostile=inputs,
+        largest=largest,
+    )
+    _check_limits(check, precision)
+    return check
+
+
+def _check_limits(check: PrecisionCheck, precision: str) -> None:
+    """Where the true voice is known its loss counts, otherwise the bound on it (see LIMITS)."""
+    limits = LIMITS[precision]
+    problems = []
+    if not check.relative_rms <= limits.relative_rms:
+        problems.append(f"the mask's relative RMS may be {limits.relative_rms:g}")
+    if check.usdr_loss_db is None:
+        if not check.sdr_db >= limits.sdr_db:
+            problems.append(f"the SDR to float32 must be {limits.sdr_db:g} dB")
+    # A quantised file may come out better by chance; one that is only rounded may not differ.
+    elif not (check.usdr_loss_db if precision == "int8" else abs(check.usdr_loss_db)) <= (
+        limits.usdr_db
+    ):
+        problems.append(f"the uSDR may change by {limits.usdr_db:g} dB")
+    if problems:
+        raise ExportError(
+            f"{precision} costs this network too much ({check}; "
+            f"{' and '.join(problems)}): use float32, or have it hear music of yours (--audio); "
+            "nothing was written."
+        )
+
+
+def _check_hostile(
+    name: str, candidate: MaskFunction, audio: AudioConfig
+) -> tuple[tuple[str, ...], float | None]:
+    """The inputs on which all is finite, and the largest number of float16 on the way."""
+    watched = isinstance(candidate, RoundedNetwork)
+    largest, names = 0.0, []
+    for what, samples in hostile_samples(audio):
+        spectrum = spectrum_of(samples[None], audio)
+        for frames in (HOSTILE_FRAMES if watched else _SHORT_FRAMES, audio.chunk_frames):
+            mask = candidate(np.ascontiguousarray(spectrum[:, :, :frames]))
+            seen = candidate.largest if isinstance(candidate, RoundedNetwork) else 0.0
+            if not (np.isfinite(mask).all() and math.isfinite(seen)):
+                raise ExportError(
+                    f"On {what} this precision gives numbers that are NaN or infinite ({name}): "
+                    "use float32; nothing was written."
+                )
+            largest = max(largest, seen)
+            if seen * audio.chunk_frames <= MAX_HALF * frames:
+                break
+        names.append(what)
+    return tuple(names), largest if watched else None
+
+
+def hostile_samples(audio: AudioConfig) -> Iterator[tuple[str, Samples]]:
+    """What breaks half precision elsewhere: name and a chunk of samples (channels, n)."""
+    shape = (audio.channels, audio.chunk_samples)
+    random = np.random.default_rng(0)
+    time_s = np.arange(audio.chunk_samples) / audio.sample_rate
+    square = np.where(220 * time_s % 1 < 0.5, 1.0, -1.0)
+    yield "silence", np.zeros(shape, np.float32)
+    yield "full-scale noise", random.uniform(-1, 1, shape).astype(np.float32)
+    yield "a 0 dBFS square wave", np.broadcast_to(square, shape).astype(np.float32)
+    yield "denormals", (1e-40 * random.choice([-1.0, 1.0], shape)).astype(np.float32)

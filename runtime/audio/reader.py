@@ -1,0 +1,274 @@
+"""Audio files in: one reader for all formats, in blocks.
+
+WAV, FLAC, MP3, OGG and what else libsndfile knows go through soundfile, everything else through
+PyAV (FFmpeg) where it is installed. A reader gives what the file promises or raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bsmamba2.errors import AudioError, MissingExtraError, OptionError
+from bsmamba2.runtime.audio.guard import Unchanged
+from bsmamba2.runtime.audio.samples import Samples, check_samples
+from bsmamba2.runtime.audio.tags import Tags
+from bsmamba2.system.files import existing_file
+
+logger = logging.getLogger(__name__)
+
+SOUNDFILE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("wav", "wave", "bwf", "rf64", "w64", "flac", "mp3", "ogg", "oga", "opus"),
+        *("aif", "aiff", "aifc", "au", "snd", "caf"),
+    )
+)
+OTHER_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("m4a", "m4b", "mp4", "aac", "ac3", "alac", "ape", "dts", "mka", "mkv"),
+        *("mov", "mp2", "tta", "webm", "wma", "wv"),
+    )
+)
+MAX_CHANNELS = 2
+MIN_RATE, MAX_RATE = 1000, 768_000
+"""Hz. A song of 1 Hz by a damaged header would become hours at the model's rate."""
+_CLIPPED_LEVEL = 0.999
+_CLIPPED_SAMPLES = 20  # below that, flat tops are ordinary loud music
+
+
+class Decoder(Protocol):
+    """What a backend makes of an opened file."""
+
+    sample_rate: int
+    channels: int
+    frames: int | None
+    """Samples per channel by the header; None if unknown."""
+    missing_allowed: int | None
+    """How many fewer may come without a fault; None if `frames` is an estimate."""
+    tags: Tags
+
+    def decode(self, start: int = 0) -> Iterator[Samples]:
+        """Blocks (channels, n) from sample `start` on, once.
+
+        Seeks where that gives the very samples that decoding from the beginning gives.
+
+        Raises:
+            AudioError: Decoding fails.
+        """
+        ...
+
+    def close(self) -> None:
+        """Closes the file."""
+        ...
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a song. From sample round(start rate) to round(end rate), at least one."""
+
+    start_s: float = 0.0
+    duration_s: float | None = None
+    """None: to the end. One that reaches beyond the song's end ends there."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s < math.inf:
+            raise OptionError(f"A start of {self.start_s:g} s is none: give 0 or more seconds.")
+        if self.duration_s is not None and not 0 < self.duration_s < math.inf:
+            raise OptionError(
+                f"A duration of {self.duration_s:g} s is none: give more than 0 seconds."
+            )
+
+    def samples(self, sample_rate: int) -> tuple[int, int | None]:
+        """The first sample, and the one after the last; None for the song's end."""
+        start = round(self.start_s * sample_rate)
+        if self.duration_s is None:
+            return start, None
+        return start, max(start + 1, round((self.start_s + self.duration_s) * sample_rate))
+
+
+WHOLE = Section()
+
+
+class AudioReader:
+    """An audio file or a section of it, read once from beginning to end; a context manager.
+
+    Attributes:
+        path: The file.
+        name: What messages call it.
+        sample_rate: Hz.
+        channels: 1 or 2.
+        frames: Samples per channel to come, None if unknown, approximate for some lossy formats.
+        exact: Whether `frames` is no approximation.
+        tags: Title, artist and so on, as far as they are known.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        section: Section = WHOLE,
+        name: str | None = None,
+        warn_clipped: bool = True,
+    ) -> None:
+        """Opens a file.
+
+        Args:
+            path: Of any format that a backend knows.
+            section: The part to read.
+            name: What messages call it, if not by its path.
+            warn_clipped: Whether `blocks` logs a warning of a file that is clipped.
+
+        Raises:
+            BsmError: No such file, or it cannot be read.
+            AudioError: No audio, a truncated file, more than two channels, a section beyond the
+                song's end.
+            MissingExtraError: A format that needs PyAV.
+        """
+        self.name = name = name or str(path)
+        self.path = existing_file(path, name)
+        if self.path.stat().st_size == 0:
+            raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
+        self._unchanged = Unchanged(self.path, name)
+        try:
+            self._decoder = _open(self.path, name)
+        except BaseException:
+            self._unchanged.close()
+            raise
+        try:
+            self._unchanged.check_opened()
+        except AudioError:
+            self.close()
+            raise
+        self._warn_clipped = warn_clipped
+        self.sample_rate = self._decoder.sample_rate
+        if not MIN_RATE <= self.sample_rate <= MAX_RATE:
+            self.close()
+            raise AudioError(
+                f"{name} has a sample rate of {self.sample_rate} Hz, {MIN_RATE} to {MAX_RATE} can "
+                "be separated: if its header is damaged, copy it again, or else resample it."
+            )
+        self.channels = self._decoder.channels
+        self.tags = self._decoder.tags
+        self.exact = self._decoder.missing_allowed == 0
+        self._start, self._stop = section.samples(self.sample_rate)
+        self.frames = self._expected()
+        if self.channels > MAX_CHANNELS:
+            self.close()
+            raise AudioError(
+                f"{name} has {self.channels} channels, at most {MAX_CHANNELS} can be separated: "
+                "mix it down to stereo first."
+            )
+        if self.frames == 0 and self._start:
+            self.close()
+            raise self._too_short(self._decoder.frames or 0)
+
+    def _expected(self) -> int | None:
+        """Samples of the section by the header."""
+        whole = self._decoder.frames
+        if whole is None:
+            return None if self._stop is None else self._stop - self._start
+        there = min(whole, self._stop or whole) - self._start
+        if there <= 0 and self._decoder.missing_allowed is None:
+            return None  # an estimate refuses nothing
+        return max(0, there)
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._decoder.close()
+        self._unchanged.close()
+
+    def blocks(self) -> Iterator[Samples]:
+        """The samples, float32 (channels, n), full scale 1.
+
+        Raises:
+            AudioError: No samples, NaN or Inf, damaged or truncated data, or the file was changed
+                meanwhile. One that another was put in the place of is read to its end.
+        """
+        at, flat = self._start, 0
+        for block in self._decoder.decode(self._start):
+            if self._stop is not None:
+                block = block[:, : self._stop - at]
+            check_samples(block, at, self.sample_rate, self.name)
+            at += block.shape[1]
+            flat += _flat_tops(block)
+            yield block
+            if at == self._stop:
+                self._unchanged.check()
+                break
+        else:
+            self._unchanged.check()
+            self._check_end(at)
+        if self._warn_clipped and flat > _CLIPPED_SAMPLES:
+            logger.warning(
+                "%s is clipped (%d samples stand at full scale): its stems will be too.",
+                self.name,
+                flat,
+            )
+
+    def _check_end(self, end: int) -> None:
+        """Raises AudioError if the song ended too early, at sample `end`."""
+        promised, allowed = self._decoder.frames, self._decoder.missing_allowed
+        if promised is not None and allowed is not None and end < promised - allowed:
+            only = "less than" if end == self._start > 0 else "only"
+            raise AudioError(
+                f"{self.name} is damaged or truncated: {only} {end / self.sample_rate:.2f} of "
+                f"{promised / self.sample_rate:.2f} s can be decoded; copy or download it again."
+            )
+        if end == 0:
+            raise AudioError(f"{self.name} holds no samples: record or export it again.")
+        if end == self._start:
+            raise self._too_short(None)
+
+    def _too_short(self, frames: int | None) -> AudioError:
+        length = "" if frames is None else f" It is {frames / self.sample_rate:.2f} s long."
+        return AudioError(
+            f"{self.name} ends before {self._start / self.sample_rate:.2f} s, where to start: "
+            f"choose an earlier start.{length}"
+        )
+
+
+def _flat_tops(block: Samples) -> int:
+    """Samples near full scale that equal the one before, as only clipping makes them."""
+    loud = np.abs(block[:, 1:]) >= _CLIPPED_LEVEL
+    return int(np.count_nonzero(loud & (block[:, 1:] == block[:, :-1]))) if loud.any() else 0
+
+
+def _open(path: Path, name: str) -> Decoder:
+    """A decoder: soundfile for what libsndfile should know, PyAV for the rest."""
+    import soundfile
+
+    from bsmamba2.runtime.audio.decoding import AvDecoder, SoundfileDecoder, no_audio
+
+    try:
+        decoder = SoundfileDecoder(path, name)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        if path.suffix.lower() in SOUNDFILE_SUFFIXES:
+            raise no_audio(name) from error
+        return AvDecoder(path, name)
+    if not decoder.guesses_length:
+        return decoder
+    try:
+        complete = AvDecoder(path, name)
+    except MissingExtraError:
+        logger.warning(
+            "%s does not state its length and may be cut short: install "
+            "'bsmamba2[av]' to read such MP3 files in full.",
+            name,
+        )
+        return decoder
+    decoder.close()
+    return complete

@@ -1,0 +1,34 @@
+"""Samples as every stage of a song's way takes and gives them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsmamba2.errors import AudioError
+
+Samples = NDArray[np.float32]
+"""(channels, n), full scale 1."""
+MAX_LEVEL = float(1 << 32)
+"""Times full scale. Some programs write 32-bit integers as floats; beyond, squares overflow."""
+
+
+def check_samples(block: Samples, start: int, rate: int, what: str) -> None:
+    """Raises AudioError with the time of the first NaN, Inf or number beyond MAX_LEVEL.
+
+    Args:
+        block: (channels, n).
+        start: The block's first sample in the song.
+        rate: Hz.
+        what: Subject of the sentence.
+    """
+    usable = (np.abs(block) <= MAX_LEVEL).all(axis=0)  # no NaN is
+    if not usable.all():
+        time_s = (start + int(np.argmin(usable))) / rate
+        column = block[:, np.argmin(usable)]
+        kind = (
+            "samples far above full scale"
+            if np.isfinite(column).all()
+            else "NaN or infinite samples"
+        )
+        raise AudioError(f"{what} holds {kind} at {time_s:.3f} s: repair or cut that place.")

@@ -1,0 +1,289 @@
+"""Audio files out: formats, depths, and a writer that notices what went wrong.
+
+A writer fills one file. That its name appears only when all is well, and together with those of
+the other stems, is `atomic.atomic_paths`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from bsmamba2.errors import AudioError, OptionError
+from bsmamba2.runtime.audio.samples import Samples
+from bsmamba2.runtime.audio.tags import id3_tag
+from bsmamba2.system.files import c_path
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("wav", "flac", "mp3", "ogg")
+DEPTHS = ("16", "24", "float")
+CLIP_MODES = ("none", "clamp", "rescale")
+_SUBTYPES = {
+    ("wav", "16"): ("PCM_16", 2),
+    ("wav", "24"): ("PCM_24", 3),
+    ("wav", "float"): ("FLOAT", 4),
+    ("flac", "16"): ("PCM_16", 2),
+    ("flac", "24"): ("PCM_24", 3),
+    ("mp3", None): ("MPEG_LAYER_III", 0),
+    ("ogg", None): ("VORBIS", 0),
+}  # (format, depth) -> libsndfile's name, bytes of a sample
+_DEFAULT_DEPTH = {"wav": "float", "flac": "24"}
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_OGG_MAX_RATE = 200_000  # libvorbis crashes above it
+_FLAC_MAX_RATE = 655_350  # and only multiples of 10 above 16 bits
+_WAV_MAX_BYTES = (1 << 32) - (1 << 16)  # what RIFF's 32 bits can count, less a header
+_BLOCK = 4096  # samples; libvorbis overflows the stack on long blocks
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """A file format with its depth."""
+
+    name: str
+    """One of FORMATS, also the suffix."""
+    depth: str | None = None
+    """One of DEPTHS, None for the format's default; mp3 and ogg have none."""
+    clip: str = "none"
+    """What becomes of samples beyond full scale: 'none' leaves them to the format, of which only
+    integers cut them off, 'clamp' cuts them off in every format, 'rescale' makes all stems of a
+    song quieter by one factor where one of them passes full scale."""
+
+    def __post_init__(self) -> None:
+        if self.name not in FORMATS:
+            raise OptionError(f"Unknown format '{self.name}': choose {', '.join(FORMATS)}.")
+        if self.clip not in CLIP_MODES:
+            raise OptionError(f"Unknown way to clip '{self.clip}': choose {', '.join(CLIP_MODES)}.")
+        if self.depth is None:
+            object.__setattr__(self, "depth", _DEFAULT_DEPTH.get(self.name))
+        if (self.name, self.depth) not in _SUBTYPES:
+            depths = [depth for name, depth in _SUBTYPES if name == self.name and depth]
+            mend = f"choose {' or '.join(depths)}" if depths else "leave the depth out"
+            raise OptionError(f"{self.name} cannot have depth {self.depth}: {mend}.")
+        if not soundfile.check_format(self.name, self.subtype):
+            raise OptionError(
+                f"The installed libsndfile writes no {self.name}: upgrade the soundfile package."
+            )
+
+    @property
+    def subtype(self) -> str:
+        """What libsndfile calls the encoding."""
+        return _SUBTYPES[self.name, self.depth][0]
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample, 0 where they vary."""
+        return _SUBTYPES[self.name, self.depth][1]
+
+    @property
+    def clips(self) -> bool:
+        """Whether samples beyond full scale are lost."""
+        return self.depth in ("16", "24") or self.clip == "clamp"
+
+    def check_rate(self, sample_rate: int) -> None:
+        """Raises AudioError if the format cannot have the rate."""
+        if self.name == "mp3":
+            possible = sample_rate in _MP3_RATES
+        elif self.name == "ogg":
+            possible = sample_rate <= _OGG_MAX_RATE
+        elif self.name == "flac":
+            tens = sample_rate <= 0xFFFF or sample_rate % 10 == 0
+            possible = tens and sample_rate <= _FLAC_MAX_RATE
+        else:
+            possible = True
+        if not possible:
+            raise AudioError(
+                f"{self.name} cannot have a sample rate of {sample_rate} Hz: choose --format wav."
+            )
+
+
+class AudioWriter:
+    """Writes one audio file; a context manager that closes and verifies it.
+
+    Attributes:
+        clipped: Samples beyond full scale so far that were cut off.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        format: OutputFormat,
+        sample_rate: int,
+        channels: int,
+        *,
+        frames: int | None = None,
+        tags: Mapping[str, str] | None = None,
+        name: Path | None = None,
+    ) -> None:
+        """Opens a file for writing.
+
+        Args:
+            path: The file, overwritten.
+            format: And depth; 'rescale' is for who knows all stems (`stem_files.py`).
+            sample_rate: Hz.
+            channels: 1 or 2.
+            frames: Samples per channel to come, if known: decides whether a WAV must be RF64.
+            tags: Title, artist and so on, by the names in `tags.py`.
+            name: The file's later name, for messages.
+
+        Raises:
+            AudioError: The format cannot have the rate, or the file cannot be opened.
+        """
+        format.check_rate(sample_rate)
+        self.clipped = 0
+        self._name, self._path, self._format = name or path, path, format
+        self._frame_bytes = format.sample_bytes * channels
+        self._channels, self._written = channels, 0
+        container = format.name.upper()
+        if container == "WAV" and (frames or 0) * self._frame_bytes > _WAV_MAX_BYTES:
+            container = "RF64"
+        self._limit = _WAV_MAX_BYTES if container == "WAV" else None
+        try:
+            self._sink = _Sink(path)
+        except OSError as error:
+            raise AudioError(f"Cannot write {self._name}: {error.strerror}.") from error
+        if format.name == "mp3":
+            self._sink.put_in_front(id3_tag(tags or {}))
+            tags = None
+        try:
+            self._file = soundfile.SoundFile(
+                self._sink, "w", sample_rate, channels, format.subtype, format=container
+            )
+            for tag, text in (tags or {}).items():
+                setattr(self._file, tag, text)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            self._sink.close()
+            raise self._failed(error) from error
+
+    def __enter__(self) -> AudioWriter:
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._abandon()
+
+    def write(self, block: Samples) -> None:
+        """Appends samples (channels, n), full scale 1.
+
+        Raises:
+            AudioError: The disk is full, or a WAV of unknown length passes 4 GB.
+        """
+        if self._format.clips:
+            self.clipped += int(np.count_nonzero(np.abs(block) > 1))
+            block = block.clip(-1, 1)
+        for start in range(0, block.shape[1], _BLOCK):
+            part = self._encoded(block[:, start : start + _BLOCK].T)
+            try:
+                self._file.write(part)
+            except (soundfile.SoundFileError, RuntimeError, AssertionError) as error:
+                raise self._failed(error) from error
+            self._written += len(part)
+        if self._sink.error:
+            raise self._failed(self._sink.error)
+        if self._limit and self._written * self._frame_bytes > self._limit:
+            raise AudioError(f"{self._name} passes 4 GB, too much for WAV: choose --format flac.")
+
+    def close(self) -> None:
+        """Finishes the file and verifies it.
+
+        Raises:
+            AudioError: Something could not be written, or the file does not hold what it should.
+        """
+        try:
+            self._file.close()
+            self._sink.close()
+            found = None if self._sink.error else soundfile.info(c_path(self._path)).frames
+        except (OSError, soundfile.SoundFileError, RuntimeError) as error:
+            self._sink.close()
+            raise self._failed(error) from error
+        if self._sink.error or found != self._written:
+            raise self._failed(f"{found} of {self._written} samples arrived")
+        if self.clipped:
+            logger.warning(
+                "%d of %d samples of %s passed full scale and were clipped: '--clip rescale' "
+                "makes the stems quieter instead, '--format wav --depth float' keeps them.",
+                self.clipped,
+                self._written * self._channels,
+                self._name,
+            )
+
+    def _encoded(self, part: Samples) -> NDArray[np.generic]:
+        """Samples as libsndfile writes them unchanged: its own conversion rounds down."""
+        if self._format.depth not in ("16", "24"):
+            return np.ascontiguousarray(part)
+        bits = 8 * self._format.sample_bytes
+        scale = float(1 << (bits - 1))
+        rounded = np.rint(part * np.float32(scale)).clip(-scale, scale - 1)
+        integers: NDArray[np.int32] = rounded.astype(np.int32)
+        if bits == 16:
+            return integers.astype(np.int16)
+        return integers * 256  # libsndfile takes 24 bits as the upper ones of 32
+
+    def _abandon(self) -> None:
+        with contextlib.suppress(soundfile.SoundFileError, RuntimeError):
+            self._file.close()  # an error is on its way already
+        self._sink.close()
+
+    def _failed(self, error: object) -> AudioError:
+        reason = self._sink.error.strerror if self._sink.error else error
+        return AudioError(
+            f"Cannot write {self._name}: {reason}; make room, or write to another folder."
+        )
+
+
+class _Sink(io.FileIO):
+    """A file that remembers its first error.
+
+    libsndfile forgets most of the operating system's errors when it encodes: a FLAC, MP3 or OGG
+    on a full disk would look well.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+        self._start = 0
+
+    def put_in_front(self, data: bytes) -> None:
+        """Begins the file with bytes that whoever writes the rest knows nothing of."""
+        self.write(data)
+        self._start = len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Of what comes after the bytes in front."""
+        start = self._start if whence == os.SEEK_SET else 0
+        return super().seek(offset + start, whence) - self._start
+
+    def tell(self) -> int:
+        """As `seek`."""
+        return super().tell() - self._start
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        """Writes all of the data, or notes why not and says 0."""
+        rest = memoryview(data)
+        while rest and self.error is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.error = error
+        return 0 if self.error else len(data)
+
+    def close(self) -> None:
+        """Closes the file; a late error of the file system counts, too."""
+        if self.closed:
+            return
+        try:
+            super().close()
+        except OSError as error:
+            self.error = self.error or error
+            super().close()

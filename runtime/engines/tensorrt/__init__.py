@@ -1,0 +1,1 @@
+"""TensorRT plans on a GPU, the whole way of a chunk on it."""

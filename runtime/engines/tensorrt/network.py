@@ -1,0 +1,111 @@
+"""A plan's network on a stream of its own, for spectra of one shape."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from bsmamba2.errors import EngineError, short_reason, warn_once
+from bsmamba2.runtime.engines.tensorrt.device import Device, chunks_text, cuda_errors
+from bsmamba2.runtime.engines.tensorrt.runtime import MASK, SPECTRUM, PlanRuntime
+
+logger = logging.getLogger(__name__)
+
+_DOING = "the network"
+
+
+class PlanNetwork:
+    """An execution context with a stream and all the memory that it needs.
+
+    Memory for activations is given to the context for its shape, not for the plan's largest, so
+    that smaller batches need less. The first run warms up; in the second the network is captured
+    as a CUDA graph, which the later ones replay. Not for several threads at once.
+
+    Attributes:
+        stream: CuPy's; everything is enqueued there.
+        spectrum: (batch, channels, frames, bins, 2) float32 on the GPU, for the caller to write.
+        mask: Of the same shape; there when `stream` has passed `enqueue`.
+    """
+
+    def __init__(self, runtime: PlanRuntime, device: Device, shape: tuple[int, ...]) -> None:
+        """Allocates everything.
+
+        Args:
+            runtime: The plan.
+            device: The GPU.
+            shape: Of the spectra, within the plan's ranges.
+
+        Raises:
+            OutOfDeviceMemoryError: The shape is too large for the GPU.
+            EngineError: TensorRT or CUDA failed.
+        """
+        cupy = device.cupy
+        self._runtime = runtime
+        self._runs = 0
+        self._graph: Any = None
+        with cuda_errors(f"{chunks_text(shape[0])} of {shape[2]} frames"):
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+            with self.stream:
+                self.spectrum = cupy.empty(shape, "float32")
+                self.mask = cupy.empty(shape, "float32")
+                self._context = runtime.new_context()
+                self._prepare(cupy)
+
+    def enqueue(self) -> None:
+        """Enqueues the network on `stream`: from `spectrum` to `mask`.
+
+        Raises:
+            OutOfDeviceMemoryError: Memory that it asks for in its first runs is not there.
+            EngineError: TensorRT or CUDA failed.
+        """
+        with cuda_errors(_DOING):
+            if self._runs == 1:
+                self._graph = self._captured()
+            if self._graph is None:
+                self._execute()
+            else:
+                self._graph.launch(self.stream)
+        self._runs += 1
+        if self._runs == 1:
+            self._runtime.keep_kernels()
+
+    def _prepare(self, cupy: Any) -> None:
+        """Shape, memory and addresses of the context."""
+        context, require = self._context, self._runtime.require
+        profile = context.set_optimization_profile_async(0, self.stream.ptr)
+        require(profile, "the choice of sizes")
+        require(
+            context.set_input_shape(SPECTRUM, tuple(self.spectrum.shape)), "the choice of sizes"
+        )
+        size = context.update_device_memory_size_for_shapes()
+        self._activations = cupy.empty(max(size, 1), "uint8")
+        context.set_device_memory(self._activations.data.ptr, size)
+        for name, array in ((SPECTRUM, self.spectrum), (MASK, self.mask)):
+            require(context.set_tensor_address(name, array.data.ptr), "the choice of addresses")
+
+    def _execute(self) -> None:
+        self._runtime.require(self._context.execute_async_v3(self.stream.ptr), _DOING)
+
+    def _captured(self) -> Any:
+        """The network as a graph; None, with one line in the log, where it cannot be captured."""
+        capturable = getattr(self._context, "is_stream_capturable", lambda _: True)
+        try:
+            if not capturable(self.stream.ptr):
+                _explain("TensorRT-RTX says that it cannot be captured")
+                return None
+            with cuda_errors(_DOING):
+                self.stream.begin_capture()
+                try:
+                    self._execute()
+                finally:
+                    graph = self.stream.end_capture()
+        except EngineError as error:
+            _explain(short_reason(error))
+            return None
+        finally:
+            self._runtime.forget_errors()
+        return graph
+
+
+def _explain(reason: str) -> None:
+    warn_once(logger, f"The plan runs without a CUDA graph, whose capture failed: {reason}.")

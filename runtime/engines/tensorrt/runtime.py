@@ -1,0 +1,178 @@
+"""A plan in TensorRT or TensorRT-RTX: deserialised, compared with its sidecar, ready to run.
+
+The two modules have one interface up to what is guarded here:
+
+- TensorRT-RTX compiles kernels for the GPU when a context first sees a shape. `EAGER` makes it do
+  so at once; by default it goes on with others for a while and then exchanges them, which a
+  captured CUDA graph would never see.
+- Only TensorRT-RTX can say whether a context's work can be captured (`plan_network.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bsmamba2.errors import EngineError, short_reason
+from bsmamba2.formats.metadata import Metadata
+from bsmamba2.formats.trt_plan import TITLES, PlanRecord
+from bsmamba2.runtime.engines.tensorrt.device import device_error, driver_is_too_old
+from bsmamba2.runtime.engines.tensorrt.kernel_cache import KernelCache
+
+logger = logging.getLogger(__name__)
+
+SPECTRUM, MASK = "spectrum", "mask"
+"""Names of the input and the output."""
+
+_NO_CUDA = "CUDA initialization failure"  # a mere warning in some releases of TensorRT
+
+
+class PlanRuntime:
+    """A deserialised plan; contexts of it run independently of each other."""
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        data: bytes,
+        path: Path,
+        record: PlanRecord,
+        metadata: Metadata,
+        *,
+        capability: str,
+    ) -> None:
+        """Deserialises a plan whose sidecar was checked (`plan_checks.py`).
+
+        Args:
+            trt: The module that built it.
+            data: The plan, as `read_plan` gives it; its plugin is loaded.
+            path: Its file, for messages.
+            record: Of its sidecar.
+            metadata: Of its sidecar.
+            capability: The GPU's compute capability, such as "9.0".
+
+        Raises:
+            EngineError: TensorRT refuses the plan, or it is not what its sidecar says.
+        """
+        self._trt, self._path, self._record = trt, path, record
+        self._said, self._logger = _attach_log(trt)
+        try:
+            self._runtime = trt.Runtime(self._logger)  # both live as long as the engine
+        except TypeError as error:  # pybind11's, of TensorRT, where CUDA does not start
+            raise self._refusal() from error
+        self._runtime.engine_host_code_allowed = False
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise self._refusal()
+        self._check_tensors(metadata)
+        self._kernels = KernelCache(record, capability)
+
+    def new_context(self) -> Any:
+        """An `IExecutionContext` without memory for its activations.
+
+        Raises:
+            EngineError: TensorRT cannot make one.
+        """
+        trt, engine = self._trt, self._engine
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if trt.__name__ == "tensorrt_rtx":
+            config = engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            self._kernels.attach(config)
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+            context = engine.create_execution_context(config)
+        else:
+            context = engine.create_execution_context(strategy)
+        self.require(context is not None, "a context of the plan")
+        return context
+
+    def keep_kernels(self) -> None:
+        """To be called when a context has run: keeps what was compiled for that."""
+        self._kernels.keep()
+        self.forget_errors()
+
+    def forget_errors(self) -> None:
+        """To be called where a failure does not matter, lest it be told of the next one."""
+        self._said.clear()
+
+    def require(self, done: bool, doing: str) -> None:
+        """Raises the error that TensorRT logged unless a call was successful.
+
+        Args:
+            done: What the call returned.
+            doing: What failed otherwise.
+
+        Raises:
+            OutOfDeviceMemoryError: TensorRT got no memory.
+            EngineError: Anything else.
+        """
+        text = _telling(self._said)
+        self.forget_errors()
+        if not done:
+            raise device_error(doing, text)
+
+    def _refusal(self) -> EngineError:
+        text = _telling(self._said)
+        title = f"{TITLES[self._record.builder]} {self._trt.__version__}"
+        if driver_is_too_old(text):
+            return EngineError(
+                f"{title} cannot load {self._path}: there is no NVIDIA driver here, or it is too "
+                "old: install a newer one."
+            )
+        return EngineError(
+            f"{title} cannot load {self._path} ({short_reason(text)}): run "
+            f"'{self._record.command}'."
+        )
+
+    def _check_tensors(self, metadata: Metadata) -> None:
+        """Raises EngineError unless inputs and outputs are those of the sidecar."""
+        trt, engine, audio = self._trt, self._engine, metadata.model.audio
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        tail = (audio.channels, audio.bins, 2)
+        fits = sorted(names) == sorted((SPECTRUM, MASK)) and all(
+            engine.get_tensor_dtype(name) == trt.DataType.FLOAT
+            and _without_sizes(engine.get_tensor_shape(name)) == tail
+            for name in names
+        )
+        if fits:
+            profile = [tuple(shape) for shape in engine.get_tensor_profile_shape(SPECTRUM, 0)]
+            sizes = [(shape[0], shape[2]) for shape in profile]
+            fits = sizes == list(zip(self._record.batch, self._record.frames, strict=True))
+        if not fits:
+            raise EngineError(
+                f"{self._path} has other inputs, outputs or sizes than its sidecar says: run "
+                f"'{self._record.command}'."
+            )
+
+
+def _without_sizes(shape: Any) -> tuple[int, ...]:
+    """(channels, bins, 2) of (batch, channels, frames, bins, 2)."""
+    sizes = tuple(shape)
+    return (*sizes[1:2], *sizes[3:])
+
+
+def _attach_log(trt: ModuleType) -> tuple[deque[str], Any]:
+    """An `ILogger` that writes to `logging`, and the errors that it was told."""
+    errors: deque[str] = deque(maxlen=8)
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            text = " ".join(message.split())
+            if severity.name in ("ERROR", "INTERNAL_ERROR") or _NO_CUDA in text:
+                errors.append(text)  # the caller raises it, or goes on without what failed
+            logger.debug("%s: %s", severity.name, text)
+
+    return errors, Logger()
+
+
+def _telling(errors: deque[str]) -> str:
+    """What went wrong; failed calls of CUDA are logged once more, without where."""
+    own = [error for error in errors if "catchCudaError" not in error]
+    return (own or list(errors) or ["it does not say why"])[0]

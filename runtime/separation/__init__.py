@@ -1,0 +1,1 @@
+"""From a mixture of any length to its stems."""

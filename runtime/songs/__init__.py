@@ -1,0 +1,1 @@
+"""From the files of songs to the files of their stems."""

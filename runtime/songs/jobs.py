@@ -1,0 +1,174 @@
+"""What the files of a song's stems are called; all of it before any work."""
+
+from __future__ import annotations
+
+import string
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bsmamba2.errors import OptionError
+from bsmamba2.runtime.audio.reader import WHOLE, Section
+from bsmamba2.runtime.audio.writing import FORMATS
+from bsmamba2.runtime.songs.sources import Failure, Source, identity
+
+DEFAULT_TEMPLATE = "out/{folder}/{track}/{stem}.{ext}"
+FIELDS = ("folder", "track", "stem", "ext")
+PICTURE = "spectrograms"
+"""In the place of the stem, in a picture's name."""
+STDOUT = Path("stdout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One song to separate."""
+
+    source: Path
+    """The file to read."""
+    name: str
+    """What the song is called in reports."""
+    outputs: Mapping[str, Path]
+    """Stem -> file."""
+    picture: Path | None = None
+    """A PNG with the spectrograms."""
+    section: Section = WHOLE
+    to_stdout: bool = False
+    """Whether the file is a temporary one."""
+
+    @property
+    def shown(self) -> dict[str, Path]:
+        """Stem -> what messages call its file."""
+        return {stem: STDOUT if self.to_stdout else path for stem, path in self.outputs.items()}
+
+    @property
+    def files(self) -> list[Path]:
+        """All that is written: the stems' files in order, then the picture."""
+        return [*self.outputs.values(), *([self.picture] if self.picture else [])]
+
+
+class OutputTemplate:
+    """Names of output files, such as 'out/{track}/{stem}.{ext}'."""
+
+    def __init__(self, text: str) -> None:
+        """Checks the text; raises BsmError for fields that do not exist."""
+        self.text = text
+        try:
+            parts = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise OptionError(f"The output name '{text}' cannot be read: {error}.") from error
+        self._fields = {name for _, name, _, _ in parts if name is not None}
+        for _, name, spec, conversion in parts:
+            if name is not None and (name not in FIELDS or spec or conversion):
+                known = ", ".join(f"{{{field}}}" for field in FIELDS)
+                raise OptionError(f"The output name '{text}' has an unknown field: use {known}.")
+
+    def format_name(self, wanted: str | None) -> str:
+        """The format's name: as wanted, or by the template's own suffix, or wav.
+
+        Raises:
+            BsmError: The two differ, or the suffix is none that can be written.
+        """
+        if self.text.endswith(".{ext}"):
+            return wanted or FORMATS[0]
+        suffix = Path(self.text).suffix.lower().removeprefix(".")
+        if suffix not in FORMATS:
+            raise OptionError(
+                f"The output name '{self.text}' must end in .{{ext}} or one of "
+                f".{', .'.join(FORMATS)}, as in '{DEFAULT_TEMPLATE}'."
+            )
+        if wanted not in (None, suffix):
+            raise OptionError(
+                f"The output name '{self.text}' does not fit --format {wanted}: leave one out."
+            )
+        return suffix
+
+    def check_stems(self, stems: Sequence[str]) -> None:
+        """Raises BsmError if several stems would get one name."""
+        if len(stems) > 1 and "stem" not in self._fields:
+            raise OptionError(
+                f"The output name '{self.text}' needs {{stem}} to tell {' and '.join(stems)} "
+                f"apart: write it as in '{DEFAULT_TEMPLATE}'."
+            )
+
+    def path(self, source: Source, stem: str, ext: str) -> Path:
+        """The file of one stem."""
+        names = {"track": source.track, "stem": stem, "ext": ext}
+        safe = {field: _safe_name(name) for field, name in names.items()}
+        folder = "/".join(map(_safe_name, source.folder.parts)) or "."
+        return Path(self.text.format(folder=folder, **safe))
+
+    def picture_path(self, source: Source) -> Path:
+        """The PNG of a song: beside its stems, or with the song's name if they share a folder."""
+        stem = PICTURE if "stem" in self._fields else ""
+        path = self.path(source, stem, "png").with_suffix(".png")
+        return path if stem else path.with_stem(f"{path.stem}.{PICTURE}")
+
+    @property
+    def top(self) -> Path | None:
+        """The folder that all files will be in, if the text names one."""
+        folder, found, _ = self.text.partition("{")[0].rpartition("/")
+        return Path(folder or "/") if found else None
+
+
+def plan_outputs(
+    sources: Sequence[Source],
+    template: OutputTemplate,
+    stems: Sequence[str],
+    ext: str,
+    *,
+    picture: bool = False,
+    section: Section = WHOLE,
+    to_stdout: bool = False,
+) -> tuple[list[Job], list[Failure]]:
+    """Jobs for the songs whose files get in nobody's way, failures for the others."""
+    template.check_stems(stems)
+    jobs = [
+        Job(
+            source=source.path,
+            name=source.name,
+            outputs={stem: template.path(source, stem, ext) for stem in stems},
+            picture=template.picture_path(source) if picture else None,
+            section=section,
+            to_stdout=to_stdout,
+        )
+        for source in sources
+    ]
+    inputs = {identity(job.source): job.name for job in jobs}
+    claims: dict[str, list[str]] = defaultdict(list)
+    for job in jobs:
+        for file in job.files:
+            claims[identity(file)].append(job.name)
+    good, failures = [], []
+    for job in jobs:
+        obstacle = _obstacle(job, inputs, claims)
+        if obstacle:
+            failures.append(Failure(job.name, obstacle))
+        else:
+            good.append(job)
+    return good, failures
+
+
+def _obstacle(
+    job: Job, inputs: Mapping[str, str], claims: Mapping[str, Sequence[str]]
+) -> str | None:
+    """Why a job must not run: one sentence."""
+    for file in job.files:
+        place = identity(file)
+        if place in inputs:
+            return f"{file} would overwrite the input {inputs[place]}: choose another --out."
+        others = [name for name in claims[place] if name != job.name]
+        if others:
+            return (
+                f"{job.name} and {' and '.join(others)} would both write {file}: put {{folder}} "
+                "into --out, or separate them in two runs."
+            )
+        if len(claims[place]) > 1:
+            return f"Two files of {job.name} would be called {file}: choose another --out."
+    return None
+
+
+def _safe_name(name: str) -> str:
+    """A name that stays in its folder and on one line."""
+    name = "".join("_" if char in "/\\" or not char.isprintable() else char for char in name)
+    return name if name.strip(". ") else "_" * len(name)

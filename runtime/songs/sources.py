@@ -1,0 +1,155 @@
+"""Which songs are meant: files by name, folders, and what comes through stdin."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bsmamba2.errors import AudioError, BsmError
+from bsmamba2.runtime.audio.reader import OTHER_SUFFIXES, SOUNDFILE_SUFFIXES
+from bsmamba2.system.atomic import temporary_folder
+from bsmamba2.system.files import existing_file
+
+STDIN = "-"
+_HERE = Path()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A song to separate."""
+
+    path: Path
+    """The file to read."""
+    name: str
+    """What it is called in reports: as it was named, or 'stdin'."""
+    folder: Path = _HERE
+    """Where it lies below the folder that was named."""
+
+    @property
+    def track(self) -> str:
+        """Its name without folder and suffix."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that gave nothing."""
+
+    source: str
+    """As it was named."""
+    error: str
+    """One sentence."""
+
+
+@contextlib.contextmanager
+def spooled(stream: IO[bytes]) -> Iterator[Path]:
+    """A file of all that comes through a stream, gone afterwards.
+
+    Containers are read from their end, too, so that a pipe will not do. Memory stays constant.
+
+    Raises:
+        BsmError: stdin cannot be read, or the folder for temporary files cannot be written.
+    """
+    with temporary_folder() as folder:
+        path = folder / "stdin"
+        try:
+            with path.open("wb") as file:
+                while block := _read(stream):
+                    file.write(block)
+        except OSError as error:
+            raise AudioError(
+                f"Cannot keep what comes through stdin in {folder.parent}: "
+                f"{error.strerror or error}; make room, or let TMPDIR name another folder."
+            ) from error
+        yield path
+
+
+def _read(stream: IO[bytes]) -> bytes:
+    try:
+        return stream.read(1 << 20)
+    except OSError as error:
+        raise AudioError(f"stdin cannot be read: {error.strerror}; name a file.") from error
+
+
+def find_sources(
+    names: Iterable[str],
+    *,
+    recursive: bool = False,
+    leave_out: Path | None = None,
+    stdin: Path | None = None,
+) -> tuple[list[Source], list[Failure]]:
+    """Files by name, and the audio files in folders, sorted; each once.
+
+    Args:
+        names: Files, folders, and '-' for stdin.
+        recursive: Searches folders in folders, too, but no hidden and no linked ones.
+        leave_out: A folder that is not searched where it lies below a named one: that of the
+            results, so that a second run does not separate stems.
+        stdin: The file that has what came through stdin.
+
+    Returns:
+        The songs, and the names that gave none.
+    """
+    found: dict[str, Source] = {}
+    failures: list[Failure] = []
+    for name in names:
+        try:
+            sources = list(_sources(name, recursive, leave_out, stdin))
+        except OSError as error:
+            where = error.filename or name
+            failures.append(Failure(name, f"{where} cannot be listed: {error.strerror}."))
+            continue
+        except BsmError as error:
+            failures.append(Failure(name, str(error)))
+            continue
+        if not sources:
+            mend = "name the files themselves" if recursive else "name files, or add --recursive"
+            failures.append(Failure(name, f"{name} is a folder without audio: {mend}."))
+        for source in sources:
+            found.setdefault(identity(source.path), source)
+    return list(found.values()), failures
+
+
+def _sources(
+    name: str, recursive: bool, leave_out: Path | None, stdin: Path | None
+) -> Iterator[Source]:
+    """The songs of one name."""
+    if name == STDIN and stdin:
+        yield Source(stdin, "stdin")
+        return
+    top = Path(name)
+    if not top.is_dir():
+        yield Source(existing_file(top), str(top))
+        return
+    for folder in _folders(top, leave_out) if recursive else [top]:
+        for path in sorted(folder.iterdir()):
+            if _is_audio(path):
+                yield Source(path, str(path), folder.relative_to(top))
+
+
+def _folders(top: Path, leave_out: Path | None) -> Iterator[Path]:
+    """A folder and those below it."""
+    yield top
+    for path in sorted(top.iterdir()):
+        hidden, linked = path.name.startswith("."), path.is_symlink()
+        if path.is_dir() and not (hidden or linked or _same(path, leave_out)):
+            yield from _folders(path, leave_out)
+
+
+def _same(path: Path, other: Path | None) -> bool:
+    return other is not None and identity(path) == identity(other)
+
+
+def _is_audio(path: Path) -> bool:
+    """By its name; no hidden files (.partial-..., ._song.wav)."""
+    known = path.suffix.lower() in SOUNDFILE_SUFFIXES | OTHER_SUFFIXES
+    return known and path.is_file() and not path.name.startswith(".")
+
+
+def identity(path: Path) -> str:
+    """Equal for two names of one place."""
+    return os.path.normcase(os.path.realpath(path))

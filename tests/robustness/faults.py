@@ -1,0 +1,118 @@
+"""SIGKILL at random moments, and disks that are full at any byte, against the real commands.
+
+    python tests/robustness/faults.py [--kills 100] [--sizes 24] [--seed 0] [-o FILE.json]
+
+Runs of `bsm infer FOLDER` and of `bsm train`, both with a tiny network, are killed at moments drawn
+over the time that an undisturbed run takes. After each kill every file under a final name must be
+complete, and a run of the same command must complete the work: the same samples, the same weights
+to the bit, the right report, no temporary file left. The same on a file system of few bytes (needs
+root, as it is mounted), from none to as many as the work takes.
+
+A kill is a function of the seed and its number, the moment it meets of the machine as well. The
+exit code is 1 if anything was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import faults_infer
+import faults_train
+from faults_process import Command, can_mount
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
+
+from bench.common.report import report_head, write_report
+
+_INFER_BYTES = 5_200_000
+"""What the stems take, and some more."""
+_TURN = 10  # kills of one command before it is the other's turn
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does it all, prints and writes what came of it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    start = time.monotonic()
+    results = []
+    # What was done before Ctrl-C counts.
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-") as folder,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        for result in run_faults(Path(folder), options.seed, options.kills, options.sizes):
+            results.append(result)
+            verdict = f"WRONG {json.dumps(result)}" if result["wrong"] else "right"
+            line = f"{len(results)} {result['kind']}, {result['stage']}: {verdict}"
+            print(line, file=sys.stderr, flush=True)
+    report = {
+        **report_head("faults", arguments),
+        "seed": options.seed,
+        "elapsed_s": round(time.monotonic() - start, 1),
+        "mounted": can_mount(),
+        "kinds": summary(results),
+    }
+    if options.output:
+        write_report(options.output, report)
+    print(json.dumps(report["kinds"], indent=2))
+    return 1 if any(result["wrong"] for result in results) else 0
+
+
+def run_faults(work: Path, seed: int, kills: int, sizes: int) -> Iterator[dict[str, Any]]:
+    """All faults, one after another, in an empty folder."""
+    places = [work / name for name in ("infer", "train")]
+    for place in places:
+        place.mkdir()
+    Command(["--version"], work, work / "said").end()  # so that no timed one waits for imports
+    folder = faults_infer.Folder(places[0], seed)
+    training = faults_train.Training(places[1], seed)
+    for first in range(0, kills, _TURN):
+        count = min(_TURN, kills - first)
+        for number in range(first, first + count):
+            yield faults_infer.kill(folder, Random(f"infer {seed} {number}"), number)
+        yield from faults_train.kills(training, Random(f"train {seed} {first}"), count)
+    if not can_mount():
+        return
+    for number in range(sizes):
+        share = number / max(1, sizes - 1)
+        format = "wav" if number % 2 else "flac"
+        yield faults_infer.fill(folder, format, 4096 + round(share * _INFER_BYTES))
+        yield faults_train.fill(training, 4096 + round(share * 1.5 * training.bytes))
+
+
+def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """By kind: how many, at which stages, temporary files that were left, and what was wrong."""
+    kinds = {}
+    for kind in dict.fromkeys(result["kind"] for result in results):
+        of_kind = [result for result in results if result["kind"] == kind]
+        kinds[kind] = {
+            "faults": len(of_kind),
+            "stages": dict(Counter(result["stage"] for result in of_kind).most_common()),
+            "temporary_files_left_by_kills": sum(result["left"] for result in of_kind),
+            "wrong": sum(bool(result["wrong"]) for result in of_kind),
+            "bugs": [result for result in of_kind if result["wrong"]][:20],
+        }
+    return kinds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Kills and full disks against the real commands.")
+    parser.add_argument("--kills", type=int, default=100, help="of each command (default: 100)")
+    parser.add_argument("--sizes", type=int, default=24, help="of the disk (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
+    parser.add_argument("-o", "--output", type=Path, help="also write a JSON here")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The fuzzer: a short run of it, and that it would notice what it looks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import fuzz
+import pytest
+from fuzz_audio import audio_case, name_case, songs_case
+from fuzz_bytes import mutate_bytes, mutate_value
+from fuzz_case import Corpus
+from fuzz_configs import config_case, value_case
+from fuzz_corpus import keep_corpus, make_corpus, open_corpus
+from fuzz_judge import GOOD, Traces, judge
+from fuzz_models import checkpoint_case, onnx_case, plan_case, run_case, safetensors_case
+from fuzz_worker import MAKERS, make_case
+
+from bsmamba2.cli import main
+
+SEED, CASES = 20, 105
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    corpus = make_corpus(tmp_path_factory.mktemp("corpus"))
+    keep_corpus(corpus)
+    return corpus
+
+
+@pytest.mark.slow
+def test_hostile_files_end_in_success_or_one_sentence(corpus: Corpus, tmp_path: Path):
+    results = list(fuzz.run_cases(tmp_path, corpus.folder, SEED, range(CASES)))
+    wrong = [result for result in results if result["outcome"] not in GOOD]
+    assert not wrong, f"python tests/robustness/fuzz.py --seed {SEED} --case {wrong[0]['case']}"
+    assert len(results) == CASES
+    assert {"success", "sentence"} <= {result["outcome"] for result in results}
+
+
+def test_the_intact_files_separate(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Or cases would fail of themselves, and no damage would be seen."""
+    monkeypatch.chdir(tmp_path)
+    assert len(corpus.audio) > 20
+    songs = [str(path) for path in sorted(corpus.folder.glob("song.*"))]
+    for number, song in enumerate(songs):
+        out = f"out/{number}/{{stem}}.wav"
+        options = ["--overlap", "0.1", "--threads", "1", "--quiet"]
+        with pytest.raises(SystemExit) as done:
+            main(["infer", "--engine", str(corpus.onnx), "-o", out, *options, song])
+        assert done.value.code == 0, song
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = sorted(folder.rglob("*"))
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.is_file()}
+
+
+@pytest.mark.parametrize("number", range(len(MAKERS)))
+def test_a_case_is_a_function_of_seed_and_number(corpus: Corpus, tmp_path: Path, number: int):
+    made = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        case = make_case(7, number, open_corpus(corpus.folder), tmp_path / name)
+        made.append((case, contents(tmp_path / name)))
+    assert made[0][0] == made[1][0]
+    if "last.ckpt" not in str(made[0][1].keys()):  # torch.save writes an id of its own
+        assert made[0][1] == made[1][1]
+
+
+def test_every_maker_takes_part():
+    kinds = (audio_case, name_case, songs_case, checkpoint_case, safetensors_case, onnx_case)
+    assert set(MAKERS) == {*kinds, plan_case, run_case, config_case, value_case}
+
+
+def differs(one: object, other: object) -> bool:
+    try:
+        return repr(one) != repr(other)
+    except (RecursionError, ValueError):  # too deep, or too long a number
+        return True
+
+
+def test_mutations_are_seeded_and_change_something():
+    data, value = bytes(range(256)) * 4, {"a": [1, {"b": "c"}], "d": 2.5}
+    assert mutate_bytes(Random(1), data) == mutate_bytes(Random(1), data)
+    changed = [mutate_bytes(Random(seed), data) != data for seed in range(200)]
+    assert sum(changed) > 180
+    assert sum(differs(mutate_value(Random(seed), value), value) for seed in range(40)) > 30
+    assert value == {"a": [1, {"b": "c"}], "d": 2.5}
+
+
+def traces(**changes: object) -> Traces:
+    usual = {
+        "arguments": ["info", "x"],
+        "code": 1,
+        "printed": "",
+        "errors": "Error: No x: add it.\n",
+    }
+    return Traces(**{**usual, "files": [], "forbidden": [], **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({}, "sentence"),
+        ({"code": 0, "errors": ""}, "success"),
+        ({"code": 2, "errors": "Usage: bsm\n\nError: No such option.\n"}, "usage"),
+        ({"code": 0}, "wrong code"),
+        ({"errors": ""}, "no sentence"),
+        ({"code": 3}, "no sentence"),
+        ({"errors": "Error: no end\n"}, "no sentence"),
+        ({"errors": f"Error: {'x' * 2000}.\n"}, "no sentence"),
+        ({"errors": "Error: Unexpected KeyError: 'a'. Run it.\n"}, "unexpected"),
+        ({"errors": "Failed: a: unexpected KeyError: 'a'; run it.\n"}, "unexpected"),
+        ({"errors": "Traceback (most recent call last):\nKeyError: 'a'\n"}, "traceback"),
+        ({"errors": "/a/b.py:70: RuntimeWarning: overflow\nError: No x: add it.\n"}, "noise"),
+        ({"files": ["out/a/.partial-x.wav"]}, "half a file"),
+        ({"forbidden": ["open /tmp/x"]}, "forbidden"),
+        ({"arguments": ["parity", "a", "b"], "errors": "", "printed": "FAILED"}, "success"),
+    ],
+)
+def test_judge_tells_right_from_wrong(changes: dict[str, object], outcome: str):
+    assert judge(traces(**changes))[0] == outcome
+
+
+BAD = {  # what a command does -> what it is called; the last two end the worker
+    "bytearray(1 << 34)": "unexpected",
+    "open('in/x', 'w').close()": "forbidden",
+    "import traceback\ntry: 1 / 0\nexcept Exception: traceback.print_exc(); raise": "traceback",
+    "while True: pass": "hang",
+    "import os; os.abort()": "crash",
+}
+_WORKER = """
+import click, fuzz_worker, bsmamba2.cli
+from fuzz_case import Case
+
+real = bsmamba2.cli.main
+
+def maker(random, corpus, folder):
+    (folder / "in").mkdir()
+    return Case(kind="bad", arguments=[PROGRAMS[int(folder.name)]])
+
+def main(arguments):
+    command = click.Command("bad", callback=lambda: exec(arguments[0], {}))
+    bsmamba2.cli.cli.main = lambda *_, **__: command.main([], standalone_mode=False)
+    real(arguments)
+
+bsmamba2.cli.main, fuzz_worker.MAKERS = main, (maker,)
+fuzz_worker.main()
+"""
+
+
+@pytest.mark.slow
+def test_what_is_looked_for_is_found(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The real worker with commands that misbehave; after a hang the next case runs."""
+    path = f"import sys; sys.path.insert(0, {str(Path(fuzz.__file__).parent)!r})\n"
+    (tmp_path / "fuzz_worker.py").write_text(f"{path}PROGRAMS = {list(BAD)}\n{_WORKER}")
+    monkeypatch.setattr(fuzz, "_HERE", tmp_path)
+    monkeypatch.setattr(fuzz, "CPU_S", 1)
+    (tmp_path / "work").mkdir()
+    results = list(fuzz.run_cases(tmp_path / "work", corpus.folder, 0, range(len(BAD))))
+    assert [result["outcome"] for result in results] == list(BAD.values())

@@ -1,0 +1,363 @@
+"""Reading gives what a file promises or says why not; so does writing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from audio_files import ENCODINGS, RATE, damaged, endless_rifx, noise, read, save, tones
+from processes import printed
+
+from bsmamba2.errors import AudioError, BsmError
+from bsmamba2.runtime.audio import writing
+from bsmamba2.runtime.audio.reader import AudioReader, Section
+from bsmamba2.runtime.audio.resampling import resample
+from bsmamba2.runtime.audio.writing import AudioWriter, OutputFormat
+
+# --- reading ---
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("n", [1, 3 * RATE])
+def test_reader_gives_what_libsndfile_decodes(tmp_path: Path, name: str, channels: int, n: int):
+    path = save(tmp_path / name, noise(n, channels))
+    with AudioReader(path) as reader:
+        assert (reader.sample_rate, reader.channels, reader.frames) == (RATE, channels, n)
+        samples = np.concatenate(list(reader.blocks()), axis=1)
+    assert samples.dtype == np.float32
+    assert np.array_equal(samples.T, soundfile.read(path, dtype="float32", always_2d=True)[0])
+
+
+@pytest.mark.parametrize("name", ["a.wav", "b.wav", "b.flac", "a.mp3"])
+@pytest.mark.parametrize("cut", [0.001, 0.5, 0.9])
+def test_truncated_files_are_refused(tmp_path: Path, name: str, cut: float):
+    path = damaged(save(tmp_path / name, noise()), cut=cut)
+    with pytest.raises(AudioError, match=r"truncated|damaged") as error:
+        read(path)
+    assert str(path) in str(error.value)
+
+
+def test_one_missing_sample_is_missed(tmp_path: Path):
+    path = save(tmp_path / "a.wav", noise())
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(AudioError, match="truncated"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["b.flac", "a.mp3", "a.ogg"])
+def test_rubbish_in_the_middle_is_an_error(tmp_path: Path, name: str):
+    with pytest.raises(AudioError, match="damaged"):
+        read(damaged(save(tmp_path / name, noise()), hole=True))
+
+
+@pytest.mark.parametrize("data_size", [0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000])
+@pytest.mark.parametrize("file_size", [0, 0xFFFFFFFF, 36])
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16"])
+def test_wav_written_into_a_pipe_is_read_to_its_end(
+    tmp_path: Path, data_size: int, file_size: int, subtype: str
+):
+    path = save(tmp_path / "piped.wav", noise(), subtype=subtype)
+    expected = soundfile.read(path, dtype="float32")[0].T
+    content = bytearray(path.read_bytes())
+    place = content.find(b"data") + 4
+    content[4:8] = struct.pack("<I", file_size)
+    content[place : place + 4] = struct.pack("<I", data_size)
+    path.write_bytes(content)
+    assert np.array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("data_size", [0, 0xFFFFFFFF, 0x7FFFF000, (5 << 30) - (1 << 32)])
+def test_wav_of_more_than_its_header_can_say_is_read_to_its_end(tmp_path: Path, data_size: int):
+    """5 GB of silence that take no room, and a second of noise at their end."""
+    path = save(tmp_path / "long.wav", np.zeros((2, 1)), subtype="FLOAT")
+    head = path.read_bytes()
+    head = head[: head.index(b"data") + 4] + struct.pack("<I", data_size)
+    path.write_bytes(head[:4] + struct.pack("<I", max(0, data_size - 8)) + head[8:])
+    end = noise(RATE).astype(np.float32)
+    with path.open("r+b") as file:
+        file.truncate(len(head) + (5 << 30))
+        file.seek(-end.nbytes, os.SEEK_END)
+        file.write(end.T.tobytes())
+    with AudioReader(path) as reader:
+        assert reader.frames == (5 << 30) // 8
+    section = Section(reader.frames / RATE - 2)
+    with AudioReader(path, section=section) as reader:
+        heard = np.concatenate(list(reader.blocks()), axis=1)
+    assert np.array_equal(heard[:, -RATE:], end)
+    assert not heard[:, :-RATE].any()
+
+
+def test_titles_after_the_samples_are_no_samples(tmp_path: Path):
+    path = save(tmp_path / "titled.wav", noise(), subtype="PCM_16")
+    expected = soundfile.read(path, dtype="float32")[0].T
+    with path.open("ab") as file:
+        file.write(b"LIST" + struct.pack("<I", 5000) + bytes(5000))
+    assert np.array_equal(read(path), expected)
+
+
+def test_rf64_is_read_and_missed_when_truncated(tmp_path: Path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, noise().T, RATE, format="RF64", subtype="FLOAT")
+    assert np.array_equal(read(path), noise())
+    with pytest.raises(AudioError, match="truncated"):
+        read(damaged(path, cut=0.5))
+
+
+def test_flac_written_into_a_pipe_is_read_to_its_end(tmp_path: Path):
+    path = save(tmp_path / "b.flac", noise())
+    expected = read(path)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the 36 bits of the number of samples: unknown
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with AudioReader(path) as reader:
+        assert reader.frames is None
+    assert np.array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("name", ["text.wav", "text.flac", "text.mp3", "text.ogg", "text.m4a"])
+def test_a_text_file_is_no_audio(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_text("This is a text.\n" * 1000)
+    with pytest.raises(AudioError, match=name):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.ogg", "a.aiff"])
+def test_no_samples_are_an_error(tmp_path: Path, name: str):
+    with pytest.raises(AudioError, match="no samples"):
+        read(save(tmp_path / name, noise(0)))
+
+
+def test_an_empty_file_is_an_error(tmp_path: Path):
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(AudioError, match="empty"):
+        read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_samples_are_an_error_with_their_time(tmp_path: Path, value: float):
+    samples = noise()
+    samples[1, 100_000] = value
+    with pytest.raises(AudioError, match=r"a\.wav holds NaN .* at 2\.268 s"):
+        read(save(tmp_path / "a.wav", samples))
+
+
+def test_three_channels_are_an_error(tmp_path: Path):
+    with pytest.raises(AudioError, match="3 channels"):
+        read(save(tmp_path / "a.wav", noise(100, 3)))
+
+
+def test_missing_files_and_folders_are_errors(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "missing.wav", Path("/dev/zero")):
+        with pytest.raises(BsmError, match=str(path)):
+            read(path)
+
+
+def _broken(path: Path, kind: str) -> Path:
+    """A file of some kind that cannot be read to its end."""
+    match kind:
+        case "not there":
+            pass
+        case "empty":
+            path.touch()
+        case "text":
+            path.write_text("This is a text.\n" * 1000)
+        case "RIFX without a length":
+            path.write_bytes(endless_rifx())
+        case "truncated" | "truncated.flac":
+            damaged(save(path, noise()), cut=0.5)
+        case "hole.mp3":
+            damaged(save(path, noise()), hole=True)
+        case _:
+            samples = {"3 channels": noise(RATE, 3), "NaN": noise() * np.nan, "nothing": noise(0)}
+            save(path, samples.get(kind, noise()), 100 if kind == "100 Hz" else RATE, "FLOAT")
+    return path
+
+
+@pytest.mark.parametrize("kind", [
+    "not there", "empty", "text", "RIFX without a length", "truncated", "truncated.flac",
+    "hole.mp3", "3 channels", "NaN", "nothing", "100 Hz", "late start",
+])  # fmt: skip
+def test_errors_call_what_came_through_a_pipe_stdin(tmp_path: Path, kind: str):
+    """Its file has no suffix that would tell the format."""
+    path = tmp_path / "stdin"
+    broken = _broken(tmp_path / f"song{Path(kind).suffix or '.wav'}", kind)
+    if broken.exists():
+        broken.rename(path)
+    section = Section(4 if kind == "late start" else 0)
+    with (
+        pytest.raises(BsmError) as error,
+        AudioReader(path, section=section, name="stdin") as reader,
+    ):
+        list(reader.blocks())
+    assert "stdin" in str(error.value).replace(str(path), "")
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_clipped_files_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    read(save(tmp_path / "b.wav", noise() * 2))
+    assert not caplog.records
+    read(save(tmp_path / "b.wav", np.clip(noise() * 30, -1, 1)))
+    assert "is clipped" in caplog.text
+
+
+# --- writing ---
+
+FORMATS = [("wav", "16"), ("wav", "24"), ("wav", "float"), ("flac", "16"), ("flac", "24"),
+           ("mp3", None), ("ogg", None)]  # fmt: skip
+LOSS = {"16": 2**-16, "24": 2**-24, "float": 0, None: 0.05}
+
+
+def write(path: Path, samples: np.ndarray, name: str, depth: str | None = None, rate: int = RATE,
+          frames: int | None = None) -> Path:  # fmt: skip
+    format = OutputFormat(name, depth)
+    with AudioWriter(path, format, rate, samples.shape[0], frames=frames) as writer:
+        for start in range(0, samples.shape[1], 50_000):
+            writer.write(samples[:, start : start + 50_000])
+    return path
+
+
+@pytest.mark.parametrize(("name", "depth"), FORMATS)
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("n", [1, 150_000])
+def test_written_files_hold_the_samples(
+    tmp_path: Path, name: str, depth: str | None, channels: int, n: int
+):
+    samples = noise(n, channels) if depth else tones(n, channels)
+    path = write(tmp_path / "out", samples, name, depth)
+    found, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    assert (rate, found.shape) == (RATE, (n, channels))
+    assert np.abs(found.T - samples).max() <= LOSS[depth]
+    assert soundfile.info(path).format == name.upper()
+
+
+def test_default_depths_are_float_for_wav_and_24_for_flac():
+    assert OutputFormat("wav").subtype == "FLOAT"
+    assert OutputFormat("flac").subtype == "PCM_24"
+
+
+@pytest.mark.parametrize(("name", "depth"), [("flac", "float"), ("mp3", "16"), ("ogg", "24"),
+                                             ("aac", None), ("wav", "8")])  # fmt: skip
+def test_impossible_formats_are_refused(name: str, depth: str | None):
+    with pytest.raises(BsmError, match=name):
+        OutputFormat(name, depth)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("mp3", 96_000), ("mp3", 7777), ("ogg", 200_001),
+                                            ("flac", 655_360), ("flac", 65_537)])  # fmt: skip
+def test_impossible_rates_are_refused(tmp_path: Path, name: str, rate: int):
+    with pytest.raises(AudioError, match=f"{rate} Hz"):
+        write(tmp_path / "out", noise(100), name, rate=rate)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("wav", 384_000), ("ogg", 200_000), ("flac", 655_350),
+                                            ("mp3", 8000), ("flac", 65_535)])  # fmt: skip
+def test_extreme_rates_are_written(tmp_path: Path, name: str, rate: int):
+    path = write(tmp_path / "out", noise(5000), name, rate=rate)
+    assert soundfile.info(path).samplerate == rate
+
+
+def test_clipping_is_counted_where_it_happens(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    samples = noise(1000)
+    samples[0, :7] = 1.5
+    samples[1, :2] = -1.5
+    path = write(tmp_path / "out", samples, "wav", "float")
+    assert np.array_equal(read(path.rename(tmp_path / "a.wav")), samples)
+    assert not caplog.records
+    path = write(tmp_path / "out", samples, "wav", "16")
+    assert "9 of 2000 samples" in caplog.text
+    assert np.abs(soundfile.read(path)[0]).max() == 1  # not wrapped around
+
+
+def test_a_wav_beyond_4_gb_becomes_rf64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writing, "_WAV_MAX_BYTES", 100_000)
+    path = write(tmp_path / "out", noise(50_000), "wav", frames=50_000)
+    assert soundfile.info(path).format == "RF64"
+    assert np.array_equal(soundfile.read(path, dtype="float32")[0].T, noise(50_000))
+    with pytest.raises(AudioError, match="4 GB"):
+        write(tmp_path / "out", noise(50_000), "wav")
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from bsmamba2.errors import AudioError
+from bsmamba2.runtime.audio.writing import AudioWriter, OutputFormat
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+noise = np.random.default_rng(0).standard_normal((2, 4096)).astype(np.float32) * 0.1
+try:
+    with AudioWriter(Path(sys.argv[1]), OutputFormat(sys.argv[2]), 44100, 2) as writer:
+        for _ in range(int(sys.argv[4])):
+            writer.write(noise)
+except AudioError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+@pytest.mark.parametrize("name", writing.FORMATS)
+@pytest.mark.parametrize(("limit", "blocks"), [(0, 1), (50_000, 100), (3000, 8)])
+def test_a_full_disk_is_noticed(tmp_path: Path, name: str, limit: int, blocks: int):
+    said = printed(FULL_DISK, tmp_path / "out", name, str(limit), str(blocks))
+    assert "File too large" in said
+
+
+# --- resampling ---
+
+
+@pytest.mark.parametrize("rate", [48_000, 96_000, 22_050, 8_000, 44_100])
+@pytest.mark.parametrize("block", [100, 65_536])
+def test_there_and_back_a_sine_keeps_its_place_and_length(rate: int, block: int):
+    t = np.arange(3 * rate) / rate
+    fade = np.sin(np.pi / 2 * np.clip(np.minimum(t, t[-1] - t) / 0.3, 0, 1)) ** 4
+    sine = (np.sin(2 * np.pi * 1000 * t) * fade).astype(np.float32)[None]
+    blocks = (sine[:, start : start + block] for start in range(0, sine.shape[1], block))
+    there = list(resample(blocks, channels=1, from_rate=rate, to_rate=RATE))
+    assert sum(part.shape[1] for part in there) == 3 * RATE
+    back = np.concatenate(list(resample(there, channels=1, from_rate=RATE, to_rate=rate)), axis=1)
+    assert back.shape == sine.shape
+    assert np.abs(back - sine).max() < 1e-6
+
+
+def test_equal_rates_pass_blocks_on():
+    blocks = [noise(10), noise(20)]
+    passed = list(resample(blocks, channels=2, from_rate=48_000, to_rate=48_000))
+    assert all(a is b for a, b in zip(passed, blocks, strict=True))
+
+
+def test_library_code_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG, "bsmamba2")
+    read(write(tmp_path / "out", noise(), "flac").rename(tmp_path / "a.flac"))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 2**31 - 1])
+def test_rates_that_no_music_has_are_refused(tmp_path: Path, rate: int):
+    """A damaged header would otherwise make hours of a second."""
+    path = save(tmp_path / "a.wav", tones(100, 1), rate)
+    with pytest.raises(AudioError, match=f"rate of {rate} Hz"):
+        AudioReader(path)
+
+
+@pytest.mark.parametrize("value", [1e11, -1e38])
+def test_levels_whose_squares_overflow_are_refused_with_their_time(tmp_path: Path, value: float):
+    samples = tones(RATE, 2)
+    samples[1, RATE // 2] = value
+    with pytest.raises(AudioError, match=r"far above full scale at 0\.500 s"):
+        read(save(tmp_path / "a.wav", samples))
+
+
+def test_integers_written_as_floats_are_read(tmp_path: Path):
+    samples = np.full((1, 10), 2.0**31, np.float32)
+    assert np.array_equal(read(save(tmp_path / "a.wav", samples)), samples)

@@ -1,0 +1,172 @@
+"""Songs whose files are replaced, cut or written to while they are read."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from small_engines import FunctionEngine, real_mask
+
+from bsmamba2.errors import AudioError, FileError
+from bsmamba2.runtime.audio.reader import AudioReader, Section
+from bsmamba2.runtime.audio.writing import OutputFormat
+from bsmamba2.runtime.separation.separator import Separator
+from bsmamba2.runtime.songs.jobs import Job
+from bsmamba2.runtime.songs.separate_files import separate_file
+
+RATE = 44100
+SECONDS = 8
+
+
+def save(path: Path, seconds: float = SECONDS, seed: int = 0) -> np.ndarray:
+    samples = np.random.default_rng(seed).standard_normal((round(seconds * RATE), 2)) * 0.1
+    soundfile.write(path, samples, RATE, subtype="PCM_16")
+    return soundfile.read(path, dtype="float32")[0]
+
+
+def replace(path: Path) -> None:
+    """Another song of the same length takes the name."""
+    save(path.with_name(f"other{path.suffix}"), seed=1)
+    path.with_name(f"other{path.suffix}").replace(path)
+
+
+def overwrite(path: Path) -> None:
+    """Another song of the same length is written into the file."""
+    save(path, seed=1)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 4)
+
+
+def cut_to_nothing(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(bytes(100_000))
+
+
+def shorten(path: Path) -> None:
+    """A shorter song is written into the file."""
+    save(path, 2, seed=1)
+
+
+def separate(path: Path, change: Callable[[Path], None], out: Path) -> None:
+    """Changes the file while its third chunk is separated, some of it being still unread."""
+    calls = 0
+
+    def mask(spectrum: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            change(path)
+        return real_mask(0.5)(spectrum)
+
+    job = Job(source=path, name=path.name, outputs={"vocals": out / "vocals.wav"})
+    separate_file(Separator(FunctionEngine(mask), overlap_s=0), job, OutputFormat("wav"))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_a_song_that_is_replaced_is_read_to_its_end(tmp_path: Path, suffix: str):
+    song = tmp_path / f"song{suffix}"
+    samples = np.random.default_rng(0).standard_normal((SECONDS * RATE, 2)) * 0.1
+    soundfile.write(song, samples, RATE)
+    before = soundfile.read(song, dtype="float32")[0]
+
+    def other(path: Path) -> None:
+        soundfile.write(tmp_path / f"other{suffix}", samples[: 2 * RATE], RATE)
+        (tmp_path / f"other{suffix}").replace(path)
+
+    separate(song, other, tmp_path / "out")
+    found = soundfile.read(tmp_path / "out" / "vocals.wav", dtype="float32")[0]
+    assert found.shape == before.shape
+    assert np.abs(found - before / 2).max() < 1e-5
+
+
+@pytest.mark.parametrize("change", [overwrite, cut, cut_to_nothing, grow, shorten])
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_song_that_is_written_to_is_one_sentence_and_no_stem(
+    tmp_path: Path, change: Callable[[Path], None], suffix: str
+):
+    song = tmp_path / f"song{suffix}"
+    save(song)
+    with pytest.raises(AudioError) as failed:
+        separate(song, change, tmp_path / "out")
+    assert str(failed.value).startswith(str(song.name))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_the_work_is_not_taken_for_one_of_the_stems(tmp_path: Path):
+    save(tmp_path / "song.wav")
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fail(_: Path) -> None:
+        raise error
+
+    with pytest.raises(OSError, match="Input/output") as failed:
+        separate(tmp_path / "song.wav", fail, tmp_path / "out")
+    assert failed.value is error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_a_sentence_and_no_stem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    save(tmp_path / "song.wav")
+    out, picture = tmp_path / "out", tmp_path / "out" / "song.png"
+    outputs = {"vocals": out / "vocals.wav"}
+    job = Job(source=tmp_path / "song.wav", name="song.wav", outputs=outputs, picture=picture)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileError, match=rf"^Cannot write {picture}: No space left on device\.$"):
+        separate_file(
+            Separator(FunctionEngine(real_mask(0.5)), overlap_s=0), job, OutputFormat("wav")
+        )
+    assert not out.exists()
+
+
+def test_the_sentence_says_to_wait(tmp_path: Path):
+    save(tmp_path / "song.wav")
+    with pytest.raises(AudioError, match=r"song\.wav was changed while it was read: wait"):
+        separate(tmp_path / "song.wav", grow, tmp_path / "out")
+
+
+def test_a_change_during_a_section_counts(tmp_path: Path):
+    song = tmp_path / "song.wav"
+    save(song)
+
+    def read() -> Iterator[int]:
+        with AudioReader(song, section=Section(1, 4)) as reader:
+            for block in reader.blocks():
+                overwrite(song)
+                yield block.shape[1]
+
+    with pytest.raises(AudioError, match="was changed"):
+        list(read())
+
+
+def test_another_file_that_takes_the_name_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from bsmamba2.runtime.audio import reader as audio
+
+    song = tmp_path / "song.wav"
+    save(song)
+    own = audio._open
+
+    def late(path: Path, name: str) -> audio.Decoder:
+        replace(path)
+        return own(path, name)
+
+    monkeypatch.setattr(audio, "_open", late)
+    with pytest.raises(AudioError, match="was replaced while it was opened"):
+        AudioReader(song)

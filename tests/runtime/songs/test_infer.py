@@ -1,0 +1,406 @@
+"""`bsm infer` with a real engine: what is written, what is said, and what is not left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import audio_files
+import numpy as np
+import pytest
+import soundfile
+from audio_files import RATE, load, noise
+from processes import TESTS, Command, printed, python
+from songs import assert_null, decoded, excerpt
+
+
+def save(name: str, samples: np.ndarray, rate: int = RATE, subtype: str = "FLOAT") -> str:
+    audio_files.save(Path(name), samples, rate, subtype)
+    return name
+
+
+def files_below(folder: str | Path = ".") -> set[str]:
+    return {path.as_posix() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+# --- what is written ---
+
+
+@pytest.mark.parametrize(("rate", "channels", "n"),
+                         [(44100, 2, 50_000), (48000, 1, 70_000), (22050, 2, 1)])  # fmt: skip
+def test_stems_add_up_and_have_the_inputs_shape(
+    bsm_infer: Command, rate: int, channels: int, n: int
+):
+    mixture = noise(n, channels)
+    done = bsm_infer(save("song.wav", mixture, rate))
+    assert done.code == 0
+    assert done.out.split() == ["out/song/vocals.wav", "out/song/instrumental.wav"]
+    stems = [load(name) for name in done.out.split()]
+    assert {soundfile.info(name).samplerate for name in done.out.split()} == {rate}
+    assert {soundfile.info(name).subtype for name in done.out.split()} == {"FLOAT"}
+    assert {stem.shape for stem in stems} == {mixture.shape}
+    assert_null(mixture, *stems)
+
+
+def test_real_music_from_a_container_adds_up(bsm_infer: Command):
+    song = excerpt()
+    done = bsm_infer(str(song))
+    assert done.code == 0
+    vocals, rest = (load(name) for name in done.out.splitlines())
+    mixture = decoded(song).T
+    assert vocals.shape == rest.shape == mixture.shape == (2, 268_288)
+    assert soundfile.info(done.out.splitlines()[0]).samplerate == 44100
+    assert_null(mixture, vocals, rest)
+
+
+def test_silence_in_is_silence_out(bsm_infer: Command):
+    done = bsm_infer(save("song.wav", np.zeros((2, RATE)), 48000))
+    assert all(not load(name).any() for name in done.out.split())
+
+
+@pytest.mark.parametrize(("arguments", "format", "subtype"), [
+    (["--format", "flac"], "FLAC", "PCM_24"),
+    (["--format", "flac", "--depth", "16"], "FLAC", "PCM_16"),
+    (["--depth", "24"], "WAV", "PCM_24"),
+    (["--format", "mp3"], "MP3", "MPEG_LAYER_III"),
+    (["-o", "here/{stem}.ogg"], "OGG", "VORBIS"),
+])  # fmt: skip
+def test_formats_and_depths(bsm_infer: Command, arguments: list[str], format: str, subtype: str):
+    done = bsm_infer(save("song.wav", noise(RATE)), *arguments)
+    assert done.code == 0, done.err
+    for name in done.out.split():
+        info = soundfile.info(name)
+        assert (info.format, info.subtype, info.frames) == (format, subtype, RATE)
+
+
+def test_one_stem_is_written_alone(bsm_infer: Command):
+    done = bsm_infer(
+        save("song.wav", noise(RATE)), "--stems", "instrumental", "-o", "{track}-i.wav"
+    )
+    assert done.out.split() == ["song-i.wav"]
+    assert files_below() == {"song.wav", "song-i.wav"}
+
+
+def test_folders_are_separated_in_order_without_hidden_files(bsm_infer: Command):
+    for name in ("b.wav", "a.flac", ".hidden.wav", "deeper/c.wav"):
+        save(f"songs/{name}", noise(RATE), subtype="PCM_16")
+    Path("songs/cover.jpg").touch()
+    done = bsm_infer("songs", "--stems", "vocals")
+    assert done.out.split() == ["out/a/vocals.wav", "out/b/vocals.wav"]
+
+
+def test_an_input_named_twice_is_separated_once(bsm_infer: Command):
+    save("songs/a.wav", noise(RATE))
+    done = bsm_infer("songs", "songs/a.wav", "./songs/../songs/a.wav", "--stems", "vocals")
+    assert done.out.split() == ["out/a/vocals.wav"]
+
+
+def test_files_of_an_earlier_run_are_replaced(bsm_infer: Command):
+    save("out/song/vocals.wav", noise(10))
+    done = bsm_infer(save("song.wav", noise(RATE)))
+    assert done.code == 0
+    assert load("out/song/vocals.wav").shape == (2, RATE)
+
+
+@pytest.mark.parametrize("name", ["...wav", "a\\..\\b.wav", "new\nline.wav"])
+def test_track_names_stay_in_their_folder_and_line(bsm_infer: Command, name: str):
+    save("in/song.wav", noise(1000))
+    Path("in/song.wav").rename(Path("in", name))
+    done = bsm_infer(f"in/{name}", "--stems", "vocals")
+    assert done.code == 0, done.err
+    (written,) = done.out.splitlines()
+    assert Path(written).resolve().parent.parent == Path("out").resolve()
+    assert files_below("out") == {written}
+
+
+# --- what is said ---
+
+
+def test_json_is_one_document_on_stdout(bsm_infer: Command, quick_onnx: Path):
+    save("song.wav", noise(22050, 1), 22050)
+    Path("text.wav").write_text("no music")
+    done = bsm_infer("song.wav", "text.wav", "--json")
+    assert done.code == 1
+    document = json.loads(done.out)
+    assert document["engine"]["path"] == str(quick_onnx)
+    assert document["engine"]["trained"] is False
+    (file,) = document["files"]
+    assert file["input"] == "song.wav"
+    assert file["outputs"] == {
+        "vocals": "out/song/vocals.wav",
+        "instrumental": "out/song/instrumental.wav",
+    }
+    assert (file["duration_s"], file["sample_rate"], file["channels"]) == (1.0, 22050, 1)
+    assert file["real_time_factor"] == pytest.approx(file["elapsed_s"], abs=1e-3)
+    (failed,) = document["failed"]
+    assert failed["input"] == "text.wav"
+    assert "not audio" in failed["error"]
+
+
+def test_json_says_whose_the_time_was(bsm_infer: Command):
+    document = json.loads(bsm_infer(save("song.wav", noise(6 * RATE)), "--json").out)
+    run, (file,) = document["run"], document["files"]
+    assert (run["jobs"], run["batch"]) == (1, 1)
+    assert list(file["stages_s"]) == ["decode", "stft", "engine", "istft", "encode"]
+    share = file["stages_s"]["engine"] / file["elapsed_s"]
+    assert file["engine_share"] == pytest.approx(share, abs=1e-2)
+    assert 0 < run["engine_share"] <= file["engine_share"] < 1
+
+
+@pytest.mark.parametrize(("arguments", "batch"), [([], 1), (["--batch", "3"], 3)])
+def test_a_batch_is_what_was_asked_for_and_one_on_a_cpu(
+    bsm_infer: Command, arguments: list[str], batch: int
+):
+    done = bsm_infer(save("song.wav", noise(RATE)), "--json", *arguments)
+    assert json.loads(done.out)["run"]["batch"] == batch
+
+
+@pytest.mark.parametrize("batch", ["0", "-1", "many"])
+def test_a_batch_is_a_number_or_auto(bsm_infer: Command, batch: str):
+    done = bsm_infer(save("song.wav", noise(RATE)), "--batch", batch)
+    assert done.code == 2
+    assert "--batch" in done.err
+
+
+def test_songs_at_a_time_give_the_same_in_the_same_order(bsm_infer: Command):
+    for name, seconds in (("a", 6), ("c", 1), ("d", 3), ("e", 2)):
+        save(f"songs/{name}.wav", noise(seconds * RATE))
+    Path("songs/b.wav").write_text("no music")
+    Path("songs/f.wav").write_bytes(b"")
+    runs = {}
+    for jobs in ("1", "3"):
+        done = bsm_infer("songs", "--jobs", jobs, "-o", f"{jobs}/{{track}}.{{stem}}.{{ext}}")
+        assert done.code == 1
+        # The samples: a WAV of floats holds the time it was written at.
+        files = {path.name: load(str(path)).tobytes() for path in Path(jobs).iterdir()}
+        names = [Path(line).name for line in done.out.splitlines()]
+        runs[jobs] = names, [line for line in done.err.splitlines() if "Failed" in line], files
+    assert runs["3"] == runs["1"]
+    assert runs["1"][0][::2] == [f"{name}.vocals.wav" for name in "acde"]
+    assert set(runs["1"][0]) == set(runs["1"][2])
+
+
+def test_untrained_weights_are_said_plainly(bsm_infer: Command):
+    done = bsm_infer(save("song.wav", noise(RATE)), "--quiet")
+    assert "untrained" in done.err
+    assert "no separation" in done.err
+    assert "real-time factor" not in done.err
+
+
+def test_the_real_time_factor_is_said_at_the_end(bsm_infer: Command):
+    done = bsm_infer(save("song.wav", noise(RATE)))
+    assert "1 file, 1.0 s of audio" in done.err.splitlines()[-1]
+    assert "real-time factor" in done.err.splitlines()[-1]
+    assert "the engine at work" in done.err.splitlines()[-1]
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("name", ["songs/a.wav", "songs"])
+def test_an_input_is_never_overwritten(bsm_infer: Command, name: str):
+    save("songs/a.wav", noise(RATE))
+    before = Path("songs/a.wav").read_bytes()
+    done = bsm_infer(name, "--stems", "vocals", "-o", "songs/../songs/{track}.wav")
+    assert done.code == 1
+    assert "overwrite the input" in done.err
+    assert Path("songs/a.wav").read_bytes() == before
+
+
+def test_inputs_of_one_output_are_refused_and_others_separated(bsm_infer: Command):
+    for name in ("x/song.wav", "y/song.wav", "y/other.wav"):
+        save(name, noise(RATE))
+    done = bsm_infer("x/song.wav", "y", "--stems", "vocals", "--json")
+    assert done.code == 1
+    document = json.loads(done.out)
+    assert [file["input"] for file in document["files"]] == ["y/other.wav"]
+    assert [failed["input"] for failed in document["failed"]] == ["x/song.wav", "y/song.wav"]
+    assert files_below("out") == {"out/other/vocals.wav"}
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["-o", "{track}.wav"], "needs {stem}"),
+    (["-o", "{track}/{name}.wav"], "unknown field"),
+    (["-o", "{track.parent}/{stem}.wav"], "unknown field"),
+    (["-o", "{track"], "cannot be read"),
+    (["-o", "out"], "must end in"),
+    (["-o", "{stem}.wav", "--format", "flac"], "does not fit"),
+    (["--stems", "drums"], "vocals and instrumental"),
+    (["--format", "ogg", "--depth", "16"], "cannot have depth"),
+    (["--overlap", "2"], "overlap of 2 s"),
+])  # fmt: skip
+def test_wrong_options_are_one_sentence_and_no_work(
+    bsm_infer: Command, arguments: list[str], words: str
+):
+    done = bsm_infer(save("song.wav", noise(RATE)), *arguments)
+    assert done.code == 1
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1
+    assert files_below() == {"song.wav"}
+
+
+def bad_inputs() -> dict[str, str]:
+    """File -> words of its error."""
+    save("three.wav", noise(RATE, 3))
+    save("nothing.wav", noise(0))
+    broken = noise(RATE)
+    broken[:, 1000] = np.nan
+    save("broken.wav", broken)
+    Path("text.wav").write_text("no music\n" * 100)
+    Path("words.txt").write_text("no music\n" * 100)
+    for name, subtype in (("cut.wav", "FLOAT"), ("short.flac", "PCM_16")):
+        save(name, noise(4 * RATE), subtype=subtype)
+        content = Path(name).read_bytes()
+        Path(name).write_bytes(content[: len(content) // 2])
+    save("hole.flac", noise(4 * RATE), subtype="PCM_16")
+    content = bytearray(Path("hole.flac").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
+    Path("hole.flac").write_bytes(content)
+    Path("empty_folder").mkdir()
+    return {
+        "missing.wav": "No such file",
+        "empty_folder": "folder without audio",
+        "three.wav": "3 channels",
+        "nothing.wav": "no samples",
+        "broken.wav": "NaN or infinite samples at 0.023 s",
+        "text.wav": "not audio",
+        "words.txt": "words.txt",
+        "cut.wav": "truncated",
+        "short.flac": "truncated",
+        "hole.flac": "damaged",
+    }
+
+
+def test_bad_inputs_fail_alone_leave_nothing_and_are_listed_last(bsm_infer: Command):
+    bad = bad_inputs()
+    save("one_sample.wav", noise(1))
+    done = bsm_infer(*bad, "one_sample.wav")
+    assert done.code == 1
+    assert done.out.split() == ["out/one_sample/vocals.wav", "out/one_sample/instrumental.wav"]
+    listed = done.err.splitlines()[-len(bad) :]
+    for name, words in bad.items():
+        (line,) = [line for line in listed if name in line]
+        assert line.startswith("Failed: ")
+        assert words in line
+    assert {str(path) for path in Path("out").iterdir()} == {"out/one_sample"}
+    assert files_below("out") == set(done.out.split())
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("out", ["song.wav/{stem}.wav", "taken/{stem}.wav"])
+def test_outputs_that_cannot_be_are_one_sentence(bsm_infer: Command, out: str):
+    Path("taken/instrumental.wav").mkdir(parents=True)
+    done = bsm_infer(save("song.wav", noise(RATE)), "-o", out)
+    assert done.code == 1
+    assert "Failed: song.wav: Cannot write" in done.err or "Failed: Cannot write" in done.err
+    assert files_below() == {"song.wav"}
+
+
+def test_a_rate_the_format_cannot_have_is_an_error(bsm_infer: Command):
+    save("song.wav", noise(RATE), 96000)
+    done = bsm_infer("song.wav", "--format", "mp3")
+    assert done.code == 1
+    assert "mp3 cannot have a sample rate of 96000 Hz" in done.err
+    assert files_below() == {"song.wav"}
+
+
+LIMITED = """
+import resource, sys
+from bsmamba2.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_fails_one_input_and_leaves_nothing_of_it(tmp_path: Path, quick_onnx: Path):
+    long, short = tmp_path / "long.wav", tmp_path / "short.wav"
+    save(str(long), noise(60_000))
+    save(str(short), noise(10_000))
+    options = ("--engine", quick_onnx, "--threads", "2")
+    done = python(LIMITED, "infer", long, short, *options, folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "File too large; make room" in done.stderr
+    assert done.stdout.split() == ["out/short/vocals.wav", "out/short/instrumental.wav"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"short"}
+    assert len(list((tmp_path / "out/short").iterdir())) == 2
+
+
+# --- what it costs ---
+
+
+WITHOUT_TORCH = """
+import sys
+import bsmamba2.runtime, bsmamba2.cli, bsmamba2.cli.infer, bsmamba2.runtime.songs.separate_files
+try:
+    bsmamba2.cli.main(sys.argv[1:])
+finally:
+    heavy = {"torch", "cupy", "tensorrt", "onnx", "safetensors"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["song.wav"]])
+def test_the_runtime_does_not_import_torch(tmp_path: Path, quick_onnx: Path, arguments: list[str]):
+    save(str(tmp_path / "song.wav"), noise(RATE))
+    if arguments:
+        arguments = ["infer", *arguments, "--engine", str(quick_onnx)]
+    printed(WITHOUT_TORCH, *(arguments or ["--help"]), folder=tmp_path)
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import bsmamba2.runtime.engines
+from bsmamba2.cli import main
+if sys.argv[1] == "function":
+    sys.path.insert(0, sys.argv[2])
+    from small_engines import FunctionEngine, real_mask
+    bsmamba2.runtime.engines.load_engine = lambda *_, **__: FunctionEngine(real_mask(0.5), 8)
+for song in ("short.wav", "long.wav"):
+    try:
+        main(["infer", song, *sys.argv[3:]])
+    except SystemExit as end:
+        assert not end.code
+    status = Path("/proc/self/status").read_text().split()
+    print("peak", int(status[status.index("VmHWM:") + 1]) // 1024)
+"""
+
+
+def sparse_wav(path: Path, frames: int) -> Path:
+    """Stereo silence that takes a few KB of disk."""
+    save(str(path), np.zeros((2, 1)), subtype="PCM_16")
+    header = bytearray(path.read_bytes()[:-4])
+    header[4:8] = (len(header) - 8 + 4 * frames).to_bytes(4, "little")
+    header[-4:] = (4 * frames).to_bytes(4, "little")
+    path.write_bytes(header)
+    with path.open("r+b") as file:
+        file.truncate(len(header) + 4 * frames)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figure")
+@pytest.mark.parametrize(("engine", "short", "minutes"), [("function", 5, 60), ("onnx", 1, 3)])
+def test_memory_does_not_grow_with_the_song(
+    tmp_path: Path, tiny_onnx: Path, engine: str, short: int, minutes: int
+):
+    frames = minutes * 60 * RATE
+    sparse_wav(tmp_path / "short.wav", short * 60 * RATE)
+    sparse_wav(tmp_path / "long.wav", frames)
+    options = ("--engine", tiny_onnx, "--threads", "2", "--format", "flac", "--quiet")
+    lines = printed(PEAK, engine, TESTS, *options, folder=tmp_path).splitlines()
+    assert [soundfile.info(tmp_path / name).frames for name in lines[3:5]] == [frames, frames]
+    before, after = (int(line.split()[1]) for line in (lines[2], lines[5]))
+    assert after < 600
+    # Threads' heaps go up and down by some 100 MB; all chunks of an hour would be 1 GB.
+    assert after - before < 200, (before, after)
+
+
+def test_failures_of_names_with_line_ends_are_one_line(bsm_infer: Command):
+    outcome = bsm_infer("gone\nError: made up\x1b[2J.wav")
+    assert "\x1b" not in outcome.err
+    assert not re.search("^Error", outcome.err, re.MULTILINE)
+    assert "gone?Error: made up?[2J.wav" in outcome.err

@@ -1,0 +1,341 @@
+"""Options of `bsm infer` that say which songs, which part of them and what is written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from audio_files import RATE, endless_rifx, load, noise, save
+from processes import MAIN, Command, printed
+from small_engines import FunctionEngine, real_mask
+
+from bsmamba2.cli.infer_options import Time
+from bsmamba2.errors import BsmError
+from bsmamba2.runtime.audio.writing import OutputFormat
+from bsmamba2.runtime.separation.separator import Separator
+from bsmamba2.runtime.songs.jobs import Job
+from bsmamba2.runtime.songs.separate_files import separate_file
+
+
+def song(name: str, n: int = RATE, **tags: str) -> str:
+    """Stereo noise, in 16 bits."""
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16") as file:
+        for tag, text in tags.items():
+            setattr(file, tag, text)
+        file.write(noise(n).T)
+    return name
+
+
+def files() -> dict[str, int]:
+    """Path -> time of its last change, ns."""
+    found = (path for path in Path().rglob("*") if path.is_file())
+    return {path.as_posix(): path.stat().st_mtime_ns for path in found}
+
+
+# --- a part of a song ---
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("0", 0), ("75", 75), ("75.5", 75.5), (".5", 0.5), ("1:15", 75), ("01:05.25", 65.25),
+    ("1:02:03.5", 3723.5), ("75:30", 4530),
+])  # fmt: skip
+def test_times_are_seconds_or_minutes(text: str, seconds: float):
+    assert Time().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["-1", "1:60", "1:75:30", "1:2:3:4", "nan", "inf", "1e3", "", "1:", "5s"]
+)
+def test_no_other_times(bsm_infer: Command, text: str):
+    done = bsm_infer(song("song.wav"), f"--start={text}")
+    assert done.code == 2
+    assert "is no time" in done.err
+    assert set(files()) == {"song.wav"}
+
+
+def test_a_part_of_a_song_is_separated_as_a_song_of_its_own(bsm_infer: Command):
+    whole = load(song("song.wav", 3 * RATE))
+    save(Path("part.wav"), whole[:, RATE : RATE + RATE // 2], subtype="FLOAT")
+    part = bsm_infer("song.wav", "--start", "0:01", "--duration", "0.5")
+    cut = bsm_infer("part.wav")
+    for found, expected in zip(part.out.split(), cut.out.split(), strict=True):
+        assert np.array_equal(load(found), load(expected))
+
+
+def test_a_start_beyond_the_end_fails_one_song(bsm_infer: Command):
+    done = bsm_infer(song("short.wav"), song("long.wav", 2 * RATE), "--start", "1.5")
+    assert done.code == 1
+    assert "Failed: short.wav ends before 1.50 s" in done.err
+    assert done.out.split() == ["out/long/vocals.wav", "out/long/instrumental.wav"]
+
+
+# --- folders ---
+
+
+def test_folders_in_folders_keep_their_place(bsm_infer: Command):
+    for name in ("cd 1/ä.wav", "cd 2/deep/ä.wav", "b.wav", ".hidden/c.wav"):
+        song(f"album/{name}", 1000)
+    Path("album/loop").symlink_to(Path("album").resolve())
+    done = bsm_infer("album", "-r", "--stems", "vocals")
+    assert done.out.splitlines() == [
+        "out/b/vocals.wav", "out/cd 1/ä/vocals.wav", "out/cd 2/deep/ä/vocals.wav"
+    ]  # fmt: skip
+    rows = done.err.splitlines()[-5:]
+    assert rows[0].split()[:2] == ["song", "length"]
+    assert rows[2].startswith("album/cd 1/ä.wav")
+    assert "3 files" in rows[-1]
+
+
+def test_without_folders_in_the_names_songs_of_one_name_are_refused(bsm_infer: Command):
+    song("album/a/x.wav", 1000)
+    song("album/b/x.wav", 1000)
+    done = bsm_infer("album", "-r", "--stems", "vocals", "-o", "{track}.wav")
+    assert done.code == 1
+    assert "put {folder} into --out" in done.err
+    assert set(files()) == {"album/a/x.wav", "album/b/x.wav"}
+
+
+def test_stems_of_the_last_run_are_not_separated(bsm_infer: Command):
+    song("a.wav", 1000)
+    first = bsm_infer(".", "-r")
+    song("b.wav", 1000)
+    second = bsm_infer(".", "-r", "--skip-existing")
+    assert first.out.split() == ["out/a/vocals.wav", "out/a/instrumental.wav"]
+    assert second.out.split() == ["out/b/vocals.wav", "out/b/instrumental.wav"]
+
+
+# --- what is there already ---
+
+
+def test_complete_songs_are_skipped_and_others_done(bsm_infer: Command):
+    names = [song(f"album/{letter}.wav", 2000) for letter in "abcde"]
+    assert bsm_infer("album").code == 0
+    Path("out/b/vocals.wav").unlink()
+    damaged = Path("out/c/instrumental.wav")
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    save(Path("out/d/vocals.wav"), noise(1999), subtype="FLOAT")
+    before = files()
+    done = bsm_infer("album", "--skip-existing", "--json")
+    document = json.loads(done.out)
+    assert document["skipped"] == [names[0], names[4]]
+    assert [file["input"] for file in document["files"]] == names[1:4]
+    changed = {name for name, when in files().items() if before.get(name) != when}
+    assert changed == {f"out/{x}/{stem}.wav" for x in "bcd" for stem in ("vocals", "instrumental")}
+    again = bsm_infer("album", "--skip-existing")
+    assert (again.code, again.out) == (0, "")
+    assert again.err == "5 songs are there already.\n"
+
+
+def test_a_part_is_not_taken_for_the_whole(bsm_infer: Command):
+    song("song.wav")
+    bsm_infer("song.wav", "--duration", "0.5")
+    assert bsm_infer("song.wav", "--duration", "0.5", "--skip-existing").out == ""
+    bsm_infer("song.wav", "--skip-existing")
+    assert load("out/song/vocals.wav").shape == (2, RATE)
+
+
+def test_a_song_whose_stems_cannot_have_their_names_fails_alone(bsm_infer: Command):
+    song("album/a.wav")
+    song(f"album/{'x' * 246}.wav")
+    done = bsm_infer("album", "-o", "{track}.{stem}.wav", "--stems", "vocals", "--skip-existing")
+    assert (done.code, done.out) == (1, "a.vocals.wav\n")
+    assert re.search(r"^Failed: .*x\.vocals\.wav: File name too long\.$", done.err, re.MULTILINE)
+
+
+# --- what would be done ---
+
+
+def test_a_dry_run_tells_all_and_does_nothing(bsm_infer: Command):
+    song("album/a.wav", 2 * RATE)
+    save(Path("album/b.flac"), noise(RATE, 1))
+    Path("album/text.wav").write_text("no music")
+    bsm_infer("album/b.flac")
+    before = files()
+    done = bsm_infer("album", "--dry-run", "--picture", "--stems", "vocals", "--start", "0.5")
+    assert done.code == 1
+    assert done.out.splitlines() == [
+        "album/a.wav  0:01.5  44100 Hz stereo",
+        "  -> out/a/vocals.wav",
+        "  -> out/a/spectrograms.png",
+        "album/b.flac  0:00.5  44100 Hz mono",
+        "  -> out/b/vocals.wav",
+        "  -> out/b/spectrograms.png",
+    ]
+    assert "2 songs, 0:02.0 of audio to do; 0 there already. Nothing was written." in done.err
+    assert "album/text.wav is not audio" in done.err.splitlines()[-1]
+    document = json.loads(bsm_infer("album", "--dry-run", "--json").out)
+    assert [(s["input"], s["duration_s"], s["there"]) for s in document["plan"]] == [
+        ("album/a.wav", 2, False), ("album/b.flac", 1, True)
+    ]  # fmt: skip
+    assert files() == before
+
+
+def test_a_dry_run_loads_no_engine(tmp_path: Path, quick_onnx: Path):
+    save(tmp_path / "song.wav", noise(1000))
+    script = "import sys; from bsmamba2.cli import main\ntry: main(sys.argv[1:])\n"
+    script += "finally: assert 'onnxruntime' not in sys.modules"
+    options = ("--dry-run", "--engine", quick_onnx)
+    printed(script, "infer", "song.wav", *options, folder=tmp_path)
+
+
+# --- what is written ---
+
+
+def test_tags_go_into_every_stem(bsm_infer: Command):
+    tags = {"title": "Ein Lied", "artist": "Söhne", "tracknumber": "3"}
+    done = bsm_infer(song("song.flac", **tags), "--format", "mp3")
+    for name in done.out.split():
+        with soundfile.SoundFile(name) as file:
+            assert file.copy_metadata() | tags == file.copy_metadata()
+
+
+def test_a_picture_lies_beside_the_stems(bsm_infer: Command):
+    done = bsm_infer(song("song.wav"), "--picture", "--stems", "vocals", "-o", "{track}.wav",
+                     "--skip-existing", "-o", "x/{track}.flac")  # fmt: skip
+    assert done.out.split() == ["x/song.flac", "x/song.spectrograms.png"]
+    picture = Path("x/song.spectrograms.png")
+    assert b"mixture, vocals, instrumental" in picture.read_bytes()
+    picture.write_bytes(picture.read_bytes()[:-1])
+    again = bsm_infer("song.wav", "--picture", "--stems", "vocals", "-o", "x/{track}.flac",
+                      "--skip-existing")  # fmt: skip
+    assert again.out == done.out
+
+
+def test_loud_stems_are_rescaled_on_demand(bsm_infer: Command):
+    loud = noise(RATE) / np.abs(noise(RATE)).max()
+    save(Path("song.wav"), loud * 3, subtype="FLOAT")
+    kept = [load(name) for name in bsm_infer("song.wav").out.split()]
+    peak = max(np.abs(stem).max() for stem in kept)
+    assert peak > 1
+    done = bsm_infer("song.wav", "--clip", "rescale", "--depth", "24")
+    for name, stem in zip(done.out.split(), kept, strict=True):
+        assert np.abs(load(name) - stem / peak).max() < 2.0**-22
+
+
+def test_averaging_changes_a_networks_answer_a_little(bsm_infer: Command):
+    plain = load(bsm_infer(song("song.wav")).out.split()[0])
+    averaged = load(bsm_infer("song.wav", "--tta", "both").out.split()[0])
+    assert 0 < np.abs(plain - averaged).max() < np.abs(plain).max()
+
+
+# --- pipes ---
+
+
+@pytest.fixture
+def pipe(quick_onnx: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Runs the command with bytes on stdin."""
+
+    def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-c", MAIN, "infer"]
+        command += [*arguments, "--engine", str(quick_onnx), "--threads", "2"]
+        temporary = tmp_path / "tmp"
+        temporary.mkdir(exist_ok=True)
+        environment = os.environ | {"TMPDIR": str(temporary)}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, input=given, capture_output=True
+        )
+        assert not list(temporary.iterdir())
+        return done
+
+    return run
+
+
+Pipe = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+def test_a_song_through_pipes_is_the_song_in_files(pipe: Pipe, tmp_path: Path, bsm_infer: Command):
+    save(tmp_path / "song.mp3", noise(RATE))
+    (expected,) = bsm_infer("song.mp3", "--stems", "vocals").out.split()
+    given = (tmp_path / "song.mp3").read_bytes()
+    done = pipe("-", "--stems", "vocals", "-o", "-", given=given)
+    assert done.returncode == 0, done.stderr
+    assert b"1 file" in done.stderr
+    with soundfile.SoundFile(io.BytesIO(done.stdout)) as stem:
+        assert (stem.samplerate, stem.channels, stem.frames) == (RATE, 2, RATE)  # by its header
+        assert np.array_equal(stem.read(dtype="float32").T, load(expected))
+
+
+def test_stdin_gives_files_called_so(pipe: Pipe, tmp_path: Path):
+    save(tmp_path / "a.flac", noise(2000))
+    done = pipe("-", "-o", "{track}-{stem}.ogg", given=(tmp_path / "a.flac").read_bytes())
+    assert done.stdout.split() == [b"stdin-vocals.ogg", b"stdin-instrumental.ogg"]
+
+
+def _truncated(format: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, noise(RATE).T, RATE, format=format)
+    return file.getvalue()[:50_000]
+
+
+@pytest.mark.parametrize(
+    "given", [b"", b"no music at all", endless_rifx(), _truncated("WAV"), _truncated("FLAC")]
+)
+def test_rubbish_from_stdin_is_one_sentence_and_nothing_on_stdout(
+    pipe: Pipe, given: bytes, tmp_path: Path
+):
+    done = pipe("-", "--stems", "vocals", "-o", "-", given=given)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode().splitlines()[-1].startswith("Failed: stdin ")
+    assert str(tmp_path).encode() not in done.stderr
+
+
+def test_what_goes_to_stdout_is_called_so_where_it_cannot_be_written(tmp_path: Path):
+    save(tmp_path / "song.wav", noise(RATE))
+    (tmp_path / "taken").touch()
+    outputs = {"vocals": tmp_path / "taken" / "vocals.wav"}
+    job = Job(source=tmp_path / "song.wav", name="a song", outputs=outputs, to_stdout=True)
+    separator = Separator(FunctionEngine(real_mask(1)), overlap_s=0)
+    with pytest.raises(BsmError) as error:
+        separate_file(separator, job, OutputFormat("wav"))
+    assert str(error.value) == "Cannot write stdout: Not a directory."
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["song.wav", "-o", "-"], "one stem of one song"),
+    (["song.wav", "other.wav", "--stems", "vocals", "-o", "-"], "one stem of one song"),
+    (["song.wav", "--stems", "vocals", "-o", "-", "--json"], "either the stem or the JSON"),
+    (["song.wav", "--stems", "vocals", "-o", "-", "--picture"], "no room for a picture"),
+])  # fmt: skip
+def test_what_stdout_cannot_take_is_refused(bsm_infer: Command, arguments: list[str], words: str):
+    song("song.wav")
+    done = bsm_infer(*arguments)
+    assert (done.code, done.out) == (1, "")
+    assert words in done.err
+
+
+def test_a_reader_that_goes_is_one_sentence(tmp_path: Path, quick_onnx: Path):
+    save(tmp_path / "song.wav", noise(RATE))
+    command = f"{sys.executable} -c 'from bsmamba2.cli import main; main()' infer song.wav -q"
+    command += f" --stems vocals -o - --engine {quick_onnx} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "Error: Cannot write to stdout: Broken pipe."
+
+
+def test_closed_streams_get_and_give_no_samples(tmp_path: Path, quick_onnx: Path):
+    save(tmp_path / "song.wav", noise(RATE))
+    bsm = f"{sys.executable} -c 'from bsmamba2.cli import main; main()' infer --engine {quick_onnx}"
+    for command, stream in ((f"{bsm} - <&-", "stdin"), (f"{bsm} song.wav -o - >&-", "stdout")):
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"{stream} is closed: " in done.stderr
+
+
+def test_terminals_get_and_give_no_samples(bsm_infer: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    done = bsm_infer(song("song.wav"), "--stems", "vocals", "-o", "-")
+    assert "stdout is the terminal" in done.err
+    assert "stdin is the terminal" in bsm_infer("-").err
+    assert set(files()) == {"song.wav"}

@@ -1,0 +1,150 @@
+"""The files of one song together: levels, tags, the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from audio_files import RATE, encode, load, noise, save
+
+from bsmamba2.errors import BsmError
+from bsmamba2.runtime.audio.reader import AudioReader
+from bsmamba2.runtime.audio.tags import NAMES, clean_tags
+from bsmamba2.runtime.audio.writing import FORMATS, AudioWriter, OutputFormat
+from bsmamba2.runtime.songs.stem_files import StemFiles
+
+TAGS = {
+    "title": "A song — Lied \N{MUSICAL SYMBOL G CLEF}",
+    "artist": "Ärzte & Söhne",
+    "album": "Nr. 1",
+    "date": "1999",
+    "tracknumber": "7",
+    "genre": "Folk",
+    "comment": "no comment",
+}
+
+
+Write = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes stems as those of a song of theirs."""
+
+    def write(
+        stems: dict[str, np.ndarray], output: OutputFormat, picture: Path | None = None
+    ) -> dict[str, Path]:
+        song = save(tmp_path / "song.wav", sum(stems.values()), subtype="FLOAT")
+        paths = {stem: tmp_path / f"{stem}.{output.name}" for stem in stems}
+        with AudioReader(song) as reader, StemFiles(reader, paths, paths, output, picture) as files:
+            for start in range(0, reader.frames or 0, 30_000):
+                files.write({stem: x[:, start : start + 30_000] for stem, x in stems.items()})
+        return paths
+
+    return write
+
+
+def loud() -> dict[str, np.ndarray]:
+    """Both within float32, the voice up to 1.6."""
+    voice = noise()
+    return {"vocals": voice * (1.6 / np.abs(voice).max()), "instrumental": noise() * 0.1}
+
+
+@pytest.mark.parametrize(("name", "depth"), [("wav", "float"), ("wav", "16"), ("flac", "24")])
+def test_rescaled_stems_have_one_gain_and_no_clipped_sample(
+    write: Write, name: str, depth: str,
+    caplog: pytest.LogCaptureFixture, tmp_path: Path,
+):  # fmt: skip
+    stems = loud()
+    paths = write(stems, OutputFormat(name, depth, "rescale"))
+    assert "4.08 dB quieter" in caplog.text
+    assert "clipped" not in caplog.text
+    for stem, samples in stems.items():
+        assert np.abs(load(paths[stem]) - samples / 1.6).max() <= 2.0**-15
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "song.wav", *(path.name for path in paths.values())
+    }  # fmt: skip
+
+
+def test_stems_below_full_scale_are_not_rescaled(write: Write, caplog: pytest.LogCaptureFixture):
+    stems = {"vocals": noise(), "instrumental": -noise()}
+    paths = write(stems, OutputFormat("wav", None, "rescale"))
+    assert all(np.array_equal(load(paths[stem]), stems[stem]) for stem in stems)
+    assert not caplog.records
+
+
+def test_clamped_floats_are_cut_off_and_counted(write: Write, caplog: pytest.LogCaptureFixture):
+    stems = loud()
+    over = int((np.abs(stems["vocals"]) > 1).sum())
+    paths = write(stems, OutputFormat("wav", "float", "clamp"))
+    assert np.array_equal(load(paths["vocals"]), stems["vocals"].clip(-1, 1))
+    assert f"{over} of {stems['vocals'].size} samples of {paths['vocals']}" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_unknown_ways_to_clip_are_refused():
+    with pytest.raises(BsmError, match="none, clamp, rescale"):
+        OutputFormat("wav", None, "limit")
+
+
+def test_the_picture_is_written_with_the_stems(write: Write, tmp_path: Path):
+    write(loud(), OutputFormat("wav"), tmp_path / "song.png")
+    file = (tmp_path / "song.png").read_bytes()
+    assert b"mixture, vocals, instrumental" in file
+    assert file.endswith(b"IEND\xaeB`\x82")
+
+
+# --- tags ---
+
+
+@pytest.mark.parametrize("source", ["wav", "flac", "ogg", "mp3", "m4a"])
+@pytest.mark.parametrize("target", FORMATS)
+def test_tags_survive_the_way_through(tmp_path: Path, source: str, target: str):
+    song = tmp_path / f"song.{source}"
+    if source == "m4a":
+        names = {"tracknumber": "track"}
+        encode(song, "alac", noise(), **{names.get(k, k): v for k, v in TAGS.items()})
+    else:
+        with soundfile.SoundFile(song, "w", RATE, 2) as file:
+            for name, text in TAGS.items():
+                setattr(file, name, text)
+            file.write(noise().T)
+    path = tmp_path / f"vocals.{target}"
+    with (
+        AudioReader(song) as reader,
+        StemFiles(reader, {"vocals": path}, {"vocals": path}, OutputFormat(target)) as files,
+    ):
+        files.write({"vocals": noise()})
+    with AudioReader(path) as reader:
+        assert reader.tags == TAGS
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_tags_are_in_any_script(tmp_path: Path, target: str):
+    """As FFmpeg reads them; an MP3's samples are those without tags."""
+    tags = {"title": "Über 日本", "artist": "Söhne", "date": "2020-05-01", "comment": "ж" * 200}
+    paths = [tmp_path / f"{name}.{target}" for name in ("with", "without")]
+    for path, texts in zip(paths, (tags, {}), strict=True):
+        with AudioWriter(path, OutputFormat(target), RATE, 2, tags=texts) as writer:
+            writer.write(noise())
+    with av.open(str(paths[0])) as container:
+        found = {**container.metadata, **container.streams.audio[0].metadata}
+    found = {name.lower(): text for name, text in found.items()}
+    assert {name: found.get(name) for name in tags} == tags
+    samples = [soundfile.read(path)[0] for path in paths]
+    assert np.array_equal(*samples)
+
+
+def test_tags_are_printable_short_and_known():
+    raw = {
+        "TITLE": "two\nlines\0", "encoder": "Lavf", "track": "3", "comment": "x" * 9999,
+        "artist": "\N{REPLACEMENT CHARACTER}rzte", "genre": " ", "tracknumber": "4",
+    }  # fmt: skip
+    assert clean_tags(raw, {"title": "other", "year": "2001"}) == {
+        "title": "two lines", "date": "2001", "tracknumber": "3", "comment": "x" * 2000
+    }  # fmt: skip
+    assert set(clean_tags(dict.fromkeys(NAMES, "x"))) == set(NAMES)
