@@ -6,8 +6,9 @@ file, which is all that a fake plan consists of). Pretended, because nothing of 
 driver, are the calls that these lines make:
 
 - `runtime/engines/tensorrt/device.py`: the calls of `cupy.cuda` in `open_device`,
-  `_check_libraries` and `_no_device_sentence`, and the memory pools in `free_memory`. Their failing side runs for real in
-  `tests/runtime/engines/test_plan_machine.py`, where CuPy is installed;
+  `_check_libraries` and `_no_device_sentence`, and the memory pools in `free_memory`. Their
+  failing side runs for real in `tests/runtime/engines/test_plan_machine.py`, where CuPy is
+  installed;
 - `runtime/engines/tensorrt/runtime.py`: from `Runtime` on (what TensorRT-RTX says without a
   driver is real, there too), so the tensors' names and sizes, and contexts;
 - `runtime/engines/tensorrt/network.py`: every call of a context, of a stream and of a graph;
