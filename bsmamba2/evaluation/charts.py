@@ -122,14 +122,6 @@ class Plot:
         self.text(15, (_TOP + self.height - self.bottom) / 2, title, "mid title", turned=True)
 
 
-def standalone(svg: str) -> str:
-    """What `Plot.svg` gives, as the text of a file of its own."""
-    start, rest = svg.split(">", 1)
-    style = STYLE.replace("svg {", "svg { font: 12px system-ui, sans-serif; ", 1)
-    card = '<rect width="100%" height="100%" style="fill: var(--card)"/>'
-    return f'{start} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{card}{rest}\n'
-
-
 def tick_label(value: float) -> str:
     """A round number with a proper minus sign."""
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")

@@ -11,8 +11,8 @@ are kept:
     k = 2                  ..[======]..
 
 Over the first `fade` samples of its middle a result rises from what the chunk before it says of
-the same samples, so that no step is left at the seam (measured in `SEAMS.md`). An overlap of 0 is
-the paper's way: chunks side by side, the last one padded with zeros, nothing to fade from.
+the same samples, so that no step is left at the seam (measured in `docs/seams.md`). An overlap of
+0 is the paper's way: chunks side by side, the last one padded with zeros, nothing to fade from.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Chunking:
         """The model's chunks, with contexts of whole frames up to half of `overlap_s` seconds.
 
         Whole frames, so that all chunks of a song see the frames that one pass would: the same
-        sound between two frames can give an estimate as different as at an edge (`SEAMS.md`).
+        sound between two frames can give an estimate as different as at an edge (`docs/seams.md`).
         """
         context = int(overlap_s * audio.sample_rate / 2) // audio.hop * audio.hop
         step = audio.chunk_samples - 2 * context

@@ -31,7 +31,7 @@ from bsmamba2.system.lanes import Pending, in_order
 RESIDUAL = "instrumental"
 """Name of the stem that is left: mixture - target."""
 DEFAULT_OVERLAP_S = 1.0
-"""At which no test finds a seam, however it is faded: `SEAMS.md` has the measurement."""
+"""At which no test finds a seam, however it is faded: `docs/seams.md` has the measurement."""
 _BLOCK = 1 << 16  # samples; longer blocks are cut, so that their resampled copies stay small
 
 
@@ -40,7 +40,7 @@ class Separator:
 
     A network's estimate is worst at the ends of its chunk, where it hears only one side. So
     neighbouring chunks overlap, and half of the overlap is discarded at either end of each
-    (`chunking.py`; `SEAMS.md` says how much is needed). 0 is the paper's hard concatenation.
+    (`chunking.py`; `docs/seams.md` says how much is needed). 0 is the paper's hard concatenation.
 
     Attributes:
         stems: Names of the results: the engine's target and RESIDUAL.
