@@ -36,8 +36,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout
 
 from bench.common.checkout import ROOT
 from bench.common.command_watch import Watched, watch
+from bench.common.excerpt import find_excerpt
 from bench.common.report import report_head, write_report
-from bsmamba2.evaluation.reference_excerpt import load_excerpt
+from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.resampling import resample
 
 RESULT = ROOT / "bench/results/long-file.json"
@@ -125,11 +126,10 @@ def interrupted(command: list[str], folder: Path, elapsed_s: float) -> dict[str,
 
 def write_song(path: Path, rate: int, frames: int) -> None:
     """The excerpt of real music again and again, without holding more than it."""
-    excerpt = load_excerpt()
-    if excerpt is None:
-        raise SystemExit("pip install --no-deps stempeg, and av: its excerpt is what is repeated.")
-    parts = resample([excerpt.mixture], channels=2, from_rate=excerpt.sample_rate, to_rate=rate)
-    once = np.concatenate(list(parts), axis=1).T.clip(-1, 1 - 2**-15)
+    with AudioReader(find_excerpt()) as excerpt:
+        blocks, own_rate = excerpt.blocks(), excerpt.sample_rate
+        parts = list(resample(blocks, channels=2, from_rate=own_rate, to_rate=rate))
+    once = np.concatenate(parts, axis=1).T.clip(-1, 1 - 2**-15)
     with soundfile.SoundFile(path, "w", rate, 2, "PCM_16") as file:
         while frames:
             file.write(once[:frames])

@@ -14,7 +14,7 @@ from onnx import ModelProto, helper
 
 from bsmamba2.errors import ExportError
 from bsmamba2.evaluation.parity import LIMITS
-from bsmamba2.evaluation.reference_excerpt import Music, load_music
+from bsmamba2.evaluation.reference_excerpt import ReferenceExcerpt, load_reference_excerpt
 from bsmamba2.export.onnx.graph import export_graph
 from bsmamba2.export.onnx.quantise import quantise
 from bsmamba2.export.precision import gates
@@ -36,7 +36,7 @@ def export_onnx(
     seed: int = 0,
     card: ModelCard | None = None,
     precision: str = "float32",
-    music: str | Path | None = None,
+    excerpt: str | Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Metadata:
     """Exports a network to ONNX and compares it with PyTorch before the file gets its name.
@@ -48,7 +48,7 @@ def export_onnx(
         card: What a person should know of trained weights; goes into the file.
         precision: "float32"; "float16", whose matrices and products are that; or "int8", whose big
             products are. Input, output and norms are float32 in all of them.
-        music: A song to measure a lower precision on; None for a made-up mixture (`load_music`).
+        excerpt: A song to measure a lower precision on, or None (`load_reference_excerpt`).
         report: Called with a sentence at each step.
 
     Returns:
@@ -67,7 +67,9 @@ def export_onnx(
     network, metadata = load_network(source, seed=seed)
     report(f"Read {source}: {metadata.provenance.source}.")
     metadata = replace(metadata, precision=precision, card=card or metadata.card)
-    heard = None if precision == "float32" else load_music(music, metadata.model.audio)
+    heard = (
+        None if precision == "float32" else load_reference_excerpt(excerpt, metadata.model.audio)
+    )
     folded = fold(network, torch.float16 if precision == "float16" else None)
     model = _graph(folded, metadata)
     report(f"Exported {len(model.graph.node)} nodes; comparing with PyTorch.")
@@ -108,7 +110,7 @@ def _compare(
     reference: MaskFunction, engine: OnnxEngine, metadata: Metadata, report: Callable[[str], None]
 ) -> list[MaskParity]:
     """Parity of the file in ONNX Runtime, on the CPU."""
-    # In lower precisions a chunk of audio, the last of them, is the music's.
+    # In lower precisions a chunk of audio, the last of them, is the reference excerpt's.
     frames = gates.PARITY_FRAMES[: None if metadata.precision == "float32" else -1]
     figures = []
     for figure in measure_parity(reference, engine, metadata.model.audio, frames):
@@ -123,11 +125,11 @@ def _check(
     folded: FoldedBSMamba2,
     engine: OnnxEngine,
     metadata: Metadata,
-    music: Music,
+    excerpt: ReferenceExcerpt,
     report: Callable[[str], None],
 ) -> list[PrecisionCheck]:
     """What the precision costs, in every engine that sees something of it."""
-    reference = Reference(_function(network), music, metadata.model.audio)
+    reference = Reference(_function(network), excerpt, metadata.model.audio)
     checks = []
     for name, candidate in _candidates(folded, engine, metadata.precision):
         check = check_precision(name, candidate, reference, metadata.precision)

@@ -227,7 +227,7 @@ def _export(
         seed=seed,
         card=load_card(card) if card else None,
         precision=precision,
-        music=audio,
+        excerpt=audio,
         report=_say,
     )
     if not metadata.provenance.trained:

@@ -44,13 +44,13 @@ def command(
     import json
 
     from bsmamba2.evaluation.parity import check_same_network, compare_engines, document
-    from bsmamba2.evaluation.reference_excerpt import load_music
+    from bsmamba2.evaluation.reference_excerpt import load_reference_excerpt
 
     if backend.precision and not any(f.endswith(".safetensors") for f in (first, second)):
         raise click.UsageError("--precision is of a .safetensors engine: others have theirs.")
     one, other = (_load(path, backend) for path in (first, second))
     check_same_network(one.metadata, other.metadata)
-    music = load_music(audio, one.metadata.model.audio)
+    excerpt = load_reference_excerpt(audio, one.metadata.model.audio)
     engines = [
         {"file": path, "precision": engine.precision, **engine.describe()}
         for path, engine in ((first, one), (second, other))
@@ -58,15 +58,15 @@ def command(
     if not as_json:
         for letter, engine in zip("AB", engines, strict=True):
             click.echo(f"{letter}  {engine['file']}: {engine['backend']}, {engine['precision']}")
-        click.echo(f"   on {music.name}\n")
+        click.echo(f"   on {excerpt.name}\n")
     figures = []
-    for figure in compare_engines(one, other, music):
+    for figure in compare_engines(one, other, excerpt):
         figures.append(figure)
         if not as_json:
             click.echo(_row(figure))
     passed = all(figure.passed for figure in figures)
     if as_json:
-        report = {"engines": engines, "music": music.name, "passed": passed}
+        report = {"engines": engines, "music": excerpt.name, "passed": passed}
         click.echo(json.dumps(report | {"figures": document(figures)}, indent=2))
     ctx.exit(0 if passed else 1)
 

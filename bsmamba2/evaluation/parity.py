@@ -1,6 +1,6 @@
 """How far two engines are from each other, stage by stage, without torch.
 
-    music -> spectrum -> mask of either -> synthesis of either -> audio as the runtime gives it
+    reference excerpt -> spectrum -> mask of either -> synthesis of either -> audio of the runtime
 
 Masks are what an engine makes; they are compared number by number. What they do to the sound is an
 SDR, of the engine's own transforms where it brings them. The limits follow from the precisions of
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bsmamba2.config.model import AudioConfig, differences
 from bsmamba2.errors import EngineError
 from bsmamba2.evaluation.metrics import ratio_db, usdr
-from bsmamba2.evaluation.reference_excerpt import Music
+from bsmamba2.evaluation.reference_excerpt import ReferenceExcerpt
 from bsmamba2.formats.metadata import Metadata
 from bsmamba2.runtime.audio.samples import Samples
 from bsmamba2.runtime.engines.base import Engine, Spectrum
@@ -100,13 +100,13 @@ def check_same_network(first: Metadata, second: Metadata) -> None:
     raise EngineError(f"The two {what} ({', '.join(listed)}): compare engines of one checkpoint.")
 
 
-def compare_engines(first: Engine, second: Engine, music: Music) -> Iterator[Figure]:
+def compare_engines(first: Engine, second: Engine, excerpt: ReferenceExcerpt) -> Iterator[Figure]:
     """Figures of all stages, in order, as they are measured.
 
     Args:
         first: What the other one is held against.
         second: Of the same configuration.
-        music: What both hear.
+        excerpt: What both hear.
 
     Raises:
         EngineError: Different networks or audio settings, an unknown precision, or a failure.
@@ -114,8 +114,8 @@ def compare_engines(first: Engine, second: Engine, music: Music) -> Iterator[Fig
     check_same_network(first.metadata, second.metadata)
     limits = pair_limits(first, second)
     audio = first.metadata.model.audio
-    spectrum = spectrum_of(music.chunks, audio)
-    exact = spectrum_of(music.chunks.astype(np.float64), audio)
+    spectrum = spectrum_of(excerpt.chunks, audio)
+    exact = spectrum_of(excerpt.chunks.astype(np.float64), audio)
     error = relative_rms(spectrum, exact)
     yield Figure(stage="spectrum", name="relative RMS to float64", value=error, limit=_SPECTRUM_RMS)
 
@@ -125,13 +125,13 @@ def compare_engines(first: Engine, second: Engine, music: Music) -> Iterator[Fig
     p999 = percentile_999(masks[1], masks[0])
     yield Figure(stage="mask", name="p99.9 |difference|", value=p999, limit=limits.p999)
 
-    length = music.mixture.shape[1]
+    length = excerpt.mixture.shape[1]
     estimates = [synthesis(mask, spectrum, audio, length) for mask in masks]
     rms, most = relative_rms(estimates[1], estimates[0]), 10 ** (-limits.sdr_db / 20)
     yield Figure(stage="synthesis", name="relative RMS", value=rms, limit=most)
 
     sounds = [
-        _audio(engine, music, estimate)
+        _audio(engine, excerpt, estimate)
         for engine, estimate in zip((first, second), estimates, strict=True)
     ]
     yield Figure(
@@ -141,8 +141,8 @@ def compare_engines(first: Engine, second: Engine, music: Music) -> Iterator[Fig
         limit=limits.sdr_db,
         least=True,
     )
-    if music.voice is not None:
-        scores = [usdr(music.voice, sound) for sound in sounds]
+    if excerpt.voice is not None:
+        scores = [usdr(excerpt.voice, sound) for sound in sounds]
         yield Figure(
             stage="audio",
             name=f"difference of uSDR ({scores[0]:.2f} and {scores[1]:.2f} dB), dB",
@@ -199,11 +199,11 @@ def _mask(engine: Engine, spectrum: Spectrum) -> Spectrum:
     return np.concatenate([engine(np.ascontiguousarray(chunk[None])) for chunk in spectrum])
 
 
-def _audio(engine: Engine, music: Music, estimate: Samples) -> Samples:
+def _audio(engine: Engine, excerpt: ReferenceExcerpt, estimate: Samples) -> Samples:
     """What the runtime makes of the mixture; an engine that does only masks has done it all."""
     if not isinstance(engine, EstimatingEngine):
         return estimate
     separator = Separator(engine, overlap_s=0)
     audio = engine.metadata.model.audio
-    target: Samples = separator.separate(music.mixture, audio.sample_rate)[audio.target]
+    target: Samples = separator.separate(excerpt.mixture, audio.sample_rate)[audio.target]
     return target

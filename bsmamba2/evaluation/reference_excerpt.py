@@ -1,15 +1,8 @@
-"""What engines are compared on: a song of the user's, or a mixture made up.
-
-Real music cannot be shipped. The stempeg wheel has six seconds of it for tests and benchmarks, five
-streams of AAC of which the first is the mixture and the last the voice (`pip install --no-deps
-stempeg`; its licence is non-commercial).
-"""
+"""What engines are compared on: a chunk of a song of the user's, or a mixture made up."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,26 +17,12 @@ from bsmamba2.runtime.audio.resampling import resample
 from bsmamba2.runtime.audio.samples import Samples
 from bsmamba2.runtime.separation.chunking import Chunking
 
-logger = logging.getLogger(__name__)
-
-_STEMS, _MIXTURE, _VOCALS = ".stem.mp4", 0, 4  # suffix and audio streams of Native Instruments'
+_STEMS, _VOCALS = ".stem.mp4", 4  # a stem file of Native Instruments, whose fifth track is vocals
 _SILENT_PEAK = 1e-4  # -80 dBFS: what lies below tells nothing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Excerpt:
-    """Six seconds of real music whose voice is known."""
-
-    mixture: Samples
-    """(2, n)."""
-    vocals: Samples
-    """Of the same shape."""
-    sample_rate: int
-    """Hz."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Music:
+class ReferenceExcerpt:
     """A mixture as an engine takes it: at its rate, with its channels."""
 
     name: str
@@ -56,7 +35,7 @@ class Music:
     """(chunks, channels, samples of a chunk): the mixture side by side, zeros at the end."""
 
 
-def load_music(path: str | Path | None, audio: AudioConfig) -> Music:
+def load_reference_excerpt(path: str | Path | None, audio: AudioConfig) -> ReferenceExcerpt:
     """What engines are to hear: the same on every machine.
 
     Args:
@@ -68,40 +47,19 @@ def load_music(path: str | Path | None, audio: AudioConfig) -> Music:
         BsmError: No such file, no audio, or a silent one.
     """
     if path is None:
-        return _music("a made-up mixture", fixed_mixture(audio, audio.chunk_samples), None, audio)
+        return _excerpt("a made-up mixture", fixed_mixture(audio, audio.chunk_samples), None, audio)
     path = Path(path)
     start, mixture = _loudest_chunk(path, audio)
     seconds = mixture.shape[1] / audio.sample_rate
     name, voice = f"the loudest {seconds:.3g} s of {path.name}", None
     if path.name.endswith(_STEMS) and audio.target == "vocals":
-        vocals, rate = decode_stream(path, _VOCALS)
+        vocals, rate = _decode_stream(path, _VOCALS)
         whole = np.concatenate(list(_fitted([vocals], rate, audio)), axis=1)
         voice = whole[:, start : start + mixture.shape[1]]
         if voice.shape != mixture.shape:
             raise AudioError(f"The voice of {path} ends before its mixture: name another song.")
         name += " and its voice"
-    return _music(name, mixture, voice, audio)
-
-
-def load_excerpt() -> Excerpt | None:
-    """The excerpt in the stempeg wheel; None without that, or without PyAV to decode it."""
-    path = find_excerpt()
-    if path is None:
-        return None
-    (mixture, rate), (vocals, _) = (decode_stream(path, stream) for stream in (_MIXTURE, _VOCALS))
-    return Excerpt(mixture=mixture, vocals=vocals, sample_rate=rate)
-
-
-def find_excerpt() -> Path | None:
-    """The file of the excerpt; None without the stempeg wheel or PyAV."""
-    found = importlib.util.find_spec("stempeg")  # importing it would need the program ffmpeg
-    if found is None or not found.submodule_search_locations:
-        return None
-    if importlib.util.find_spec("av") is None:
-        logger.info("The excerpt of real music needs PyAV: pip install 'bsmamba2[av]'.")
-        return None
-    folder = Path(found.submodule_search_locations[0]) / "data"
-    return next(folder.glob(f"*{_STEMS}"), None)
+    return _excerpt(name, mixture, voice, audio)
 
 
 def fixed_mixture(audio: AudioConfig, samples: int) -> Samples:
@@ -125,9 +83,11 @@ def fixed_mixture(audio: AudioConfig, samples: int) -> Samples:
     return np.array(channels, np.float32)
 
 
-def _music(name: str, mixture: Samples, voice: Samples | None, audio: AudioConfig) -> Music:
+def _excerpt(
+    name: str, mixture: Samples, voice: Samples | None, audio: AudioConfig
+) -> ReferenceExcerpt:
     chunks = [chunk for chunk, _ in Chunking(audio.chunk_samples, 0).split([mixture])]
-    return Music(name=name, mixture=mixture, voice=voice, chunks=np.stack(chunks))
+    return ReferenceExcerpt(name=name, mixture=mixture, voice=voice, chunks=np.stack(chunks))
 
 
 def _loudest_chunk(path: Path, audio: AudioConfig) -> tuple[int, Samples]:
@@ -158,7 +118,7 @@ def _fitted(blocks: Iterable[Samples], rate: int, audio: AudioConfig) -> Iterato
     return resample(widened, channels=audio.channels, from_rate=rate, to_rate=audio.sample_rate)
 
 
-def decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
+def _decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
     """One audio stream of a file, (channels, samples) float32, and its rate; needs PyAV.
 
     Raises:

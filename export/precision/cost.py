@@ -24,7 +24,7 @@ from bsmamba2.config.model import AudioConfig
 from bsmamba2.errors import ExportError
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.evaluation.parity import LIMITS, relative_rms, sdr_db, spectrum_of, synthesis
-from bsmamba2.evaluation.reference_excerpt import Music
+from bsmamba2.evaluation.reference_excerpt import ReferenceExcerpt
 from bsmamba2.export.precision.gates import Mask, MaskFunction
 from bsmamba2.export.precision.rounding import MAX_HALF, HalfRounding
 from bsmamba2.formats.metadata import PrecisionCheck
@@ -59,16 +59,18 @@ class RoundedNetwork:
 
 
 class Reference:
-    """The float32 network on music; its mask is calculated when it is first asked for."""
+    """The float32 network on a reference excerpt; its mask is calculated when first asked for."""
 
-    def __init__(self, network: MaskFunction, music: Music, audio: AudioConfig) -> None:
-        self.music, self.audio = music, audio
+    def __init__(
+        self, network: MaskFunction, excerpt: ReferenceExcerpt, audio: AudioConfig
+    ) -> None:
+        self.excerpt, self.audio = excerpt, audio
         self._network = network
-        self._spectrum = spectrum_of(music.chunks, audio)
+        self._spectrum = spectrum_of(excerpt.chunks, audio)
 
     @cached_property
     def mask(self) -> Mask:
-        """Of the music."""
+        """The network's mask of the excerpt."""
         return self.mask_of(self._network)
 
     @cached_property
@@ -77,12 +79,12 @@ class Reference:
         return self.voice_of(self.mask)
 
     def mask_of(self, engine: MaskFunction) -> Mask:
-        """Any engine's mask of the music, chunk by chunk."""
+        """Any engine's mask of the excerpt, chunk by chunk."""
         return np.concatenate([engine(np.ascontiguousarray(s[None])) for s in self._spectrum])
 
     def voice_of(self, mask: Mask) -> Samples:
         """What a mask separates: (channels, n)."""
-        return synthesis(mask, self._spectrum, self.audio, self.music.mixture.shape[1])
+        return synthesis(mask, self._spectrum, self.audio, self.excerpt.mixture.shape[1])
 
 
 def check_precision(
@@ -101,10 +103,10 @@ def check_precision(
     """
     inputs, largest = _check_hostile(name, candidate, reference.audio)
     mask = reference.mask_of(candidate)
-    voice, truth = reference.voice_of(mask), reference.music.voice
+    voice, truth = reference.voice_of(mask), reference.excerpt.voice
     check = PrecisionCheck(
         engine=name,
-        music=reference.music.name,
+        music=reference.excerpt.name,
         relative_rms=relative_rms(mask, reference.mask),
         sdr_db=sdr_db(reference.voice, voice),
         usdr_loss_db=None if truth is None else usdr(truth, reference.voice) - usdr(truth, voice),

@@ -18,7 +18,7 @@ from small_engines import FunctionEngine, random_mask
 from bsmamba2.config.model import ModelConfig
 from bsmamba2.errors import EngineError
 from bsmamba2.evaluation.parity import LIMITS, Figure, compare_engines, document
-from bsmamba2.evaluation.reference_excerpt import Music, load_music
+from bsmamba2.evaluation.reference_excerpt import ReferenceExcerpt, load_reference_excerpt
 from bsmamba2.runtime.audio.samples import Samples
 from bsmamba2.runtime.engines.estimation import Batch, Chunks
 
@@ -30,16 +30,16 @@ def engine(factor: float = 1.0, precision: str = "float32") -> FunctionEngine:
 
 
 @pytest.fixture
-def heard() -> Music:
-    made_up = load_music(None, engine().metadata.model.audio)
+def heard() -> ReferenceExcerpt:
+    made_up = load_reference_excerpt(None, engine().metadata.model.audio)
     return replace(made_up, voice=made_up.mixture * np.float32(0.5))
 
 
-def figures(first: Any, second: Any, music: Music) -> dict[str, Figure]:
-    return {f"{f.stage}: {f.name}": f for f in compare_engines(first, second, music)}
+def figures(first: Any, second: Any, excerpt: ReferenceExcerpt) -> dict[str, Figure]:
+    return {f"{f.stage}: {f.name}": f for f in compare_engines(first, second, excerpt)}
 
 
-def test_an_engine_equals_itself(heard: Music):
+def test_an_engine_equals_itself(heard: ReferenceExcerpt):
     found = figures(engine(), engine(), heard)
     assert all(figure.passed for figure in found.values())
     assert [figure.stage for figure in found.values()] == [
@@ -51,7 +51,7 @@ def test_an_engine_equals_itself(heard: Music):
     assert document(list(found.values()))[4]["value"] is None  # JSON knows no infinity
 
 
-def test_figures_are_those_of_the_difference(heard: Music):
+def test_figures_are_those_of_the_difference(heard: ReferenceExcerpt):
     found = list(compare_engines(engine(), engine(1.01), heard))
     _, mask, p999, synthesis, sdr, _ = (figure.value for figure in found)
     assert mask == pytest.approx(0.01, rel=1e-3)
@@ -62,7 +62,7 @@ def test_figures_are_those_of_the_difference(heard: Music):
 
 
 @pytest.mark.parametrize("precisions", [("float32", "float16"), ("int8", "float16")])
-def test_limits_are_those_of_the_less_precise(heard: Music, precisions: tuple[str, str]):
+def test_limits_are_those_of_the_less_precise(heard: ReferenceExcerpt, precisions: tuple[str, str]):
     limits = LIMITS[precisions[1] if precisions[0] == "float32" else precisions[0]]
     for first, second in (precisions, precisions[::-1]):
         found = list(compare_engines(engine(1, first), engine(1, second), heard))
@@ -71,7 +71,7 @@ def test_limits_are_those_of_the_less_precise(heard: Music, precisions: tuple[st
         assert found[5].limit == limits.usdr_db
 
 
-def test_precision_is_the_one_an_engine_says_it_runs_in(heard: Music):
+def test_precision_is_the_one_an_engine_says_it_runs_in(heard: ReferenceExcerpt):
     second = engine()
     second.metadata = replace(second.metadata, precision="int8")
     second.precision = "float16"
@@ -80,7 +80,7 @@ def test_precision_is_the_one_an_engine_says_it_runs_in(heard: Music):
         list(compare_engines(engine(), engine(1, "fp8"), heard))
 
 
-def test_nan_fails_every_stage_that_it_reaches(heard: Music):
+def test_nan_fails_every_stage_that_it_reaches(heard: ReferenceExcerpt):
     found = list(compare_engines(engine(), engine(math.nan), heard))
     assert [figure.passed for figure in found] == [True] + [False] * 5
 
@@ -114,7 +114,7 @@ class OwnWay(FunctionEngine):
         return done
 
 
-def test_audio_is_what_an_engines_own_way_gives(heard: Music):
+def test_audio_is_what_an_engines_own_way_gives(heard: ReferenceExcerpt):
     plain = engine()
     found = list(compare_engines(plain, OwnWay(random_mask()), heard))
     assert [figure.passed for figure in found[:4]] == [True] * 4
@@ -132,7 +132,7 @@ def test_audio_is_what_an_engines_own_way_gives(heard: Music):
     ],
 )
 def test_other_configurations_are_one_sentence(
-    heard: Music, part: str, key: str, value: int, words: str
+    heard: ReferenceExcerpt, part: str, key: str, value: int, words: str
 ):
     second = engine()
     model = second.metadata.model

@@ -10,14 +10,10 @@ import pytest
 import soundfile
 from audio_files import mux
 from small_engines import small_metadata
+from songs import decoded, excerpt
 
 from bsmamba2.errors import BsmError
-from bsmamba2.evaluation.reference_excerpt import (
-    find_excerpt,
-    fixed_mixture,
-    load_excerpt,
-    load_music,
-)
+from bsmamba2.evaluation.reference_excerpt import fixed_mixture, load_reference_excerpt
 
 AUDIO = small_metadata().model.audio  # chunks of a second
 
@@ -34,7 +30,7 @@ def noise(seconds: float, level: float, channels: int = 2, rate: int = 44_100) -
 
 def test_a_song_is_heard_at_its_loudest_chunk(tmp_path: Path):
     song = np.concatenate([noise(1, 0.1), noise(1, 0.5), noise(1.5, 0.2)], axis=1)
-    heard = load_music(write(tmp_path / "song.wav", song), AUDIO)
+    heard = load_reference_excerpt(write(tmp_path / "song.wav", song), AUDIO)
     assert heard.name == "the loudest 1 s of song.wav"
     assert np.array_equal(heard.mixture, song[:, 44_100:88_200].astype(np.float32))
     assert np.array_equal(heard.chunks, heard.mixture[None])
@@ -43,15 +39,17 @@ def test_a_song_is_heard_at_its_loudest_chunk(tmp_path: Path):
 
 def test_mono_and_other_rates_become_the_engines(tmp_path: Path):
     path = write(tmp_path / "mono.wav", noise(2, 0.5, channels=1, rate=22_050), 22_050)
-    heard = load_music(path, AUDIO)
+    heard = load_reference_excerpt(path, AUDIO)
     assert heard.mixture.shape == (2, 44_100)
     assert np.array_equal(heard.mixture[0], heard.mixture[1])
-    mono = load_music(write(tmp_path / "stereo.wav", noise(1, 0.5)), replace(AUDIO, channels=1))
+    mono = load_reference_excerpt(
+        write(tmp_path / "stereo.wav", noise(1, 0.5)), replace(AUDIO, channels=1)
+    )
     assert mono.mixture.shape == (1, 44_100)
 
 
 def test_a_short_song_ends_in_zeros(tmp_path: Path):
-    heard = load_music(write(tmp_path / "short.wav", noise(0.25, 0.5)), AUDIO)
+    heard = load_reference_excerpt(write(tmp_path / "short.wav", noise(0.25, 0.5)), AUDIO)
     assert heard.mixture.shape == (2, 11_025)
     assert heard.chunks.shape == (1, 2, 44_100)
     assert not heard.chunks[..., 11_025:].any()
@@ -72,13 +70,13 @@ def test_songs_that_tell_nothing_are_refused(
     if samples is not None:
         write(tmp_path / name, samples)
     with pytest.raises(BsmError, match=r"\A[^\n]+\Z") as error:
-        load_music(tmp_path / name, AUDIO)
+        load_reference_excerpt(tmp_path / name, AUDIO)
     assert words in str(error.value)
 
 
 def test_made_up_mixture_is_fixed_loud_and_a_chunk_long():
     """Also where the excerpt of real music is installed."""
-    heard = load_music(None, AUDIO)
+    heard = load_reference_excerpt(None, AUDIO)
     assert (heard.name, heard.voice) == ("a made-up mixture", None)
     assert heard.mixture.shape == (2, AUDIO.chunk_samples)
     assert np.array_equal(heard.mixture, fixed_mixture(AUDIO, AUDIO.chunk_samples))
@@ -99,12 +97,12 @@ def test_voice_of_a_stem_file_is_that_of_the_loudest_chunk(tmp_path: Path):
     mixture = np.concatenate([noise(1, 0.1), noise(1, 0.5), noise(0.5, 0.2)], axis=1)
     tracks = [mixture.astype(np.float32) * scale for scale in (1, 0.1, 0.2, 0.3, 0.5)]
     path = stems(tmp_path / "song.stem.mp4", tracks)
-    heard = load_music(path, AUDIO)
+    heard = load_reference_excerpt(path, AUDIO)
     assert heard.name == "the loudest 1 s of song.stem.mp4 and its voice"
     assert np.allclose(heard.mixture, mixture[:, 44_100:88_200], atol=1e-4)
     assert heard.voice is not None
     assert np.allclose(heard.voice, heard.mixture / 2, atol=1e-4)
-    assert load_music(path, replace(AUDIO, target="drums")).voice is None
+    assert load_reference_excerpt(path, replace(AUDIO, target="drums")).voice is None
 
 
 @pytest.mark.parametrize(
@@ -118,40 +116,14 @@ def test_stem_files_without_a_whole_voice_are_refused(
     tmp_path: Path, tracks: list[np.ndarray], words: str
 ):
     with pytest.raises(BsmError, match=words):
-        load_music(stems(tmp_path / "song.stem.mp4", [t.astype(np.float32) for t in tracks]), AUDIO)
+        load_reference_excerpt(
+            stems(tmp_path / "song.stem.mp4", [t.astype(np.float32) for t in tracks]), AUDIO
+        )
 
 
-def test_the_installed_excerpt_is_heard_when_it_is_named():
-    path = find_excerpt()
-    if path is None:
-        pytest.skip("needs the stempeg wheel and PyAV")
-    heard = load_music(path, replace(AUDIO, chunk_s=8))
-    excerpt = load_excerpt()
-    assert excerpt is not None
+def test_the_real_excerpt_is_heard_with_its_voice():
+    song = excerpt()
+    heard = load_reference_excerpt(song, replace(AUDIO, chunk_s=8))
     assert heard.voice is not None
-    assert np.array_equal(heard.mixture, excerpt.mixture)
-    assert np.array_equal(heard.voice, excerpt.vocals)
-
-
-def test_real_excerpt_has_a_voice_in_its_mixture():
-    excerpt = load_excerpt()
-    if excerpt is None:
-        pytest.skip("needs the stempeg wheel and PyAV")
-    assert excerpt.mixture.shape == excerpt.vocals.shape
-    assert 5 < excerpt.mixture.shape[1] / excerpt.sample_rate < 7
-    rest = excerpt.mixture - excerpt.vocals
-    assert np.corrcoef(excerpt.mixture.ravel(), excerpt.vocals.ravel())[0, 1] > 0.2
-    assert np.mean(rest**2) > 0
-
-
-@pytest.mark.parametrize("missing", ["stempeg", "av"])
-def test_without_the_wheel_or_a_decoder_there_is_no_excerpt(
-    monkeypatch: pytest.MonkeyPatch, missing: str
-):
-    import importlib.util
-
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == missing else find(name)
-    )
-    assert load_excerpt() is None
+    assert np.array_equal(heard.mixture.T, decoded(song))
+    assert np.array_equal(heard.voice.T, decoded(song, stream=4))

@@ -22,7 +22,7 @@ from small_engines import small_metadata
 from bsmamba2.checkpoints.weights import save_weights
 from bsmamba2.config.model import ModelConfig
 from bsmamba2.errors import ExportError
-from bsmamba2.evaluation.reference_excerpt import load_music
+from bsmamba2.evaluation.reference_excerpt import load_reference_excerpt
 from bsmamba2.export.export_model import export_onnx
 from bsmamba2.export.onnx.graph import export_graph
 from bsmamba2.export.precision.cost import Reference, check_precision, hostile_samples
@@ -145,7 +145,7 @@ def scaled(factor: float) -> Any:
 
 
 def reference(voice: bool = False) -> Reference:
-    heard = load_music(None, AUDIO)
+    heard = load_reference_excerpt(None, AUDIO)
     if voice:
         heard = replace(heard, voice=heard.mixture * np.float32(0.25))
     return Reference(scaled(0.5), heard, AUDIO)

@@ -13,7 +13,7 @@ from processes import printed
 
 from bsmamba2.runtime import EngineOptions, Separator, load_engine
 
-GUIDE = (Path(__file__).parents[2] / "runtime/README.md").read_text("utf-8")
+GUIDE = (Path(__file__).parents[1] / "docs/python.md").read_text("utf-8")
 
 
 def test_all_cells_run_in_order(tmp_path: Path):
