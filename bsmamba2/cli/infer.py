@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
 import logging
 import os
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from bsmamba2.cli.engine_options import engine_options, song_bars
-from bsmamba2.cli.infer_options import SongOptions, song_options
-from bsmamba2.errors import FileError, OptionError, failure_sentence, one_line
+from bsmamba2.cli.infer_options import song_options
+from bsmamba2.errors import OptionError, failure_sentence, one_line
 
 if TYPE_CHECKING:
-    from bsmamba2.cli.infer_report import Run
     from bsmamba2.runtime.audio.writing import OutputFormat
     from bsmamba2.runtime.engines import Engine, EngineOptions
     from bsmamba2.runtime.separation.separator import Separator
     from bsmamba2.runtime.songs.jobs import Job
-    from bsmamba2.runtime.songs.separate_files import Report
+    from bsmamba2.runtime.songs.separate_files import SeparatedSong
     from bsmamba2.runtime.songs.sources import Failure
 
 logger = logging.getLogger(__name__)
@@ -68,6 +60,16 @@ def command(
     /,
     inputs: tuple[str, ...],
     engine: str,
+    out: str,
+    stems: str | None,
+    format_name: str | None,
+    depth: str | None,
+    clip: str,
+    picture: bool,
+    start: float,
+    duration: float | None,
+    recursive: bool,
+    skip_existing: bool,
     overlap_s: float,
     batch: int,
     backend: EngineOptions,
@@ -76,7 +78,6 @@ def command(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
-    **songs: Any,
 ) -> None:
     """Separate files, and the audio files in folders; '-' is stdin.
 
@@ -84,46 +85,85 @@ def command(
     and other tags. The names of written files go to stdout. What fails is listed at the end and
     makes the exit code 1.
     """
-    from bsmamba2.cli.infer_jobs import make_plan, print_plan, split_jobs
-    from bsmamba2.cli.infer_report import Run, document, summary
-    from bsmamba2.runtime.engines import load_engine
+    from bsmamba2.cli import infer_report as report
+    from bsmamba2.runtime.audio.reader import Section
+    from bsmamba2.runtime.audio.writing import OutputFormat
+    from bsmamba2.runtime.engines import load_engine, read_metadata
     from bsmamba2.runtime.separation.batching import useful_batch
-    from bsmamba2.runtime.separation.separator import Separator
+    from bsmamba2.runtime.separation.separator import RESIDUAL, Separator
+    from bsmamba2.runtime.songs.headers import is_complete, read_headers
+    from bsmamba2.runtime.songs.jobs import OutputTemplate, make_jobs
+    from bsmamba2.runtime.songs.sources import found_sources
 
-    options = SongOptions(**songs)
-    run: Run | None = None
-    about: dict[str, Any] | None = None
-    with contextlib.ExitStack() as resources:
-        if options.to_stdout and as_json:
-            raise OptionError("stdout takes either the stem or the JSON: leave one of them out.")
-        plan = make_plan(inputs, engine, options, resources)
+    template = OutputTemplate(out)
+    if template.to_stdout and as_json:
+        raise OptionError("stdout takes either the stem or the JSON: leave one of them out.")
+    output = OutputFormat(template.format_name(format_name), depth, clip)
+    section = Section(start, duration)
+    chosen = _choose_stems(stems, (read_metadata(engine).model.audio.target, RESIDUAL))
+    with found_sources(inputs, recursive=recursive, leave_out=template.top) as (sources, failures):
+        found, failures = make_jobs(
+            sources, failures, template, chosen, output.name, picture=picture, section=section
+        )
         if dry_run:
-            failures = print_plan(
-                plan, skip_existing=options.skip_existing, as_json=as_json, quiet=quiet
-            )
+            headers, unreadable = read_headers(found)
+            failures += unreadable
+            if as_json:
+                report.print_headers_document(headers, failures)
+            else:
+                report.print_headers(headers, skip_existing=skip_existing, quiet=quiet)
             ctx.exit(_tell(failures))
-        todo, skipped = split_jobs(plan.jobs, options.skip_existing)
-        failures = plan.failures
+        todo: list[Job] = []
+        skipped: list[Job] = []
+        for job in found:
+            (skipped if skip_existing and is_complete(job) else todo).append(job)
+        summary = None
         if todo:
             loaded = load_engine(engine, backend)
-            trained = loaded.metadata.provenance.trained
-            about = {"path": engine, "trained": trained, **loaded.describe()}
             batch = batch or useful_batch(loaded)
             separator = Separator(loaded, overlap_s=overlap_s, batch=batch, tta=tta)
             _warn_of_weights(engine, loaded)
-            show = _Show(quiet=quiet, names=not (as_json or options.to_stdout))
             started = time.perf_counter()
-            reports, failed = _separate(separator, todo, plan.output, jobs, show)
-            elapsed_s = time.perf_counter() - started
-            run = Run(reports=reports, elapsed_s=elapsed_s, jobs=jobs, batch=batch)
+            songs, failed = _separate(
+                separator,
+                todo,
+                output,
+                jobs,
+                quiet=quiet,
+                names=not (as_json or template.to_stdout),
+            )
             failures += failed
-        if as_json:
-            click.echo(json.dumps(document(about, run, skipped, failures), indent=2))
-        if not quiet:
-            click.echo(summary(run, skipped), err=True, nl=False)
-        if options.to_stdout and run and run.reports:
-            _to_stdout(*run.reports[0].outputs.values())
+            summary = report.Summary(
+                engine={
+                    "path": engine,
+                    "trained": loaded.metadata.provenance.trained,
+                    **loaded.describe(),
+                },
+                songs=songs,
+                elapsed_s=time.perf_counter() - started,
+                jobs=jobs,
+                batch=batch,
+            )
+    if as_json:
+        report.print_document(summary, skipped, failures)
+    if not quiet:
+        report.print_summary(summary, skipped)
     ctx.exit(_tell(failures))
+
+
+def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
+    """The stems of --stems, each once, in the order given."""
+    from bsmamba2.config.reading import shown
+
+    if names is None:
+        return list(offered)
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    unknown = [name for name in chosen if name not in offered]
+    if unknown:
+        raise OptionError(
+            f"No stem {shown(unknown[0])}: this engine gives {' and '.join(offered)}."
+        )
+    return chosen
 
 
 def _tell(failures: Sequence[Failure]) -> int:
@@ -133,18 +173,6 @@ def _tell(failures: Sequence[Failure]) -> int:
         sentence = f"{'' if known else failure.source + ': '}{failure.error}"
         click.echo(f"Failed: {one_line(sentence)}", err=True)
     return 1 if failures else 0
-
-
-def _to_stdout(path: Path) -> None:
-    """Sends a file, of which nobody may want all."""
-    stdout = sys.stdout.buffer
-    try:
-        with path.open("rb") as file:
-            shutil.copyfileobj(file, stdout, 1 << 20)
-        stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())  # for Python's own flush
-        raise FileError(f"Cannot write to stdout: {error.strerror}.") from error
 
 
 def _warn_of_weights(name: str, engine: Engine) -> None:
@@ -164,43 +192,42 @@ def _warn_of_weights(name: str, engine: Engine) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Show:
-    """What is shown of the work."""
-
-    quiet: bool
-    names: bool
-    """Those of written files, on stdout."""
-
-
 def _separate(
-    separator: Separator, jobs: Sequence[Job], output: OutputFormat, at_once: int, show: _Show
-) -> tuple[list[Report], list[Failure]]:
-    """Separates the files; a failure ends only its own. Both results are in the files' order."""
+    separator: Separator,
+    jobs: Sequence[Job],
+    output: OutputFormat,
+    at_once: int,
+    *,
+    quiet: bool,
+    names: bool,
+) -> tuple[list[SeparatedSong], list[Failure]]:
+    """Separates the files; a failure ends only its own. Both results are in the files' order.
+
+    Args:
+        separator: Separates all of them.
+        jobs: The files.
+        output: The format of all stems.
+        at_once: Songs at a time.
+        quiet: Shows no progress.
+        names: Whether the names of written files go to stdout.
+    """
     from tqdm import tqdm
 
     from bsmamba2.runtime.songs.separate_files import separate_files
     from bsmamba2.runtime.songs.sources import Failure
 
-    reports: list[Report] = []
+    songs: list[SeparatedSong] = []
     failures: list[Failure] = []
-    with song_bars(show.quiet) as bar:
-
-        @contextlib.contextmanager
-        def watch(job: Job) -> Iterator[Callable[[float, float | None], None]]:
-            title = job.source.name
-            with bar(title) as progress:
-                yield functools.partial(progress, title)
-
-        outcomes = separate_files(separator, jobs, output, at_once=at_once, watch=watch)
+    with song_bars(quiet) as bar:
+        outcomes = separate_files(separator, jobs, output, at_once=at_once, watch=bar)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 logger.debug("%s failed", job.name, exc_info=outcome)
                 failures.append(Failure(job.name, failure_sentence(outcome, "infer")))
                 continue
-            reports.append(outcome)
-            if show.names:
+            songs.append(outcome)
+            if names:
                 with tqdm.external_write_mode():  # without the bars of the others
                     for path in job.files:
                         click.echo(os.fsencode(path))
-    return reports, failures
+    return songs, failures

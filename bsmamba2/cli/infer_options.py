@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -30,27 +29,6 @@ class Time(click.FloatRange):
             self.fail(f"'{value}' is no time: give seconds (75.5) or minutes (1:15.5).", param, ctx)
         hours, minutes, seconds = match.groups()
         return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SongOptions:
-    """What `song_options` add, by their names."""
-
-    out: str
-    stems: str | None
-    format_name: str | None
-    depth: str | None
-    clip: str
-    picture: bool
-    start: float
-    duration: float | None
-    recursive: bool
-    skip_existing: bool
-
-    @property
-    def to_stdout(self) -> bool:
-        """Whether a stem goes to stdout."""
-        return self.out == "-"
 
 
 _OPTIONS = (
@@ -113,7 +91,7 @@ _OPTIONS = (
 
 
 def song_options(command: Command) -> Command:
-    """Adds the options that make up `SongOptions`."""
+    """Adds --out, --stems, --format and the other options of the songs and their files."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

@@ -1,24 +1,31 @@
-"""What `bsm infer` says at its end: a line for people, a document for machines."""
+"""What `bsm infer` says: lines for people, a document for machines."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from bsmamba2.errors import one_line
 
 if TYPE_CHECKING:
+    from bsmamba2.runtime.songs.headers import SongHeader
     from bsmamba2.runtime.songs.jobs import Job
-    from bsmamba2.runtime.songs.separate_files import Report
+    from bsmamba2.runtime.songs.separate_files import SeparatedSong
     from bsmamba2.runtime.songs.sources import Failure
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Summary:
     """All that was separated with one engine."""
 
-    reports: Sequence[Report]
+    engine: dict[str, Any]
+    """What the engine is."""
+    songs: Sequence[SeparatedSong]
     elapsed_s: float
     """From the first file's beginning to the last one's end."""
     jobs: int
@@ -29,45 +36,43 @@ class Run:
     @property
     def engine_share(self) -> float:
         """Part of the elapsed time in which the engine worked, 0 to 1."""
-        return sum(report.stages_s["engine"] for report in self.reports) / self.elapsed_s
-
-    def document(self) -> dict[str, Any]:
-        """Figures of the whole."""
-        return {
-            "jobs": self.jobs,
-            "batch": self.batch,
-            "elapsed_s": round(self.elapsed_s, 3),
-            "engine_share": round(self.engine_share, 4),
-        }
+        return sum(song.stages_s["engine"] for song in self.songs) / self.elapsed_s
 
 
-def summary(run: Run | None, skipped: Sequence[Job]) -> str:
-    """For people: a row for each of several songs, then how much audio took which time."""
-    lines = []
+def print_summary(summary: Summary | None, skipped: Sequence[Job]) -> None:
+    """A row for each of several songs, then how much audio took which time, on stderr."""
     if skipped:
         count = "1 song is" if len(skipped) == 1 else f"{len(skipped)} songs are"
-        lines.append(f"{count} there already.")
-    if run and run.reports:
-        if len(run.reports) > 1:
-            lines += table(run.reports)
-        lines.append(_total(run))
-    return "".join(line + "\n" for line in lines)
+        click.echo(f"{count} there already.", err=True)
+    if not summary or not summary.songs:
+        return
+    files = "1 file"
+    if len(summary.songs) > 1:
+        files = f"{len(summary.songs)} files"
+        _print_table(summary.songs)
+    audio_s = sum(song.duration_s for song in summary.songs)
+    click.echo(
+        f"{files}, {audio_s:.1f} s of audio in {summary.elapsed_s:.1f} s: "
+        f"real-time factor {summary.elapsed_s / audio_s:.3f} "
+        f"({audio_s / summary.elapsed_s:.1f} x real time), "
+        f"the engine at work {summary.engine_share:.0%} of the time",
+        err=True,
+    )
 
 
-def table(reports: Sequence[Report]) -> list[str]:
+def _print_table(songs: Sequence[SeparatedSong]) -> None:
     """Song, length, time taken and speed, in columns."""
     rows = [("song", "length", "took", "x real time")]
-    for report in reports:
-        times = clock(report.duration_s), clock(report.elapsed_s)
-        rows.append((one_line(report.source), *times, f"{1 / report.real_time_factor:.1f}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        f"{name:{widths[0]}}  {length:>{widths[1]}}  {took:>{widths[2]}}  {speed:>{widths[3]}}"
-        for name, length, took, speed in rows
-    ]
+    for song in songs:
+        times = _clock(song.duration_s), _clock(song.elapsed_s)
+        rows.append((one_line(song.job.name), *times, f"{1 / song.real_time_factor:.1f}"))
+    name, length, took, speed = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for row in rows:
+        texts = f"{row[0]:{name}}", f"{row[1]:>{length}}", f"{row[2]:>{took}}", f"{row[3]:>{speed}}"
+        click.echo("  ".join(texts), err=True)
 
 
-def clock(seconds: float | None) -> str:
+def _clock(seconds: float | None) -> str:
     """A duration for people: 0:03.2, 3:25, 1:02:03."""
     if seconds is None:
         return "?:??"
@@ -78,50 +83,73 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _total(run: Run) -> str:
-    audio_s = sum(report.duration_s for report in run.reports)
-    files = "1 file" if len(run.reports) == 1 else f"{len(run.reports)} files"
-    return (
-        f"{files}, {audio_s:.1f} s of audio in {run.elapsed_s:.1f} s: "
-        f"real-time factor {run.elapsed_s / audio_s:.3f} "
-        f"({audio_s / run.elapsed_s:.1f} x real time), "
-        f"the engine at work {run.engine_share:.0%} of the time"
-    )
+def print_document(
+    summary: Summary | None, skipped: Sequence[Job], failures: Sequence[Failure]
+) -> None:
+    """The JSON document of a run, whose engine and figures are null if nothing was to be done."""
+    document: dict[str, Any] = {"engine": None, "run": None, "files": []}
+    if summary:
+        document["engine"] = summary.engine
+        document["run"] = {
+            "jobs": summary.jobs,
+            "batch": summary.batch,
+            "elapsed_s": round(summary.elapsed_s, 3),
+            "engine_share": round(summary.engine_share, 4),
+        }
+        document["files"] = [
+            {
+                **_files(song),
+                "elapsed_s": round(song.elapsed_s, 3),
+                "real_time_factor": round(song.real_time_factor, 4),
+                "engine_share": round(song.engine_share, 4),
+                "stages_s": {stage: round(s, 3) for stage, s in song.stages_s.items()},
+            }
+            for song in summary.songs
+        ]
+    document["skipped"] = [job.name for job in skipped]
+    _print_json(document, failures)
 
 
-def document(
-    engine: dict[str, Any] | None,
-    run: Run | None,
-    skipped: Sequence[Job],
-    failures: Sequence[Failure],
-) -> dict[str, Any]:
-    """What `--json` prints.
+def print_headers(headers: Sequence[SongHeader], *, skip_existing: bool, quiet: bool) -> None:
+    """What a run would do, on stdout, and its sum."""
+    to_do_s = 0.0
+    for song in headers:
+        there = "  (there already)" if song.complete else ""
+        channels = "mono" if song.channels == 1 else "stereo"
+        text = f"  {_clock(song.duration_s)}  {song.sample_rate} Hz {channels}{there}"
+        click.echo(os.fsencode(song.job.name) + text.encode())
+        if not (song.complete and skip_existing):
+            to_do_s += song.duration_s or 0
+            for file in song.job.files:
+                click.echo(b"  -> " + os.fsencode(file))
+    if not quiet:
+        complete = sum(song.complete for song in headers)
+        songs = "1 song" if len(headers) == 1 else f"{len(headers)} songs"
+        click.echo(
+            f"{songs}, {_clock(to_do_s)} of audio to do; {complete} there already. "
+            "Nothing was written.",
+            err=True,
+        )
 
-    Args:
-        engine: What it is; None if there was nothing to separate.
-        run: None as well.
-        skipped: Songs that an earlier run has done.
-        failures: Inputs that gave nothing.
-    """
+
+def print_headers_document(headers: Sequence[SongHeader], failures: Sequence[Failure]) -> None:
+    """What a run would do, as a JSON document."""
+    jobs = [{**_files(song), "there": song.complete} for song in headers]
+    _print_json({"jobs": jobs}, failures)
+
+
+def _files(song: SeparatedSong | SongHeader) -> dict[str, Any]:
+    job = song.job
     return {
-        "engine": engine,
-        "run": run and run.document(),
-        "files": [_file(report) for report in run.reports] if run else [],
-        "skipped": [job.name for job in skipped],
-        "failed": [{"input": failure.source, "error": failure.error} for failure in failures],
+        "input": job.name,
+        "outputs": {stem: str(path) for stem, path in job.outputs.items()},
+        "picture": job.picture and str(job.picture),
+        "duration_s": song.duration_s,
+        "sample_rate": song.sample_rate,
+        "channels": song.channels,
     }
 
 
-def _file(report: Report) -> dict[str, Any]:
-    return {
-        "input": report.source,
-        "outputs": {stem: str(path) for stem, path in report.outputs.items()},
-        "picture": report.picture and str(report.picture),
-        "duration_s": report.duration_s,
-        "elapsed_s": round(report.elapsed_s, 3),
-        "real_time_factor": round(report.real_time_factor, 4),
-        "engine_share": round(report.engine_share, 4),
-        "stages_s": {stage: round(seconds, 3) for stage, seconds in report.stages_s.items()},
-        "sample_rate": report.sample_rate,
-        "channels": report.channels,
-    }
+def _print_json(document: dict[str, Any], failures: Sequence[Failure]) -> None:
+    failed = [{"input": failure.source, "error": failure.error} for failure in failures]
+    click.echo(json.dumps({**document, "failed": failed}, indent=2))

@@ -21,8 +21,6 @@ BOTTOM_DBFS, TOP_DBFS = -90.0, -15.0
 LEVELS = 64  # fewer than 256, for smaller files
 _N_FFT = 4096
 _HOP = 1024
-PNG_END = b"IEND\xaeB`\x82"
-"""The last bytes of a complete file."""
 _WINDOW = (0.5 - 0.5 * np.cos(2 * np.pi / _N_FFT * np.arange(_N_FFT))).astype(np.float32)
 _BLOCK = 1 << 16  # samples
 _LINE = 2  # rows between two pictures of a song

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +18,6 @@ from typing import Protocol
 import numpy as np
 
 from bsmamba2.errors import AudioError, MissingExtraError, OptionError
-from bsmamba2.runtime.audio.guard import Unchanged
 from bsmamba2.runtime.audio.samples import Samples, check_samples
 from bsmamba2.runtime.audio.tags import Tags
 from bsmamba2.system.files import existing_file
@@ -134,40 +135,39 @@ class AudioReader:
         """
         self.name = name = name or str(path)
         self.path = existing_file(path, name)
-        if self.path.stat().st_size == 0:
-            raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
-        self._unchanged = Unchanged(self.path, name)
-        try:
-            self._decoder = _open(self.path, name)
-        except BaseException:
-            self._unchanged.close()
-            raise
-        try:
-            self._unchanged.check_opened()
-        except AudioError:
-            self.close()
-            raise
-        self._warn_clipped = warn_clipped
-        self.sample_rate = self._decoder.sample_rate
+        with ExitStack() as stack:
+            try:
+                self._held = stack.enter_context(self.path.open("rb"))
+            except OSError as error:
+                raise AudioError(f"{name} cannot be read: {error.strerror}; copy it.") from error
+            self._before = os.fstat(self._held.fileno())
+            if self._before.st_size == 0:
+                raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
+            self._decoder = stack.enter_context(closing(_open(self.path, name)))
+            self._check_opened()
+            self._warn_clipped = warn_clipped
+            self.sample_rate = self._decoder.sample_rate
+            self.channels = self._decoder.channels
+            self.tags = self._decoder.tags
+            self.exact = self._decoder.missing_allowed == 0
+            self._start, self._stop = section.samples(self.sample_rate)
+            self.frames = self._expected()
+            self._check_header()
+            self._files = stack.pop_all()
+
+    def _check_header(self) -> None:
+        """Raises AudioError for a song that cannot be separated."""
         if not MIN_RATE <= self.sample_rate <= MAX_RATE:
-            self.close()
             raise AudioError(
-                f"{name} has a sample rate of {self.sample_rate} Hz, {MIN_RATE} to {MAX_RATE} can "
-                "be separated: if its header is damaged, copy it again, or else resample it."
+                f"{self.name} has a sample rate of {self.sample_rate} Hz, {MIN_RATE} to {MAX_RATE} "
+                "can be separated: if its header is damaged, copy it again, or else resample it."
             )
-        self.channels = self._decoder.channels
-        self.tags = self._decoder.tags
-        self.exact = self._decoder.missing_allowed == 0
-        self._start, self._stop = section.samples(self.sample_rate)
-        self.frames = self._expected()
         if self.channels > MAX_CHANNELS:
-            self.close()
             raise AudioError(
-                f"{name} has {self.channels} channels, at most {MAX_CHANNELS} can be separated: "
-                "mix it down to stereo first."
+                f"{self.name} has {self.channels} channels, at most {MAX_CHANNELS} can be "
+                "separated: mix it down to stereo first."
             )
         if self.frames == 0 and self._start:
-            self.close()
             raise self._too_short(self._decoder.frames or 0)
 
     def _expected(self) -> int | None:
@@ -188,8 +188,7 @@ class AudioReader:
 
     def close(self) -> None:
         """Closes the file."""
-        self._decoder.close()
-        self._unchanged.close()
+        self._files.close()
 
     def blocks(self) -> Iterator[Samples]:
         """The samples, float32 (channels, n), full scale 1.
@@ -207,16 +206,38 @@ class AudioReader:
             flat += _flat_tops(block)
             yield block
             if at == self._stop:
-                self._unchanged.check()
+                self._check_unchanged()
                 break
         else:
-            self._unchanged.check()
+            self._check_unchanged()
             self._check_end(at)
         if self._warn_clipped and flat > _CLIPPED_SAMPLES:
             logger.warning(
                 "%s is clipped (%d samples stand at full scale): its stems will be too.",
                 self.name,
                 flat,
+            )
+
+    def _check_opened(self) -> None:
+        """Raises AudioError if the decoder may have got another file of the same name."""
+        try:
+            same = os.path.samestat(self._before, self.path.stat())
+        except OSError:
+            same = False
+        if not same:
+            raise AudioError(f"{self.name} was replaced while it was opened: separate it again.")
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        """Raises AudioError if the file was written to, which would mix old and new samples.
+
+        A file that is replaced after it was opened goes on being read, as it was.
+        """
+        now, before = os.fstat(self._held.fileno()), self._before
+        if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise AudioError(
+                f"{self.name} was changed while it was read: wait until it is complete, and "
+                "separate it again."
             )
 
     def _check_end(self, end: int) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from bsmamba2.errors import OptionError
 from bsmamba2.runtime.audio.reader import WHOLE, Section
 from bsmamba2.runtime.audio.writing import FORMATS
+from bsmamba2.runtime.songs.pipes import PIPE, STDOUT, check_stdout
 from bsmamba2.runtime.songs.sources import Failure, Source, identity
 
 DEFAULT_TEMPLATE = "out/{folder}/{track}/{stem}.{ext}"
 FIELDS = ("folder", "track", "stem", "ext")
 PICTURE = "spectrograms"
 """In the place of the stem, in a picture's name."""
-STDOUT = Path("stdout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +29,10 @@ class Job:
     name: str
     """What the song is called in reports."""
     outputs: Mapping[str, Path]
-    """Stem -> file."""
+    """Stem -> file, or STDOUT for the only one."""
     picture: Path | None = None
     """A PNG with the spectrograms."""
     section: Section = WHOLE
-    to_stdout: bool = False
-    """Whether the file is a temporary one."""
-
-    @property
-    def shown(self) -> dict[str, Path]:
-        """Stem -> what messages call its file."""
-        return {stem: STDOUT if self.to_stdout else path for stem, path in self.outputs.items()}
 
     @property
     def files(self) -> list[Path]:
@@ -48,11 +41,14 @@ class Job:
 
 
 class OutputTemplate:
-    """Names of output files, such as 'out/{track}/{stem}.{ext}'."""
+    """Names of output files, such as 'out/{track}/{stem}.{ext}', or '-' for stdout."""
 
     def __init__(self, text: str) -> None:
-        """Checks the text; raises BsmError for fields that do not exist."""
-        self.text = text
+        """Checks the text; raises OptionError for unknown fields and for a stdout nobody reads."""
+        self.to_stdout = text == PIPE
+        self.text = text = str(STDOUT) if self.to_stdout else text
+        if self.to_stdout:
+            check_stdout()
         try:
             parts = list(string.Formatter().parse(text))
         except ValueError as error:
@@ -69,7 +65,7 @@ class OutputTemplate:
         Raises:
             BsmError: The two differ, or the suffix is none that can be written.
         """
-        if self.text.endswith(".{ext}"):
+        if self.to_stdout or self.text.endswith(".{ext}"):
             return wanted or FORMATS[0]
         suffix = Path(self.text).suffix.lower().removeprefix(".")
         if suffix not in FORMATS:
@@ -84,7 +80,7 @@ class OutputTemplate:
         return suffix
 
     def check_stems(self, stems: Sequence[str]) -> None:
-        """Raises BsmError if several stems would get one name."""
+        """Raises OptionError if several stems would get one name."""
         if len(stems) > 1 and "stem" not in self._fields:
             raise OptionError(
                 f"The output name '{self.text}' needs {{stem}} to tell {' and '.join(stems)} "
@@ -93,7 +89,7 @@ class OutputTemplate:
 
     def path(self, source: Source, stem: str, ext: str) -> Path:
         """The file of one stem."""
-        names = {"track": source.track, "stem": stem, "ext": ext}
+        names = {"track": source.path.stem, "stem": stem, "ext": ext}
         safe = {field: _safe_name(name) for field, name in names.items()}
         folder = "/".join(map(_safe_name, source.folder.parts)) or "."
         return Path(self.text.format(folder=folder, **safe))
@@ -111,18 +107,25 @@ class OutputTemplate:
         return Path(folder or "/") if found else None
 
 
-def plan_outputs(
+def make_jobs(
     sources: Sequence[Source],
+    failures: Sequence[Failure],
     template: OutputTemplate,
     stems: Sequence[str],
     ext: str,
     *,
     picture: bool = False,
     section: Section = WHOLE,
-    to_stdout: bool = False,
 ) -> tuple[list[Job], list[Failure]]:
-    """Jobs for the songs whose files get in nobody's way, failures for the others."""
-    template.check_stems(stems)
+    """Jobs for the songs whose files get in nobody's way, and failures: given ones and others."""
+    if template.to_stdout:
+        if len(stems) > 1 or len(sources) + len(failures) > 1 or picture:
+            raise OptionError(
+                "stdout takes one stem of one song and no picture: name one file, choose with "
+                "--stems, and leave --picture out."
+            )
+    else:
+        template.check_stems(stems)
     jobs = [
         Job(
             source=source.path,
@@ -130,23 +133,23 @@ def plan_outputs(
             outputs={stem: template.path(source, stem, ext) for stem in stems},
             picture=template.picture_path(source) if picture else None,
             section=section,
-            to_stdout=to_stdout,
         )
         for source in sources
     ]
+    if template.to_stdout:
+        return jobs, list(failures)
     inputs = {identity(job.source): job.name for job in jobs}
     claims: dict[str, list[str]] = defaultdict(list)
     for job in jobs:
         for file in job.files:
             claims[identity(file)].append(job.name)
-    good, failures = [], []
+    good, bad = [], list(failures)
     for job in jobs:
-        obstacle = _obstacle(job, inputs, claims)
-        if obstacle:
-            failures.append(Failure(job.name, obstacle))
+        if obstacle := _obstacle(job, inputs, claims):
+            bad.append(Failure(job.name, obstacle))
         else:
             good.append(job)
-    return good, failures
+    return good, bad
 
 
 def _obstacle(

@@ -11,9 +11,8 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.samples import Samples
@@ -22,30 +21,25 @@ from bsmamba2.runtime.engines.stage_times import StageTimes
 from bsmamba2.runtime.separation.separator import Separator
 from bsmamba2.runtime.songs.jobs import Job
 from bsmamba2.runtime.songs.stem_files import StemFiles
-from bsmamba2.system.atomic import atomic_paths, writing
 from bsmamba2.system.lanes import Lane, in_order
 
-Progress = Callable[[float, float | None], None]
-"""Called with the seconds of audio that are done, and all of them if that is known."""
-Watch = Callable[[Job], AbstractContextManager[Progress | None]]
-"""Opens the progress of a song, on the thread that separates it."""
+Progress = Callable[[str, float, float | None], None]
+"""Called with the song, the seconds of it that are done, and all of them if that is known."""
+Watch = Callable[[str], AbstractContextManager[Progress | None]]
+"""Opens the progress of a song, by its file's name, on the thread that separates it."""
 
 _BLOCKS_TO_ENCODE = 3  # at a time, at most: one in the encoder and two that wait for it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """What became of one file."""
+class SeparatedSong:
+    """A song whose stems are written."""
 
-    source: str
-    """What the song is called."""
-    outputs: Mapping[str, Path]
-    """Stem -> file."""
-    picture: Path | None
+    job: Job
     duration_s: float
-    """Of the audio."""
+    """The length of the audio."""
     elapsed_s: float
-    """Of decoding, separation and encoding."""
+    """The time of decoding, separation and encoding."""
     sample_rate: int
     channels: int
     stages_s: Mapping[str, float]
@@ -64,7 +58,7 @@ class Report:
 
 def separate_file(
     separator: Separator, job: Job, output: OutputFormat, progress: Progress | None = None
-) -> Report:
+) -> SeparatedSong:
     """Separates a file in a stream: memory does not grow with its length.
 
     The stems named in the job appear together when all of them are complete. On any failure none
@@ -75,30 +69,23 @@ def separate_file(
     """
     started = time.perf_counter()
     times = StageTimes()
+    done = 0
     with AudioReader(job.source, section=job.section, name=job.name) as reader:
-        total = reader.frames / reader.sample_rate if reader.frames else None
-        done = 0
-        written_whole = nullcontext(job.files) if job.to_stdout else atomic_paths(job.files)
-        with written_whole as partials, ExitStack() as stack:
-            stems = dict(zip(job.outputs, partials, strict=False))
-            picture = partials[-1] if job.picture else None
-            files = stack.enter_context(StemFiles(reader, stems, job.shown, output, picture))
-            written = stack.enter_context(closing(_written(separator, reader, files, times)))
-            for count in written:
-                done += count
-                if progress:
-                    progress(done / reader.sample_rate, total)
-            # Of what is written now, only the picture does not say itself what went wrong.
-            pictured = writing(job.picture) if job.picture else nullcontext()
-            with times.measure("encode"), pictured:
-                stack.close()
-        return Report(
-            source=job.name,
-            outputs=job.outputs,
-            picture=job.picture,
-            duration_s=done / reader.sample_rate,
+        rate = reader.sample_rate
+        total = reader.frames / rate if reader.frames else None
+        with StemFiles(reader, job, output) as files:
+            with closing(_written(separator, reader, files, times)) as written:
+                for count in written:
+                    done += count
+                    if progress:
+                        progress(job.source.name, done / rate, total)
+            with times.measure("encode"):
+                files.complete()
+        return SeparatedSong(
+            job=job,
+            duration_s=done / rate,
             elapsed_s=time.perf_counter() - started,
-            sample_rate=reader.sample_rate,
+            sample_rate=rate,
             channels=reader.channels,
             stages_s=times.seconds,
         )
@@ -110,14 +97,14 @@ def separate_files(
     output: OutputFormat,
     *,
     at_once: int = 1,
-    watch: Watch = lambda job: nullcontext(),
-) -> Iterator[Report | Exception]:
+    watch: Watch = lambda title: nullcontext(),
+) -> Iterator[SeparatedSong | Exception]:
     """Separates files as `separate_file` does; a failure ends only its own.
 
     Args:
-        separator: Of all of them.
+        separator: Separates all of them.
         jobs: The files.
-        output: Of all of them.
+        output: The format of all stems.
         at_once: Songs at a time, each on a thread of its own.
         watch: Shows how far a song is.
 
@@ -125,9 +112,9 @@ def separate_files(
         What became of each file, in the order of `jobs`.
     """
 
-    def outcome(job: Job) -> Report | Exception:
+    def outcome(job: Job) -> SeparatedSong | Exception:
         try:
-            with watch(job) as progress:
+            with watch(job.source.name) as progress:
                 return separate_file(separator, job, output, progress)
         except Exception as error:
             return error
@@ -147,10 +134,7 @@ def separate_files(
 
 
 def _written(
-    separator: Separator,
-    reader: AudioReader,
-    files: StemFiles,
-    times: StageTimes,
+    separator: Separator, reader: AudioReader, files: StemFiles, times: StageTimes
 ) -> Generator[int]:
     """Separates and writes a song; samples of each block that is written."""
     encoder = Lane("bsm-encode")

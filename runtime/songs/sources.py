@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from bsmamba2.errors import AudioError, BsmError
+from bsmamba2.errors import BsmError
 from bsmamba2.runtime.audio.reader import OTHER_SUFFIXES, SOUNDFILE_SUFFIXES
-from bsmamba2.system.atomic import temporary_folder
+from bsmamba2.runtime.songs.pipes import PIPE, stdin_file
 from bsmamba2.system.files import existing_file
 
-STDIN = "-"
 _HERE = Path()
 
 
@@ -29,11 +27,6 @@ class Source:
     folder: Path = _HERE
     """Where it lies below the folder that was named."""
 
-    @property
-    def track(self) -> str:
-        """Its name without folder and suffix."""
-        return self.path.stem
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -46,54 +39,32 @@ class Failure:
 
 
 @contextlib.contextmanager
-def spooled(stream: IO[bytes]) -> Iterator[Path]:
-    """A file of all that comes through a stream, gone afterwards.
-
-    Containers are read from their end, too, so that a pipe will not do. Memory stays constant.
-
-    Raises:
-        BsmError: stdin cannot be read, or the folder for temporary files cannot be written.
-    """
-    with temporary_folder() as folder:
-        path = folder / "stdin"
-        try:
-            with path.open("wb") as file:
-                while block := _read(stream):
-                    file.write(block)
-        except OSError as error:
-            raise AudioError(
-                f"Cannot keep what comes through stdin in {folder.parent}: "
-                f"{error.strerror or error}; make room, or let TMPDIR name another folder."
-            ) from error
-        yield path
-
-
-def _read(stream: IO[bytes]) -> bytes:
-    try:
-        return stream.read(1 << 20)
-    except OSError as error:
-        raise AudioError(f"stdin cannot be read: {error.strerror}; name a file.") from error
-
-
-def find_sources(
-    names: Iterable[str],
-    *,
-    recursive: bool = False,
-    leave_out: Path | None = None,
-    stdin: Path | None = None,
-) -> tuple[list[Source], list[Failure]]:
+def found_sources(
+    names: Sequence[str], *, recursive: bool = False, leave_out: Path | None = None
+) -> Iterator[tuple[list[Source], list[Failure]]]:
     """Files by name, and the audio files in folders, sorted; each once.
+
+    What comes through stdin is read at once, and is a file as long as the block lasts.
 
     Args:
         names: Files, folders, and '-' for stdin.
         recursive: Searches folders in folders, too, but no hidden and no linked ones.
         leave_out: A folder that is not searched where it lies below a named one: that of the
             results, so that a second run does not separate stems.
-        stdin: The file that has what came through stdin.
 
-    Returns:
+    Yields:
         The songs, and the names that gave none.
+
+    Raises:
+        BsmError: stdin cannot be read or kept.
     """
+    with stdin_file() if PIPE in names else contextlib.nullcontext() as stdin:
+        yield _find(names, recursive, leave_out, stdin)
+
+
+def _find(
+    names: Sequence[str], recursive: bool, leave_out: Path | None, stdin: Path | None
+) -> tuple[list[Source], list[Failure]]:
     found: dict[str, Source] = {}
     failures: list[Failure] = []
     for name in names:
@@ -118,7 +89,7 @@ def _sources(
     name: str, recursive: bool, leave_out: Path | None, stdin: Path | None
 ) -> Iterator[Source]:
     """The songs of one name."""
-    if name == STDIN and stdin:
+    if name == PIPE and stdin:
         yield Source(stdin, "stdin")
         return
     top = Path(name)
@@ -136,12 +107,9 @@ def _folders(top: Path, leave_out: Path | None) -> Iterator[Path]:
     yield top
     for path in sorted(top.iterdir()):
         hidden, linked = path.name.startswith("."), path.is_symlink()
-        if path.is_dir() and not (hidden or linked or _same(path, leave_out)):
+        left_out = leave_out is not None and identity(path) == identity(leave_out)
+        if path.is_dir() and not (hidden or linked or left_out):
             yield from _folders(path, leave_out)
-
-
-def _same(path: Path, other: Path | None) -> bool:
-    return other is not None and identity(path) == identity(other)
 
 
 def _is_audio(path: Path) -> bool:

@@ -6,142 +6,113 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from bsmamba2.errors import AudioError
 from bsmamba2.runtime.audio.pictures import SongPicture
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.samples import Samples
 from bsmamba2.runtime.audio.writing import AudioWriter, OutputFormat
+from bsmamba2.runtime.songs.jobs import Job
+from bsmamba2.runtime.songs.pipes import whole_files
+from bsmamba2.system.atomic import writing
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 16  # samples
+_WAITING = "a temporary file beside the stems"
 
 
 class StemFiles:
-    """Writes the stems of a song side by side; a context manager that completes the files.
+    """Writes the stems of a song side by side; a context manager.
 
-    To rescale, the song's peak must be known first: then the stems wait in a temporary file, as
+    All files appear together when its block ends, after `complete`. When the block raises, none
+    appears, and what was there before stays.
+
+    To rescale, the song's peak must be known first: then the stems wait in temporary files, as
     float32, and are written at the end.
     """
 
-    def __init__(
-        self,
-        song: AudioReader,
-        paths: Mapping[str, Path],
-        names: Mapping[str, Path],
-        output: OutputFormat,
-        picture: Path | None = None,
-    ) -> None:
+    def __init__(self, song: AudioReader, job: Job, output: OutputFormat) -> None:
         """Opens the files.
 
         Args:
             song: Whose stems they are; gives rate, channels, length and tags.
-            paths: Stem -> the file to write.
-            names: Stem -> its later name, for messages.
-            output: Of all stems.
-            picture: A PNG to write.
+            job: Names the files.
+            output: The format of all stems.
 
         Raises:
-            AudioError: The format cannot have the rate, or a file cannot be written.
+            BsmError: The format cannot have the rate, or a file cannot be written.
         """
-        self._song, self._output, self._picture_path = song, output, picture
-        self._picture = SongPicture(song.sample_rate) if picture else None
+        self._song, self._job = song, job
+        self._picture = SongPicture(song.sample_rate) if job.picture else None
         self._peak = 0.0
         self._waiting: dict[str, IO[bytes]] = {}
+        self._writers: dict[str, AudioWriter] = {}
         with ExitStack() as stack:
-            self._writers = {
-                stem: stack.enter_context(self._writer(path, names[stem]))
-                for stem, path in paths.items()
-            }
-            if output.clip == "rescale":
-                for stem, path in paths.items():
-                    self._waiting[stem] = stack.enter_context(_temporary(path.parent))
-            self._files = stack.pop_all()
-
-    def _writer(self, path: Path, name: Path) -> AudioWriter:
-        return AudioWriter(
-            path,
-            self._output,
-            self._song.sample_rate,
-            self._song.channels,
-            frames=self._song.frames,
-            tags=self._song.tags,
-            name=name,
-        )
+            self._partials = stack.enter_context(whole_files(job.files))
+            self._files = stack.enter_context(ExitStack())
+            for (stem, name), path in zip(job.outputs.items(), self._partials, strict=False):
+                writer = AudioWriter(
+                    path,
+                    output,
+                    song.sample_rate,
+                    song.channels,
+                    frames=song.frames,
+                    tags=song.tags,
+                    name=name,
+                )
+                self._writers[stem] = self._files.enter_context(writer)
+                if output.clip == "rescale":
+                    with writing(_WAITING):
+                        file = self._files.enter_context(tempfile.TemporaryFile(dir=path.parent))
+                    self._waiting[stem] = file
+            self._all = stack.pop_all()
 
     def __enter__(self) -> StemFiles:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is None:
-            self._complete()
-        else:
-            self._files.__exit__(*exception)  # type: ignore[arg-type]
+        self._all.__exit__(*exception)  # type: ignore[arg-type]
 
     def write(self, stems: Mapping[str, Samples]) -> None:
         """Appends a block of every stem, (channels, n) each; all stems add up to the mixture.
 
         Raises:
-            AudioError: The disk is full, or a WAV of unknown length passes 4 GB.
+            BsmError: The disk is full, or a WAV of unknown length passes 4 GB.
         """
         if self._picture:
-            self._picture.add({"mixture": sum_of(stems), **stems})
+            self._picture.add({"mixture": np.sum([*stems.values()], axis=0), **stems})
         for stem, writer in self._writers.items():
             block = stems[stem]
             if not self._waiting:
                 writer.write(block)
                 continue
             self._peak = max(self._peak, float(np.abs(block).max(initial=0)))
-            try:
+            with writing(_WAITING):
                 self._waiting[stem].write(np.ascontiguousarray(block.T, np.float32).tobytes())
-            except OSError as error:
-                raise _no_room(error) from error
 
-    def _complete(self) -> None:
-        with self._files:
-            if self._peak > 1:
-                logger.warning(
-                    "The stems of %s are %.2f dB quieter, so that none passes full scale.",
-                    self._song.name,
-                    20 * np.log10(self._peak),
-                )
-            for stem, file in self._waiting.items():
-                self._write_scaled(self._writers[stem], file)
-            if self._picture and self._picture_path:
-                self._picture_path.write_bytes(self._picture.png())
+    def complete(self) -> None:
+        """Writes what waits, quieter if need be, and the picture; verifies all of them.
 
-    def _write_scaled(self, writer: AudioWriter, file: IO[bytes]) -> None:
-        """Writes what waits in the file, quieter if need be."""
+        Raises:
+            BsmError: Something cannot be written.
+        """
+        if self._peak > 1:
+            logger.warning(
+                "The stems of %s are %.2f dB quieter, so that none passes full scale.",
+                self._song.name,
+                20 * np.log10(self._peak),
+            )
         channels, peak = self._song.channels, np.float32(max(1.0, self._peak))
-        try:
-            file.seek(0)
-            while data := file.read(4 * channels * _BLOCK):
-                writer.write(np.frombuffer(data, np.float32).reshape(-1, channels).T / peak)
-        except OSError as error:
-            raise _no_room(error) from error
-
-
-def sum_of(stems: Mapping[str, Samples]) -> Samples:
-    """The mixture."""
-    first, *others = stems.values()
-    return first + sum(others, np.zeros_like(first))
-
-
-def _temporary(folder: Path) -> IO[bytes]:
-    """A file without a name, gone when it is closed."""
-    try:
-        return tempfile.TemporaryFile(dir=folder)
-    except OSError as error:
-        raise _no_room(error) from error
-
-
-def _no_room(error: OSError) -> AudioError:
-    return AudioError(
-        f"Cannot write a temporary file beside the stems: {error.strerror or error}; make room, or "
-        "write to another folder."
-    )
+        with self._files:
+            for stem, file in self._waiting.items():
+                with writing(_WAITING):
+                    file.seek(0)
+                    while data := file.read(4 * channels * _BLOCK):
+                        block = np.frombuffer(data, np.float32).reshape(-1, channels).T
+                        self._writers[stem].write(block / peak)
+            if self._picture:
+                with writing(self._job.picture):
+                    self._partials[-1].write_bytes(self._picture.png())

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import RATE, noise
+from processes import TESTS
 from small_engines import FunctionEngine, random_mask, real_mask
 
 from bsmamba2.errors import AudioError, BsmError, EngineError
@@ -26,7 +27,7 @@ from bsmamba2.runtime.engines.stft import istft, stft
 from bsmamba2.runtime.separation.chunking import Chunking
 from bsmamba2.runtime.separation.separator import Separator
 from bsmamba2.runtime.songs.jobs import Job
-from bsmamba2.runtime.songs.separate_files import Report, separate_file, separate_files
+from bsmamba2.runtime.songs.separate_files import SeparatedSong, separate_file, separate_files
 from bsmamba2.system import lanes
 
 LONG_S = 20  # what a test waits for before it fails
@@ -129,7 +130,7 @@ def test_songs_at_a_time_share_an_engine_that_is_never_called_twice_at_once(tmp_
             busy.release()
 
     @contextlib.contextmanager
-    def watch(job: Job) -> Iterator[None]:
+    def watch(title: str) -> Iterator[None]:
         both.wait()
         yield
 
@@ -137,8 +138,8 @@ def test_songs_at_a_time_share_an_engine_that_is_never_called_twice_at_once(tmp_
     separator = Separator(FunctionEngine(mask), overlap_s=0)
     reports = list(separate_files(separator, jobs, WAV, at_once=2, watch=watch))
     for one, report in zip(jobs, reports, strict=True):
-        assert isinstance(report, Report), report
-        assert report.source == one.name
+        assert isinstance(report, SeparatedSong), report
+        assert report.job is one
         mixture = soundfile.read(one.source, dtype="float32")[0].T
         found = soundfile.read(one.outputs["vocals"], dtype="float32")[0].T
         expected = one_after_another(FunctionEngine(random_mask()), mixture, 0)
@@ -240,6 +241,7 @@ sys.path.insert(0, sys.argv[1])
 import bsmamba2.runtime.engines
 from bsmamba2.cli import main
 from bsmamba2.system import lanes
+from processes import TESTS
 from small_engines import FunctionEngine, real_mask
 lanes.PATIENCE_S = 0.2
 calls = 0
@@ -270,10 +272,9 @@ def test_a_signal_ends_a_run_whose_engine_hangs_and_leaves_no_file(
 ):
     for name in "abc":
         job(tmp_path, name)
-    tools = str(Path(__file__).parent.parent)
     arguments = ["a.wav", "b.wav", "c.wav", "--overlap", "0", "--jobs", jobs]
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, tools, *arguments],
+        [sys.executable, "-c", INTERRUPTED, str(TESTS), *arguments],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     with process:

@@ -16,14 +16,8 @@ import pytest
 import soundfile
 from audio_files import RATE, endless_rifx, load, noise, save
 from processes import MAIN, Command, printed
-from small_engines import FunctionEngine, real_mask
 
 from bsmamba2.cli.infer_options import Time
-from bsmamba2.errors import BsmError
-from bsmamba2.runtime.audio.writing import OutputFormat
-from bsmamba2.runtime.separation.separator import Separator
-from bsmamba2.runtime.songs.jobs import Job
-from bsmamba2.runtime.songs.separate_files import separate_file
 
 
 def song(name: str, n: int = RATE, **tags: str) -> str:
@@ -175,7 +169,7 @@ def test_a_dry_run_tells_all_and_does_nothing(bsm_infer: Command):
     assert "2 songs, 0:02.0 of audio to do; 0 there already. Nothing was written." in done.err
     assert "album/text.wav is not audio" in done.err.splitlines()[-1]
     document = json.loads(bsm_infer("album", "--dry-run", "--json").out)
-    assert [(s["input"], s["duration_s"], s["there"]) for s in document["plan"]] == [
+    assert [(s["input"], s["duration_s"], s["there"]) for s in document["jobs"]] == [
         ("album/a.wav", 2, False), ("album/b.flac", 1, True)
     ]  # fmt: skip
     assert files() == before
@@ -206,7 +200,7 @@ def test_a_picture_lies_beside_the_stems(bsm_infer: Command):
     assert done.out.split() == ["x/song.flac", "x/song.spectrograms.png"]
     picture = Path("x/song.spectrograms.png")
     assert b"mixture, vocals, instrumental" in picture.read_bytes()
-    picture.write_bytes(picture.read_bytes()[:-1])
+    picture.unlink()
     again = bsm_infer("song.wav", "--picture", "--stems", "vocals", "-o", "x/{track}.flac",
                       "--skip-existing")  # fmt: skip
     assert again.out == done.out
@@ -290,22 +284,11 @@ def test_rubbish_from_stdin_is_one_sentence_and_nothing_on_stdout(
     assert str(tmp_path).encode() not in done.stderr
 
 
-def test_what_goes_to_stdout_is_called_so_where_it_cannot_be_written(tmp_path: Path):
-    save(tmp_path / "song.wav", noise(RATE))
-    (tmp_path / "taken").touch()
-    outputs = {"vocals": tmp_path / "taken" / "vocals.wav"}
-    job = Job(source=tmp_path / "song.wav", name="a song", outputs=outputs, to_stdout=True)
-    separator = Separator(FunctionEngine(real_mask(1)), overlap_s=0)
-    with pytest.raises(BsmError) as error:
-        separate_file(separator, job, OutputFormat("wav"))
-    assert str(error.value) == "Cannot write stdout: Not a directory."
-
-
 @pytest.mark.parametrize(("arguments", "words"), [
     (["song.wav", "-o", "-"], "one stem of one song"),
     (["song.wav", "other.wav", "--stems", "vocals", "-o", "-"], "one stem of one song"),
     (["song.wav", "--stems", "vocals", "-o", "-", "--json"], "either the stem or the JSON"),
-    (["song.wav", "--stems", "vocals", "-o", "-", "--picture"], "no room for a picture"),
+    (["song.wav", "--stems", "vocals", "-o", "-", "--picture"], "no picture"),
 ])  # fmt: skip
 def test_what_stdout_cannot_take_is_refused(bsm_infer: Command, arguments: list[str], words: str):
     song("song.wav")
@@ -320,7 +303,7 @@ def test_a_reader_that_goes_is_one_sentence(tmp_path: Path, quick_onnx: Path):
     command += f" --stems vocals -o - --engine {quick_onnx} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "Error: Cannot write to stdout: Broken pipe."
+    assert done.stderr.splitlines()[-1] == "Failed: song.wav: Cannot write to stdout: Broken pipe."
 
 
 def test_closed_streams_get_and_give_no_samples(tmp_path: Path, quick_onnx: Path):

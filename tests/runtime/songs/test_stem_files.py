@@ -15,6 +15,7 @@ from bsmamba2.errors import BsmError
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.tags import NAMES, clean_tags
 from bsmamba2.runtime.audio.writing import FORMATS, AudioWriter, OutputFormat
+from bsmamba2.runtime.songs.jobs import Job
 from bsmamba2.runtime.songs.stem_files import StemFiles
 
 TAGS = {
@@ -40,9 +41,11 @@ def write(tmp_path: Path) -> Write:
     ) -> dict[str, Path]:
         song = save(tmp_path / "song.wav", sum(stems.values()), subtype="FLOAT")
         paths = {stem: tmp_path / f"{stem}.{output.name}" for stem in stems}
-        with AudioReader(song) as reader, StemFiles(reader, paths, paths, output, picture) as files:
+        job = Job(source=song, name="song", outputs=paths, picture=picture)
+        with AudioReader(song) as reader, StemFiles(reader, job, output) as files:
             for start in range(0, reader.frames or 0, 30_000):
                 files.write({stem: x[:, start : start + 30_000] for stem, x in stems.items()})
+            files.complete()
         return paths
 
     return write
@@ -114,11 +117,10 @@ def test_tags_survive_the_way_through(tmp_path: Path, source: str, target: str):
                 setattr(file, name, text)
             file.write(noise().T)
     path = tmp_path / f"vocals.{target}"
-    with (
-        AudioReader(song) as reader,
-        StemFiles(reader, {"vocals": path}, {"vocals": path}, OutputFormat(target)) as files,
-    ):
+    job = Job(source=song, name="song", outputs={"vocals": path})
+    with AudioReader(song) as reader, StemFiles(reader, job, OutputFormat(target)) as files:
         files.write({"vocals": noise()})
+        files.complete()
     with AudioReader(path) as reader:
         assert reader.tags == TAGS
 

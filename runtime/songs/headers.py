@@ -1,4 +1,4 @@
-"""What a run will do, by the files' headers; and what an earlier run has done already."""
+"""What the headers of songs say, and of the files that an earlier run has made of them."""
 
 from __future__ import annotations
 
@@ -7,65 +7,66 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bsmamba2.errors import BsmError
-from bsmamba2.runtime.audio.pictures import PNG_END
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.songs.jobs import Job
+from bsmamba2.runtime.songs.pipes import STDOUT
 from bsmamba2.runtime.songs.sources import Failure
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedSong:
+class SongHeader:
     """A song, as far as its header tells."""
 
     job: Job
     duration_s: float | None
-    """Of what will be separated; None if unknown."""
+    """The length of what will be separated; None if unknown."""
     sample_rate: int
     channels: int
     complete: bool
-    """Whether all of its files are there already."""
+    """Whether all of its files are there already, of its rate, channels and length."""
 
 
-def plan_songs(jobs: Iterable[Job]) -> tuple[list[PlannedSong], list[Failure]]:
+def read_headers(jobs: Iterable[Job]) -> tuple[list[SongHeader], list[Failure]]:
     """Reads the headers of songs, and of their files that exist.
 
     Returns:
         The songs in order, and those that cannot be separated.
     """
-    songs, failures = [], []
+    headers, failures = [], []
     for job in jobs:
         try:
-            songs.append(_plan(job))
+            headers.append(_read(job))
         except BsmError as error:
             failures.append(Failure(job.name, str(error)))
-    return songs, failures
+    return headers, failures
 
 
 def is_complete(job: Job) -> bool:
-    """Whether all files of a song are there, as long as it is and with its rate and channels.
+    """Whether an earlier run with the same options has done the job.
 
-    That is what an earlier run with the same options leaves. Of songs whose files are not all
-    there, nothing is opened.
+    Where files are missing, the song is not opened.
     """
     try:
-        return all(file.is_file() for file in job.files) and _plan(job).complete
+        return all(file.is_file() for file in job.files) and _read(job).complete
     except (BsmError, OSError):  # a name that is too long, too
         return False  # the song will be told in its turn
 
 
-def _plan(job: Job) -> PlannedSong:
+def _read(job: Job) -> SongHeader:
     with AudioReader(job.source, section=job.section, name=job.name) as song:
-        return PlannedSong(
+        return SongHeader(
             job=job,
             duration_s=None if song.frames is None else song.frames / song.sample_rate,
             sample_rate=song.sample_rate,
             channels=song.channels,
             complete=all(_is_stem(file, song) for file in job.outputs.values())
-            and (job.picture is None or _is_picture(job.picture)),
+            and (job.picture is None or job.picture.is_file()),
         )
 
 
 def _is_stem(path: Path, song: AudioReader) -> bool:
+    if path == STDOUT:
+        return False
     try:
         with AudioReader(path) as stem:
             if (stem.sample_rate, stem.channels) != (song.sample_rate, song.channels):
@@ -75,11 +76,4 @@ def _is_stem(path: Path, song: AudioReader) -> bool:
             allowed = 0 if song.exact and stem.exact else song.sample_rate // 2
             return abs(stem.frames - song.frames) <= allowed
     except BsmError:
-        return False
-
-
-def _is_picture(path: Path) -> bool:
-    try:
-        return path.read_bytes().endswith(PNG_END)
-    except OSError:
         return False
