@@ -7,20 +7,21 @@ behind the prefix are those of `tensor_shapes`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from bsmamba2.checkpoints.torch_file import Placeholder, load_torch_file
+from bsmamba2.checkpoints.weights import Tensors, as_float32, read_tensors
+from bsmamba2.config.file import load_config
 from bsmamba2.config.reading import shown
-from bsmamba2.errors import CheckpointError, short_reason
-from bsmamba2.formats.metadata import Metadata, parse_metadata
-from bsmamba2.formats.tensors import Shape
-from bsmamba2.system.files import existing_file, read_safetensors_header
+from bsmamba2.errors import CheckpointError
+from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
+from bsmamba2.formats.tensors import check_shapes, listed, tensor_shapes
+from bsmamba2.system.files import existing_file, read_safetensors_header, sha256_file
 
 _PREFIXES = "model.", "module.", "_orig_mod."  # Lightning, DistributedDataParallel, torch.compile
 _SPECTRA = "featurizer.", "inverse_featurizer.", "multi_featurizer."  # windows of STFTs
@@ -30,78 +31,85 @@ _NESTED = {  # key of the state dict -> what the file is
     "model": "checkpoint",
 }
 
-Tensors = dict[str, torch.Tensor]
-
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignCheckpoint:
-    """The network's tensors in a file, not yet copied from it."""
+    """The network in a checkpoint of another program."""
 
-    path: Path
-    ema: bool
-    """They are the moving average that the authors' optimiser holds."""
     container: str
     """What the file is, in words."""
-    shapes: Mapping[str, Shape]
-    """Every tensor of the network that the file holds."""
-    read: Callable[[str], torch.Tensor]
-    """The tensor of a name, of the file's own type."""
-    metadata: Metadata | None = None
-    """What the file says of itself, where this tool wrote it."""
+    tensors: Tensors
+    """The state dict, float32."""
+    metadata: Metadata
+    """Configuration and provenance; the file's own where this tool wrote it."""
 
 
-def open_foreign(path: str | Path, *, ema: bool = False) -> ForeignCheckpoint:
-    """Opens a checkpoint of any known container; no code in it is run.
+def import_foreign(
+    path: str | Path, *, ema: bool = False, config: str | Path | None = None
+) -> ForeignCheckpoint:
+    """Reads a checkpoint of any known container; no code in it is run.
 
     Args:
         path: A `.ckpt`, `.pt`, `.pth` or `.safetensors` file; its content decides.
         ema: Take the moving average that the authors' optimiser holds.
+        config: Name or path of the configuration; `bsmamba2` where the file carries none.
 
     Raises:
-        BsmError: No such file.
-        CheckpointError: Not a checkpoint, damaged, unsafe, or without the weights asked for.
+        BsmError: No such file or configuration.
+        CheckpointError: Not a checkpoint, damaged, unsafe, of another network, without the weights
+            asked for, or with numbers that are not finite.
     """
     path = existing_file(path)
     with path.open("rb") as file:
         start = file.read(9)
-    if path.suffix == ".safetensors" or start[8:] == b"{":
-        return _open_safetensors(path, ema)
+    is_safetensors = path.suffix == ".safetensors" or start[8:] == b"{"
+    read = _read_safetensors if is_safetensors else _read_torch
+    tensors, container, own = read(path, ema)
+    name = config or ("its metadata" if own else "bsmamba2")
+    model = own.model if own and config is None else load_config(name).model
+    compared = f"; it was compared with '{name}', name its own configuration with --config"
+    check_shapes({n: tuple(t.shape) for n, t in tensors.items()}, model, path, hint=compared)
+    tensors = as_float32(
+        path,
+        {
+            name: tensors[name].detach().clone(memory_format=torch.contiguous_format)
+            for name in tensor_shapes(model)
+        },
+    )
+    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise CheckpointError(
+            f"{path} has NaN or infinite numbers in {listed(broken)}: get an intact checkpoint."
+        )
+    provenance = own.provenance if own else None
+    if provenance is None:
+        source = f"{path.name} (EMA)" if ema else path.name
+        provenance = Provenance(source=source, source_sha256=sha256_file(path), trained=True)
+    metadata = Metadata(model=model, provenance=provenance)
+    return ForeignCheckpoint(container=container, tensors=tensors, metadata=metadata)
+
+
+def _read_torch(path: Path, ema: bool) -> tuple[Tensors, str, None]:
+    """The network's tensors, as they are in the file, and what it is."""
     data, container = load_torch_file(path)
     state, kind = _state_dict(data, path)
     names = _network_names(state, path)
     tensors = {name: _plain_tensor(state[key], name, path) for name, key in names.items()}
     if ema:
         tensors = _moving_average(data, tensors, path)
-    return ForeignCheckpoint(
-        path=path,
-        ema=ema,
-        container=f"{kind}, {container} file",
-        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        read=lambda name: tensors[name].detach().clone(memory_format=torch.contiguous_format),
-    )
+    return tensors, f"{kind}, {container} file", None
 
 
-def _open_safetensors(path: Path, ema: bool) -> ForeignCheckpoint:
+def _read_safetensors(path: Path, ema: bool) -> tuple[Tensors, str, Metadata | None]:
+    """As `_read_torch`, and what the file says of itself, where this tool wrote it."""
     if ema:
         raise CheckpointError(f"{path} holds one set of weights: leave --ema out.")
     shapes, pairs = read_safetensors_header(path)
+    own = parse_metadata(pairs, path) if "bsm.config" in pairs else None
     names = _network_names(shapes, path)
-    try:
-        file: Any = safe_open(path, "pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({short_reason(error)}): download it again."
-        ) from error
-    return ForeignCheckpoint(
-        path=path,
-        ema=False,
-        container="safetensors file",
-        shapes={name: shapes[key] for name, key in names.items()},
-        read=lambda name: file.get_tensor(names[name]),
-        metadata=parse_metadata(pairs, path) if "bsm.config" in pairs else None,
-    )
+    return read_tensors(path, names), "safetensors file", own
 
 
 def _state_dict(data: Any, path: Path) -> tuple[dict[str, Any], str]:

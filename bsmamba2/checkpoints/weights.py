@@ -1,4 +1,4 @@
-"""Weights on disk: our safetensors files in and out, and the import of foreign checkpoints.
+"""Weights on disk: our safetensors files in and out.
 
 A file of ours holds the tensors of `tensor_shapes` in float32 and the `Metadata` in its metadata.
 """
@@ -8,22 +8,22 @@ from __future__ import annotations
 import json
 import logging
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bsmamba2.checkpoints.foreign import ForeignCheckpoint, Tensors
-from bsmamba2.config.file import load_config
 from bsmamba2.errors import CheckpointError, short_reason
-from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
-from bsmamba2.formats.tensors import Shape, check_shapes, listed, tensor_shapes
+from bsmamba2.formats.metadata import Metadata, parse_metadata
+from bsmamba2.formats.tensors import check_shapes, tensor_shapes
 from bsmamba2.system.atomic import atomic_path, writing
-from bsmamba2.system.files import existing_file, read_safetensors_header, sha256_file
+from bsmamba2.system.files import existing_file, read_safetensors_header
 
-_FLOATS = torch.float32, torch.float64, torch.bfloat16, torch.float16
+Tensors = dict[str, torch.Tensor]
+
+_FLOATS = {torch.float64, torch.bfloat16, torch.float16}
 
 log = logging.getLogger(__name__)
 
@@ -82,66 +82,33 @@ def load_weights(path: str | Path) -> tuple[Tensors, Metadata]:
     shapes, pairs = read_safetensors_header(path)
     metadata = parse_metadata(pairs, path)
     check_shapes(shapes, metadata.model, path)
+    tensors = read_tensors(path, {name: name for name in shapes})
+    return as_float32(
+        path, {name: tensors[name] for name in tensor_shapes(metadata.model)}
+    ), metadata
+
+
+def read_tensors(path: Path, keys: Mapping[str, str]) -> Tensors:
+    """Tensors of a safetensors file, name -> key in the file; raises CheckpointError."""
     try:
         with safe_open(path, "pt") as file:
-            tensors = _as_float32(path, tensor_shapes(metadata.model), file.get_tensor)
+            return {name: file.get_tensor(key) for name, key in keys.items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({short_reason(error)}): import it again."
+            f"{path} is damaged ({short_reason(error)}): download or import it again."
         ) from error
-    return tensors, metadata
 
 
-def adopt(
-    foreign: ForeignCheckpoint, *, config: str | Path | None = None
-) -> tuple[Tensors, Metadata]:
-    """The network in a checkpoint of another program.
-
-    Args:
-        foreign: The open file.
-        config: Name or path of the configuration; `bsmamba2` where the file carries none.
-
-    Returns:
-        The network's state dict, float32, and its configuration and provenance.
+def as_float32(path: Path, tensors: Tensors) -> Tensors:
+    """Tensors of other floating types are converted, which is logged.
 
     Raises:
-        ConfigError: No such configuration.
-        CheckpointError: Damaged, of another network, or with numbers that are not finite.
+        CheckpointError: A tensor that holds no floating-point numbers.
     """
-    path, own = foreign.path, foreign.metadata
-    name = config or ("its metadata" if own else "bsmamba2")
-    model = own.model if own and config is None else load_config(name).model
-    compared = f"; it was compared with '{name}', name its own configuration with --config"
-    check_shapes(foreign.shapes, model, path, hint=compared)
-    tensors = _as_float32(path, tensor_shapes(model), foreign.read)
-    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
-    if broken:
-        raise CheckpointError(
-            f"{path} has NaN or infinite numbers in {listed(broken)}: get an intact checkpoint."
-        )
-    provenance = own.provenance if own else None
-    if provenance is None:
-        source = f"{path.name} (EMA)" if foreign.ema else path.name
-        provenance = Provenance(source=source, source_sha256=sha256_file(path), trained=True)
-    return tensors, Metadata(model=model, provenance=provenance)
-
-
-def _as_float32(
-    path: Path, shapes: Mapping[str, Shape], read: Callable[[str], torch.Tensor]
-) -> Tensors:
-    """Reads every tensor; other floating types are converted, which is logged."""
-    tensors, converted = {}, set()
-    for name in shapes:
-        tensor = read(name)
-        if tensor.dtype not in _FLOATS:
-            raise CheckpointError(f"{path} has '{name}' as {_dtype(tensor)}: save it as float32.")
-        if tensor.dtype != torch.float32:
-            converted.add(_dtype(tensor))
-        tensors[name] = tensor.float()
-    if converted:
-        log.warning("%s holds %s: converted to float32.", path, " and ".join(sorted(converted)))
-    return tensors
-
-
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    kinds = {tensor.dtype for tensor in tensors.values()} - {torch.float32}
+    names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    if kinds - _FLOATS:
+        raise CheckpointError(f"{path} has tensors of {names}: save them as float32.")
+    if kinds:
+        log.warning("%s holds %s: converted to float32.", path, names)
+    return {name: tensor.float() for name, tensor in tensors.items()}

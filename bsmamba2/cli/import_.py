@@ -37,8 +37,8 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
     from bsmamba2.system.files import sha256_file
 
     try:
-        from bsmamba2.checkpoints.foreign import open_foreign
-        from bsmamba2.checkpoints.weights import adopt, save_weights
+        from bsmamba2.checkpoints.foreign import import_foreign
+        from bsmamba2.checkpoints.weights import save_weights
     except ModuleNotFoundError as error:
         raise MissingExtraError("'bsm import'", "train") from error
 
@@ -48,8 +48,8 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
     if source.exists() and target.exists() and source.samefile(target):
         raise OptionError(f"{output} is the file to import: give -o another name.")
 
-    foreign = open_foreign(source, ema=ema)
-    tensors, metadata = adopt(foreign, config=config)
+    foreign = import_foreign(source, ema=ema, config=config)
+    tensors, metadata = foreign.tensors, foreign.metadata
     save_weights(target, tensors, metadata)
 
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
