@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ import soundfile
 
 from bsmamba2.data.practice.installed import check_installed
 from bsmamba2.data.practice.instruments import SAMPLE_RATE
-from bsmamba2.data.practice.song import Song, make_song
+from bsmamba2.data.practice.song import Pcm, make_song
 from bsmamba2.data.practice.sounds import check_soundfont, choose_sounds, find_soundfonts
 from bsmamba2.data.practice.workers import share_out
 from bsmamba2.errors import DataError, FileError
@@ -54,17 +53,6 @@ class PracticeSet:
     """Of all songs."""
     soundfonts: tuple[Path, ...] = ()
     """Those to use; none: what is installed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    folder: Path
-    """Of the song."""
-    workshop: Path
-    """Where it lies until it is complete; of the same file system."""
-    split: str
-    index: int
-    songs: PracticeSet
 
 
 def generate_songs(
@@ -96,10 +84,10 @@ def generate_songs(
         check_soundfont(soundfont)
     with _claimed(folder, songs), temporary_folder(folder) as workshop:
         tasks = [
-            _Task(folder=song, workshop=workshop, split=split, index=index, songs=songs)
+            (songs, workshop, split, index)
             for split in SPLITS
             for index in range(songs.counts.get(split, 0))
-            if not (song := folder / split / f"song-{index:05d}").exists()
+            if not _song(folder, split, index).exists()
         ]
         for _ in range(sum(songs.counts.values()) - len(tasks)):
             progress()
@@ -109,29 +97,34 @@ def generate_songs(
     return len(tasks)
 
 
-def _make(task: _Task) -> None:
-    songs = task.songs
-    spawn_key = (SPLITS.index(task.split), task.index)
+def _song(folder: Path, split: str, index: int) -> Path:
+    return folder / split / f"song-{index:05d}"
+
+
+def _make(task: tuple[PracticeSet, Path, str, int]) -> None:
+    """A song, whose folder lies in a temporary one of the set until it is complete."""
+    songs, workshop, split, index = task
+    spawn_key = (SPLITS.index(split), index)
     rng = np.random.default_rng(np.random.SeedSequence(songs.seed, spawn_key=spawn_key))
-    song = make_song(rng, choose_sounds(task.split, songs.soundfonts), songs.seconds)
-    name = f"{task.split}/{task.folder.name}"
-    about = {"name": name, "seed": songs.seed, "seconds": songs.seconds, **song.about}
-    with writing(task.folder):
-        _write(task, song, about)
+    stems, about = make_song(rng, choose_sounds(split, songs.soundfonts), songs.seconds)
+    final, partial = (_song(folder, split, index) for folder in (workshop.parent, workshop))
+    name = f"{split}/{final.name}"
+    about = {"name": name, "seed": songs.seed, "seconds": songs.seconds, **about}
+    with writing(final):
+        partial.mkdir(parents=True)
+        write_stems(partial, stems)
+        (partial / "song.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+        final.parent.mkdir(exist_ok=True)
+        partial.rename(final)
 
 
-def _write(task: _Task, song: Song, about: dict[str, Any]) -> None:
-    """A folder that takes its name when it is complete; raises OSError."""
-    partial = task.workshop / f"{task.split}-{task.folder.name}"
-    partial.mkdir()
-    for stem, samples in song.stems.items():
+def write_stems(folder: Path, stems: Mapping[str, Pcm]) -> None:
+    """WAV files in a folder; raises OSError."""
+    for stem, samples in stems.items():
         # By way of memory: libsndfile does not tell a full disk from other faults.
         wav = io.BytesIO()
         soundfile.write(wav, samples.T, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-        (partial / f"{stem}.wav").write_bytes(wav.getbuffer())
-    (partial / "song.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-    task.folder.parent.mkdir(exist_ok=True)
-    partial.rename(task.folder)
+        (folder / f"{stem}.wav").write_bytes(wav.getbuffer())
 
 
 @contextlib.contextmanager
@@ -158,27 +151,18 @@ def _mark(folder: Path, songs: PracticeSet) -> None:
         "seconds": songs.seconds,
         "soundfonts": sorted(path.name for path in songs.soundfonts),
     }
-    if _holds_songs(folder):
-        if not mark.exists():
-            raise DataError(
-                f"{folder} holds songs that are no practice songs: choose another folder."
-            )
-        try:
-            there = dict(json.loads(mark.read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{mark} cannot be read: choose another folder.") from error
-        different = [key for key, value in this.items() if there.get(key) != value]
-        if different:
-            raise DataError(
-                f"{folder} holds practice songs of another {' and '.join(different)}: choose "
-                "another folder."
-            )
+    if not any(song for split in SPLITS for song in folder.glob(f"{split}/*")):
+        write_atomic(mark, json.dumps(this, indent=2) + "\n")
         return
-    write_atomic(mark, json.dumps(this, indent=2) + "\n")
-
-
-def _holds_songs(folder: Path) -> bool:
     try:
-        return any((folder / split).exists() and os.listdir(folder / split) for split in SPLITS)
-    except OSError as error:
-        raise FileError(f"{folder} cannot be listed: {error.strerror or error}.") from error
+        there = dict(json.loads(mark.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{folder} holds songs that are no practice songs: choose another folder."
+        ) from error
+    different = [key for key, value in this.items() if there.get(key) != value]
+    if different:
+        raise DataError(
+            f"{folder} holds practice songs of another {' and '.join(different)}: choose "
+            "another folder."
+        )

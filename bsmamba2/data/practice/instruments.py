@@ -7,7 +7,7 @@ import ctypes.util
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,34 +24,6 @@ _DRUM_CHANNEL, _DRUM_BANK = 9, 128
 _PAN, _CENTRE = 10, 64
 _FAILED = -1
 _LOG_LEVELS = 5
-
-
-class Synthesiser(Protocol):
-    """What is used of FluidSynth."""
-
-    def setting(self, name: str, value: int, /) -> None:
-        """Changes a setting."""
-
-    def sfload(self, path: str, /) -> int:
-        """Loads a soundfont; its number, or -1."""
-
-    def program_select(self, channel: int, soundfont: int, bank: int, program: int, /) -> int:
-        """Puts an instrument on a channel; -1 if there is none."""
-
-    def cc(self, channel: int, control: int, value: int, /) -> object:
-        """Turns a control."""
-
-    def noteon(self, channel: int, pitch: int, velocity: int, /) -> object:
-        """Begins a note."""
-
-    def noteoff(self, channel: int, pitch: int, /) -> object:
-        """Ends a note."""
-
-    def get_samples(self, count: int, /) -> NDArray[np.int16]:
-        """(2 * count) samples, left and right in turn."""
-
-    def delete(self) -> None:
-        """Gives all memory back."""
 
 
 class _Event(NamedTuple):
@@ -80,7 +52,8 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
     Raises:
         DataError: The soundfont cannot be read, or is not General MIDI.
     """
-    synth = _open()
+    _silence_log()
+    synth = import_fluidsynth().Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
     try:
         # Samples of .sf3 are compressed: only those that are needed are decoded. Not so for .sf2,
         # which FluidSynth then renders a little differently: a seed's songs are to stay.
@@ -95,7 +68,11 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
             drums = part.role == "drums"
             channel = _DRUM_CHANNEL if drums else index + (index >= _DRUM_CHANNEL)
             bank = _DRUM_BANK if drums else 0
-            if not _select(synth, channel, loaded, bank, part.program):
+            # The instrument, or else its bank's first one.
+            if all(
+                synth.program_select(channel, loaded, bank, program) == _FAILED
+                for program in (part.program, *range(128))
+            ):
                 raise DataError(
                     f"{soundfont} is not General MIDI, it has no bank {bank}: name another file."
                 )
@@ -107,27 +84,12 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
         synth.delete()
 
 
-def _open() -> Synthesiser:
-    _silence_log()
-    synth: Synthesiser = import_fluidsynth().Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
-    return synth
-
-
 @functools.cache
 def _silence_log() -> None:
     """FluidSynth's own messages would go to stderr; what they tell, return values tell, too."""
     library = ctypes.CDLL(ctypes.util.find_library("fluidsynth"))
     for level in range(_LOG_LEVELS):
         library.fluid_set_log_function(level, None, None)
-
-
-def _select(synth: Synthesiser, channel: int, soundfont: int, bank: int, program: int) -> bool:
-    """Puts an instrument, or else its bank's first one, on a channel."""
-    candidates = (program, *range(128))
-    return any(
-        synth.program_select(channel, soundfont, bank, candidate) != _FAILED
-        for candidate in candidates
-    )
 
 
 def _events(part: Part, channel: int, seconds: float) -> list[_Event]:
@@ -141,7 +103,7 @@ def _events(part: Part, channel: int, seconds: float) -> list[_Event]:
     return events
 
 
-def _render(synth: Synthesiser, events: Sequence[_Event], total: int) -> Audio:
+def _render(synth: Any, events: Sequence[_Event], total: int) -> Audio:
     blocks: list[NDArray[np.int16]] = []
     done = 0
     for event in events:

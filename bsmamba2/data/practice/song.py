@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,29 +23,26 @@ from bsmamba2.data.practice.sounds import Sounds, Voice
 from bsmamba2.data.practice.voices import choose_timbre, sing
 
 Pcm = NDArray[np.int16]
+"""(2, samples)."""
 _LAYERS = ("pad", "stab", "arpeggio", "strum", "lead")
 _LEVELS_DB = {"drums": (-8.0, 0.0), "bass": (-10.0, -2.0), "other": (-9.0, 0.0)}
 _CEILING = 0.95
 _FULL_SCALE = 32_767
 
 
-@dataclass(frozen=True, kw_only=True)
-class Song:
-    """Stems and what they are made of."""
-
-    stems: dict[str, Pcm]
-    """Name -> (2, samples); mixture is the sum of the others."""
-    about: dict[str, Any]
-    """Tempo, key, instruments, voices and levels, for the song's JSON."""
-
-
-def make_song(rng: np.random.Generator, sounds: Sounds, seconds: float) -> Song:
+def make_song(
+    rng: np.random.Generator, sounds: Sounds, seconds: float
+) -> tuple[dict[str, Pcm], dict[str, Any]]:
     """Makes a song; the same generator state, sounds and synthesisers give the same samples.
 
     Args:
         rng: Of everything random.
         sounds: What may play and sing.
         seconds: Length.
+
+    Returns:
+        Stems, name -> (2, samples), of which mixture is the sum of the others; and tempo, key,
+        instruments, voices and levels, for the song's JSON.
 
     Raises:
         DataError: A synthesiser failed.
@@ -64,7 +60,7 @@ def make_song(rng: np.random.Generator, sounds: Sounds, seconds: float) -> Song:
         "voices": [f"{voice.engine} {voice.name}" for voice in singers],
         "levels_db": levels,
     }
-    return Song(stems=_master(rng, stems), about=about)
+    return _master(rng, stems), about
 
 
 def _pick(rng: np.random.Generator, programs: tuple[int, ...]) -> int:

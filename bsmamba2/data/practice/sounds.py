@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bsmamba2.errors import DataError
+from bsmamba2.system.files import existing_file
 
 T = TypeVar("T")
 
@@ -112,22 +113,15 @@ def find_soundfonts() -> list[Path]:
 
 
 def check_soundfont(path: Path) -> None:
-    """Raises DataError with one sentence if a file cannot be read or is no whole soundfont.
+    """Raises BsmError if a file cannot be read or is no whole soundfont.
 
     FluidSynth would refuse it, too, but print about it, whatever one does.
     """
-    try:
-        with path.open("rb") as file:
-            header = file.read(12)
-        available = path.stat().st_size
-    except OSError as error:
-        raise DataError(
-            f"The soundfont {path} cannot be read: {error.strerror or error}."
-        ) from error
-    if header[:4] != b"RIFF" or header[8:] != b"sfbk":
-        raise DataError(f"{path} is no soundfont: name a .sf2 or .sf3 file.")
-    if available < 8 + int.from_bytes(header[4:8], "little"):
-        raise DataError(f"The soundfont {path} is truncated: install it again.")
+    with existing_file(path).open("rb") as file:
+        header = file.read(12)
+    whole = 8 + int.from_bytes(header[4:8], "little")
+    if header[:4] != b"RIFF" or header[8:] != b"sfbk" or path.stat().st_size < whole:
+        raise DataError(f"{path} is no soundfont or is truncated: name a .sf2 or .sf3 file.")
 
 
 def choose_sounds(split: str, soundfonts: Sequence[Path]) -> Sounds:

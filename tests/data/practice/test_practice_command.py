@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,9 +13,8 @@ import pytest
 from practice_tools import SOUNDFONT, contents, skip_without_synthesisers
 from processes import MAIN, printed
 
-from bsmamba2.data.practice.sounds import check_soundfont
 from bsmamba2.data.practice.workers import share_out
-from bsmamba2.errors import BsmError, DataError, MissingExtraError
+from bsmamba2.errors import BsmError, MissingExtraError
 
 SONGS = ["--valid", "0", "--test", "0", "--seconds", "2", "--soundfont", str(SOUNDFONT), "-q"]
 """The counts of `bsm practice` but --train."""
@@ -113,49 +111,38 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from bsmamba2.data.practice.generate import PracticeSet, _Task, _write
-from bsmamba2.data.practice.song import Song
-root = Path(sys.argv[1])
-task = _Task(folder=root / "train" / "song-00000", workshop=root, split="train", index=0,
-             songs=PracticeSet(counts={}, seconds=4, seed=0))
+from bsmamba2.data.practice.generate import write_stems
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    _write(task, Song(stems={"mixture": np.zeros((2, 100_000), np.int16)}, about={}), {})
+    write_stems(Path(sys.argv[1]), {"mixture": np.zeros((2, 100_000), np.int16)})
 except OSError as error:
-    print(error.strerror, task.folder.exists())
+    print(error.strerror)
 """
 
 
 def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
     """In a process that may write small files only; libsndfile would not say why it failed."""
-    assert printed(FULL_DISK, tmp_path) == "File too large False\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "cannot be read: No such file"),
-        (b"no soundfont at all", "is no soundfont"),
-        (b"RIFF\x00\x10\x00\x00sfbk", "is truncated"),
-    ],
-)
-def test_a_broken_soundfont_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
-    font = tmp_path / "font.sf2"
-    if content is not None:
-        font.write_bytes(content)
-    with pytest.raises(DataError, match=f"{re.escape(str(font))} {message}"):
-        check_soundfont(font)
+    assert printed(FULL_DISK, tmp_path) == "File too large\n"
 
 
 @pytest.mark.usefixtures("_synthesisers")
-def test_a_file_that_is_no_soundfont_leaves_no_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file: {}."),
+        (b"no soundfont at all", "{} is no soundfont or is truncated"),
+        (b"RIFF\x00\x10\x00\x00sfbk", "{} is no soundfont or is truncated"),
+    ],
+)
+def test_a_file_that_is_no_soundfont_leaves_no_folder(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     font, folder = tmp_path / "font.sf2", tmp_path / "songs"
-    font.write_bytes(b"no soundfont at all")
+    if content is not None:
+        font.write_bytes(content)
     code, error = run(folder, "--soundfont", str(font))
-    assert (code, error) == (
-        1,
-        f"Error: {font} is no soundfont: name a .sf2 or .sf3 file.\n",
-    )
+    assert (code, error.count("\n")) == (1, 1)
+    assert message.format(font) in error
     assert not folder.exists()
 
 
@@ -212,7 +199,7 @@ def test_a_process_that_is_killed_ends_the_run() -> None:
 
 
 def test_an_unforeseen_exception_comes_with_its_trace() -> None:
-    with pytest.raises(RuntimeError, match=r"ZeroDivisionError: task [01]") as error:
+    with pytest.raises(ZeroDivisionError, match=r"task [01]") as error:
         list(share_out(fail, range(2), jobs=2))
     assert "in fail" in str(error.value.__cause__)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import graphlib
-import importlib
 from itertools import combinations
 from pathlib import Path
 
@@ -160,16 +157,3 @@ def test_a_voice_that_is_not_installed_is_named() -> None:
     with pytest.raises(DataError, match=r"espeak-ng -v xx-none gives no speech: .*voice") as error:
         sung(Voice(engine="espeak-ng", name="xx-none"))
     assert "\n" not in str(error.value)
-
-
-def test_modules_do_not_import_each_other_in_a_circle():
-    """Imports within functions count."""
-    name = "bsmamba2.data.practice"
-    imports: dict[str, set[str]] = {}
-    for path in Path(next(iter(importlib.import_module(name).__path__))).glob("*.py"):
-        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
-        froms = {node.module for node in nodes}
-        froms |= {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
-        imports[f"{name}.{path.stem}"] = froms
-    imports = {module: froms & imports.keys() for module, froms in imports.items()}
-    graphlib.TopologicalSorter(imports).prepare()
