@@ -21,7 +21,6 @@ import argparse
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def _steps(config: Config, count: int) -> tuple[list[dict[str, Any]], str]:
     """Records of steps on one noise item, each printed as it ends; the device."""
     import torch
 
-    from bsmamba2.data.mixing import Batch
+    from bsmamba2.data.mixing import TrainingBatch
     from bsmamba2.training.distributed import joined
     from bsmamba2.training.state import new_state
     from bsmamba2.training.step import Stepper
@@ -95,14 +94,12 @@ def _steps(config: Config, count: int) -> tuple[list[dict[str, Any]], str]:
         2, 1, config.audio.channels, config.audio.chunk_samples,
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
-    batch = Batch(
-        mixture=stems.sum(0), target=stems[0], sources=(("noise",),), skipped=0, unreadable=()
-    )
+    batch = TrainingBatch(mixture=stems.sum(0), target=stems[0], sources=("noise",), unreadable=())
     records = []
     with joined() as processes:
         stepper = Stepper(new_state(config, processes.device), config, processes)
         for _ in range(count):
-            record = asdict(stepper.step(iter([batch]))[0])
+            record, _ = stepper.step(iter([batch]))
             print(f"step {record['step']}: {record['step_s']:.1f} s", file=sys.stderr)
             kept = ("step", "loss", "waveform", "spectral", "gradient_norm", "step_s")
             records.append({name: record[name] for name in kept})

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -98,7 +98,7 @@ def command(
     from bsmamba2.config.file import load_config, override_config
 
     try:
-        from bsmamba2.training.train import Run, train
+        from bsmamba2.training.train import train
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors"):
             raise
@@ -106,18 +106,19 @@ def command(
 
     # PyTorch says once that its fused norm does not take bf16 inputs with float32 weights.
     warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
-    run = Run(
-        config=override_config(load_config(config_name), assignments),
-        data=data,
-        out=out,
-        start=start,
-        cache=cache,
-        device=device,
-        threads=threads,
-        allow_config_change=allow_config_change,
-    )
+    config = override_config(load_config(config_name), assignments)
     with _bar(quiet) as listener:
-        outcome = train(run, listener)
+        outcome = train(
+            config,
+            data,
+            out,
+            start=start,
+            cache=cache,
+            device=device,
+            threads=threads,
+            allow_config_change=allow_config_change,
+            listener=listener,
+        )
     if outcome.is_first and not quiet:
         click.echo(_summary(outcome, out), err=True)
     ctx.exit(128 + outcome.stopped_by if outcome.stopped_by else 0)
@@ -131,41 +132,34 @@ def _bar(quiet: bool) -> Iterator[Listener]:
 
     bar = tqdm(unit="step", dynamic_ncols=True, disable=quiet or None)
 
-    def listen(record: Record) -> None:
-        kind = record["kind"]
-        if kind in ("started", "resumed"):
-            bar.total, bar.initial = record["total"], record["step"]
-            bar.n = record["step"]
-            bar.refresh()
-        elif kind == "step":
-            bar.set_postfix_str(_postfix(record), refresh=False)
-            bar.update(record["step"] - bar.n)
+    def say(sentence: str) -> None:
         if not quiet:
-            for sentence in _sentences(record):
-                bar.write(sentence, file=sys.stderr)
+            bar.write(sentence, file=sys.stderr)
+
+    def listen(record: Record) -> None:
+        kind, step = record["kind"], record["step"]
+        if kind in ("started", "resumed"):
+            bar.total, bar.initial, bar.n = record["total"], step, step
+            bar.refresh()
+        if kind == "resumed":
+            say(f"Resumed at step {step} of {record['total']}.")
+            for change in record["changes"]:
+                say(f"Changed: {change}")
+        elif kind == "step":
+            bar.set_postfix_str(
+                f"loss {record['loss']:.4f}, {record['step_s']:.2f} s a step, "
+                f"{100 * record['data_wait_share']:.0f} % waiting for data",
+                refresh=False,
+            )
+            bar.update(step - bar.n)
+        elif kind == "validation":
+            say(
+                f"Step {step}: uSDR {record['usdr']:.2f} dB "
+                f"(the mixture's own: {record['mixture_usdr']:.2f} dB)"
+            )
 
     with bar, logging_redirect_tqdm():
         yield listen
-
-
-def _sentences(record: Record) -> list[str]:
-    """What is told of a record besides the bar."""
-    if record["kind"] == "validation":
-        return [
-            f"Step {record['step']}: uSDR {record['usdr']:.2f} dB "
-            f"(the mixture's own: {record['mixture_usdr']:.2f} dB)"
-        ]
-    if record["kind"] == "resumed":
-        changes = [f"Changed: {change}" for change in record["changes"]]
-        return [f"Resumed at step {record['step']} of {record['total']}.", *changes]
-    return []
-
-
-def _postfix(record: dict[str, Any]) -> str:
-    return (
-        f"loss {record['loss']:.4f}, {record['step_s']:.2f} s a step, "
-        f"{100 * record['data_wait_share']:.0f} % waiting for data"
-    )
 
 
 def _summary(outcome: Outcome, out: Path) -> str:

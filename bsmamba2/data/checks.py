@@ -10,7 +10,7 @@ import soundfile
 
 from bsmamba2.config.model import AudioConfig
 from bsmamba2.config.training import DataConfig
-from bsmamba2.data.salience import scan_tracks
+from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import MIXTURE, Track, find_tracks
 from bsmamba2.errors import BsmError, DataError
 from bsmamba2.runtime.audio.riff import open_wav
@@ -54,7 +54,10 @@ def check_tracks(
         problems += [line for of_track in lines.values() for line in of_track]
         if split == "train":
             sound = [track for track in tracks if not lines[track.name]]
-            problems += scan_tracks(sound, data, audio, cache, jobs=jobs)[1]
+            try:
+                find_salient(sound, data, audio, cache, jobs=jobs)
+            except DataError as error:
+                problems += str(error).splitlines()
     problems = list(dict.fromkeys(problems))  # without any data folder, each split says the same
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -6,7 +6,6 @@ began: any number of workers and processes, and a resumed run, see the same item
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,8 +22,6 @@ from bsmamba2.data.salience import Salience, SalientStem
 from bsmamba2.data.tracks import Track, read_segment
 from bsmamba2.errors import DataError
 
-logger = logging.getLogger(__name__)
-
 _ATTEMPTS = 8  # draws of a stem before it stays silent in an item
 
 
@@ -37,22 +34,18 @@ class Item(NamedTuple):
     """float32 (2, samples), the stem that the network estimates, as it is in the mixture."""
     sources: tuple[str, ...]
     """What sounds: "track/stem@seconds"."""
-    skipped: int
-    """Draws that could not be read and were repeated."""
     unreadable: tuple[str, ...]
-    """One sentence for each of them."""
+    """A sentence for each draw that could not be read and was repeated."""
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """Items of one forward pass."""
 
     mixture: Tensor
     """float32 (batch, 2, samples)."""
     target: Tensor
     """float32 (batch, 2, samples)."""
-    sources: tuple[tuple[str, ...], ...]
-    """Of each item."""
-    skipped: int
+    sources: tuple[str, ...]
     """Of all items."""
     unreadable: tuple[str, ...]
     """Of all items."""
@@ -118,7 +111,6 @@ class TrainingMixtures(Dataset[Item]):
             mixture=torch.from_numpy(mixture),
             target=torch.from_numpy(target),
             sources=tuple(sources),
-            skipped=len(unreadable),
             unreadable=tuple(unreadable),
         )
 
@@ -156,33 +148,12 @@ class TrainingMixtures(Dataset[Item]):
         return samples if frames == wanted else np.pad(samples, ((0, 0), (0, wanted - frames)))
 
 
-class UnreadableCounter:
-    """Counts what could not be read in a run and ends it past the limit."""
-
-    def __init__(self, limit: int) -> None:
-        """`limit`: how many failed reads are skipped (`data.unreadable_limit`)."""
-        self.limit = limit
-        self.count = 0
-
-    def add(self, batch: Batch) -> None:
-        """Counts and logs; raises DataError naming the last file when there are too many."""
-        for sentence in batch.unreadable:
-            logger.warning("Skipped: %s", sentence)
-        self.count += batch.skipped
-        if batch.unreadable and self.count > self.limit:
-            raise DataError(
-                f"{self.count} reads of training data failed, more than data.unreadable_limit = "
-                f"{self.limit} allows; the last: {batch.unreadable[-1]}"
-            )
-
-
-def collate(items: Sequence[Item]) -> Batch:
+def collate(items: Sequence[Item]) -> TrainingBatch:
     """Stacks items."""
-    return Batch(
+    return TrainingBatch(
         mixture=torch.stack([item.mixture for item in items]),
         target=torch.stack([item.target for item in items]),
-        sources=tuple(item.sources for item in items),
-        skipped=sum(item.skipped for item in items),
+        sources=tuple(source for item in items for source in item.sources),
         unreadable=tuple(sentence for item in items for sentence in item.unreadable),
     )
 

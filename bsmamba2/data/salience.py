@@ -65,21 +65,6 @@ def find_salient(
         DataError: A line for every file that cannot be read, and for every stem that is salient
             nowhere.
     """
-    salience, problems = scan_tracks(tracks, data, audio, cache, jobs=jobs)
-    if problems:
-        raise DataError("\n".join(problems))
-    return salience
-
-
-def scan_tracks(
-    tracks: Sequence[Track],
-    data: DataConfig,
-    audio: AudioConfig,
-    cache: Path | None = None,
-    *,
-    jobs: int = 1,
-) -> tuple[Salience, list[str]]:
-    """As `find_salient`, but gives what would be the lines of its error."""
     store = SalienceCache(cache, data, audio)
     with ThreadPoolExecutor(jobs) as pool:  # reading and squaring release Python's lock
         scanned = list(pool.map(lambda track: _scan(track, data, audio, store), tracks))
@@ -96,7 +81,9 @@ def scan_tracks(
                 f"{stem} is silent or nearly so in all readable songs of "
                 f"{tracks[0].folder.parent}: add songs in which it sounds."
             )
-    return salience, problems
+    if problems:
+        raise DataError("\n".join(problems))
+    return salience
 
 
 def salient_starts(path: Path, data: DataConfig, audio: AudioConfig) -> list[int]:

@@ -24,16 +24,11 @@ class Processes:
     """This process among those that train together."""
 
     rank: int
-    """0 writes the files."""
+    """0 writes the files and reports."""
     count: int
     """How many there are."""
     device: torch.device
     """Where this one computes."""
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the process that writes and reports."""
-        return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network whose backward pass averages gradients over processes."""
@@ -42,28 +37,28 @@ class Processes:
         ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=ids)
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Element-wise sum over all processes."""
-        if self.count > 1:
-            values = values.clone()
-            dist.all_reduce(values)
-        return values
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sums over all processes of a few numbers, in float64."""
+        if self.count == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
 
     def gather(self, value: Any) -> list[Any]:
         """The value of each process, by rank."""
-        if self.count == 1:
-            return [value]
-        values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value)
+        values: list[Any] = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
         return values
 
     @contextlib.contextmanager
     def first_alone(self) -> Iterator[None]:
         """The block, in the first process before the others: it fills a cache that they read."""
-        if self.count > 1 and not self.is_first:
+        if self.count > 1 and self.rank:
             dist.barrier()
         yield
-        if self.count > 1 and self.is_first:
+        if self.count > 1 and not self.rank:
             dist.barrier()
 
 
@@ -78,8 +73,8 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     Raises:
         TrainingError: No GPU for "cuda", or fewer GPUs than processes.
     """
-    rank, count, local = (_environment(n) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    count = max(1, count)
+    rank, local = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+    count = int(os.environ.get("WORLD_SIZE", 1))
     chosen = _device(device, local)
     if count == 1:
         yield Processes(rank=0, count=1, device=chosen)
@@ -92,25 +87,10 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def common(values: Sequence[float], processes: Processes) -> list[float]:
-    """Sums over processes of a few numbers, in float64."""
-    tensor = torch.tensor(values, dtype=torch.float64, device=processes.device)
-    return processes.sum(tensor).tolist()
-
-
-def _environment(name: str) -> int:
-    try:
-        return int(os.environ.get(name, "0"))
-    except ValueError:
-        return 0
-
-
 def _device(name: str, local_rank: int) -> torch.device:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not found):
         return torch.device("cpu")
-    if name not in ("auto", "cuda"):
-        raise TrainingError(f"Unknown device '{name}': choose auto, cpu or cuda.")
     if not found:
         raise TrainingError("PyTorch finds no CUDA GPU here: use --device cpu.")
     if local_rank >= found:

@@ -6,23 +6,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 import bsmamba2
 from bsmamba2.config.file import Config
 from bsmamba2.config.reading import shown
+from bsmamba2.data.tracks import Track
 from bsmamba2.errors import TrainingError
 from bsmamba2.system.files import existing_file, sha256_file
 from bsmamba2.system.revision import git_revision
 
-if TYPE_CHECKING:
-    from bsmamba2.data.tracks import Track
-
-_FREE = ("training.workers", "training.keep_best", "training.checkpoint_minutes")
+_FREE = {"training.workers", "training.keep_best", "training.checkpoint_minutes"}
 """Keys that change no weight."""
-_FIXED = ("audio", "network")
+_FIXED = ("audio.", "network.")
 """Sections that no resumed run can change."""
 _LISTED = 12  # differences that a message names
 
@@ -66,19 +64,18 @@ def check_same_run(
     Raises:
         TrainingError: Differences that are not allowed, all of them listed.
     """
-    old, new = _flat(saved["config"]), _flat(now["config"])
-    old["processes"], new["processes"] = saved["processes"], now["processes"]
-    old["start"], new["start"] = _start_hash(saved), _start_hash(now)
-    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    changed = [key for key in changed if key not in _FREE]
-    differences = [f"{key}: {shown(old.get(key))} -> {shown(new.get(key))}" for key in changed]
-    differences += _track_differences(saved["tracks"], now["tracks"])
-    if not differences:
+    old, new = _compared(saved), _compared(now)
+    names = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    changes = [
+        f"{name}: {' -> '.join(shown(v[name]) if name in v else 'absent' for v in (old, new))}"
+        for name in names
+    ]
+    if not changes:
         return []
-    listed = "; ".join(differences[:_LISTED])
-    if len(differences) > _LISTED:
-        listed += f"; and {len(differences) - _LISTED} more"
-    if any(key.partition(".")[0] in _FIXED for key in changed):
+    listed = "; ".join(changes[:_LISTED])
+    if len(changes) > _LISTED:
+        listed += f"; and {len(changes) - _LISTED} more"
+    if any(name.startswith(_FIXED) for name in names):
         raise TrainingError(
             f"{where} is of another network ({listed}): undo that, or choose another --out."
         )
@@ -87,28 +84,14 @@ def check_same_run(
             f"{where} is of another run ({listed}): undo that, choose another --out, or go on "
             "with --allow-config-change."
         )
-    return differences
+    return changes
 
 
-def _start_hash(identity: Mapping[str, Any]) -> str | None:
-    """Of the checkpoint of the first weights; None for random ones."""
+def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Name -> value of all that a resumed run should share with its checkpoint."""
     start = identity.get("start")  # absent in checkpoints of earlier versions
-    return start and str(start["sha256"])
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{section}.{key}": value
-        for section, values in config.items()
-        for key, value in values.items()
-    }
-
-
-def _track_differences(old: Mapping[str, int], new: Mapping[str, int]) -> list[str]:
-    differences = [f"track {shown(name)} is gone" for name in sorted(old.keys() - new.keys())]
-    differences += [f"track '{name}' is new" for name in sorted(new.keys() - old.keys())]
-    return differences + [
-        f"track '{name}': {shown(old[name])} -> {new[name]} samples"
-        for name in sorted(old.keys() & new.keys())
-        if old[name] != new[name]
-    ]
+    values = {"processes": identity["processes"], "start": start and str(start["sha256"])}
+    for section, keys in identity["config"].items():
+        values |= {f"{section}.{key}": value for key, value in keys.items()}
+    values |= {f"samples of track {shown(name)}": n for name, n in identity["tracks"].items()}
+    return {name: value for name, value in values.items() if name not in _FREE}

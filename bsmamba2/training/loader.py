@@ -6,21 +6,18 @@ import itertools
 import signal
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader
 
 from bsmamba2.config.training import TrainingConfig
+from bsmamba2.data.mixing import TrainingBatch, TrainingMixtures, collate
 from bsmamba2.training.distributed import Processes
 
-if TYPE_CHECKING:
-    from bsmamba2.data.mixing import Batch, TrainingMixtures
 
-
-def feed(
+def load_batches(
     mixtures: TrainingMixtures, first_item: int, training: TrainingConfig, processes: Processes
-) -> Iterator[Batch]:
+) -> Iterator[TrainingBatch]:
     """Batches without end, from an item on; the same for any number of workers.
 
     Args:
@@ -29,23 +26,24 @@ def feed(
         training: Batch size and workers.
         processes: Who shares the items.
     """
-    from bsmamba2.data.mixing import collate
-
+    # Workers notice by their parent that a run was killed; a fork server would be one that stays.
+    # They never touch the GPU, so that forking a process that uses it is safe.
+    fork = "fork" if sys.platform == "linux" and training.workers else None
     return iter(
         DataLoader(
             mixtures,
-            batch_sampler=item_numbers(first_item, training.batch_size, processes),
+            batch_sampler=sample_items(first_item, training.batch_size, processes),
             num_workers=training.workers,
             collate_fn=collate,
             pin_memory=processes.device.type == "cuda",
-            worker_init_fn=_leave_signals if training.workers else None,
-            multiprocessing_context=_start_method() if training.workers else None,
+            worker_init_fn=_ignore_signals,
+            multiprocessing_context=fork,
             generator=torch.Generator(),  # its seeds for workers are not drawn from the global one
         )
     )
 
 
-def item_numbers(first_item: int, batch_size: int, processes: Processes) -> Iterator[list[int]]:
+def sample_items(first_item: int, batch_size: int, processes: Processes) -> Iterator[list[int]]:
     """The items of one process, a list for each forward pass, without end.
 
     Item numbers count from the start of training and mean the same mixture for any number of
@@ -59,18 +57,7 @@ def item_numbers(first_item: int, batch_size: int, processes: Processes) -> Iter
         yield list(range(start, start + batch_size))
 
 
-def _start_method() -> str | None:
-    """Workers notice by their parent that a run was killed; a fork server would be one that stays.
-
-    They never touch the GPU, so that forking a process that uses it is safe.
-    """
-    return "fork" if sys.platform == "linux" else None
-
-
-def _leave_signals(worker: int) -> None:
-    """Signals to a whole group reach workers too: a step is finished with their help.
-
-    They end with the training process, which they watch.
-    """
+def _ignore_signals(worker: int) -> None:
+    """A signal to the whole group reaches workers too: a step is finished with their help."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

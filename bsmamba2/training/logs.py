@@ -1,6 +1,14 @@
 """What a run tells: `log.jsonl`, TensorBoard, and whoever listens.
 
-Each record is one dictionary with a `kind`: `step`, `validation`, `resumed` or `failed`.
+Each record is one dictionary with `kind` and `step`, the steps done:
+
+    started, resumed    total steps; changes since the checkpoint; revision of the code
+    step                items drawn; loss, waveform and spectral, means over the items of a step;
+                        gradient_norm before clipping; learning_rate; step_s; data_wait_share, the
+                        share of it in which the first process waited for mixtures; skipped, draws
+                        that met an unreadable file since the start of training
+    validation          usdr and mixture_usdr in dB, means over songs; tracks: name -> usdr
+    failed              what was not finite; sources of the batch
 """
 
 from __future__ import annotations
@@ -10,10 +18,9 @@ import json
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,27 +34,11 @@ Listener = Callable[[Record], None]
 
 
 class RunLog:
-    """The records of a run; a resumed one goes on where its checkpoint is."""
+    """The open log of a run."""
 
-    def __init__(self, folder: Path, step: int, listener: Listener | None = None) -> None:
-        """Opens the log.
-
-        Args:
-            folder: Of the run.
-            step: Of the checkpoint that the run goes on from; later records are dropped.
-            listener: Gets every record too.
-
-        Raises:
-            BsmError: The log cannot be written.
-        """
-        path = folder / "log.jsonl"
-        _truncate(path, step)
-        self._folder = folder
-        with writing(f"into {folder}"):
-            self._file = path.open("a", encoding="utf-8")
-            self._board = _tensorboard(folder, step)
-        self._listener = listener
-        self._excepthook = threading.excepthook
+    def __init__(self, folder: Path, file: IO[str], board: Any, listener: Listener | None) -> None:
+        """Takes the open files; see `open_log`."""
+        self._folder, self._file, self._board, self._listener = folder, file, board, listener
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
         """Writes a record that has a `step`; its numbers are scalars of TensorBoard."""
@@ -71,31 +62,45 @@ class RunLog:
             with writing(f"into {self._folder}"):
                 self._board.add_audio(f"excerpt/{name}", mono, step, rate)
 
-    def __enter__(self) -> RunLog:
-        threading.excepthook = self._failed_in_thread
-        return self
 
-    def _failed_in_thread(self, failure: threading.ExceptHookArgs) -> None:
-        """Says in a line what TensorBoard's own thread cannot write; the run needs it not."""
+@contextlib.contextmanager
+def open_log(folder: Path, step: int, listener: Listener | None = None) -> Iterator[RunLog]:
+    """The log of a run; a resumed one goes on where its checkpoint is.
+
+    Args:
+        folder: Of the run.
+        step: Of the checkpoint that the run goes on from; later records are dropped.
+        listener: Gets every record too.
+
+    Raises:
+        BsmError: The log cannot be written.
+    """
+    path = folder / "log.jsonl"
+    _truncate(path, step)
+    usual = threading.excepthook
+
+    def fail_in_thread(failure: threading.ExceptHookArgs) -> None:
+        """Says in a line what TensorBoard's own thread cannot write; the run goes on."""
         if isinstance(failure.exc_value, OSError):
             reason = failure.exc_value.strerror or failure.exc_value
             logger.warning("TensorBoard's files are not complete: %s.", reason)
         else:
-            self._excepthook(failure)
+            usual(failure)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    with writing(f"into {folder}"):
+        file = path.open("a", encoding="utf-8")
+        board = _tensorboard(folder, step)
+    threading.excepthook = fail_in_thread
+    try:
+        yield RunLog(folder, file, board, listener)
+    finally:
         try:
-            with writing(f"into {self._folder}"):
-                self._file.close()
-                if self._board is not None:
-                    self._board.close()
+            with writing(f"into {folder}"):
+                file.close()
+                if board is not None:
+                    board.close()
         finally:
-            threading.excepthook = self._excepthook
+            threading.excepthook = usual
 
 
 def _truncate(path: Path, step: int) -> None:

@@ -39,7 +39,8 @@ from bsmamba2.system.atomic import (
     writing,
 )
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 held the state of a random generator, of which no step draws."""
 
 
 class RunFolder:
@@ -59,32 +60,33 @@ class RunFolder:
         """
         if not self.last.exists():
             return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of pickles that torch does not write
-                content = torch.load(self.last, map_location="cpu", weights_only=True)
-            version = int(content["format"])
-            self._saved_step = int(content["step"])
+        with self.reading():
+            content = dict(torch.load(self.last, map_location="cpu", weights_only=True))
+            version, self._saved_step = int(content["format"]), int(content["step"])
             content["threads"] = int(content["threads"])
             if not 1 <= content["threads"] < 1 << 16:
                 raise ValueError("threads")
-            if start := content.get("start"):
-                content["start"] = {key: str(start[key]) for key in ("file", "sha256")}
-        except Exception as error:  # zip, pickle and torch have no common base
-            raise self.damaged() from error
         if version > FORMAT:
             raise TrainingError(
                 f"{self.last} has format {version}, this version reads up to {FORMAT}: "
                 "upgrade bsmamba2."
             )
-        return dict(content)
+        return content
 
-    def damaged(self) -> TrainingError:
-        """The error that says so of the last checkpoint."""
-        return TrainingError(
-            f"{self.last} is damaged or no checkpoint of a run: replace it by one of "
-            f"{self.path / 'best'}, or choose another --out."
-        )
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Makes whatever a damaged checkpoint causes one sentence; raises TrainingError."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PyTorch's, on what it then refuses
+                yield
+        except BsmError:
+            raise
+        except Exception as error:  # zip, pickle and torch have no common base
+            raise TrainingError(
+                f"{self.last} is damaged or no checkpoint of a run: replace it by one of "
+                f"{self.path / 'best'}, or choose another --out."
+            ) from error
 
     def prepare(self, config: Config, best: list[int] | None) -> None:
         """Removes what a killed run left; writes the configuration for people.
@@ -114,8 +116,7 @@ class RunFolder:
         """Writes the last checkpoint and the moving average.
 
         All files appear together. The last checkpoint comes last: it lists the best ones, and a run
-        that is killed in between makes the others again. Of the best ones it is the same file under
-        a second name.
+        that is killed in between makes the others again. Equal files are one under several names.
 
         Args:
             content: Tensors and plain values, with `step` and `best`.
@@ -127,26 +128,26 @@ class RunFolder:
             TrainingError: It cannot be written; which checkpoint is good then.
         """
         step, best = int(content["step"]), [int(step) for step, _ in content["best"]]
-        weights, checkpoints = [self.path / "ema.safetensors"], [self.last]
+        paths = [self.path / "ema.safetensors", self.last]
         if is_best:
-            stem = self.path / "best" / f"step-{step}"
-            weights.append(stem.with_suffix(".safetensors"))
-            checkpoints.insert(0, stem.with_suffix(".ckpt"))
+            kept = self.path / "best" / f"step-{step}"
+            paths = [kept.with_suffix(".safetensors"), kept.with_suffix(".ckpt"), *paths]
             if best[0] == step:
-                weights.append(self.path / "best.safetensors")
+                paths.insert(0, self.path / "best.safetensors")
+        written: dict[str, Path] = {}
         try:
-            with atomic_paths([*weights, *checkpoints]) as partials:
-                with writing(self.last):
-                    _write(partials[-1], {"format": FORMAT, **content})
-                for path, partial in zip(weights, partials, strict=False):
+            with atomic_paths(paths) as partials:
+                for path, partial in zip(paths, partials, strict=True):
                     with writing(path):
-                        write_weights(partial, average, metadata)
-                for path, partial in zip(checkpoints[:-1], partials[len(weights) :], strict=False):
-                    with writing(path):
-                        partial.unlink()
-                        link_or_copy(partials[-1], partial)
+                        if path.suffix in written:
+                            partial.unlink()
+                            link_or_copy(written[path.suffix], partial)
+                        elif path.suffix == ".ckpt":
+                            _write(partial, {"format": FORMAT, **content})
+                        else:
+                            write_weights(partial, average, metadata)
+                    written[path.suffix] = partial
             self._saved_step = step
-            _sync_folder(self.path)
             self._remove_worse(best)
         except BsmError as error:
             raise TrainingError(f"{error} {self.last_good()}") from error
@@ -176,16 +177,6 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
             raise OSError(errno.EIO, str(error).splitlines()[0]) from error
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Makes renames last through a power cut, where folders can be synchronised."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ from bsmamba2.config.training import TrainingConfig
 from bsmamba2.errors import CheckpointError
 from bsmamba2.models.bsmamba2 import BSMamba2
 
+_COUNTERS = ("step", "items", "skipped", "validated")
+
 
 @dataclass(kw_only=True)
 class TrainingState:
@@ -49,12 +51,8 @@ class TrainingState:
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "items": self.items,
-            "skipped": self.skipped,
-            "validated": self.validated,
+            **{name: getattr(self, name) for name in _COUNTERS},
             "best": [[step, usdr] for step, usdr in self.best],
-            "rng": _random_state(),
         }
 
     def start_from(self, path: Path, model: ModelConfig) -> None:
@@ -86,13 +84,12 @@ class TrainingState:
         self.optimizer.load_state_dict(values["optimizer"])
         for group in self.optimizer.param_groups:
             group.update(betas=training.betas, weight_decay=training.weight_decay)
-        for name in ("step", "items", "skipped", "validated"):
+        for name in _COUNTERS:
             count = int(values[name])
             if not 0 <= count < 1 << 62:
                 raise ValueError(name)
             setattr(self, name, count)
         self.best = [(int(step), float(usdr)) for step, usdr in values["best"]]
-        _restore_random_state(values["rng"])
 
 
 def new_state(config: Config, device: torch.device) -> TrainingState:
@@ -111,17 +108,3 @@ def new_state(config: Config, device: torch.device) -> TrainingState:
     )
     ema = AveragedModel(network, multi_avg_fn=average)
     return TrainingState(network=network, ema=ema, optimizer=optimizer)
-
-
-def _random_state() -> dict[str, Any]:
-    """Nothing in a step draws numbers today; saved so that a later dropout resumes too."""
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def _restore_random_state(states: Mapping[str, Any]) -> None:
-    if not isinstance(states, Mapping):
-        raise TypeError("rng")
-    torch.set_rng_state(states["torch"].cpu())
-    if states["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"].cpu())

@@ -1,56 +1,55 @@
-"""One step of the optimiser: draw, forward and backward passes, clip, update, average."""
+"""One step of the optimiser: draw, forward and backward passes, clip, update, average.
+
+How many steps there are and the learning rate of each stand here, too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from bsmamba2.config.file import Config
-from bsmamba2.data.mixing import Batch, UnreadableCounter
-from bsmamba2.errors import TrainingError
-from bsmamba2.training.distributed import Processes, common
+from bsmamba2.config.training import TrainingConfig
+from bsmamba2.data.mixing import TrainingBatch
+from bsmamba2.errors import DataError, TrainingError
+from bsmamba2.training.distributed import Processes
 from bsmamba2.training.estimate import estimate_target
 from bsmamba2.training.loss import separation_loss
-from bsmamba2.training.schedule import learning_rate, total_steps
 from bsmamba2.training.state import TrainingState
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True, kw_only=True)
-class StepRecord:
-    """What the log says of a step; means over all its items."""
 
-    step: int
-    """Steps done, this one included."""
-    items: int
-    """Items drawn, all processes together."""
-    loss: float
-    """The total."""
-    waveform: float
-    """mean |y - s|."""
-    spectral: float
-    """Sum over windows of mean |STFT(y) - STFT(s)|."""
-    gradient_norm: float
-    """Before clipping."""
-    learning_rate: float
-    """Of this step."""
-    step_s: float
-    """Wall time."""
-    data_wait_share: float
-    """Share of it in which the first process waited for mixtures."""
-    skipped: int
-    """Draws that met an unreadable file, since the start of training."""
+def total_steps(config: Config, processes: int) -> int:
+    """Steps of the whole training, whichever of epochs and steps ends first."""
+    items = config.training.max_epochs * config.data.items_per_epoch
+    steps = -(-items // (config.training.items_per_step * processes))
+    return min(steps, config.training.max_steps or steps)
+
+
+def learning_rate(step: int, total: int, training: TrainingConfig) -> float:
+    """The learning rate of a step, which counts from 0 to total - 1."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    if training.schedule == "constant":
+        return training.learning_rate
+    done = (step - training.warmup_steps) / max(1, total - training.warmup_steps)
+    return training.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 class NotFiniteError(TrainingError):
-    """A loss or gradient that is NaN or infinite; the weights are those before the step."""
+    """A loss, gradient or weight that is NaN or infinite; a step leaves the state as it was."""
 
     def __init__(self, what: str, step: int, sources: list[str]) -> None:
-        super().__init__(f"{what} is not finite at step {step}")
+        super().__init__(f"{what} is NaN or infinite at step {step}.")
         self.what = what
         self.step = step
         self.sources = sources
@@ -70,10 +69,11 @@ class Stepper:
                     block.compile()  # blocks of equal shapes share their code
         self._network = processes.wrap(state.network)
         self._total = total_steps(config, processes.count)
-        self._unreadable = UnreadableCounter(config.data.unreadable_limit)
-        self._unreadable.count = state.skipped
+        self._skipped = state.skipped  # and this process's own in the step
 
-    def step(self, batches: Iterator[Batch], *, signal: int = 0) -> tuple[StepRecord, bool]:
+    def step(
+        self, batches: Iterator[TrainingBatch], *, signal: int = 0
+    ) -> tuple[dict[str, Any], bool]:
         """One step.
 
         Args:
@@ -81,7 +81,8 @@ class Stepper:
             signal: Not 0 if this process was told to stop.
 
         Returns:
-            What the log says, and whether any process was told to stop.
+            The record for the log (`bsmamba2.training.logs`), and whether any process was told to
+            stop.
 
         Raises:
             NotFiniteError: The state is as it was before.
@@ -95,52 +96,66 @@ class Stepper:
             group["lr"] = rate
         state.optimizer.zero_grad(set_to_none=True)
         with explained_memory():
-            passes = [self._pass(batches, i) for i in range(training.accumulation)]
+            passes = [
+                self._pass(batches, last=i == training.accumulation - 1)
+                for i in range(training.accumulation)
+            ]
         sums = [sum(p.losses[i] for p in passes) / len(passes) for i in range(3)]
-        waited_s = sum(p.waited_s for p in passes)
-        skipped = sum(p.skipped for p in passes)
-        *sums, all_skipped, signals = common([*sums, skipped, signal], self._processes)
+        skipped = self._skipped - state.skipped
+        *sums, all_skipped, signals = self._processes.sum([*sums, skipped, signal])
         total, waveform, spectral = (value / self._processes.count for value in sums)
         norm = self._update(total, passes)
         state.items += training.items_per_step * self._processes.count
         state.step += 1
         state.skipped += int(all_skipped)
-        self._unreadable.count = state.skipped
+        self._skipped = state.skipped
         step_s = time.perf_counter() - started
-        record = StepRecord(
-            step=state.step,
-            items=state.items,
-            loss=total,
-            waveform=waveform,
-            spectral=spectral,
-            gradient_norm=norm,
-            learning_rate=rate,
-            step_s=round(step_s, 4),
-            data_wait_share=round(waited_s / step_s, 4),
-            skipped=state.skipped,
-        )
+        record = {
+            "step": state.step,
+            "items": state.items,
+            "loss": total,
+            "waveform": waveform,
+            "spectral": spectral,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "step_s": round(step_s, 4),
+            "data_wait_share": round(sum(p.waited_s for p in passes) / step_s, 4),
+            "skipped": state.skipped,
+        }
         return record, bool(signals)
 
-    def _pass(self, batches: Iterator[Batch], index: int) -> _Pass:
+    def _pass(self, batches: Iterator[TrainingBatch], *, last: bool) -> _Pass:
         """Forward and backward of one batch; gradients are exchanged in the last only."""
         training, device = self._config.training, self._processes.device
         started = time.perf_counter()
         batch = next(batches)
         waited_s = time.perf_counter() - started
-        self._unreadable.add(batch)
+        self._count_unreadable(batch)
         mixture = batch.mixture.to(device, non_blocking=True)
         target = batch.target.to(device, non_blocking=True)
-        last = index == training.accumulation - 1
-        local = contextlib.nullcontext() if last else _no_exchange(self._network)
-        with local:
+        network = self._network
+        exchange: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if isinstance(network, DistributedDataParallel) and not last:
+            exchange = network.no_sync()
+        with exchange:
             estimate = estimate_target(
-                self._network, mixture, self._config.audio, precision=training.precision
+                network, mixture, self._config.audio, precision=training.precision
             )
             terms = separation_loss(estimate, target, self._config.loss)
             (terms.total / training.accumulation).backward()
         losses = torch.stack(terms).tolist()  # the one wait for the device
-        sources = [source for item in batch.sources for source in item]
-        return _Pass(losses, waited_s, int(batch.skipped), sources)
+        return _Pass(losses, waited_s, batch.sources)
+
+    def _count_unreadable(self, batch: TrainingBatch) -> None:
+        for sentence in batch.unreadable:
+            logger.warning("Skipped: %s", sentence)
+        self._skipped += len(batch.unreadable)
+        limit = self._config.data.unreadable_limit
+        if batch.unreadable and self._skipped > limit:
+            raise DataError(
+                f"{self._skipped} reads of training data failed, more than data.unreadable_limit = "
+                f"{limit} allows; the last: {batch.unreadable[-1]}"
+            )
 
     def _update(self, loss: float, passes: list[_Pass]) -> float:
         """Clips and applies the gradients unless something is not finite; the norm."""
@@ -166,14 +181,7 @@ class Stepper:
 class _Pass:
     losses: list[float]
     waited_s: float
-    skipped: int
-    sources: list[str]
-
-
-def _no_exchange(network: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
-    no_sync = getattr(network, "no_sync", contextlib.nullcontext)
-    context: contextlib.AbstractContextManager[None] = no_sync()
-    return context
+    sources: tuple[str, ...]
 
 
 @contextlib.contextmanager

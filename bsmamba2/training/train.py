@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import warnings
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +18,21 @@ from bsmamba2.data.checks import check_tracks
 from bsmamba2.data.mixing import TrainingMixtures
 from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import Track, find_tracks
-from bsmamba2.errors import BsmError, TrainingError
+from bsmamba2.errors import TrainingError
+from bsmamba2.formats.metadata import Metadata, Provenance
 from bsmamba2.system.signals import stop_on_signals
-from bsmamba2.training.checkpoints import RunFolder, claimed
 from bsmamba2.training.distributed import Processes, joined
-from bsmamba2.training.feeding import feed
 from bsmamba2.training.identity import check_same_run, run_identity
-from bsmamba2.training.logs import Listener, RunLog
-from bsmamba2.training.schedule import total_steps
-from bsmamba2.training.session import Session
+from bsmamba2.training.loader import load_batches
+from bsmamba2.training.logs import Listener, RunLog, open_log
+from bsmamba2.training.run_folder import RunFolder, claimed
 from bsmamba2.training.state import TrainingState, new_state
-from bsmamba2.training.step import NotFiniteError, Stepper
+from bsmamba2.training.step import NotFiniteError, Stepper, total_steps
+from bsmamba2.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What to train, on what, and where to keep it."""
-
-    config: Config
-    """All numbers."""
-    data: Path
-    """Folder of songs as MUSDB18-HQ has them."""
-    out: Path
-    """Folder of the run; one that holds a checkpoint is resumed."""
-    start: Path | None = None
-    """Checkpoint of the same network whose weights are the first ones; None: random ones."""
-    cache: Path | None = None
-    """Folder for what is computed once from the songs; None: beside them."""
-    device: str = "auto"
-    """"auto", "cpu" or "cuda"."""
-    threads: int | None = None
-    """CPU threads; None: those of the checkpoint, or PyTorch's choice."""
-    allow_config_change: bool = False
-    """Resume although configuration, songs or processes differ."""
+_NAMED = 8  # sources that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,78 +51,186 @@ class Outcome:
     """Whether this is the process that reports."""
 
 
-def train(run: Run, listener: Listener | None = None) -> Outcome:
+def train(
+    config: Config,
+    data: Path,
+    out: Path,
+    *,
+    start: Path | None = None,
+    cache: Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    allow_config_change: bool = False,
+    listener: Listener | None = None,
+) -> Outcome:
     """Trains until the last step or until a signal asks for an end; resumes by itself.
 
     Under torchrun every process calls this.
 
     Args:
-        run: Configuration, data and folder.
+        config: All numbers.
+        data: Folder of songs as MUSDB18-HQ has them.
+        out: Folder of the run; one that holds a checkpoint is resumed.
+        start: Checkpoint of the same network whose weights are the first ones; None: random ones.
+        cache: Folder for what is computed once from the songs; None: beside them.
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads; None: those of the checkpoint, or PyTorch's choice.
+        allow_config_change: Resume although configuration, songs or processes differ.
         listener: Gets the records of the log, in the first process.
 
     Raises:
         BsmError: What is wrong with configuration, data or folder; a loss that is not finite;
             a lack of memory or room; too many unreadable files.
     """
-    with joined(run.device) as processes, contextlib.ExitStack() as stack:
-        if processes.is_first:
-            stack.enter_context(claimed(run.out))
-        folder = RunFolder(run.out)
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(joined(device))
+        is_first = processes.rank == 0
+        if is_first:
+            stack.enter_context(claimed(out))
+        folder = RunFolder(out)
         saved = folder.load()
-        _set_up(run, processes, saved)
-        songs, validation_songs, mixtures = _find_songs(run, processes)
-        identity = run_identity(run.config, songs, processes.count, run.start)
-        if saved and run.start is None:
-            identity["start"] = saved.get("start")  # it is needed once only
-        state = new_state(run.config, processes.device)
-        if run.start is not None and saved is None:
-            state.start_from(run.start, run.config.model)
-        changes = _resume(state, saved, identity, run, folder)
-        if processes.is_first:
-            folder.prepare(run.config, [step for step, _ in state.best] if saved else None)
-        log = RunLog(run.out, state.step, listener) if processes.is_first else None
-        stack.enter_context(log or contextlib.nullcontext())
-        session = Session(
-            config=run.config,
-            processes=processes,
-            folder=folder,
-            state=state,
-            identity=identity,
-            log=log,
-        )
-        total = total_steps(run.config, processes.count)
-        start = {"total": total, "changes": changes, "revision": identity["revision"]}
-        session.write("resumed" if saved else "started", start)
+        _set_threads(threads, saved)
+        _check_precision(config.training.precision, processes.device)
+        songs, validation_songs, mixtures = _find_songs(config, data, cache, processes)
+        identity = run_identity(config, songs, processes.count, start)
+        state = new_state(config, processes.device)
+        changes: list[str] = []
+        if saved is not None:
+            with folder.reading():
+                if start is None:
+                    identity["start"] = saved.get("start")  # it is needed once only
+                changes = check_same_run(
+                    saved, identity, folder.last, allow_change=allow_config_change
+                )
+                state.load(saved, config.training)
+        elif start is not None:
+            state.start_from(start, config.model)
+        log = None
+        if is_first:
+            folder.prepare(config, [step for step, _ in state.best] if saved else None)
+            log = stack.enter_context(open_log(out, state.step, listener))
+        total = total_steps(config, processes.count)
+        run = TrainingRun(config, processes, folder, state, identity, log)
+        about = {"total": total, "changes": changes, "revision": identity["revision"]}
+        run.write("resumed" if saved else "started", about)
         request = stack.enter_context(stop_on_signals())
-        stepper = Stepper(state, run.config, processes)
-        batches = feed(mixtures, state.items, run.config.training, processes)
+        stepper = Stepper(state, config, processes)
+        batches = load_batches(mixtures, state.items, config.training, processes)
         stopped = False
         while True:
-            if not stopped and session.is_validation_due(total):
-                session.validate(validation_songs)
+            if not stopped and run.is_validation_due(total):
+                run.validate(validation_songs)
             if stopped or state.step >= total:
                 break
             try:
                 record, stopped = stepper.step(batches, signal=request.signal)
             except NotFiniteError as error:
-                raise session.failure(error) from error
-            session.write("step", asdict(record))
-            if session.is_saving_due() and not session.is_validation_due(total):
-                session.save()
-        session.save()
+                raise run.failure(error) from error
+            run.write("step", record)
+            if run.is_saving_due() and not run.is_validation_due(total):
+                run.save()
+        run.save()
     return Outcome(
         step=state.step,
         total=total,
         best=state.best[0] if state.best else None,
         stopped_by=(request.signal or signal.SIGTERM) if stopped else 0,
-        is_first=processes.is_first,
+        is_first=is_first,
     )
 
 
-def _set_up(run: Run, processes: Processes, saved: dict[str, Any] | None) -> None:
-    """Threads, on which the last bit of a sum depends, and what the precision needs."""
-    threads = run.threads or (saved["threads"] if saved else None)
-    if threads is not None:
+class TrainingRun:
+    """What a run writes, and when; every process has one, the first one's writes."""
+
+    def __init__(
+        self,
+        config: Config,
+        processes: Processes,
+        folder: RunFolder,
+        state: TrainingState,
+        identity: Mapping[str, Any],
+        log: RunLog | None,
+    ) -> None:
+        """Takes the state, which steps change, and where it is kept; only the first has a log."""
+        self._config, self._processes, self._folder = config, processes, folder
+        self._state, self._identity, self._log = state, identity, log
+        self._saved_step = state.step
+        self._saved_at = time.monotonic()
+
+    def write(self, kind: str, values: Mapping[str, Any]) -> None:
+        """A record for the log; `step` is added where it is missing."""
+        if self._log is not None:
+            self._log.write(kind, {"step": self._state.step, **values})
+
+    def is_validation_due(self, total: int) -> bool:
+        """Whether epochs have ended since the last validation, or the training has."""
+        state, config = self._state, self._config
+        period = config.data.items_per_epoch * config.training.validation_every
+        if state.items // period > state.validated // period:
+            return True
+        return state.step >= total and state.validated < state.items
+
+    def validate(self, songs: Sequence[Track]) -> None:
+        """Measures the moving average, notes the result and saves."""
+        state, config = self._state, self._config
+        average = state.ema.module
+        average.eval()
+        scores, excerpts = validate(average, self._metadata(), songs, self._processes)
+        state.validated = state.items
+        ranked = sorted([*state.best, (state.step, scores["usdr"])], key=lambda b: (-b[1], b[0]))
+        state.best = ranked[: config.training.keep_best]
+        self.write("validation", scores)
+        if self._log is not None:
+            self._log.audio(excerpts, state.step, config.audio.sample_rate)
+        self.save(is_best=any(step == state.step for step, _ in state.best))
+
+    def is_saving_due(self) -> bool:
+        """Whether the last save is long enough ago."""
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return minutes >= self._config.training.checkpoint_minutes
+
+    def save(self, *, is_best: bool = False) -> None:
+        """Writes the last checkpoint; nothing if this step is saved already.
+
+        Raises:
+            TrainingError: It cannot be written, or an update made a weight infinite; what was
+                saved before is as it was.
+        """
+        state = self._state
+        if self._processes.rank == 0 and (is_best or state.step != self._saved_step):
+            if not all(bool(weight.isfinite().all()) for weight in state.network.parameters()):
+                raise self.failure(NotFiniteError("A weight", state.step, []))
+            average = state.ema.module.state_dict()
+            content = {**self._identity, **state.to_dict()}
+            self._folder.save(content, average, self._metadata(), is_best=is_best)
+        self._saved_step = state.step
+        self._saved_at = time.monotonic()
+
+    def failure(self, error: NotFiniteError) -> TrainingError:
+        """Notes what was in the batch; the sentence for the user."""
+        sources = error.sources
+        self.write("failed", {"step": error.step, "what": error.what, "sources": sources})
+        named = f", with {', '.join(sources[:_NAMED])}" if sources else ""
+        if len(sources) > _NAMED:
+            named += f" and {len(sources) - _NAMED} more, listed in log.jsonl"
+        mend = ", or look at these sources" if sources else ""
+        return TrainingError(
+            f"{error.what} is NaN or infinite at step {error.step}{named}. "
+            f"{self._folder.last_good()} Lower training.learning_rate{mend}."
+        )
+
+    def _metadata(self) -> Metadata:
+        run = self._folder.path.resolve().name
+        source = f"moving average of training run {run}, step {self._state.step}"
+        if start := self._identity["start"]:
+            source += f", from {start['file']}"
+        provenance = Provenance(source=source, trained=True)
+        return Metadata(model=self._config.model, provenance=provenance)
+
+
+def _set_threads(threads: int | None, saved: Mapping[str, Any] | None) -> None:
+    """The last bit of a sum depends on their number: a resumed run has those of its checkpoint."""
+    if threads := threads or (saved["threads"] if saved else None):
         torch.set_num_threads(threads)
     if saved and saved["threads"] != threads:
         logger.warning(
@@ -149,45 +238,24 @@ def _set_up(run: Run, processes: Processes, saved: dict[str, Any] | None) -> Non
             saved["threads"],
             threads,
         )
-    if run.config.training.precision != "bf16":
-        return
-    if processes.device.type == "cpu":
+
+
+def _check_precision(precision: str, device: torch.device) -> None:
+    if precision == "bf16" and device.type == "cpu":
         logger.warning("No GPU: bf16 on a CPU may be slower than training.precision=float32.")
-    elif not torch.cuda.is_bf16_supported(including_emulation=False):
+    elif precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise TrainingError("This GPU does not compute in bf16: set training.precision=float32.")
 
 
 def _find_songs(
-    run: Run, processes: Processes
+    config: Config, root: Path, cache: Path | None, processes: Processes
 ) -> tuple[list[Track], list[Track], TrainingMixtures]:
     """Songs for training and for validation, and the mixtures of the first ones."""
-    data, audio, jobs = run.config.data, run.config.audio, max(1, run.config.training.workers)
-    songs, validation_songs = (find_tracks(run.data, split, data) for split in ("train", "valid"))
+    data, audio, jobs = config.data, config.audio, max(1, config.training.workers)
+    songs, validation_songs = (find_tracks(root, split, data) for split in ("train", "valid"))
     with processes.first_alone():
-        if processes.is_first:
-            check_tracks(run.data, ("train", "valid"), data, audio, run.cache, jobs=jobs)
-        salience = find_salient(songs, data, audio, run.cache, jobs=jobs)
-    mixtures = TrainingMixtures(salience, data, audio, seed=run.config.training.seed)
+        if processes.rank == 0:
+            check_tracks(root, ("train", "valid"), data, audio, cache, jobs=jobs)
+        salience = find_salient(songs, data, audio, cache, jobs=jobs)
+    mixtures = TrainingMixtures(salience, data, audio, seed=config.training.seed)
     return songs, validation_songs, mixtures
-
-
-def _resume(
-    state: TrainingState,
-    saved: dict[str, Any] | None,
-    identity: dict[str, Any],
-    run: Run,
-    folder: RunFolder,
-) -> list[str]:
-    """Loads a checkpoint if there is one; what differs from it."""
-    if saved is None:
-        return []
-    try:
-        changes = check_same_run(saved, identity, folder.last, allow_change=run.allow_config_change)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's on what it then refuses
-            state.load(saved, run.config.training)
-    except BsmError:
-        raise
-    except Exception as error:  # of whatever is in the file instead of what should be
-        raise folder.damaged() from error
-    return changes

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.formats.metadata import Metadata
 from bsmamba2.runtime.engines.base import Spectrum
 from bsmamba2.runtime.separation.separator import Separator
-from bsmamba2.training.distributed import Processes, common
+from bsmamba2.training.distributed import Processes
 
 _EXCERPT_S = 10  # seconds of the first song that TensorBoard plays
 
@@ -38,32 +37,16 @@ class LiveEngine:
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
         """The mask; see `bsmamba2.runtime.engines.Engine`."""
-        with torch.inference_mode(), self._current():  # both are a thread's own
+        # Both are a thread's own; Triton's kernels go to the current GPU.
+        current = torch.cuda.device(self._device) if self.device == "cuda" else nullcontext()
+        with torch.inference_mode(), current:
             mask = self._network(torch.from_numpy(spectrum).to(self._device))
         result: Spectrum = mask.contiguous().cpu().numpy()
         return result
 
-    def _current(self) -> AbstractContextManager[object]:
-        """Makes a GPU the current one, which Triton's kernels go to."""
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
-
     def describe(self) -> dict[str, Any]:
         """Backend and device."""
         return {"backend": "pytorch", "device": self.device}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """What a validation found."""
-
-    usdr: float
-    """Mean over tracks, dB."""
-    mixture_usdr: float
-    """The same of the mixture taken for the target: what no separation gives."""
-    tracks: dict[str, float]
-    """uSDR by track, dB."""
-    excerpts: dict[str, NDArray[np.float32]]
-    """Seconds of the first song, name -> (channels, samples); in the first process only."""
 
 
 def validate(
@@ -71,9 +54,7 @@ def validate(
     metadata: Metadata,
     tracks: Sequence[Track],
     processes: Processes,
-    *,
-    batch: int = 1,
-) -> Validation:
+) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
     """Separates songs with a network; processes share them.
 
     Args:
@@ -81,14 +62,18 @@ def validate(
         metadata: Its configuration.
         tracks: Songs whose stems are known.
         processes: All of them call this.
-        batch: Chunks of a forward pass.
+
+    Returns:
+        `usdr` in dB, mean over tracks; `mixture_usdr`, the same of the mixture taken for the
+        target, which is what no separation gives; `tracks`, uSDR by name. And, in the first process
+        only, seconds of the first song: name -> (channels, samples).
 
     Raises:
         BsmError: A file cannot be read, or the network's mask is not finite.
     """
     audio = metadata.model.audio
     engine = LiveEngine(network, metadata, processes.device)
-    separator = Separator(engine, overlap_s=0, batch=batch)
+    separator = Separator(engine, overlap_s=0, batch=1)
     scores, baselines = [0.0] * len(tracks), [0.0] * len(tracks)
     excerpts: dict[str, NDArray[np.float32]] = {}
     for index in range(processes.rank, len(tracks), processes.count):
@@ -103,10 +88,10 @@ def validate(
             heard = slice(0, _EXCERPT_S * audio.sample_rate)
             songs = {"mixture": mixture, "target": target, "estimate": estimate}
             excerpts = {name: song[:, heard] for name, song in songs.items()}
-    scores, baselines = common(scores, processes), common(baselines, processes)
-    return Validation(
-        usdr=math.fsum(scores) / len(tracks),
-        mixture_usdr=math.fsum(baselines) / len(tracks),
-        tracks={track.name: score for track, score in zip(tracks, scores, strict=True)},
-        excerpts=excerpts,
-    )
+    scores, baselines = processes.sum(scores), processes.sum(baselines)
+    values = {
+        "usdr": math.fsum(scores) / len(tracks),
+        "mixture_usdr": math.fsum(baselines) / len(tracks),
+        "tracks": {track.name: score for track, score in zip(tracks, scores, strict=True)},
+    }
+    return values, excerpts

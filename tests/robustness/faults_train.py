@@ -177,4 +177,4 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
     named = {f"{part}.{k}": v for part in ("network", "ema") for k, v in saved[part].items()}
     for index, moments in saved["optimizer"]["state"].items():
         named |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
-    return named | {"rng": saved["rng"]["torch"]}
+    return named

@@ -9,7 +9,7 @@ import soundfile
 from songs import decoded, excerpt
 
 from bsmamba2.config.file import load_config
-from bsmamba2.training.train import Run, train
+from bsmamba2.training.train import train
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")  # of a .stem.mp4
 CONFIG = """
@@ -39,7 +39,6 @@ def test_one_real_excerpt_is_learned_to_15_db(tmp_path):
         write_song(tmp_path / "songs" / split / "excerpt")
     config = tmp_path / "overfit.yaml"
     config.write_text(CONFIG)
-    run = Run(config=load_config(config), data=tmp_path / "songs", out=tmp_path / "run")
-    outcome = train(run)
+    outcome = train(load_config(config), tmp_path / "songs", tmp_path / "run")
     assert outcome.best is not None
     assert outcome.best[1] >= 15  # dB; the mixture's own is -7

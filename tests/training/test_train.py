@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
@@ -26,16 +25,16 @@ from bsmamba2.config.file import load_config
 from bsmamba2.errors import BsmError, CheckpointError, DataError, FileError, TrainingError
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.runtime import Separator, load_engine
-from bsmamba2.training.checkpoints import RunFolder, claimed
-from bsmamba2.training.logs import RunLog
-from bsmamba2.training.train import Outcome, Run, train
+from bsmamba2.training.logs import open_log
+from bsmamba2.training.run_folder import RunFolder, claimed
+from bsmamba2.training.train import Outcome, train
 
 
 @pytest.fixture(scope="module")
 def finished(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six steps of CONFIG: two epochs."""
     folder = tmp_path_factory.mktemp("finished")
-    train(Run(config=small_config(folder), data=songs, out=folder / "run"))
+    train(small_config(folder), songs, folder / "run")
     return folder / "run"
 
 
@@ -46,7 +45,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 def go_on(run: Path, songs: Path, *assignments: str, allow: bool = False) -> Outcome:
     config = small_config(run.parent, *assignments)
-    return train(Run(config=config, data=songs, out=run, allow_config_change=allow))
+    return train(config, songs, run, allow_config_change=allow)
 
 
 def test_a_run_keeps_the_last_the_best_and_weights_for_use(finished, tmp_path):
@@ -56,7 +55,7 @@ def test_a_run_keeps_the_last_the_best_and_weights_for_use(finished, tmp_path):
         f"step-{step}.{kind}" for step in best for kind in ("ckpt", "safetensors")
     }
     saved = torch.load(finished / "last.ckpt", weights_only=True)
-    assert {"network", "ema", "optimizer", "rng", "config", "revision"} <= saved.keys()
+    assert {"network", "ema", "optimizer", "config", "revision"} <= saved.keys()
     assert (saved["step"], saved["items"]) == (6, 24)
     average, metadata = load_weights(finished / "ema.safetensors")
     for name, tensor in average.items():
@@ -127,7 +126,7 @@ def test_another_network_is_refused_whatever_is_allowed(copy, songs):
 def test_a_run_starts_from_the_weights_of_a_checkpoint(finished, songs, tmp_path):
     start = finished / "ema.safetensors"
     slow = small_config(tmp_path, "training.learning_rate=1e-12", "training.max_steps=1")
-    train(Run(config=slow, data=songs, out=tmp_path / "run", start=start))
+    train(slow, songs, tmp_path / "run", start=start)
     before, _ = load_weights(start)
     after, metadata = load_weights(tmp_path / "run" / "ema.safetensors")
     for name, tensor in before.items():
@@ -139,30 +138,30 @@ def test_other_first_weights_are_another_run(finished, songs, tmp_path):
     run = tmp_path / "run"
     config = small_config(tmp_path, "training.max_steps=1")
     start = Path(shutil.copy(finished / "ema.safetensors", tmp_path / "first.safetensors"))
-    train(Run(config=config, data=songs, out=run, start=start))
-    train(Run(config=config, data=songs, out=run, start=finished / "ema.safetensors"))  # its twin
+    train(config, songs, run, start=start)
+    train(config, songs, run, start=finished / "ema.safetensors")  # its twin
     start.unlink()
     config = small_config(tmp_path, "training.max_steps=2")
-    train(Run(config=config, data=songs, out=run, allow_config_change=True))  # no more needed
+    train(config, songs, run, allow_config_change=True)  # no more needed
     _, metadata = load_weights(run / "ema.safetensors")
     assert metadata.provenance.source.endswith("step 2, from first.safetensors")
     other = finished / "best" / "step-3.safetensors"
     with pytest.raises(TrainingError, match="start: "):
-        train(Run(config=config, data=songs, out=run, start=other))
+        train(config, songs, run, start=other)
 
 
 def test_first_weights_of_another_network_are_refused(songs, tmp_path, tiny_checkpoint):
     config = small_config(tmp_path)
     with pytest.raises(CheckpointError, match=r"network\.layers is 2 and 1.*own --config"):
-        train(Run(config=config, data=songs, out=tmp_path / "run", start=tiny_checkpoint))
+        train(config, songs, tmp_path / "run", start=tiny_checkpoint)
     with pytest.raises(BsmError, match="gone"):
-        train(Run(config=config, data=songs, out=tmp_path / "b", start=tmp_path / "gone"))
+        train(config, songs, tmp_path / "b", start=tmp_path / "gone")
 
 
 def test_other_songs_are_refused_by_name(copy, songs, tmp_path):
     others = Path(shutil.copytree(songs, tmp_path / "others"))
     (others / "train" / "song 1").rename(others / "train" / "song 9")
-    with pytest.raises(TrainingError, match=r"track 'song 1' is gone; track 'song 9' is new"):
+    with pytest.raises(TrainingError, match=r"'song 1': \d+ -> absent; .*'song 9': absent -> "):
         go_on(copy, others)
 
 
@@ -268,16 +267,16 @@ def test_a_validation_song_that_is_damaged_meanwhile_is_named(
 
     others = shutil.copytree(songs, tmp_path / "others")
     victim = next((others / "valid").iterdir()) / "mixture.wav"
-    feed = module.feed
+    load_batches = module.load_batches
 
     def harming(*arguments: object) -> object:  # after the checks
         if harm == "cut":
             os.truncate(victim, victim.stat().st_size // 2)
         else:
             victim.unlink()
-        return feed(*arguments)
+        return load_batches(*arguments)
 
-    monkeypatch.setattr(module, "feed", harming)
+    monkeypatch.setattr(module, "load_batches", harming)
     with pytest.raises(DataError, match=rf"{victim}"):
         go_on(copy, others, "training.max_steps=7", allow=True)
 
@@ -304,25 +303,25 @@ def test_weights_that_are_not_finite_are_never_saved(songs, tmp_path):
 
 def test_unreadable_files_are_skipped_counted_and_limited(songs, tmp_path):
     broken = Path(shutil.copytree(songs, tmp_path / "broken"))
-    run = Run(config=small_config(tmp_path), data=broken, out=tmp_path / "run")
+    run, config = tmp_path / "run", small_config(tmp_path)
     wav = broken / "train" / "song 0" / "drums.wav"
-    train(dataclasses.replace(run, out=tmp_path / "before"))  # fills the cache of salience
+    train(config, broken, tmp_path / "before")  # fills the cache of salience
     stamp = wav.stat()
     samples = np.full((3 * 44100, 2), np.nan, np.float32)
     soundfile.write(wav, samples, 44100, subtype="FLOAT")
     os.utime(wav, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    train(run)
-    skipped = [r["skipped"] for r in records(run.out, "step")]
+    train(config, broken, run)
+    skipped = [r["skipped"] for r in records(run, "step")]
     assert skipped == sorted(skipped)
     assert skipped[-1] > 0
-    assert torch.load(run.out / "last.ckpt", weights_only=True)["skipped"] == skipped[-1]
+    assert torch.load(run / "last.ckpt", weights_only=True)["skipped"] == skipped[-1]
     limited = small_config(tmp_path, "data.unreadable_limit=0")
     with pytest.raises(DataError, match=r"drums\.wav"):
-        train(dataclasses.replace(run, config=limited, out=tmp_path / "limited"))
+        train(limited, broken, tmp_path / "limited")
 
 
 def test_a_second_run_in_the_same_folder_is_refused(copy):
-    code = "import sys, pathlib; from bsmamba2.training.checkpoints import claimed\n"
+    code = "import sys, pathlib; from bsmamba2.training.run_folder import claimed\n"
     code += "with claimed(pathlib.Path(sys.argv[1])): pass"
     with claimed(copy):
         second = python(code, copy)
@@ -333,7 +332,7 @@ def test_the_log_goes_on_after_the_checkpoint_whatever_was_cut_off(tmp_path):
     lines = [json.dumps({"kind": "step", "step": step}) + "\n" for step in (1, 2, 3)]
     (tmp_path / "log.jsonl").write_text("".join(lines) + '{"kind": "step", "st')
     heard = []
-    with RunLog(tmp_path, 2, heard.append) as log:
+    with open_log(tmp_path, 2, heard.append) as log:
         log.write("step", {"step": 3, "loss": 0.5})
     assert [r.get("loss") for r in records(tmp_path, "step")] == [None, None, 0.5]
     assert heard == [{"kind": "step", "step": 3, "loss": 0.5}]
@@ -359,12 +358,11 @@ def test_unknown_keys_and_missing_songs_are_sentences(songs, tmp_path, config_fi
 def test_without_a_gpu_cuda_is_refused(songs, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    run = Run(config=small_config(tmp_path), data=songs, out=tmp_path / "run", device="cuda")
     with pytest.raises(BsmError, match="--device cpu"):
-        train(run)
+        train(small_config(tmp_path), songs, tmp_path / "run", device="cuda")
 
 
-@pytest.mark.parametrize("key", ["rng", "threads", "optimizer", "config", "ema", "best", "step"])
+@pytest.mark.parametrize("key", ["threads", "optimizer", "config", "ema", "best", "step"])
 @pytest.mark.parametrize("value", [None, torch.zeros(3), 1 << 80], ids=["absent", "other", "huge"])
 def test_a_checkpoint_of_something_else_is_a_sentence(copy, songs, key, value):
     content = torch.load(copy / "last.ckpt", weights_only=True)
@@ -377,13 +375,11 @@ def test_a_checkpoint_of_something_else_is_a_sentence(copy, songs, key, value):
 
 
 def test_what_tensorboards_thread_cannot_write_is_one_line(tmp_path, caplog, capsys):
-    from bsmamba2.training.logs import RunLog
-
     def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     before = threading.excepthook
-    with RunLog(tmp_path, 0):
+    with open_log(tmp_path, 0):
         thread = threading.Thread(target=fail)
         thread.start()
         thread.join()
