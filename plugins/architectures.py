@@ -1,56 +1,63 @@
-"""Which GPUs a build is for, in the words of CMake: 90-real is machine code, 90-virtual PTX."""
+"""GPUs by compute capability, and which code runs on them, in nvcc's words.
+
+sm_90 is machine code for GPUs of capability 9.0, compute_90 is PTX, which the driver compiles for
+those and for newer ones.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bsmamba2.errors import PluginError
 
 OLDEST = 80
 """Compute capability 8.0, of the first chips with asynchronous copies and bfloat16."""
+COMMON = (80, 86, 89, 90, 100, 120)
+"""The architectures that "all" has machine code for, as far as nvcc knows them."""
+_PTX_OF_ALL = (100, 90)
+"""Chips from 10.0 on can translate the PTX of 10.0; that of 12.0 only those from 12.0 on."""
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _NAME_BYTES = 256
 
 
-def resolve_architectures(text: str) -> tuple[str, ...]:
-    """What to compile for. Which of them nvcc has targets for, it says itself.
+def resolve_architectures(text: str, known: Sequence[int]) -> tuple[str, ...]:
+    """What to compile for.
 
     Args:
         text: "native" (the GPUs of this machine), "all", or names such as "80,90" or "9.0+PTX".
-
-    Returns:
-        Values for CMake, sorted; ("all",) is left to CMakeLists.txt.
+        known: What nvcc compiles for: 90 for 9.0.
 
     Raises:
-        PluginError: No GPU for "native", or names that are none or too old.
+        PluginError: No GPU for "native", or names that are none, too old or unknown to nvcc.
     """
-    if text == "all":
-        return ("all",)
-    if text == "native":
-        return _sorted(f"{gpu}-real" for gpu in _usable_gpus())
     names = [name for name in re.split(r"[\s,;]+", text.strip()) if name]
     if not names:
         raise PluginError("No architecture named: say native, all, or a list such as 80,90.")
-    return _sorted(target for name in names for target in _named_targets(name))
+    if text == "all":
+        ptx = next(number for number in _PTX_OF_ALL if number in known)
+        found = [f"sm_{number}" for number in COMMON if number in known] + [f"compute_{ptx}"]
+    elif text == "native":
+        found = [f"sm_{gpu}" for gpu in _usable_gpus()]
+    else:
+        found = [target for name in names for target in _named_targets(name)]
+    for number in sorted(map(_number, found)):
+        if number not in known:
+            raise PluginError(
+                f"This nvcc has no target {number}: install a newer one, or name one of 'nvcc "
+                "--list-gpu-arch' with +PTX, such as --arch 90+PTX, for the driver to compile."
+            )
+    return tuple(sorted(set(found), key=lambda target: (target[0] == "c", _number(target))))
 
 
 def runs_on(architectures: Iterable[str], gpu: int) -> bool:
     """Whether code for `architectures` runs on a GPU of a compute capability (90 for 9.0)."""
     for target in architectures:
-        number, _, kind = target.partition("-")
-        same_family = int(number) // 10 == gpu // 10
-        if int(number) <= gpu and (same_family or kind == "virtual"):
+        number = _number(target)
+        if number <= gpu and (number // 10 == gpu // 10 or target.startswith("compute")):
             return True
     return False
-
-
-def describe(architectures: Iterable[str]) -> str:
-    """For people: "sm_90, PTX 100"."""
-    words = {"real": "sm_{}", "virtual": "PTX {}"}
-    pairs = (target.partition("-") for target in architectures)
-    return ", ".join(words.get(kind, "{}").format(number) for number, _, kind in pairs)
 
 
 def gpus() -> tuple[int, ...]:
@@ -58,10 +65,7 @@ def gpus() -> tuple[int, ...]:
 
     Asks the driver, which heeds CUDA_VISIBLE_DEVICES, and so initialises CUDA in this process.
     """
-    cuda, count = _start_driver(), ctypes.c_int()
-    if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return ()
-    return tuple(_capability(cuda, index) for index in range(count.value))
+    return tuple(capability for capability, _ in _devices())
 
 
 def current_gpu() -> int | None:
@@ -71,15 +75,7 @@ def current_gpu() -> int | None:
 
 def current_gpu_name() -> str:
     """Name of the GPU of `current_gpu`, such as "NVIDIA H100 80GB HBM3"; "" without one."""
-    cuda = _start_driver()
-    if cuda is None:
-        return ""
-    device, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
-    if cuda.cuDeviceGet(ctypes.byref(device), 0):
-        return ""
-    if cuda.cuDeviceGetName(name, _NAME_BYTES, device):
-        return ""
-    return name.value.decode("utf-8", errors="replace")
+    return next((name for _, name in _devices()), "")
 
 
 def dotted(capability: int) -> str:
@@ -88,15 +84,16 @@ def dotted(capability: int) -> str:
 
 
 def _usable_gpus() -> list[int]:
-    usable = [gpu for gpu in gpus() if gpu >= OLDEST]
-    if usable:
-        return usable
-    if gpus():
+    here = gpus()
+    usable = [gpu for gpu in here if gpu >= OLDEST]
+    if here and not usable:
         raise PluginError(
-            f"The GPU here has compute capability {dotted(max(gpus()))}, the kernels need "
+            f"The GPU here has compute capability {dotted(max(here))}, the kernels need "
             f"{dotted(OLDEST)} or newer: name another machine's with --arch, such as --arch 90."
         )
-    raise PluginError("No NVIDIA GPU found here: name the target, --arch 90 or --arch all.")
+    if not usable:
+        raise PluginError("No NVIDIA GPU found here: name the target, --arch 90 or --arch all.")
+    return usable
 
 
 def _named_targets(name: str) -> list[str]:
@@ -105,34 +102,34 @@ def _named_targets(name: str) -> list[str]:
         raise PluginError(
             f"'{name}' is no architecture: say native, all, or a list such as 80,90 or 90+PTX."
         )
-    number = int(match[1] + match[2])
-    if number < OLDEST:
+    number = match[1] + match[2]
+    if int(number) < OLDEST:
         raise PluginError(
             f"The kernels need architecture {OLDEST} or newer, not {number}: name others."
         )
-    return [f"{number}-real", f"{number}-virtual"] if match[3] else [f"{number}-real"]
+    return [f"sm_{number}", f"compute_{number}"] if match[3] else [f"sm_{number}"]
 
 
-def _sorted(targets: Iterable[str]) -> tuple[str, ...]:
-    def order(target: str) -> tuple[str, int]:
-        number, _, kind = target.partition("-")
-        return kind, int(number)
-
-    return tuple(sorted(set(targets), key=order))
+def _number(target: str) -> int:
+    return int(target.partition("_")[2])
 
 
-def _start_driver() -> ctypes.CDLL | None:
-    """The initialised driver; None where it is absent or does not start."""
+def _devices() -> list[tuple[int, str]]:
+    """Capability and name of each GPU; none where the driver is absent or does not start."""
+    device, count, major, minor = (ctypes.c_int() for _ in range(4))
+    name = ctypes.create_string_buffer(_NAME_BYTES)
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return None
-    return None if cuda.cuInit(0) else cuda
-
-
-def _capability(cuda: ctypes.CDLL, index: int) -> int:
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    cuda.cuDeviceGet(ctypes.byref(device), index)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-    return major.value * 10 + minor.value
+        return []
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+    found = []
+    for index in range(count.value):
+        cuda.cuDeviceGet(ctypes.byref(device), index)
+        cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        cuda.cuDeviceGetName(name, _NAME_BYTES, device)
+        text = name.value.decode("utf-8", errors="replace")
+        found.append((major.value * 10 + minor.value, text))
+    return found

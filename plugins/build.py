@@ -1,4 +1,9 @@
-"""Builds libbsm_scan and libbsm_trt_plugin once, and finds them again."""
+"""Builds libbsm_scan and libbsm_trt_plugin once, and finds them again in the user's cache.
+
+A build is a folder there. It has its name only when it is complete, and holds the SHA-256 of its
+libraries. What is found there will be loaded into processes, so nothing is taken from a folder that
+somebody else could have written.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +15,49 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from bsmamba2.errors import PluginError
+from bsmamba2.errors import FileError, PluginError
 from bsmamba2.plugins import architectures as arch
-from bsmamba2.plugins import cache
-from bsmamba2.plugins.cache import Libraries, Record
-from bsmamba2.plugins.compilation import ALL_SIZES, Options, run_cmake
+from bsmamba2.plugins.compilation import FLAGS, PLUGIN, SCAN, SIZES, Options, compile_libraries
 from bsmamba2.plugins.toolchain import Toolchain, find_toolchain
-from bsmamba2.system.atomic import atomic_folder, locked, temporary_folder
+from bsmamba2.system.atomic import atomic_folder, locked, temporary_folder, writing
 from bsmamba2.system.files import sha256_file
+from bsmamba2.system.user_cache import cache_folder, check_private
 
 logger = logging.getLogger(__name__)
 
-_SOURCE_SUFFIXES = {".txt", ".sh", ".h", ".cuh", ".cu", ".cpp"}
+_LOG, _RECORD = "build.log", "build.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Libraries:
+    """A finished build: what it was made from, and the SHA-256 of what it gave."""
+
+    folder: Path
+    sources: str
+    """SHA-256 of all sources."""
+    sizes: tuple[str, ...]
+    """Kernels, of SIZES."""
+    architectures: tuple[str, ...]
+    """Targets of nvcc: sm_90 is machine code, compute_90 PTX."""
+    sha256: dict[str, str]
+    """By the library's file name."""
+
+    @property
+    def scan(self) -> Path:
+        """libbsm_scan.so, the C interface of include/bsm_scan.h."""
+        return self.folder / SCAN
+
+    @property
+    def plugin(self) -> Path | None:
+        """libbsm_trt_plugin.so, which needs no other library of ours; None if it was not built."""
+        return self.folder / PLUGIN if PLUGIN in self.sha256 else None
+
+    @property
+    def log(self) -> Path:
+        """What the compilers said, with each kernel's registers and spills."""
+        return self.folder / _LOG
 
 
 def build_libraries(
@@ -34,7 +67,7 @@ def build_libraries(
     include_dir: Path | None = None,
     jobs: int | None = None,
     force: bool = False,
-    sizes: Sequence[str] = (),
+    sizes: Sequence[str] = SIZES,
     report: Callable[[str], None] = logger.info,
 ) -> Libraries:
     """Builds the libraries, or takes them from the cache if nothing has changed since.
@@ -45,35 +78,31 @@ def build_libraries(
         include_dir: The folder of TensorRT's headers; None looks for it.
         jobs: Compilers at a time; None takes one a CPU.
         force: Build in any case.
-        sizes: Kernels to build, each "dtype:headdim:d_state" with BsmDtype's numbers; none for
-            all. The library refuses the others.
+        sizes: Kernels to build, of SIZES. The library refuses the others.
         report: Gets lines on the progress.
 
     Raises:
+        FileError: The cache cannot be used.
         PluginError: Something that it needs is missing, or the build failed; where its log is.
     """
     toolchain = find_toolchain()
     options = Options(
-        architectures=arch.resolve_architectures(architectures),
+        architectures=arch.resolve_architectures(architectures, toolchain.known),
         sizes=tuple(sorted(set(sizes))),
         headers=_tensorrt_headers(include_dir) if plugin else None,
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
-    work = _Work(toolchain=toolchain, options=options, sources=sources_sha256())
-    folder = cache.make_cache() / work.key
-    if not force and (libraries := _cached(folder)):
-        return libraries
+    sources = sources_sha256()
+    folder = cache_folder("plugins") / _key(sources, toolchain, options)
 
     def wait() -> None:
         report("Another process builds the same; waiting for it.")
 
-    try:
-        with locked(folder.with_suffix(".lock"), wait):
-            if not force and (libraries := _cached(folder)):
-                return libraries  # the other process's
-            return work.build(folder, report)
-    except OSError as error:
-        raise PluginError(f"Cannot build {folder}: {error.strerror or error}.") from error
+    with locked(folder.with_suffix(".lock"), wait), writing(folder):
+        found = None if force else load_build(folder)
+        if found and is_intact(found):
+            return found
+        return _build(folder, sources, toolchain, options, report)
 
 
 def find_libraries(*, plugin: bool = False) -> Libraries | None:
@@ -85,21 +114,17 @@ def find_libraries(*, plugin: bool = False) -> Libraries | None:
         plugin: Only a build that has the TensorRT plugin.
 
     Raises:
-        PluginError: Others can write into the cache.
+        FileError: The cache cannot be used.
     """
-    root = cache.find_cache()
-    if root is None:
-        return None
-    sources = sources_sha256()
-    for folder in sorted(root.iterdir(), key=_modified, reverse=True):
-        found = None if folder.suffix else cache.load_build(folder)
-        if found is None:
+    sources, gpus = sources_sha256(), [gpu for gpu in arch.gpus() if gpu >= arch.OLDEST]
+    wanted = PLUGIN if plugin else SCAN
+    for folder in sorted(cache_folder("plugins").iterdir(), key=_modified, reverse=True):
+        found = None if folder.suffix else load_build(folder)
+        if found is None or found.sources != sources or len(found.sizes) < len(SIZES):
             continue
-        record, libraries = found
-        wanted = record.sources == sources and not record.sizes
-        if wanted and (libraries.plugin or not plugin) and _fits_gpus(libraries):
-            if cache.is_intact(folder, record):
-                return libraries
+        if wanted in found.sha256 and all(arch.runs_on(found.architectures, n) for n in gpus):
+            if is_intact(found):
+                return found
             logger.warning("%s is not what was built there and is not used.", folder)
     return None
 
@@ -113,7 +138,8 @@ def find_or_build(*, report: Callable[[str], None] = logger.info) -> Libraries:
         report: Gets lines on the progress.
 
     Raises:
-        PluginError: Others can write into the cache, or nothing can be built.
+        FileError: The cache cannot be used.
+        PluginError: Nothing can be built.
     """
     if libraries := find_libraries(plugin=True):
         return libraries
@@ -121,75 +147,98 @@ def find_or_build(*, report: Callable[[str], None] = logger.info) -> Libraries:
     return build_libraries(architectures=here, report=report)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """A build to do."""
+def source_folder() -> Path:
+    """The folder of the sources, in the installed package or in a checkout."""
+    return Path(__file__).parent
 
-    toolchain: Toolchain
-    options: Options
-    sources: str
-    """SHA-256 of the sources."""
 
-    @property
-    def key(self) -> str:
-        """Hash of everything that decides what the build gives."""
-        headers = self.options.headers
-        parts = (
-            self.sources,
-            self.toolchain.fingerprint,
-            self.options.architectures,
-            self.options.sizes,
-            _hash_files(headers, headers.glob("Nv*.h")) if headers else None,
+def sources_sha256() -> str:
+    """SHA-256 of all sources: equal ones give interchangeable libraries."""
+    folder = source_folder()
+    files = [path for name in ("cuda", "include", "tensorrt") for path in folder.glob(f"{name}/*")]
+    return hashlib.sha256(f"{FLAGS} {_hash_files(folder, files)}".encode()).hexdigest()
+
+
+def load_build(folder: Path) -> Libraries | None:
+    """A build by its record; None where there is none. `is_intact` checks the files."""
+    try:
+        values = json.loads((folder / _RECORD).read_text("utf-8"))
+        return Libraries(
+            folder=folder,
+            sources=str(values["sources"]),
+            sizes=tuple(map(str, values["sizes"])),
+            architectures=tuple(map(str, values["architectures"])),
+            sha256={name: str(digest) for name, digest in dict(values["sha256"]).items()},
         )
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
-    def build(self, folder: Path, report: Callable[[str], None]) -> Libraries:
-        """Builds a folder that appears when it is complete; the caller holds the lock."""
-        log = folder.with_suffix(".log")
-        start = time.monotonic()
-        report(self._announcement())
-        with atomic_folder(folder) as staging, temporary_folder(folder.parent) as tree:
-            staging.chmod(0o700)
-            run_cmake(source_folder(), tree, self.toolchain, self.options, log, report)
-            record = self._collect(tree, staging)
-            log.replace(staging / "build.log")
-            cache.write_record(staging, record)
-        report(f"Built in {time.monotonic() - start:.0f} s.")
-        found = cache.load_build(folder)
-        assert found is not None
-        return found[1]
 
-    def _announcement(self) -> str:
-        what = "the scan and its TensorRT plugin" if self.options.headers else "the scan"
-        count = len(self.options.sizes) or ALL_SIZES
-        kernels = "1 kernel" if count == 1 else f"{count} kernels"
-        target = arch.describe(self.options.architectures)
-        return (
-            f"Building {what}: {kernels} for {target}, nvcc {self.toolchain.release}, "
-            f"{self.options.jobs} at a time."
+def is_intact(libraries: Libraries) -> bool:
+    """Whether folder and libraries are private, and these are the ones that were built.
+
+    Nobody else can change between this and the loading what nobody else can write.
+    """
+    folder, digests = libraries.folder, libraries.sha256
+    try:
+        for path in (folder, *(folder / name for name in digests)):
+            check_private(path)
+        return SCAN in digests and all(
+            not (folder / name).is_symlink() and sha256_file(folder / name) == digest
+            for name, digest in digests.items()
         )
+    except (OSError, FileError):
+        return False
 
-    def _collect(self, tree: Path, staging: Path) -> Record:
-        """Moves what is kept out of CMake's tree.
 
-        Raises:
-            PluginError: The sources are not those that were hashed any more.
-        """
-        if sources_sha256() != self.sources:
+def _build(
+    folder: Path,
+    sources: str,
+    toolchain: Toolchain,
+    options: Options,
+    report: Callable[[str], None],
+) -> Libraries:
+    """Builds a folder that appears when it is complete; the caller holds the lock."""
+    what = "the scan and its TensorRT plugin" if options.headers else "the scan"
+    report(
+        f"Building {what}: {len(options.sizes)} kernels for {', '.join(options.architectures)}, "
+        f"nvcc {toolchain.release}, {options.jobs} at a time."
+    )
+    log, start = folder.with_suffix(".log"), time.monotonic()
+    names = [SCAN, PLUGIN] if options.headers else [SCAN]
+    with atomic_folder(folder) as staging, temporary_folder(folder.parent) as tree:
+        staging.chmod(0o700)
+        compile_libraries(source_folder(), tree, toolchain, options, log, report)
+        if sources_sha256() != sources:
             raise PluginError("The CUDA sources changed while they were built: build again.")
-        names = [cache.SCAN, *([cache.PLUGIN] if self.options.headers else [])]
         for name in names:
             (tree / name).replace(staging / name)
             (staging / name).chmod(0o700)  # whatever the umask: what others can write is not loaded
-        logs = sorted((tree / "ptxas").glob("*.log"))
-        text = "".join(f"# {path.stem}\n{path.read_text('utf-8')}" for path in logs)
-        (staging / cache.PTXAS_LOG).write_text(text, "utf-8")
-        return Record(
-            sources=self.sources,
-            sizes=self.options.sizes,
-            architectures=tuple((tree / "architectures.txt").read_text("utf-8").split(";")),
-            sha256={name: sha256_file(staging / name) for name in names},
-        )
+        log.replace(staging / _LOG)
+        built = {
+            "sources": sources,
+            "sizes": options.sizes,
+            "architectures": options.architectures,
+            "sha256": {name: sha256_file(staging / name) for name in names},
+        }
+        (staging / _RECORD).write_text(json.dumps(built, indent=2) + "\n", "utf-8")
+    report(f"Built in {time.monotonic() - start:.0f} s.")
+    found = load_build(folder)
+    assert found is not None
+    return found
+
+
+def _key(sources: str, toolchain: Toolchain, options: Options) -> str:
+    """Hash of everything that decides what a build gives."""
+    headers = options.headers
+    parts = (
+        sources,
+        toolchain.fingerprint,
+        options.architectures,
+        options.sizes,
+        _hash_files(headers, headers.glob("Nv*.h")) if headers else None,
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _tensorrt_headers(include_dir: Path | None) -> Path:
@@ -212,35 +261,10 @@ def _tensorrt_headers(include_dir: Path | None) -> Path:
     return include_dir.absolute()
 
 
-def _fits_gpus(libraries: Libraries) -> bool:
-    usable = (gpu for gpu in arch.gpus() if gpu >= arch.OLDEST)
-    return all(arch.runs_on(libraries.architectures, gpu) for gpu in usable)
-
-
-def _cached(folder: Path) -> Libraries | None:
-    found = cache.load_build(folder)
-    return found[1] if found and cache.is_intact(folder, found[0]) else None
-
-
 def _modified(path: Path) -> float:
     with contextlib.suppress(OSError):  # another process may be replacing it
         return path.stat().st_mtime
     return 0.0
-
-
-def source_folder() -> Path:
-    """The folder of CMakeLists.txt, in the installed package or in a checkout."""
-    folder = resources.files("bsmamba2.plugins")
-    assert isinstance(folder, Path)  # packages are never run from a zip file
-    return folder
-
-
-def sources_sha256() -> str:
-    """SHA-256 of all sources: equal ones give interchangeable libraries."""
-    folder = source_folder()
-    paths = (*folder.glob("*"), *folder.glob("*/*"))
-    built = (path for path in paths if path.parent.name != "examples")
-    return _hash_files(folder, (path for path in built if path.suffix in _SOURCE_SUFFIXES))
 
 
 def _hash_files(folder: Path, files: Iterable[Path]) -> str:

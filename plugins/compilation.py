@@ -1,144 +1,164 @@
-"""One run of CMake and of the compilers, with all they say in a log."""
+"""Compiles and links the libraries with nvcc, several files at a time."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from bsmamba2.errors import PluginError
 from bsmamba2.plugins.toolchain import Toolchain
 
-ALL_SIZES = 18
-"""Kernels: three types, two values of headdim, three of d_state."""
-_PROGRESS = re.compile(r"\[ *\d+(?:/\d+|%)\] (?:Building|Linking) .*")
-_ERROR = re.compile(  # of CMake, whose text is on the next line; of all others
-    r"^CMake Error[^\n]*\n\s*(?P<cmake>.+)$|^(?P<other>.*(?:\berror\b|\bfatal\b|undefined).*)$",
-    re.MULTILINE,
+SCAN, PLUGIN = "libbsm_scan.so", "libbsm_trt_plugin.so"
+SIZES = tuple(f"{t}:{p}:{n}" for t in (0, 1, 2) for p in (32, 64) for n in (32, 64, 128))
+"""All kernels: BsmDtype's number, headdim and d_state."""
+FLAGS = (
+    *("-c", "-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-Xptxas=-v"),
+    "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden,-Wall",
 )
+_LINK = ("-shared", "-cudart=static", "-Xlinker=--no-undefined,--strip-all")
+_EXPORTED = {
+    SCAN: ("bsm_scan_abi", "bsm_scan_workspace", "bsm_scan_enqueue", "bsm_scan_status_text",
+           "bsm_scan_cuda_error"),
+    PLUGIN: ("setLoggerFinder", "getCreators"),
+}  # fmt: skip
+_ERROR = re.compile(r"^.*(?:\berror\b|\bfatal\b|undefined).*$", re.MULTILINE)
 _HINTS = (  # what the log says, what it means
-    (
-        r"Unsupported gpu architecture 'compute_(\d+)'",
-        "nvcc {release} has no target {0}, install a newer one, or name one of 'nvcc "
-        "--list-gpu-arch' with +PTX, such as --arch 90+PTX, for the driver to compile",
-    ),
-    (r"unsupported \w+ version", "nvcc {release} refuses {host}, name another in CUDAHOSTCXX"),
+    (r"unsupported \w+ version", "nvcc {0.release} refuses {0.host}, name another in CUDAHOSTCXX"),
     (r"[Nn]o space left on device", "the disk is full"),
     (r"\bKilled\b|signal 9", "a compiler was killed, perhaps for want of memory, try --jobs 1"),
 )
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What CMakeLists.txt wants to know."""
+    """What to build."""
 
     architectures: tuple[str, ...]
-    """In CMake's words, or ("all",)."""
+    """Targets of nvcc, such as sm_90 and compute_90."""
     sizes: tuple[str, ...]
-    """Kernels as "dtype:headdim:d_state"; none for all."""
+    """Kernels, of SIZES."""
     headers: Path | None
     """The folder of TensorRT's headers; None builds no plugin."""
     jobs: int
     """Compilers at a time."""
 
-    @property
-    def cmake_arguments(self) -> list[str]:
-        """The options as CMake's definitions."""
-        threads = max(1, self.jobs // (len(self.sizes) or ALL_SIZES))
-        return [
-            f"-DBSM_ARCHITECTURES={';'.join(self.architectures)}",
-            f"-DBSM_SIZES={';'.join(self.sizes)}",
-            f"-DBSM_NVCC_THREADS={threads}",
-            f"-DBSM_TENSORRT={'ON' if self.headers else 'OFF'}",
-            f"-DTENSORRT_INCLUDE_DIR={self.headers or ''}",
-        ]
 
-
-def run_cmake(
+def compile_libraries(
     sources: Path,
-    build: Path,
+    tree: Path,
     toolchain: Toolchain,
     options: Options,
     log: Path,
     report: Callable[[str], None],
 ) -> None:
-    """Configures and builds `sources` in the folder `build`.
+    """Puts the libraries into the folder `tree`, with what they are made from.
+
+    Args:
+        sources: The folder of `cuda`, `include` and `tensorrt`.
+        tree: An empty folder.
+        toolchain: The compilers.
+        options: What to build.
+        log: Gets the commands and all they say, ptxas's figures of the kernels too.
+        report: Gets a line for each file.
 
     Raises:
         PluginError: It failed; `log`, which the sentence names, says why.
     """
-    cmake = str(toolchain.cmake)
-    configure = [cmake, "-S", str(sources), "-B", str(build)]
-    configure += ["-DCMAKE_BUILD_TYPE=Release", *toolchain.cmake_arguments]
-    configure += options.cmake_arguments
-    compile_ = [cmake, "--build", str(build), "--parallel", str(options.jobs)]
-    with log.open("w", encoding="utf-8") as file:
-        for command in (configure, compile_):
-            code = _run(command, toolchain.environment, file, report)
-            if code:
-                raise PluginError(_failure(log, toolchain))
+    scan, plugin = _scan_objects(sources, tree, options), _plugin_objects(sources, options)
+    jobs = options.jobs
+    code = [f"-gencode=arch=compute_{t.partition('_')[2]},code={t}" for t in options.architectures]
+    more = [*code, f"--threads={max(1, jobs // len(scan))}", f"-I{sources / 'include'}"]
+    compiling = {name: [*FLAGS, *more, *rest] for name, rest in (scan | plugin).items()}
+    linking = {SCAN: [*_LINK, *code, *scan]}
+    if plugin:
+        linking[PLUGIN] = [*_LINK, *code, *scan, *plugin]
+    for library in linking:
+        # Templates of the C++ library would be visible in spite of -fvisibility=hidden.
+        names = "; ".join(_EXPORTED[library])
+        (tree / f"{library}.map").write_text(f"{{ global: {names}; local: *; }};\n")
+        linking[library].append(f"-Xlinker=--version-script={library}.map")
+    log.write_text("")
+    for files in (compiling, linking):
+        _run_all(files, tree, toolchain, jobs, log, report)
 
 
-def _run(
-    command: Sequence[str], environment: dict[str, str], log: TextIO, report: Callable[[str], None]
-) -> int:
-    """The exit code; the log gets every line, `report` those of the progress."""
-    log.write(f"$ {' '.join(command)}\n")
-    log.flush()
-    with _process(command, environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            log.write(line)
-            log.flush()
-            if _PROGRESS.match(line):
-                report(line.rstrip())
-        return process.wait()
+def _scan_objects(sources: Path, tree: Path, options: Options) -> dict[str, list[str]]:
+    """The objects of both libraries: name -> arguments of nvcc."""
+    sizes = [size.split(":") for size in options.sizes]
+    listed = " ".join("X({}, {}, {})".format(*size) for size in sizes)
+    # In a header: nvcc splits the value of -D at commas.
+    (tree / "instances.h").write_text(f"#define BSM_INSTANCE_LIST {listed}\n")
+    objects = {"scan.o": ["-include=instances.h", str(sources / "cuda/scan.cu")]}
+    for size in sizes:
+        names = ("BSM_DTYPE", "BSM_HEADDIM", "BSM_D_STATE")
+        defines = [f"-D{name}={value}" for name, value in zip(names, size, strict=True)]
+        instance = str(sources / "cuda/scan_instance.cu")
+        objects[f"scan_{'_'.join(size)}.o"] = [*defines, instance]
+    return objects
 
 
-@contextlib.contextmanager
-def _process(
-    command: Sequence[str], environment: dict[str, str]
-) -> Iterator[subprocess.Popen[str]]:
-    """A process with all of its children, which end when the block is left in whatever way."""
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                for _ in process.stdout or ():  # up to the end of the last child
-                    pass
+def _plugin_objects(sources: Path, options: Options) -> dict[str, list[str]]:
+    if options.headers is None:
+        return {}
+    paths = sorted((sources / "tensorrt").glob("*.cpp"))
+    return {f"{path.stem}.o": ["-isystem", str(options.headers), str(path)] for path in paths}
+
+
+def _run_all(
+    files: Mapping[str, Sequence[str]],
+    tree: Path,
+    toolchain: Toolchain,
+    jobs: int,
+    log: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Makes each file by nvcc with its arguments; what still runs at the end is killed."""
+    environment = toolchain.environment | {"TMPDIR": str(tree)}
+    waiting = list(files)
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name = waiting.pop(0)
+                command = [toolchain.nvcc, "-ccbin", toolchain.host, *files[name], "-o", name]
+                with (tree / f"{name}.log").open("w") as said:
+                    said.write(f"$ {' '.join(map(str, command))}\n")
+                    said.flush()
+                    running[name] = subprocess.Popen(
+                        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL,
+                        stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+                    )  # fmt: skip
+            for name in [name for name, process in running.items() if process.poll() is not None]:
+                with log.open("a", encoding="utf-8") as file:
+                    file.write((tree / f"{name}.log").read_text("utf-8", errors="replace"))
+                if running.pop(name).returncode:
+                    raise PluginError(_failure(log, toolchain))
+                report(f"[{len(files) - len(waiting) - len(running)}/{len(files)}] {name}")
+            time.sleep(_POLL_S)
+    finally:
+        for process in running.values():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _failure(log: Path, toolchain: Toolchain) -> str:
     """One sentence, with what is known to go wrong or else the first error of the log."""
     text = log.read_text("utf-8")
     for pattern, hint in _HINTS:
-        if found := re.search(pattern, text):
-            meant = hint.format(*found.groups(), release=toolchain.release, host=toolchain.host)
-            return f"Building the CUDA libraries failed: {meant}; see {log}."
-    first = _ERROR.search(text)
-    words = (first["cmake"] or first["other"]).split() if first else []
-    detail = f" ({' '.join(words)[:200]})" if words else ""
+        if re.search(pattern, text):
+            return f"Building the CUDA libraries failed: {hint.format(toolchain)}; see {log}."
+    first = _ERROR.search(re.sub(r"^\$ .*$", "", text, flags=re.MULTILINE))
+    detail = f" ({' '.join(first[0].split())[:200]})" if first else ""
     wheels = (
         "; the packages nvidia-cuda-nvcc, -crt, -nvvm, -runtime and -cccl must be of one release"
-        if toolchain.from_wheels
+        if toolchain.nvcc.parent.parent.parent.name == "nvidia"
         else ""
     )
     return f"Building the CUDA libraries failed{detail}: see {log}{wheels}."

@@ -1,4 +1,4 @@
-"""The programs that a build needs: nvcc, a C++ compiler, CMake, and Ninja or Make."""
+"""The programs that a build needs: nvcc and a C++ compiler."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 from bsmamba2.errors import PluginError
 
 OLDEST_NVCC = (12, 1)
-OLDEST_CMAKE = (3, 24)
 _TOOLKITS = (Path("/usr/local/cuda"), Path("/opt/cuda"))
 _WHEELS = "nvidia-cuda-nvcc nvidia-cuda-cccl"  # the first brings headers, runtime and NVVM along
-_FLAG_VARIABLES = ("CXXFLAGS", "CUDAFLAGS", "LDFLAGS", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
+_FLAG_VARIABLES = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")  # nvcc's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +25,15 @@ class Toolchain:
     nvcc: Path
     nvcc_version: str
     """Everything that `nvcc --version` prints."""
+    known: tuple[int, ...]
+    """Architectures that nvcc compiles for: 90 for 9.0."""
     host: Path
-    """The C++ compiler, of nvcc too."""
+    """The C++ compiler that nvcc takes."""
     host_version: str
-    cmake: Path
-    generator: str
-    """Of CMake's names: Ninja or Unix Makefiles."""
-    make: Path
-    """The program of that generator."""
 
     @property
     def release(self) -> str:
-        """Of nvcc, such as 13.0."""
+        """nvcc's release, such as 13.0."""
         return ".".join(map(str, _nvcc_release(self.nvcc_version)))
 
     @property
@@ -46,22 +41,6 @@ class Toolchain:
         """What decides, beside the sources, what the compilers put out."""
         flags = (f"{name}={os.environ.get(name, '')}" for name in _FLAG_VARIABLES)
         return (self.nvcc_version, self.host_version, *flags)
-
-    @property
-    def from_wheels(self) -> bool:
-        """Whether nvcc is that of pip's packages."""
-        return self.nvcc.parent.parent.parent.name == "nvidia"
-
-    @property
-    def cmake_arguments(self) -> list[str]:
-        """That make CMake use these programs."""
-        return [
-            f"-G{self.generator}",
-            f"-DCMAKE_MAKE_PROGRAM={self.make}",
-            f"-DCMAKE_CXX_COMPILER={self.host}",
-            f"-DCMAKE_CUDA_COMPILER={self.nvcc}",
-            f"-DCMAKE_CUDA_HOST_COMPILER={self.host}",
-        ]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -88,24 +67,20 @@ def find_toolchain() -> Toolchain:
             f"The CUDA libraries are built on Linux only, not on {sys.platform}: build them there."
         )
     nvcc = find_nvcc()
-    nvcc_version = _ask(nvcc, "--version")
-    release = _nvcc_release(nvcc_version)
+    version = _ask(nvcc, "--version")
+    release = _nvcc_release(version)
     if release < OLDEST_NVCC:
         raise PluginError(
             f"{nvcc} is nvcc {release[0]}.{release[1]}, older than {OLDEST_NVCC[0]}."
             f"{OLDEST_NVCC[1]}: install a newer CUDA toolkit and name its nvcc in CUDACXX."
         )
     host = _find_host()
-    cmake = _find_cmake()
-    generator, make = _find_generator()
     return Toolchain(
         nvcc=nvcc,
-        nvcc_version=nvcc_version,
+        nvcc_version=version,
+        known=tuple(map(int, re.findall(r"compute_(\d+)\b", _ask(nvcc, "--list-gpu-arch")))),
         host=host,
         host_version=_ask(host, "--version"),
-        cmake=cmake,
-        generator=generator,
-        make=make,
     )
 
 
@@ -137,38 +112,13 @@ def _wheel_roots() -> list[Path]:
 
 
 def _find_host() -> Path:
-    """The compiler that nvcc's own variables or CXX name, or the system's."""
-    for variable in ("CUDAHOSTCXX", "NVCC_CCBIN", "CXX"):
-        if named := _named_program(variable):
-            return named
+    """The compiler that CUDAHOSTCXX or CXX names, or the system's."""
+    if named := _named_program("CUDAHOSTCXX") or _named_program("CXX"):
+        return named
     for name in ("g++", "c++", "clang++"):
         if found := shutil.which(name):
             return Path(found)
     raise PluginError("No C++ compiler found: install g++, or name one in CUDAHOSTCXX.")
-
-
-def _find_cmake() -> Path:
-    oldest = ".".join(map(str, OLDEST_CMAKE))
-    cmake = _find_program("cmake")
-    if not cmake:
-        raise PluginError(f"No cmake found: pip install cmake ({oldest} or newer).")
-    match = re.search(r"version (\d+)\.(\d+)", _ask(cmake, "--version"))
-    if match and (int(match[1]), int(match[2])) < OLDEST_CMAKE:
-        raise PluginError(f"{cmake} is older than {oldest}: pip install cmake.")
-    return cmake
-
-
-def _find_generator() -> tuple[str, Path]:
-    for name, generator in (("ninja", "Ninja"), ("make", "Unix Makefiles")):
-        if found := _find_program(name):
-            return generator, found
-    raise PluginError("Neither ninja nor make found: pip install ninja.")
-
-
-def _find_program(name: str) -> Path | None:
-    """On PATH, or beside this Python, where pip puts programs."""
-    found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
-    return Path(found) if found else None
 
 
 def _named_program(variable: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from hashlib import sha256
 from pathlib import Path
@@ -11,8 +12,9 @@ from onnx import ModelProto, NodeProto
 from processes import MAIN, WITHOUT_TORCH, python
 
 from bsmamba2.formats.operator import SCAN_NODE
-from bsmamba2.plugins import cache
 from bsmamba2.plugins.build import sources_sha256
+from bsmamba2.plugins.compilation import PLUGIN, SCAN, SIZES
+from bsmamba2.system.user_cache import cache_folder
 
 EMBED_PLUGIN = """
 import tensorrt_rtx as trt
@@ -66,15 +68,15 @@ def scans(model: ModelProto) -> list[NodeProto]:
 
 def keep_in_cache(plugin: Path) -> None:
     """A plugin as if `bsm plugin build` had built it here."""
-    folder = cache.make_cache() / "build"
+    folder = cache_folder("plugins") / "build"
     folder.mkdir(mode=0o700)
-    files = {cache.SCAN: b"a scan", cache.PLUGIN: plugin.read_bytes()}
+    files = {SCAN: b"a scan", PLUGIN: plugin.read_bytes()}
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    record = cache.Record(
-        sources=sources_sha256(),
-        sizes=(),
-        architectures=("90-real",),
-        sha256={name: sha256(data).hexdigest() for name, data in files.items()},
-    )
-    cache.write_record(folder, record)
+    record = {
+        "sources": sources_sha256(),
+        "sizes": SIZES,
+        "architectures": ["sm_90"],
+        "sha256": {name: sha256(data).hexdigest() for name, data in files.items()},
+    }
+    (folder / "build.json").write_text(json.dumps(record))

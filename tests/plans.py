@@ -17,7 +17,8 @@ from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.formats.operator import PLUGIN_VERSION
 from bsmamba2.formats.trt_plan import BUILDERS, PlanRecord, PluginRecord, sidecar_path, sidecar_text
 from bsmamba2.plugins import build, tensorrt_library
-from bsmamba2.plugins.cache import Libraries
+from bsmamba2.plugins.build import Libraries
+from bsmamba2.plugins.compilation import PLUGIN, SCAN
 from bsmamba2.system.files import sha256_file
 
 VERSION = "1.7.1.116"
@@ -103,12 +104,16 @@ def install(
     monkeypatch.setitem(sys.modules, name, module)
     loaded: list[tuple[Any, Path]] = []
     monkeypatch.setattr(tensorrt_library, "load_plugin", lambda *what: loaded.append(what))
-    libraries = Libraries(
-        scan=Path("scan.so"), plugin=Path("plugin.so"), architectures=("90-real",),
-        ptxas_log=Path("log"),
-    )  # fmt: skip
-    monkeypatch.setattr(build, "find_libraries", lambda plugin=False: libraries)
+    monkeypatch.setattr(build, "find_libraries", lambda plugin=False: a_build(Path("build")))
     return loaded
+
+
+def a_build(folder: Path, *libraries: str) -> Libraries:
+    """A build of both libraries or of some, as if it were in the cache."""
+    digests = dict.fromkeys(libraries or (SCAN, PLUGIN), "")
+    return Libraries(
+        folder=folder, sources="", sizes=(), architectures=("sm_90",), sha256=digests
+    )
 
 
 def with_plugin(record: PlanRecord, **changes: Any) -> PlanRecord:

@@ -58,7 +58,7 @@ def build(part: Part) -> None:
         "built": True,
         "architectures": libraries.architectures,
         "library_mib": round(libraries.scan.stat().st_size / 2**20, 1),
-        "ptxas": libraries.ptxas_log.read_text(errors="replace")[-20000:],
+        "ptxas": libraries.log.read_text(errors="replace")[-20000:],
     }
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bsmamba2.errors import PluginError, warn_once
+from bsmamba2.errors import BsmError, warn_once
 from bsmamba2.formats.operator import INPUTS, SIGNAL_INPUTS
 from bsmamba2.models.scan import ScanParameters, Sizes, bimamba2_scan_chunked, scan_sizes
 from bsmamba2.plugins.library import ScanArrays, ScanError, ScanLibrary, ScanSizes
@@ -83,7 +83,7 @@ def _cached_library() -> ScanLibrary | None:
         if libraries := find_libraries():
             return ScanLibrary(libraries.scan)
         reason = "The kernel of the scan is not built: run 'bsm plugin build'."
-    except PluginError as error:
+    except BsmError as error:
         reason = str(error)
     _explain(reason)
     return None

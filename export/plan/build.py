@@ -26,8 +26,7 @@ from bsmamba2.formats.metadata import Metadata, parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.formats.operator import NAME, PLUGIN_VERSION, SCAN_NODE
 from bsmamba2.formats.trt_plan import PlanRecord, PluginRecord, sidecar_path, sidecar_text
-from bsmamba2.plugins import cache
-from bsmamba2.plugins.build import build_libraries, find_or_build
+from bsmamba2.plugins.build import build_libraries, find_or_build, load_build
 from bsmamba2.plugins.tensorrt_library import check_plugin_layers, load_plugin, strongly_typed
 from bsmamba2.system.atomic import atomic_paths, writing
 from bsmamba2.system.files import existing_file, sha256_file
@@ -223,11 +222,11 @@ class _Work:
 def _plugin_record(library: Path) -> PluginRecord:
     """The library, and the sources that it was built of where its folder tells."""
     digest = sha256_file(library)
-    build = cache.load_build(library.parent)
-    known = build is not None and build[0].sha256.get(library.name) == digest
+    build = load_build(library.parent)
+    known = build is not None and build.sha256.get(library.name) == digest
     return PluginRecord(
         version=PLUGIN_VERSION,
-        sources_sha256=build[0].sources if build is not None and known else "",
+        sources_sha256=build.sources if build is not None and known else "",
         library_sha256=digest,
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 from bsmamba2.errors import BsmError
 from bsmamba2.export.plan.builder import PlanBuilder
 from bsmamba2.plugins.architectures import current_gpu_name
-from bsmamba2.plugins.cache import make_folder
+from bsmamba2.system.user_cache import cache_folder
 from bsmamba2.system.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -61,4 +61,4 @@ def _keep(path: Path, cache: Any) -> None:
 def _cache_file(builder: PlanBuilder) -> Path:
     words = (*builder.architectures, *re.findall(r"[A-Za-z0-9]+", current_gpu_name()))
     gpu = "-".join(words)
-    return make_folder("timing") / f"{builder.name}-{builder.trt.__version__}-{gpu}.cache"
+    return cache_folder("timing") / f"{builder.name}-{builder.trt.__version__}-{gpu}.cache"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bsmamba2.cli.doctor_checks import version
 from bsmamba2.errors import BsmError
-from bsmamba2.plugins.cache import make_folder
+from bsmamba2.system.user_cache import cache_folder
 
 TORCH = "2.13.0"
 """Where this project's own environment has none."""
@@ -34,7 +34,7 @@ def make_environment(wanted: Sequence[str], say: Callable[[str], None]) -> Path:
         BsmError: pip could not install them, or no cache.
     """
     listed = "\n".join([sys.version, *wanted])
-    folder = make_folder("peers") / hashlib.sha256(listed.encode()).hexdigest()[:12]
+    folder = cache_folder("peers") / hashlib.sha256(listed.encode()).hexdigest()[:12]
     python, ready = folder / "bin" / "python", folder / "ready"
     if ready.exists():
         return python

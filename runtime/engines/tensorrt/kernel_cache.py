@@ -12,7 +12,7 @@ from typing import Any
 
 from bsmamba2.errors import BsmError
 from bsmamba2.formats.trt_plan import PlanRecord
-from bsmamba2.plugins.cache import make_folder
+from bsmamba2.system.user_cache import cache_folder
 from bsmamba2.system.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class KernelCache:
 
     def _read(self) -> bytes:
         try:
-            path = make_folder("kernels") / self._name
+            path = cache_folder("kernels") / self._name
             data = path.read_bytes() if path.exists() else b""
             self._path = path
             return data

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from fake_gpu import tensorrt_module
 from fake_gpu.machine import Machine
-from plans import COMMAND, install, with_plugin, write_plan
+from plans import COMMAND, a_build, install, with_plugin, write_plan
 from processes import TESTS, printed
 
 from bsmamba2.errors import BsmError
 from bsmamba2.formats.trt_plan import PlanRecord, sidecar_path
 from bsmamba2.plugins import build
-from bsmamba2.plugins.cache import Libraries
+from bsmamba2.plugins.compilation import PLUGIN
 from bsmamba2.runtime.engines import EngineOptions, load_engine
 from bsmamba2.runtime.engines.tensorrt.runtime import PlanRuntime
 from bsmamba2.system.files import sha256_file
@@ -154,7 +154,7 @@ def test_the_plugin_is_loaded_before_the_plan(
 ):
     loaded = install(monkeypatch, machine)
     load_engine(make())
-    assert loaded == [(sys.modules["tensorrt_rtx"], Path("plugin.so"))]
+    assert loaded == [(sys.modules["tensorrt_rtx"], Path("build", PLUGIN))]
 
 
 @pytest.mark.usefixtures("untouched")
@@ -168,9 +168,9 @@ def test_a_plugin_that_is_not_built_names_the_command(
 def test_a_plugin_of_unknown_sources_must_be_the_same_file(
     make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    library = tmp_path / "plugin.so"
+    library = tmp_path / PLUGIN
     library.write_bytes(b"a library")
-    found = Libraries(scan=library, plugin=library, architectures=(), ptxas_log=library)
+    found = a_build(tmp_path)
     monkeypatch.setattr(build, "find_libraries", lambda plugin=False: found)
     of_it = {"sources_sha256": "", "library_sha256": sha256_file(library)}
     load_engine(make(lambda record: with_plugin(record, **of_it)))
