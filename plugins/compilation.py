@@ -121,15 +121,16 @@ def _run_all(
 ) -> None:
     """Makes each file by nvcc with its arguments; what still runs at the end is killed."""
     environment = toolchain.environment | {"TMPDIR": str(tree)}
+    nvcc = [str(toolchain.nvcc), "-ccbin", str(toolchain.host)]
     waiting = list(files)
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 name = waiting.pop(0)
-                command = [toolchain.nvcc, "-ccbin", toolchain.host, *files[name], "-o", name]
+                command = [*nvcc, *files[name], "-o", name]
                 with (tree / f"{name}.log").open("w") as said:
-                    said.write(f"$ {' '.join(map(str, command))}\n")
+                    said.write(f"$ {' '.join(command)}\n")
                     said.flush()
                     running[name] = subprocess.Popen(
                         command, cwd=tree, env=environment, stdin=subprocess.DEVNULL,

@@ -111,9 +111,7 @@ def install(
 def a_build(folder: Path, *libraries: str) -> Libraries:
     """A build of both libraries or of some, as if it were in the cache."""
     digests = dict.fromkeys(libraries or (SCAN, PLUGIN), "")
-    return Libraries(
-        folder=folder, sources="", sizes=(), architectures=("sm_90",), sha256=digests
-    )
+    return Libraries(folder=folder, sources="", sizes=(), architectures=("sm_90",), sha256=digests)
 
 
 def with_plugin(record: PlanRecord, **changes: Any) -> PlanRecord:

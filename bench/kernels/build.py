@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.kernels.gpus import GPUS
+from bench.kernels.ptxas import KernelUsage, read_ptxas_log
 from bench.kernels.sass import Kernel, read_sass
 from bsmamba2.plugins.build import source_folder
-from bench.kernels.ptxas import KernelUsage, read_ptxas_log
 from bsmamba2.plugins.toolchain import Toolchain
 
 PROBE = Path(__file__).with_name("kernel_probe.cu")

@@ -20,26 +20,16 @@ def command(ctx: click.Context, as_json: bool) -> None:
     report = examine()
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
-        ctx.exit(0 if report.ok else 1)
-    cpus = f"{report.cpus} CPU{'s' if report.cpus > 1 else ''}"
-    click.echo(f"bsmamba2 {report.bsmamba2}, Python {report.python}, {report.platform}, {cpus}")
-    click.echo(f"NVIDIA driver: {'found' if report.nvidia_driver else 'none'}")
-    click.echo(f"ONNX Runtime providers: {', '.join(report.providers) or 'none'}")
-    groups = {
-        "Core": report.core,
-        "Engines": report.engines,
-        "CUDA": report.cuda,
-        "Training": report.training,
-        "Audio files": report.audio,
-    }
-    for title, checks in groups.items():
-        click.echo(f"\n{title}")
-        for check in checks:
-            click.echo(f"  {check.name:16}  {'yes' if check.ok else 'no ':3}  {check.detail}")
-    click.echo("\nPackages")
-    for name, version in report.packages.items():
-        click.echo(f"  {name:16}  {version or '-'}")
-    click.echo(
-        f"\n{'Ready: bsm infer SONG' if report.ok else 'The core does not work; see above.'}"
-    )
+    else:
+        for name, value in report.machine.items():
+            click.echo(f"{name:13}  {', '.join(value) if isinstance(value, list) else value}")
+        for title, checks in report.checks.items():
+            click.echo(f"\n{title.upper() if title == 'cuda' else title.capitalize()}")
+            for check in checks:
+                click.echo(f"  {check.name:16}  {'yes' if check.ok else 'no ':3}  {check.detail}")
+        click.echo("\nPackages")
+        for name, version in report.packages.items():
+            click.echo(f"  {name:16}  {version or '-'}")
+        end = "Ready: bsm infer SONG" if report.ok else "The core does not work; see above."
+        click.echo(f"\n{end}")
     ctx.exit(0 if report.ok else 1)

@@ -12,27 +12,17 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bsmamba2 import __version__
-from bsmamba2.errors import BsmError, PluginError
+from bsmamba2.errors import BsmError, short_reason
 
-CORE = {  # import name -> distribution; without one of them nothing runs
-    "numpy": "numpy",
-    "scipy": "scipy",
-    "soundfile": "soundfile",
-    "soxr": "soxr",
-    "onnxruntime": "onnxruntime",
-    "click": "click",
-    "tqdm": "tqdm",
-    "yaml": "PyYAML",
-}
-OPTIONAL = ("torch", "safetensors", "tensorboard", "pyworld", "pyfluidsynth", "onnx", "onnxscript",
-            "av", "tensorrt", "tensorrt-rtx", "cupy-cuda13x", "mamba-ssm")  # fmt: skip
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # distributions of the same import name
+PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "onnxruntime", "onnxruntime-gpu", "click",
+            "tqdm", "PyYAML", "torch", "safetensors", "tensorboard", "onnx", "onnxscript", "av",
+            "tensorrt", "tensorrt-rtx", "cupy-cuda13x", "mamba-ssm")  # fmt: skip
 _FORMATS = ("WAV", "FLAC", "MP3", "OGG")  # what 'bsm infer' writes
 _TEST_FRAMES = 8
 
@@ -51,61 +41,51 @@ class Check:
 class Report:
     """Everything that `examine` found."""
 
-    bsmamba2: str
-    python: str
-    platform: str
-    cpus: int
-    nvidia_driver: bool
+    machine: dict[str, Any]
+    """Versions and processors."""
+    checks: dict[str, tuple[Check, ...]]
+    """By title: the embedded engine; engines by suffix of their file; CUDA; audio files."""
     packages: dict[str, str | None]
     """Distribution -> version, None where it is not installed."""
-    core: tuple[Check, ...]
-    """Packages that do not load, and the embedded engine's run."""
-    engines: tuple[Check, ...]
-    """By suffix of the engine file."""
-    cuda: tuple[Check, ...]
-    """Libraries that 'bsm plugin build' makes, and what builds plans."""
-    training: tuple[Check, ...]
-    """What training takes beside an engine of PyTorch."""
-    audio: tuple[Check, ...]
-    """What decodes and encodes."""
-    providers: tuple[str, ...]
-    """ONNX Runtime's execution providers."""
 
     @property
     def ok(self) -> bool:
         """Whether the core works: separation with the embedded engine."""
-        return all(check.ok for check in self.core)
+        return all(check.ok for check in self.checks["core"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"ok": self.ok} | asdict(self)
+        checks = {title: [asdict(check) for check in found] for title, found in self.checks.items()}
+        return {"ok": self.ok} | self.machine | checks | {"packages": self.packages}
 
 
 def examine() -> Report:
     """Looks at this machine; raises nothing for what is absent or broken."""
-    providers = _providers()
     driver = Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
-    broken = [check for check in map(_import_check, CORE) if not check.ok]
+    providers = _providers()
     return Report(
-        bsmamba2=__version__,
-        python=platform.python_version(),
-        platform=platform.platform(),
-        cpus=_cpus(),
-        nvidia_driver=driver,
-        packages={name: version(name) for name in (*CORE.values(), _RUNTIMES[1], *OPTIONAL)},
-        core=(*broken, _guarded("embedded engine", _run_embedded_engine)),
-        engines=(
-            _guarded(".onnx", lambda: _onnx_detail(providers, driver)),
-            _guarded(".safetensors", _torch_detail),
-            _guarded(".plan", _plan_detail),
-        ),
-        cuda=(
-            _guarded("scan library", _scan_library_detail),
-            _guarded("plan builder", _plan_builder_detail),
-        ),
-        training=(_guarded("practice songs", _practice_detail),),
-        audio=tuple(_audio_checks()),
-        providers=tuple(providers),
+        machine={
+            "bsmamba2": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpus": _cpus(),
+            "nvidia_driver": driver,
+            "providers": providers,
+        },
+        checks={
+            "core": (_guarded("embedded engine", _run_embedded_engine),),
+            "engines": (
+                _guarded(".onnx", lambda: _onnx_detail(providers, driver)),
+                _guarded(".safetensors", _torch_detail),
+                _guarded(".plan", _plan_detail),
+            ),
+            "cuda": (
+                _guarded("scan library", _scan_library_detail),
+                _guarded("plan builder", _plan_builder_detail),
+            ),
+            "audio": (_guarded("soundfile", _soundfile_detail), _guarded("m4a, mp4", _av_detail)),
+        },
+        packages={name: version(name) for name in PACKAGES},
     )
 
 
@@ -125,22 +105,11 @@ def _guarded(name: str, find: Callable[[], str]) -> Check:
     """A check out of a function that returns a detail or raises."""
     try:
         return Check(name=name, ok=True, detail=find())
-    except (_Unusable, BsmError) as error:
+    except (BsmError, _Unusable) as error:
         return Check(name=name, ok=False, detail=str(error))
     except Exception as error:  # a backend may fail in any way; the report must not
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return Check(name=name, ok=False, detail=f"does not load: {text}")
-
-
-def _import_check(module: str) -> Check:
-    def find() -> str:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise _Unusable(f"is not installed: pip install {CORE[module]}") from error
-        return "loads"
-
-    return _guarded(CORE[module], find)
 
 
 def _run_embedded_engine() -> str:
@@ -165,26 +134,23 @@ def _providers() -> list[str]:
         import onnxruntime
 
         return list(onnxruntime.get_available_providers())
-    except Exception:  # the import check says why
+    except Exception:  # the check of the embedded engine says why
         return []
 
 
 def _onnx_detail(providers: list[str], driver: bool) -> str:
     import onnxruntime
 
-    installed = [name for name in _RUNTIMES if version(name)]
-    if len(installed) == 2:
+    if version("onnxruntime") and version("onnxruntime-gpu"):
         raise _Unusable(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "pip uninstall both, then install the one you want"
         )
     cuda = "CUDAExecutionProvider" in providers
+    device = "CUDA and CPU" if cuda else "CPU"
     if driver and not cuda:
         device = "CPU; for the GPU: pip uninstall onnxruntime, pip install onnxruntime-gpu"
-    else:
-        device = "CUDA and CPU" if cuda else "CPU"
-    package = installed[0] if installed else "onnxruntime"
-    return f"{package} {onnxruntime.__version__} on {device}; {_cpu_scan()}"
+    return f"onnxruntime {onnxruntime.__version__} on {device}; {_cpu_scan()}"
 
 
 def _cpu_scan() -> str:
@@ -197,70 +163,65 @@ def _cpu_scan() -> str:
         return f"{slow}install a C++ compiler (g++ or clang++), then bsmamba2 again from its source"
     try:
         return f"native scans, {CpuScanLibrary(path).isa_name()}"
-    except PluginError as error:
-        return slow + str(error).rstrip(".")
+    except BsmError as error:
+        return slow + short_reason(error)
 
 
 def _torch_detail() -> str:
-    absent = [name for name in ("torch", "safetensors") if not version(name)]
-    if absent:
+    if absent := [name for name in ("torch", "safetensors") if not version(name)]:
         raise _Unusable(f"{' and '.join(absent)} not installed: pip install 'bsmamba2[train]'")
     import torch
 
-    if not torch.cuda.is_available():
-        return f"torch {torch.__version__} on CPU"
-    return f"torch {torch.__version__} on {torch.cuda.get_device_name()}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return f"torch {torch.__version__} on {device}"
 
 
 def _plan_detail() -> str:
-    from bsmamba2.runtime.engines.tensorrt.device import open_device
-
-    problems: list[str] = []
-    runtimes = _tensorrt_runtimes(problems)
-    gpu = ""
-    try:
-        device = open_device()
-        gpu = f"{device.name}, compute capability {device.capability}"
-    except BsmError as error:
-        problems.append(str(error).rstrip("."))
-    _check_plugin(problems)
+    """Everything that is lacking for plans at once: each takes an installation."""
+    found, problems = [], []
+    for find in (_tensorrt_runtimes, _plan_gpu, _plan_plugin):
+        try:
+            found.append(find())
+        except (BsmError, _Unusable) as error:
+            problems.append(str(error).rstrip("."))
     if problems:
         raise _Unusable("; ".join(problems))
-    return f"{' and '.join(runtimes)} on {gpu}"
+    return " on ".join(filter(None, found))
 
 
-def _check_plugin(problems: list[str]) -> None:
-    """Notes that the plugin is not built, or that its cache cannot be used."""
-    from bsmamba2.plugins.build import find_libraries
-
-    try:
-        if find_libraries(plugin=True) is None:
-            problems.append("the plugin is not built: bsm plugin build")
-    except BsmError as error:
-        problems.append(str(error).rstrip("."))
-
-
-def _tensorrt_runtimes(problems: list[str]) -> list[str]:
-    """The installed modules with their versions; notes those that do not load, and that none is."""
+def _tensorrt_runtimes() -> str:
     from bsmamba2.formats.trt_plan import BUILDERS, TITLES
 
-    found: list[str] = []
-    broken = False
+    found = []
     for name, module in BUILDERS.items():
         try:
             found.append(f"{TITLES[name]} {importlib.import_module(module).__version__}")
         except ModuleNotFoundError:
             continue
         except Exception as error:  # a wheel without its libraries fails in many ways
-            broken = True
-            problems.append(f"{TITLES[name]} does not load ({' '.join(str(error).split())[:200]})")
-    if not found and not broken:
-        problems.append("TensorRT is not installed: pip install 'bsmamba2[trt]'")
-    return found
+            raise _Unusable(f"{TITLES[name]} does not load ({short_reason(error)})") from error
+    if not found:
+        raise _Unusable("TensorRT is not installed: pip install 'bsmamba2[trt]'")
+    return " and ".join(found)
+
+
+def _plan_gpu() -> str:
+    from bsmamba2.runtime.engines.tensorrt.device import open_device
+
+    device = open_device()
+    return f"{device.name}, compute capability {device.capability}"
+
+
+def _plan_plugin() -> str:
+    from bsmamba2.plugins.build import find_libraries
+
+    if find_libraries(plugin=True) is None:
+        raise _Unusable("the plugin is not built: bsm plugin build")
+    return ""
 
 
 def _scan_library_detail() -> str:
-    from bsmamba2.plugins.architectures import describe, gpus
+    from bsmamba2.plugins.architectures import gpus
     from bsmamba2.plugins.build import find_libraries
     from bsmamba2.plugins.toolchain import find_toolchain
 
@@ -270,7 +231,7 @@ def _scan_library_detail() -> str:
         command = "bsm plugin build" if gpus() else "bsm plugin build --arch all"
         raise _Unusable(f"not built: {command} (nvcc {release} is here)")
     plugin = "with" if find_libraries(plugin=True) else "without"
-    return f"for {describe(libraries.architectures)}, {plugin} the TensorRT plugin"
+    return f"for {', '.join(libraries.architectures)}, {plugin} the TensorRT plugin"
 
 
 def _plan_builder_detail() -> str:
@@ -279,29 +240,18 @@ def _plan_builder_detail() -> str:
     return f"{choose_builder()}: bsm export MODEL --trt"
 
 
-def _practice_detail() -> str:
-    from bsmamba2.data.practice.installed import check_installed
-    from bsmamba2.data.practice.sounds import find_soundfonts
-
-    check_installed()
-    return f"bsm practice, with {', '.join(path.name for path in find_soundfonts())}"
-
-
-def _audio_checks() -> Iterator[Check]:
-    yield _guarded("soundfile", _soundfile_detail)
-    av = version("av")
-    detail = (
-        f"PyAV {av}: m4a, mp4 and others" if av else "not installed: pip install 'bsmamba2[av]'"
-    )
-    yield Check(name="m4a, mp4", ok=bool(av), detail=detail)
+def _av_detail() -> str:
+    found = version("av")
+    if not found:
+        raise _Unusable("not installed: pip install 'bsmamba2[av]'")
+    return f"PyAV {found}: m4a, mp4 and others"
 
 
 def _soundfile_detail() -> str:
     import soundfile
 
-    known = soundfile.available_formats()
     library = f"libsndfile {soundfile.__libsndfile_version__}"
-    absent = [name for name in _FORMATS if name not in known]
+    absent = [name for name in _FORMATS if name not in soundfile.available_formats()]
     if absent:
         raise _Unusable(f"{library} lacks {', '.join(absent)}: pip install --upgrade soundfile")
     return f"{library}: {', '.join(_FORMATS).lower()}"

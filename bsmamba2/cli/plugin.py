@@ -40,7 +40,7 @@ def build(
     """Compile the CUDA libraries and print their paths.
 
     They are kept in the user's cache folder and built again only when the sources, the compilers
-    or the options change. Needs nvcc, CMake and a C++ compiler, but no GPU; the TensorRT plugin
+    or the options change. Needs nvcc and a C++ compiler, but no GPU; the TensorRT plugin
     needs the headers of TensorRT.
     """
     import json

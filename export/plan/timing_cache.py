@@ -15,8 +15,8 @@ from typing import Any
 from bsmamba2.errors import BsmError
 from bsmamba2.export.plan.builder import PlanBuilder
 from bsmamba2.plugins.architectures import current_gpu_name
-from bsmamba2.system.user_cache import cache_folder
 from bsmamba2.system.atomic import write_atomic
+from bsmamba2.system.user_cache import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from fake_gpu.machine import Machine
-from plans import install
-from processes import MAIN, bsm, bsm_json, printed, python
+from plans import a_build, install
+from processes import MAIN, bsm, printed, python
 
 from bsmamba2.cli import doctor_checks as doctor
 from bsmamba2.errors import EngineError
 from bsmamba2.plugins import build
-from bsmamba2.plugins.cache import Libraries
+from bsmamba2.plugins.compilation import SCAN
 from bsmamba2.runtime import engines
 
 
@@ -46,21 +46,27 @@ def no_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
+def check(title: str, name: str) -> doctor.Check:
+    return next(check for check in doctor.examine().checks[title] if check.name == name)
+
+
 def test_json_says_what_runs_here() -> None:
-    report = bsm_json("doctor")
+    """And nothing else is printed: where CI is set, pyfluidsynth prints when it is imported."""
+    report = json.loads(python(MAIN, "doctor", "--json", CI="true").stdout)
     assert report["ok"]
-    engines = {check["name"]: check for check in report["engines"]}
+    engines = {check["name"]: check["ok"] for check in report["engines"]}
     assert list(engines) == [".onnx", ".safetensors", ".plan"]
-    assert engines[".onnx"]["ok"]
-    assert engines[".safetensors"]["ok"]
+    assert engines[".onnx"]
+    assert engines[".safetensors"]
     assert "CPUExecutionProvider" in report["providers"]
     assert report["packages"]["numpy"]
     assert report["cpus"] >= 1
 
 
-def test_nothing_else_is_printed_in_ci() -> None:
-    """Where CI is set, pyfluidsynth prints when it is imported."""
-    assert json.loads(python(MAIN, "doctor", "--json", CI="true").stdout)["ok"]
+def test_people_see_every_engine_kind() -> None:
+    code, out, _ = bsm("doctor")
+    assert code == 0
+    assert all(name in out for name in (".onnx", ".safetensors", ".plan", "libsndfile"))
 
 
 def test_embedded_engine_really_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,43 +90,33 @@ def test_embedded_engine_really_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shapes == [(1, 2, 8, 1025, 2)]
 
 
-def test_a_broken_engine_is_one_sentence_and_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (EngineError("The engine is gone: reinstall bsmamba2."), "The engine is gone: reinstall"),
+        (RuntimeError("first line\nsecond line"), "RuntimeError: first line second line"),
+    ],
+)
+def test_any_failure_of_the_embedded_engine_is_a_line_and_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+) -> None:
     def broken(_: str) -> None:
-        raise EngineError("The engine is gone: reinstall bsmamba2.")
+        raise error
 
     monkeypatch.setattr(engines, "load_engine", broken)
     code, out, _ = bsm("doctor")
     assert code == 1
-    assert "The engine is gone: reinstall bsmamba2." in out
+    assert line in out
     assert "Traceback" not in out
     assert json.loads(bsm("doctor", "--json").out)["ok"] is False
 
 
-def test_any_failure_of_a_backend_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: str) -> None:
-        raise RuntimeError("first line\nsecond line")
-
-    monkeypatch.setattr(engines, "load_engine", broken)
-    code, out, _ = bsm("doctor")
-    assert code == 1
-    assert "RuntimeError: first line second line" in out
-
-
 def test_absent_torch_is_no_failure_and_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "torch")
-    report = doctor.examine()
-    (check,) = [check for check in report.engines if check.name == ".safetensors"]
-    assert report.ok
-    assert not check.ok
-    assert "bsmamba2[train]" in check.detail
-
-
-def test_absent_core_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "soxr", raising=False)
-    monkeypatch.setitem(doctor.CORE, "absent_package", "absent-package")
-    code, out, _ = bsm("doctor")
-    assert code == 1
-    assert "pip install absent-package" in out
+    assert doctor.examine().ok
+    found = check("engines", ".safetensors")
+    assert not found.ok
+    assert "bsmamba2[train]" in found.detail
 
 
 def test_both_onnxruntimes_are_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,81 +124,55 @@ def test_both_onnxruntimes_are_a_conflict(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         importlib.metadata, "version", lambda n: "1.0" if n == "onnxruntime-gpu" else version(n)
     )
-    (check,) = [check for check in doctor.examine().engines if check.name == ".onnx"]
-    assert not check.ok
-    assert "both installed" in check.detail
-
-
-def test_people_see_every_engine_kind() -> None:
-    code, out, _ = bsm("doctor")
-    assert code == 0
-    assert all(name in out for name in (".onnx", ".safetensors", ".plan", "libsndfile"))
-
-
-def test_practice_songs_without_their_programs_name_the_packages(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    (check,) = doctor.examine().training
-    assert not check.ok
-    assert "apt-get install espeak-ng flite" in check.detail
-
-
-def plan_line() -> doctor.Check:
-    return next(check for check in doctor.examine().engines if check.name == ".plan")
+    found = check("engines", ".onnx")
+    assert not found.ok
+    assert "both installed" in found.detail
 
 
 @pytest.mark.usefixtures("no_libraries")
 def test_plans_say_everything_that_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "tensorrt_rtx", "cupy"):
         monkeypatch.setitem(sys.modules, name, None)
-    check = plan_line()
-    assert not check.ok
-    assert "TensorRT is not installed: pip install 'bsmamba2[trt]'" in check.detail
-    assert "CuPy, which needs the 'trt' extra" in check.detail
-    assert check.detail.endswith("the plugin is not built: bsm plugin build")
+    found = check("engines", ".plan")
+    assert not found.ok
+    assert "TensorRT is not installed: pip install 'bsmamba2[trt]'" in found.detail
+    assert "CuPy, which needs the 'trt' extra" in found.detail
+    assert found.detail.endswith("the plugin is not built: bsm plugin build")
 
 
 def test_plans_say_what_they_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     install(monkeypatch, machine)
-    assert plan_line() == doctor.Check(
+    assert check("engines", ".plan") == doctor.Check(
         name=".plan",
         ok=True,
         detail="TensorRT-RTX 1.7.1.116 on Pretended GPU, compute capability 9.0",
     )
     machine.driver = 12040
-    check = plan_line()
-    assert not check.ok
-    assert check.detail.startswith("The NVIDIA driver here is one for CUDA 12.4")
-    assert check.detail.endswith("update the driver")
+    found = check("engines", ".plan")
+    assert not found.ok
+    assert found.detail.startswith("The NVIDIA driver here is one for CUDA 12.4")
+    assert found.detail.endswith("update the driver")
 
 
 @pytest.mark.usefixtures("no_libraries")
-def test_scan_library_that_is_not_built_names_the_command() -> None:
-    check = doctor.examine().cuda[0]
-    assert not check.ok
-    assert check.detail.startswith("not built: bsm plugin build")
-
-
-@pytest.mark.usefixtures("no_libraries")
-def test_missing_compiler_says_why_there_is_no_scan_library(
+def test_scan_library_that_is_not_built_names_the_command_or_why_it_cannot_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    found = check("cuda", "scan library")
+    assert not found.ok
+    assert found.detail.startswith("not built: bsm plugin build")
     monkeypatch.setenv("CUDACXX", "absent")
-    report = doctor.examine()
-    assert report.ok
-    assert "CUDACXX names 'absent'" in report.cuda[0].detail
+    assert "CUDACXX names 'absent'" in check("cuda", "scan library").detail
+    assert doctor.examine().ok
 
 
 def test_scan_library_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    built = Libraries(
-        scan=Path("scan"), plugin=None, architectures=("90-real",), ptxas_log=Path("log")
-    )
+    built = a_build(Path("build"), SCAN)
     monkeypatch.setattr(build, "find_libraries", lambda plugin=False: None if plugin else built)
-    check = doctor.examine().cuda[0]
-    assert check.ok
-    assert check.detail == "for sm_90, without the TensorRT plugin"
+    found = check("cuda", "scan library")
+    assert found.ok
+    assert found.detail == "for sm_90, without the TensorRT plugin"
 
 
 def test_plan_builder_is_named_or_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,14 +181,14 @@ def test_plan_builder_is_named_or_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in absent else find(name)
     )
-    check = doctor.examine().cuda[1]
-    assert not check.ok
-    assert check.detail.startswith("Neither TensorRT nor TensorRT-RTX is installed: pip install")
+    found = check("cuda", "plan builder")
+    assert not found.ok
+    assert found.detail.startswith("Neither TensorRT nor TensorRT-RTX is installed: pip install")
     trt = pytest.importorskip("tensorrt_rtx")
     absent = ("tensorrt",)
-    check = doctor.examine().cuda[1]
-    assert check.ok
-    assert check.detail == f"TensorRT-RTX {trt.__version__}: bsm export MODEL --trt"
+    found = check("cuda", "plan builder")
+    assert found.ok
+    assert found.detail == f"TensorRT-RTX {trt.__version__}: bsm export MODEL --trt"
 
 
 def test_doctor_module_imports_no_backend() -> None:

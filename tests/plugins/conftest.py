@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from small_builds import write_sources
 
-from bsmamba2.plugins import architectures, build, cache
-from bsmamba2.plugins.compilation import Options
+from bsmamba2.plugins import architectures, build
+from bsmamba2.plugins.compilation import PLUGIN, SCAN, Options
 
 
 @pytest.fixture
@@ -28,17 +28,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def compiled(sources: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Options]:
-    """What a pretended CMake was asked to build; it writes files of the right names."""
+    """What a pretended nvcc was asked to build; it writes files of the right names."""
     asked: list[Options] = []
 
     def run(_: Path, tree: Path, __: object, options: Options, log: Path, ___: object) -> None:
         asked.append(options)
-        (tree / "ptxas").mkdir(parents=True)
-        (tree / "ptxas/scan.log").write_text("ptxas info\n")
-        (tree / "architectures.txt").write_text(";".join(options.architectures))
-        for name in (cache.SCAN, cache.PLUGIN):
+        for name in (SCAN, PLUGIN):
             (tree / name).write_text(f"{name} {len(asked)}")
         log.write_text("done\n")
 
-    monkeypatch.setattr(build, "run_cmake", run)
+    monkeypatch.setattr(build, "compile_libraries", run)
     return asked

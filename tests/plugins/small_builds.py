@@ -1,4 +1,4 @@
-"""Small sources of the layout that CMakeLists.txt builds, and what is in a cache."""
+"""Small sources of the layout that a build takes, and what is in a cache."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 from bsmamba2.plugins import build
 
-SIZE, ARCHITECTURE = "1:64:128", "90"
-_REAL = ("CMakeLists.txt", "ptxas_log.sh", "include/bsm_scan.h")
+SIZE = "1:64:128"
 
 _SCAN = """
 #include "bsm_scan.h"
@@ -41,27 +40,19 @@ void NAME(BSM_DTYPE, BSM_HEADDIM, BSM_D_STATE)(void* y, cudaStream_t stream) {
 
 
 def write_sources(folder: Path) -> Path:
-    """The real CMakeLists.txt and header with a kernel of one line; no plugin."""
-    for name in _REAL:
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(build.source_folder() / name, target)
-    (folder / "cuda").mkdir()
+    """The real header with a kernel of one line; no plugin."""
+    for name in ("cuda", "include"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(build.source_folder() / "include/bsm_scan.h", folder / "include")
     (folder / "cuda/scan.cu").write_text(_SCAN)
     (folder / "cuda/scan_instance.cu").write_text(_INSTANCE)
     return folder
 
 
-def folders(cache: Path) -> list[Path]:
-    """Finished builds in a cache."""
-    return [path for path in (cache / "bsmamba2/plugins").glob("*/") if not path.suffix]
-
-
 def leftovers(cache: Path) -> list[str]:
-    """What should not stay there: neither a build nor its lock."""
-    kept = {path.name for path in folders(cache)}
+    """What is neither a finished build nor a lock."""
     return [
         path.name
         for path in (cache / "bsmamba2/plugins").iterdir()
-        if path.name not in kept and path.suffix != ".lock"
+        if path.suffix != ".lock" and not (path / "build.json").exists()
     ]

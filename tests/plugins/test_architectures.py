@@ -13,32 +13,32 @@ from bsmamba2.plugins import architectures
 from bsmamba2.plugins.architectures import (
     current_gpu,
     current_gpu_name,
-    describe,
     gpus,
     resolve_architectures,
     runs_on,
 )
 
-
-def native(monkeypatch: pytest.MonkeyPatch, *here: int) -> tuple[str, ...]:
-    monkeypatch.setattr(architectures, "gpus", lambda: here)
-    return resolve_architectures("native")
+KNOWN = (80, 86, 87, 89, 90, 100, 120)
 
 
 @pytest.mark.parametrize(
     ("text", "targets"),
     [
-        ("all", ("all",)),
-        ("90", ("90-real",)),
-        ("9.0", ("90-real",)),
-        ("sm_90", ("90-real",)),
-        ("12.0, 80", ("80-real", "120-real")),
-        ("80;80 86", ("80-real", "86-real")),
-        ("90+PTX,80", ("80-real", "90-real", "90-virtual")),
+        ("90", ("sm_90",)),
+        ("9.0", ("sm_90",)),
+        ("sm_90", ("sm_90",)),
+        ("12.0, 80", ("sm_80", "sm_120")),
+        ("80;80 86", ("sm_80", "sm_86")),
+        ("90+PTX,80", ("sm_80", "sm_90", "compute_90")),
+        ("all", ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "compute_100")),
     ],
 )
 def test_names_are_those_people_write(text: str, targets: tuple[str, ...]) -> None:
-    assert resolve_architectures(text) == targets
+    assert resolve_architectures(text, KNOWN) == targets
+
+
+def test_all_is_what_an_older_nvcc_knows() -> None:
+    assert resolve_architectures("all", (80, 90)) == ("sm_80", "sm_90", "compute_90")
 
 
 @pytest.mark.parametrize(
@@ -48,22 +48,23 @@ def test_names_are_those_people_write(text: str, targets: tuple[str, ...]) -> No
         ("hopper", "'hopper' is no architecture: say native"),
         ("90a", "'90a' is no architecture"),
         ("75", "need architecture 80 or newer, not 75"),
+        ("90,500", "This nvcc has no target 500: install a newer one, .* --arch 90.PTX, for the"),
     ],
 )
 def test_other_names_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(PluginError, match=sentence):
-        resolve_architectures(text)
+        resolve_architectures(text, KNOWN)
 
 
-def test_native_is_each_kind_of_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert native(monkeypatch, 80, 90) == ("80-real", "90-real")
+def native(monkeypatch: pytest.MonkeyPatch, *here: int) -> tuple[str, ...]:
+    monkeypatch.setattr(architectures, "gpus", lambda: here)
+    return resolve_architectures("native", KNOWN)
 
 
-def test_gpu_too_old_is_left_out_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert native(monkeypatch, 75, 90) == ("90-real",)
-
-
-def test_gpu_too_old_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_is_each_kind_of_gpu_here_that_is_new_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert native(monkeypatch, 90, 80, 75, 90) == ("sm_80", "sm_90")
     with pytest.raises(PluginError, match=r"capability 7\.5, the kernels need 8\.0 .* --arch 90"):
         native(monkeypatch, 75)
 
@@ -71,13 +72,13 @@ def test_gpu_too_old_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("targets", "gpu", "runs"),
     [
-        (("80-real",), 80, True),
-        (("80-real",), 86, True),
-        (("86-real",), 80, False),
-        (("80-real",), 90, False),
-        (("80-real", "90-virtual"), 90, True),
-        (("90-virtual",), 89, False),
-        (("120-real", "100-virtual"), 110, True),
+        (("sm_80",), 80, True),
+        (("sm_80",), 86, True),
+        (("sm_86",), 80, False),
+        (("sm_80",), 90, False),
+        (("sm_80", "compute_90"), 90, True),
+        (("compute_90",), 89, False),
+        (("sm_120", "compute_100"), 110, True),
         ((), 90, False),
     ],
 )
@@ -85,11 +86,6 @@ def test_machine_code_runs_in_its_family_and_ptx_on_all_later(
     targets: tuple[str, ...], gpu: int, runs: bool
 ) -> None:
     assert runs_on(targets, gpu) is runs
-
-
-def test_description_is_for_people() -> None:
-    assert describe(["80-real", "100-virtual"]) == "sm_80, PTX 100"
-    assert describe(["all"]) == "all"
 
 
 def driver(*, works: bool) -> SimpleNamespace:
@@ -116,8 +112,3 @@ def test_driver_tells_capabilities_and_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert (gpus(), current_gpu(), current_gpu_name()) == ((90, 86), 90, "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: driver(works=False))
     assert (gpus(), current_gpu(), current_gpu_name()) == ((), None, "")
-
-
-def test_native_is_what_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver(works=True))
-    assert resolve_architectures("native") == ("86-real", "90-real")

@@ -48,7 +48,7 @@ def test_second_call_says_the_same_without_progress(compiled: list[Options]) -> 
 
 def test_json_has_paths_and_hashes(compiled: list[Options]) -> None:
     report = json.loads(run("--arch", "90", "--no-tensorrt", "--json").out)
-    assert report["architectures"] == ["90-real"]
+    assert report["architectures"] == ["sm_90"]
     assert report["scan"]["sha256"] == sha256_file(Path(report["scan"]["path"]))
     assert report["plugin"] is None
 

@@ -6,82 +6,37 @@ Built as `bsm plugin build` does, so that the flags are those of the libraries.
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from bsmamba2.plugins import build
-from bsmamba2.plugins.ptxas import KernelUsage, read_ptxas_log
+from bench.kernels.ptxas import KernelUsage, read_ptxas_log
+from bsmamba2.plugins.build import build_libraries
+from bsmamba2.plugins.compilation import SIZES
 from bsmamba2.plugins.toolchain import Toolchain
 
 PUBLISHED = ("0:64:128", "1:64:128", "2:64:128")
-TARGETS = ("80", "86", "89", "90", "100", "120")
 KERNELS = {"scan_short", "scan_chunks", "normalise"}
 
 
-def usages(architectures: Sequence[str], sizes: Sequence[str]) -> list[KernelUsage]:
-    libraries = build.build_libraries(
-        architectures=",".join(architectures), plugin=False, sizes=sizes
-    )
-    return read_ptxas_log(libraries.ptxas_log.read_text())
-
-
-def spilling(usages: Sequence[KernelUsage]) -> list[KernelUsage]:
-    return [usage for usage in usages if usage.spill_bytes or usage.stack_bytes]
-
-
-def counted(usages: Sequence[KernelUsage]) -> dict[tuple[str, str], int]:
-    """(kernel, architecture) -> how many types and sizes of it were compiled."""
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architectures", "sizes"),
+    [(("90",), SIZES), (("80", "100", "120"), PUBLISHED)],
+    ids=["every size", "one chip of every other family"],
+)
+def test_no_kernel_spills(
+    toolchain: Toolchain, own_cache: Path, architectures: tuple[str, ...], sizes: tuple[str, ...]
+):
+    libraries = build_libraries(architectures=",".join(architectures), plugin=False, sizes=sizes)
     found: dict[tuple[str, str], int] = {}
-    for usage in usages:
+    for usage in read_ptxas_log(libraries.log.read_text()):
         name = re.search("|".join(KERNELS), usage.kernel)
         assert name, usage.kernel
+        assert (usage.spill_bytes, usage.stack_bytes) == (0, 0), usage
         key = name[0], usage.architecture
         found[key] = found.get(key, 0) + 1
-    return found
-
-
-@pytest.mark.slow
-def test_published_sizes_spill_on_no_target(toolchain: Toolchain, own_cache: Path):
-    found = usages(TARGETS, PUBLISHED)
-    assert counted(found) == {(kernel, name): 3 for kernel in KERNELS for name in TARGETS}
-    assert not spilling(found)
-
-
-@pytest.mark.slow
-def test_no_size_spills(toolchain: Toolchain, own_cache: Path):
-    found = usages(["90"], ())
-    assert counted(found) == {(kernel, "90"): 18 for kernel in KERNELS}
-    assert not spilling(found)
-
-
-@pytest.mark.slow
-def test_a_planted_spill_is_found(
-    toolchain: Toolchain, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    folder = tmp_path / "sources"
-    shutil.copytree(build.source_folder(), folder)
-    path = folder / "cuda/scan_chunks.cuh"
-    text = path.read_text()
-    # As if for 512 threads: each then has 128 registers, half of what it needs.
-    planted = text.replace(
-        "BSM_KERNEL(S::kThreads, 2) scan_chunks", "BSM_KERNEL(512, 1) scan_chunks"
-    )
-    assert planted != text
-    path.write_text(planted)
-    monkeypatch.setattr(build, "source_folder", lambda: folder)
-    found = usages(["90"], ["1:64:128"])
-    assert len(found) == len(KERNELS)
-    assert ["scan_chunks" in usage.kernel for usage in spilling(found)] == [True]
-
-
-def test_the_targets_are_those_of_the_build():
-    text = (build.source_folder() / "CMakeLists.txt").read_text()
-    listed = re.search(r"foreach\(architecture IN ITEMS ([\d ]+)\)", text)
-    assert listed
-    assert tuple(listed[1].split()) == TARGETS
+    assert found == {(kernel, number): len(sizes) for kernel in KERNELS for number in architectures}
 
 
 LOG = """

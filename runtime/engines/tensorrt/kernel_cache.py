@@ -12,8 +12,8 @@ from typing import Any
 
 from bsmamba2.errors import BsmError
 from bsmamba2.formats.trt_plan import PlanRecord
-from bsmamba2.system.user_cache import cache_folder
 from bsmamba2.system.atomic import write_atomic
+from bsmamba2.system.user_cache import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -150,7 +150,7 @@ def test_without_the_library_the_body_computes(tiny_export: Path, monkeypatch: p
     engine = OnnxEngine(tiny_export, EngineOptions())
     assert engine.scan == "function body"
     assert_close(engine(fixed_spectrum(AUDIO, 65)), expected, "float32", slack=5)
-    (check,) = [check for check in examine().engines if check.name == ".onnx"]
+    (check,) = [check for check in examine().checks["engines"] if check.name == ".onnx"]
     assert check.ok
     assert "twice as long" in check.detail
     assert "C++ compiler" in check.detail
