@@ -33,7 +33,7 @@ from bsmamba2.runtime.engines.base import EngineOptions
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
 AUDIO = model_of("tiny").audio
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIZES = head_sizes(2, 16, 24)
 
 
