@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.source:
             report = read_report(options.source)
         else:
-            head = report_head("latency", arguments, FORMAT)
+            head = report_head(__file__, arguments, FORMAT)
             report = measure(options, head, _say, save)
             save(report)
         if options.plot:

@@ -34,10 +34,9 @@ import soundfile
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout
 
-from bench.common.checkout import ROOT
 from bench.common.command_watch import Watched, watch
 from bench.common.excerpt import find_excerpt
-from bench.common.report import report_head, write_report
+from bench.common.report import ROOT, report_head, write_report
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.resampling import resample
 
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.work, prefix="long-") as folder:
-        row = report_head("long_file", arguments) | measure(options, Path(folder))
+        row = report_head(__file__, arguments) | measure(options, Path(folder))
     report = json.loads(options.output.read_text()) if options.output.exists() else {"songs": {}}
     report["songs"][_name(options)] = row
     write_report(options.output, report)

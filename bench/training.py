@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     try:
-        report = measure(options, report_head("training", arguments))
+        report = measure(options, report_head(__file__, arguments))
         if options.output:
             write_report(options.output, report)
     except BsmError as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.cli.doctor_checks import version
 from bsmamba2.system.revision import git_revision
 
 _ISA = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -52,6 +52,14 @@ def describe_versions() -> dict[str, str | None]:
     return (
         versions | {name: version(name) for name in _PACKAGES} | {"commit": git_revision(__file__)}
     )
+
+
+def version(package: str) -> str | None:
+    """Of an installed package; None where it is not."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def load_average() -> list[float] | None:

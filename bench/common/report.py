@@ -14,12 +14,15 @@ from bench.common.machine import describe_machine, describe_versions, load_avera
 from bsmamba2.errors import BsmError
 from bsmamba2.system.atomic import write_atomic
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
 
-def report_head(benchmark: str, arguments: Sequence[str], version: int = 1) -> dict[str, Any]:
-    """What the report of `bench/BENCHMARK.py` begins with.
+
+def report_head(script: str, arguments: Sequence[str], version: int = 1) -> dict[str, Any]:
+    """What a benchmark's report begins with.
 
     Args:
-        benchmark: Its name.
+        script: Its `__file__`.
         arguments: Of its command line; absolute paths are cut to their last part.
         version: Of the report's format.
     """
@@ -28,10 +31,11 @@ def report_head(benchmark: str, arguments: Sequence[str], version: int = 1) -> d
         option, equals, value = argument.rpartition("=")
         path = Path(value)
         short.append(option + equals + (path.name if path.is_absolute() else value))
+    path = Path(script).resolve()
     return {
-        "benchmark": benchmark,
+        "benchmark": path.stem,
         "format": version,
-        "command": shlex.join(["python", f"bench/{benchmark}.py", *short]),
+        "command": shlex.join(["python", path.relative_to(ROOT).as_posix(), *short]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "versions": describe_versions(),

@@ -1,4 +1,4 @@
-"""Inputs of the scan, for the tests and for `gpu.py`: usual ones, and those that hurt."""
+"""Inputs of the scan, for the tests and for `bench/gpu`: usual ones, and those that hurt."""
 
 from __future__ import annotations
 

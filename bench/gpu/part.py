@@ -1,4 +1,4 @@
-"""What a part of `gpu.py` is given, and where it leaves its figures."""
+"""What a part of `measure.py` is given, and where it leaves its figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 
 from bench.common.report import write_report
 from bench.common.scans import FULL, SMALL
-from bench.gpu.clock import Clock
 from bsmamba2.models.scan import Sizes
 
 
@@ -22,23 +21,19 @@ class Job:
     result: str
     """File for its figures (JSON)."""
     library: str = ""
-    """libbsm_scan; "" where there is none."""
+    """libbsm_scan; "" until it is built."""
     mamba_ssm: str = ""
     """Checkout of state-spaces/mamba; "" takes what is installed, if anything."""
-    sanitizer: str = ""
-    """compute-sanitizer's program; "" where there is none."""
-    ncu: str = ""
-    """Nsight Compute's program; "" where there is none."""
-    driver: str = ""
-    """The CUDA driver's library for what both watch; "" is the machine's."""
-    onnx: tuple[str, ...] = ()
-    """Exported files to build plans of; none for the published network."""
     plugin: str = ""
     """A rehearsal's libbsm_trt_plugin; "" builds it."""
     rehearsal: bool = False
     """On the CPU, in small, to see whether everything runs."""
     quick: bool = False
     """Fewer cases and rounds."""
+    cases: tuple[tuple[int, int, int, int, int, str], ...] = ()
+    """Scans for a tool to watch: N, L, n_heads, headdim, d_state, type."""
+    plant: bool = False
+    """Makes their output too short, to see whether the tool finds that."""
 
 
 class Skipped(Exception):  # noqa: N818  (nothing is wrong)
@@ -50,13 +45,12 @@ class Part:
     """A job at work; figures outlive whatever ends the process once they are saved."""
 
     job: Job
-    clock: Clock
     values: dict[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
-        return self.clock.device
+        """Where it computes; a rehearsal has a CPU in the GPU's place."""
+        return torch.device("cpu" if self.job.rehearsal else "cuda")
 
     @property
     def rounds(self) -> int:
@@ -80,12 +74,17 @@ class Part:
         print(f"  {text}", flush=True)
 
     def save(self) -> None:
-        """Leaves the figures so far for `gpu.py`."""
+        """Leaves the figures so far for `measure.py`."""
         write_report(Path(self.job.result), self.values)
 
 
-def relative_rms(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """RMS of the difference over the RMS of what is expected; NaN where there is one."""
+def relative_rms(actual: torch.Tensor, expected: torch.Tensor) -> float | None:
+    """RMS of the difference over the RMS of what is expected; None where it is no number."""
     expected = expected.double()
     difference = actual.double().sub_(expected).square_().mean().sqrt()
-    return float(difference / expected.square().mean().sqrt().clamp(min=1e-300))
+    return finite(difference / expected.square().mean().sqrt().clamp(min=1e-300))
+
+
+def finite(value: torch.Tensor) -> float | None:
+    """A number for JSON, which knows no NaN."""
+    return float(value) if value.isfinite() else None

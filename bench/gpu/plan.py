@@ -3,201 +3,192 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from bench.gpu.clock import reason
 from bench.gpu.network import (
+    PUBLISHED,
     autocast,
-    describe_chunk,
+    chunk_frames,
+    distances,
     graphed,
-    model_of,
     new_network,
     spectrum_of,
     time_networks,
 )
-from bench.gpu.part import Part, Skipped, relative_rms
-from bench.gpu.song import separate_song
-from bsmamba2.config.model import ModelConfig
-from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
-from bsmamba2.formats.onnx_file import read_onnx_file
+from bench.gpu.part import Part, Skipped
+from bench.gpu.report import text
+from bench.gpu.song import random_metadata, separate_song
 from bsmamba2.formats.trt_plan import BUILDERS
 from bsmamba2.models.folded import fold
 from bsmamba2.models.graphed import Function
 
 BATCHES = (1, 2, 4)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """An ONNX file to build a plan of."""
-
-    path: Path
-    metadata: Metadata
-    same_weights: bool
-    """Whether its weights are those of `new_network`."""
+PRECISIONS = (torch.float16, torch.float32)
 
 
 def plan(part: Part) -> None:
-    """Builds a plan of each source, and times them beside the folded and the published network.
+    """Builds plans of the published network, and times them beside the folded and the published.
 
     Raises:
         Skipped: What it takes is not installed here.
         RuntimeError: No plan was built, or none runs here.
     """
     _check_installed(part)
+    from bsmamba2.export.plan.builder import choose_builder
+
+    part.values["smoke"] = smoke(choose_builder().trt, on_gpu=not part.job.rehearsal)
+    part.say(f"two layers: {text(part.values['smoke'])}")
+    part.save()
+    part.values["plans"] = plans = []
+    engines: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        sources = _sources(part, Path(folder))
-        model = sources[0].metadata.model
-        part.values |= {"weights": "random" if sources[0].same_weights else "of the file"}
-        plans: list[dict[str, Any]] = []
-        part.values["plans"] = plans
-        engines: dict[str, Any] = {}
-        for number, source in enumerate(sources):
-            plans.append({"source": source.path.name, "precision": source.metadata.precision})
-            engine = _build(part, source, Path(folder) / f"{number}.plan", plans[-1])
-            if engine is not None:
-                engines[f"plan, {source.metadata.precision}"] = engine
+        for dtype in PRECISIONS:
+            name = f"plan, {str(dtype).removeprefix('torch.')}"
+            plans.append({"plan": name})
+            try:
+                engines[name] = _build(part, dtype, Path(folder), plans[-1])
+            except Exception as error:  # what builds may not run here: others go on
+                plans[-1]["error"] = reason(error)
+                part.say(plans[-1]["error"])
             part.save()
-        if not engines:
-            raise RuntimeError(plans[-1]["error"])
-        with torch.inference_mode():
-            _times(part, model, engines, same_weights=sources[0].same_weights)
-        part.values["songs"] = songs = []
-        for name, engine in engines.items():
-            if not isinstance(engine, StandIn):
-                songs.append({"plan": name} | separate_song(part, engine))
-                part.save()
+    if part.job.rehearsal:  # no CPU runs a plan: the folded network stands in for those built
+        built = [row["plan"] for row in plans if "mib" in row]
+        candidates: dict[str, Function] = dict.fromkeys(built, fold(new_network(part)))
+    else:
+        candidates = {name: Replay(engine, part.device) for name, engine in engines.items()}
+    if not candidates:
+        raise RuntimeError(plans[-1]["error"])
+    _times(part, candidates)
+    part.values["songs"] = songs = []
+    for name, engine in engines.items():
+        songs.append({"plan": name} | separate_song(part, engine))
+        part.save()
 
 
 def _check_installed(part: Part) -> None:
     """Raises Skipped where a plan cannot be built, or not run."""
     if not any(map(importlib.util.find_spec, BUILDERS.values())):
         raise Skipped("neither tensorrt nor tensorrt_rtx is installed here")
-    if part.job.rehearsal:
-        if not part.job.plugin:
-            raise Skipped("a rehearsal compiles nothing: name the plugin's library with --plugin")
-    elif importlib.util.find_spec("cupy") is None:
-        raise Skipped("CuPy is not installed here")
+    if part.job.rehearsal and not part.job.plugin:
+        raise Skipped("a rehearsal compiles nothing: name the plugin's library with --plugin")
+    needed = ("onnx", "onnxscript") if part.job.rehearsal else ("onnx", "onnxscript", "cupy")
+    if absent := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise Skipped(f"{' and '.join(absent)}: not installed here")
 
 
-def _sources(part: Part, folder: Path) -> list[Source]:
-    """The files that were named, else the published network's, else the one in the package."""
-    named = [Path(path) for path in part.job.onnx]
-    if not named and all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
-        return _export(part, folder)
-    if not named:
-        from bsmamba2.runtime.engines import default_engine_path
+def smoke(trt: ModuleType, *, on_gpu: bool) -> dict[str, Any]:
+    """Builds and runs two layers without a plugin: does this TensorRT know this GPU at all?
 
-        named = [default_engine_path()]
-        part.say("no onnx to export the published network, and no --onnx: the embedded engine")
-    sources = [Source(path=path, metadata=_metadata(path), same_weights=False) for path in named]
-    if any(source.metadata.model != sources[0].metadata.model for source in sources):
-        raise RuntimeError("the ONNX files are of different networks")
-    return sources
+    Raises:
+        RuntimeError: It does not.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    from bsmamba2.plugins.tensorrt_library import strongly_typed
+
+    random = np.random.default_rng(0)
+    weight = (random.normal(size=(256, 512)) / 16).astype(np.float16)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Relu", ["m"], ["y"])],
+        "smoke",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, [64, 256])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, [64, 512])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    opset = helper.make_opsetid("", 20)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+    log = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(log)
+    network = builder.create_network(strongly_typed(trt))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(model):
+        raise RuntimeError(f"{trt.__name__} does not parse two layers: {parser.get_error(0)}")
+    start_s = time.perf_counter()
+    serialized = builder.build_serialized_network(network, builder.create_builder_config())
+    if serialized is None:
+        raise RuntimeError(f"{trt.__name__} builds no plan of two layers")
+    figures = {"version": trt.__version__, "build_s": time.perf_counter() - start_s}
+    if on_gpu:
+        engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
+        if engine is None:
+            raise RuntimeError(f"{trt.__name__} does not read its own plan here")
+        start_s = time.perf_counter()
+        context = engine.create_execution_context()
+        x = torch.randn(64, 256, device="cuda").half()
+        y = torch.full((64, 512), torch.nan, device="cuda").half()
+        torch.cuda.synchronize()
+        context.set_tensor_address("x", x.data_ptr())
+        context.set_tensor_address("y", y.data_ptr())
+        if not context.execute_async_v3(torch.cuda.Stream().cuda_stream):
+            raise RuntimeError(f"{trt.__name__} does not run two layers here")
+        torch.cuda.synchronize()
+        expected = (x.double() @ torch.from_numpy(weight).cuda().double()).relu()
+        figures |= {
+            "first_run_s": time.perf_counter() - start_s,
+            "max_error": float((y - expected).abs().max()),
+        }
+        if not figures["max_error"] < 0.05:
+            raise RuntimeError(f"{trt.__name__} computes two layers wrongly: {figures}")
+    return figures
 
 
-def _metadata(path: Path) -> Metadata:
-    return parse_metadata(read_onnx_file(path).metadata, path)
-
-
-def _export(part: Part, folder: Path) -> list[Source]:
-    """The published network with the weights of the other parts, in the types of plans."""
+def _build(part: Part, dtype: torch.dtype, folder: Path, figures: dict[str, Any]) -> Any:
+    """Exports the published network with the weights of the other parts, builds and loads it."""
     import onnx
 
     from bsmamba2.export.onnx.graph import export_graph
-
-    model = model_of(part)
-    provenance = Provenance(source="random weights", licence="none", trained=False)
-    metadata = Metadata(model=model, provenance=provenance)
-    network = new_network(part, model).cpu()
-    sources = []
-    for dtype in (torch.float16, torch.float32):
-        path = folder / f"{str(dtype).removeprefix('torch.')}.onnx"
-        part.say(f"exporting {path.name}")
-        onnx.save_model(export_graph(fold(network, dtype), metadata), path)
-        sources.append(Source(path=path, metadata=_metadata(path), same_weights=True))
-    return sources
-
-
-def _build(part: Part, source: Source, path: Path, figures: dict[str, Any]) -> Any:
-    """Builds and loads a plan; None, with the reason in its figures, where that fails."""
     from bsmamba2.export.plan.build import build_plan
     from bsmamba2.export.plan.options import PlanOptions
     from bsmamba2.runtime import load_engine
 
+    part.say(f"exporting {figures['plan']}")
+    source, target = folder / f"{figures['plan']}.onnx", folder / f"{figures['plan']}.plan"
+    onnx.save_model(
+        export_graph(fold(new_network(part).cpu(), dtype), random_metadata(part)), source
+    )
     plugin = Path(part.job.plugin) if part.job.plugin else None
-    options = PlanOptions(max_batch=BATCHES[-1], plugin=plugin)
-    try:
-        start_s = time.perf_counter()
-        record = build_plan(source.path, path, options, report=part.say)
-        figures |= {
-            "builder": f"{record.builder} {record.builder_version}",
-            "seconds": time.perf_counter() - start_s,
-            "mib": path.stat().st_size / 2**20,
-            "onnx_mib": source.path.stat().st_size / 2**20,
-            "plugin_layers": record.plugin_layers,
-            "batch": record.batch,
-            "frames": record.frames,
-        }
-        start_s = time.perf_counter()
-        engine = load_engine(path)
-        figures["load_s"] = time.perf_counter() - start_s
-    except Exception as error:  # what builds may not run here: others go on
-        figures["error"] = reason(error)
-        part.say(figures["error"])
-        is_built = "mib" in figures
-        return StandIn(part, source.metadata.model) if part.job.rehearsal and is_built else None
+    start_s = time.perf_counter()
+    record = build_plan(
+        source, target, PlanOptions(max_batch=BATCHES[-1], plugin=plugin), report=part.say
+    )
+    figures |= {
+        "builder": f"{record.builder} {record.builder_version}",
+        "build_s": time.perf_counter() - start_s,
+        "mib": target.stat().st_size / 2**20,
+        "onnx_mib": source.stat().st_size / 2**20,
+        "plugin_layers": record.plugin_layers,
+    }
+    start_s = time.perf_counter()
+    engine = load_engine(target)
+    figures["load_s"] = time.perf_counter() - start_s
     return engine
 
 
-class StandIn:
-    """What a rehearsal times in place of a plan, which no CPU runs: the folded network."""
-
-    def __init__(self, part: Part, model: ModelConfig) -> None:
-        self.network = fold(new_network(part, model))
-
-
-def _times(part: Part, model: ModelConfig, engines: dict[str, Any], *, same_weights: bool) -> None:
-    frames = describe_chunk(part, model)
-    network = new_network(part, model)
+def _times(part: Part, plans: dict[str, Function]) -> None:
+    """Distances from folded float32, then times."""
+    network = new_network(part)
     candidates: dict[str, Function] = {
-        "published, float16 autocast": autocast(part, network),
+        PUBLISHED: autocast(part, network),
         "folded float16, graph": graphed(part, fold(network, torch.float16)),
-        **{
-            name: engine.network if isinstance(engine, StandIn) else Replay(engine, part.device)
-            for name, engine in engines.items()
-        },
+        **plans,
     }
-    if same_weights:
-        part.values["relative_rms_to_folded_float32"] = dict(
-            _distances(part, fold(network), candidates, spectrum_of(part, model, frames))
-        )
-        part.save()
-    time_networks(part, candidates, model, BATCHES)
-
-
-def _distances(
-    part: Part, exact: Function, candidates: dict[str, Function], spectrum: Tensor
-) -> Iterator[tuple[str, float | str | None]]:
-    """How far each mask is from float32's."""
-    expected = exact(spectrum)
-    for name, candidate in candidates.items():
-        try:
-            distance = relative_rms(candidate(spectrum), expected)
-        except Exception as error:
-            yield name, reason(error)
-        else:
-            part.say(f"{name}: {distance:.1e}")
-            yield name, distance if math.isfinite(distance) else None
+    with torch.inference_mode():
+        spectrum = spectrum_of(part, chunk_frames(part))
+        part.values["masks"] = distances(candidates, spectrum, fold(network)(spectrum))
+    for row in part.values["masks"]:
+        part.say(text(row))
+    part.save()
+    time_networks(part, candidates, BATCHES)
 
 
 class Replay:
@@ -218,7 +209,7 @@ class Replay:
             self._network = self._buffers = None  # frees its memory first
             self._network = self._engine.network(x.shape[0], x.shape[2])
             arrays = (self._network.spectrum, self._network.mask)
-            self._buffers = torch.from_dlpack(arrays[0]), torch.from_dlpack(arrays[1])
+            self._buffers = from_dlpack(arrays[0]), from_dlpack(arrays[1])
         if self._device.type != "cuda":
             return self._run(x, self._buffers)
         stream = torch.cuda.ExternalStream(self._network.stream.ptr, self._device)

@@ -4,13 +4,14 @@
 # each folder under 64 MB: state-spaces/mamba's Python (Triton) sources from a git directory of its
 # repository, TensorRT's headers, and the wheels of TensorRT-RTX for Python 3.12, whose library is
 # compressed and cut in two. Needs `make test` once. There, one after the other, OUT a folder:
-#     bash .gpu1/part1.sh      build, first light, parity, times: 6 minutes
+#     bash .gpu1/part1.sh      first light, parity, times: 6 minutes
 #     bash .gpu2/part2.sh      TensorRT-RTX and plans: 4 minutes
 set -euo pipefail
 mamba=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
 rtx=1.7.1.116
-site=$(echo .venv-test/lib/python3*/site-packages)
+site=$(.venv-test/bin/python -c 'import importlib.util as u, os
+print(os.path.dirname(u.find_spec("kernel_lens").submodule_search_locations[0]))')
 rm -rf .gpu1 .gpu2
 mkdir -p .gpu1/mamba .gpu2/site .gpu2/tensorrt
 cp bench/gpu/part1.sh .gpu1/

@@ -1,4 +1,4 @@
-"""One part of `gpu.py` in a process of its own.
+"""One part of `measure.py` in a process of its own.
 
     python bench/gpu/worker.py JOB
 
@@ -16,22 +16,23 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
 
-from bench.common.checkout import use_mamba_ssm
-
 FUNCTIONS = {
-    "gpu": ("gpu_machine", "gpu"),
-    "build": ("gpu_machine", "build"),
-    "parity": ("gpu_scan", "parity"),
-    "scan": ("gpu_scan", "times"),
-    "mask": ("gpu_network", "mask"),
-    "network": ("gpu_network", "times"),
-    "song": ("gpu_song", "song"),
-    "plan": ("gpu_plan", "plan"),
-    "sanitizer": ("gpu_sanitizer", "sanitizer"),
-    "profile": ("gpu_profile", "profile"),
+    "gpu": "machine.gpu",
+    "kernels": "network.kernels",
+    "parity": "scan.parity",
+    "mask": "network.mask",
+    "scan": "scan.times",
+    "network": "network.times",
+    "song": "song.song",
+    "plan": "plan.plan",
+    "sanitizer": "watched.sanitizer",
+    "profile": "watched.profile",
+    "warm": "scan.warm",  # in the background: see part1.sh
+    "cases": "watched.cases",  # what the sanitizer and ncu watch
 }
 """Part -> module and function, in the order they run."""
 
@@ -40,24 +41,23 @@ def main() -> int:
     """Computes one part; returns 1 when it failed."""
     import torch
 
-    from bench.gpu.clock import Clock, reason
+    from bench.gpu.clock import reason
     from bench.gpu.part import Job, Part, Skipped
 
     # Of the published network in autocast, whose norms have float32 weights.
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     job = Job(**json.loads(sys.argv[1]))
-    device = torch.device("cpu" if job.rehearsal else "cuda")
-    part = Part(job, Clock(device, rehearsal=job.rehearsal))
+    part = Part(job)
     logging.getLogger().addHandler(_Collector(part.values.setdefault("logged", [])))
     try:
         if job.library:
             os.environ["BSM_SCAN_LIBRARY"] = job.library
         if job.mamba_ssm:
-            use_mamba_ssm(Path(job.mamba_ssm))
+            _use_mamba_ssm(Path(job.mamba_ssm))
         if not job.rehearsal and not torch.cuda.is_available():
             raise RuntimeError("PyTorch finds no CUDA GPU here; --rehearse needs none")
-        module, function = FUNCTIONS[job.part]
-        getattr(importlib.import_module(module), function)(part)
+        module, function = FUNCTIONS[job.part].split(".")
+        getattr(importlib.import_module(f"bench.gpu.{module}"), function)(part)
     except Skipped as why:
         part.values["skipped"] = str(why)
     except Exception as error:
@@ -65,6 +65,18 @@ def main() -> int:
         part.values["error"] = reason(error)
     part.save()
     return 1 if "error" in part.values else 0
+
+
+def _use_mamba_ssm(folder: Path) -> None:
+    """Makes `mamba_ssm` that of a checkout of state-spaces/mamba, without its __init__.
+
+    That imports every model of the package and CUDA extensions that the scan does not need.
+    """
+    if not (folder / "mamba_ssm/ops/triton/ssd_combined.py").is_file():
+        raise FileNotFoundError(f"{folder} is no checkout of state-spaces/mamba")
+    module = ModuleType("mamba_ssm")
+    module.__path__ = [str(folder / "mamba_ssm")]
+    sys.modules["mamba_ssm"] = module
 
 
 class _Collector(logging.Handler):

@@ -20,9 +20,8 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
 
-from bench.common.checkout import ROOT
 from bench.common.machine import describe_versions
-from bench.common.report import replace_block, write_report
+from bench.common.report import ROOT, replace_block, write_report
 from bench.kernels.bounds import Way, bounds, instruction_mix, stages
 from bench.kernels.build import DTYPES, Compiled, Compiler, find_nvdisasm
 from bench.kernels.gpus import GPUS, H200, occupancy

@@ -68,7 +68,7 @@ def bounds(
     Args:
         kernel: Its code.
         counts: How often a warp runs it.
-        plan: What kernel_probe.cu prints.
+        plan: What probe.cu prints.
         way: Sequences and steps.
         n_bytes: Read and written, each once.
         rates: Of the GPU.

@@ -18,7 +18,7 @@ from bench.kernels.sass import Kernel, read_sass
 from bsmamba2.plugins.build import source_folder
 from bsmamba2.plugins.toolchain import Toolchain
 
-PROBE = Path(__file__).with_name("kernel_probe.cu")
+PROBE = Path(__file__).with_name("probe.cu")
 DTYPES = ("float32", "float16", "bfloat16")
 """In BsmDtype's order."""
 _OLDEST = "arch=compute_80,code=compute_80"  # PTX only: the probe's kernels never run
@@ -63,7 +63,7 @@ class Compiler:
         )
 
     def plan(self, architecture: int, *, heads: int, sequences: int, steps: int) -> dict[str, Any]:
-        """What the launch decides on such a GPU, as kernel_probe.cu prints it."""
+        """What the launch decides on such a GPU, as probe.cu prints it."""
         if self._probe is None:
             self._probe = self._work / f"probe_{'_'.join(map(str, self._size))}"
             self._nvcc(f"-gencode={_OLDEST}", PROBE, "-o", self._probe)

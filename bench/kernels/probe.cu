@@ -1,6 +1,6 @@
 // Prints how the launching code divides a scan, as JSON, without a GPU: compiled with
 // scan_instance.cu and asked as a GPU would be.
-//   kernel_probe HEADS SEQUENCES LENGTH COMPUTE SHARED_BYTES
+//   probe HEADS SEQUENCES LENGTH COMPUTE SHARED_BYTES
 #include "scan_instance.cu"
 
 #include <cstdio>

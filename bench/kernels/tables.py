@@ -1,4 +1,4 @@
-"""The report of `kernels.py` as Markdown."""
+"""The report of `analyse.py` as Markdown."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def conditions(shape: Mapping[str, Any], chunks: int) -> dict[str, float]:
     """How often each `if` of the source is true, of an aligned scan of whole groups.
 
     Args:
-        shape: What kernel_probe.cu prints.
+        shape: What probe.cu prints.
         chunks: Of a sequence.
     """
     tiles = shape["row_tiles"]
@@ -135,7 +135,7 @@ class Counts:
         Args:
             kernel: Its code.
             source: The files that it was compiled from.
-            shape: What kernel_probe.cu prints.
+            shape: What probe.cu prints.
             steps: Of a sequence.
         """
         self.unknown: list[str] = []

@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
-ABSENT = ("bsmamba2", "__editable__", "soxr", "soundfile", "_soundfile", "click", "tqdm", "onnx")
-
-DRIVER = r"""
-// The CUDA driver's memory calls, on the heap; with room to spare for the planted error.
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-extern "C" {
-int cuInit(unsigned) { return 0; }
-int cuDeviceGet(int* device, int) { *device = 0; return 0; }
-int cuDevicePrimaryCtxRetain(void** context, int) { *context = context; return 0; }
-int cuCtxSetCurrent(void*) { return 0; }
-int cuCtxSynchronize() { return 0; }
-int cuMemAlloc_v2(uint64_t* address, size_t size) {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 512, 2 * size + 65536)) return 2;
-    *address = (uint64_t)memory;
-    return 0;
-}
-int cuMemcpyHtoD_v2(uint64_t to, const void* from, size_t size) {
-    memcpy((void*)to, from, size); return 0;
-}
-int cuMemcpyDtoH_v2(void* to, uint64_t from, size_t size) {
-    memcpy(to, (const void*)from, size); return 0;
-}
-}
+CUSTOMIZE = """
+import sys
+ABSENT = {"soxr", "soundfile", "_soundfile", "click", "tqdm"}
+class Blocker:
+    def find_spec(name, path=None, target=None):
+        if name in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.path[:] = [folder for folder in sys.path if "__editable__" not in folder]
+sys.meta_path[:] = [Blocker, *(f for f in sys.meta_path if "editable" not in repr(f).lower())]
 """
 
 SANITIZER = """#!/bin/sh
 # Runs what it is given, and finds the planted error.
-tool=$2; shift 4
+tool=$2; shift 6
 case "$tool" in racecheck) what=RACECHECK; of=hazards;; *) what=ERROR; of=errors;; esac
 "$@" || exit
 case "$*" in
-    *--plant*) echo "========= ERROR SUMMARY: 3 errors"; exit 86;;
+    *'"plant": true'*) echo "========= ERROR SUMMARY: 3 errors"; exit 86;;
     *) echo "========= $what SUMMARY: ${FOUND:-0} $of displayed"; [ -z "$FOUND" ] || exit 86;;
 esac
 """
@@ -85,24 +65,13 @@ def mamba_chunk_scan_combined(
 '''
 
 
-def strange_python(folder: Path) -> Path:
-    """A Python with everything of this one but bsmamba2 and what a GPU's machine may lack."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    (target,) = folder.glob("lib/python*/site-packages")
-    for source in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for entry in Path(source).iterdir():
-            if not entry.name.startswith(ABSENT) and not (target / entry.name).exists():
-                (target / entry.name).symlink_to(entry)
-    return folder / "bin" / "python"
-
-
-def cuda_driver(folder: Path) -> Path:
-    """The driver's stand-in."""
-    (folder / "driver.cpp").write_text(DRIVER)
-    path = folder / "libcuda.so.1"
-    command = ["g++", "-shared", "-fPIC", "driver.cpp", "-o", str(path)]
-    subprocess.run(command, check=True, cwd=folder)
-    return path
+def strange_environment(folder: Path) -> dict[str, str]:
+    """With the tools' stand-ins, no bsmamba2, and without what a GPU's machine may lack."""
+    (folder / "sitecustomize.py").write_text(CUSTOMIZE)
+    environment = dict(os.environ, PYTHONPATH=str(folder), XDG_CACHE_HOME=str(folder / "cache"))
+    environment["PATH"] = f"{folder}{os.pathsep}{environment['PATH']}"
+    environment.pop("BSM_SCAN_LIBRARY", None)
+    return environment
 
 
 def compute_sanitizer(folder: Path) -> Path:

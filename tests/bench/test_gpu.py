@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,23 +12,21 @@ from typing import Any
 
 import pytest
 import torch
-from stranger import compute_sanitizer, cuda_driver, mamba_checkout, ncu, strange_python
+from stranger import compute_sanitizer, mamba_checkout, ncu, strange_environment
 
 from bench.common.report import report_head
 from bench.common.scans import FULL, SMALL, scan_bytes
-from bench.gpu import clock as gpu_clock
 from bench.gpu import measure as gpu
-from bench.gpu.clock import Clock, take_turns
+from bench.gpu.clock import ratios, take_turns
 from bench.gpu.part import Job, Part, relative_rms
 from bench.gpu.report import lines
-from bench.gpu.sanitizer import sanitizer
 from bench.gpu.scan import KINDS, make_case
-from bench.gpu.worker import FUNCTIONS
+from bench.gpu.watched import sanitizer
 
 SCRIPT = Path(gpu.__file__)
-CPU = Clock(torch.device("cpu"), rehearsal=True)
-PARTS = tuple(FUNCTIONS)
+CPU = torch.device("cpu")
 HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
+Rehearsal = tuple[subprocess.CompletedProcess[str], dict[str, Any]]
 
 
 # --- the rehearsal ---
@@ -38,104 +35,82 @@ HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
 @pytest.fixture(scope="module")
 def rehearsal(
     emulated_scan: Path, plugin_library: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+) -> Rehearsal:
     """All parts on a stranger's machine, and the JSON."""
     folder = tmp_path_factory.mktemp("gpu")
+    compute_sanitizer(folder)
+    ncu(folder)
     output = folder / "results" / "rehearsal.json"
     command = [
-        *(strange_python(folder / "python"), SCRIPT, "--rehearse", emulated_scan, "-o", output),
-        *("--mamba-ssm", mamba_checkout(folder / "mamba"), "--timeout", "600"),
-        *("--sanitizer", compute_sanitizer(folder), "--driver", cuda_driver(folder)),
-        *("--ncu", ncu(folder), "--plugin", plugin_library),
+        *(sys.executable, SCRIPT, "--rehearse", emulated_scan, "--plugin", plugin_library),
+        *("--mamba-ssm", mamba_checkout(folder / "mamba"), "--timeout", "900", "-o", output),
     ]
-    environment = {
-        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "BSM_SCAN_LIBRARY")
-    } | {"XDG_CACHE_HOME": str(folder / "cache")}
+    environment = strange_environment(folder)
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     assert output.exists(), done.stdout + done.stderr
     return done, json.loads(output.read_text())
 
 
 @pytest.mark.slow
-def test_all_parts_run_on_a_strangers_machine(
-    rehearsal: tuple[subprocess.CompletedProcess[str], dict[str, Any]],
-):
+def test_all_parts_run_on_a_strangers_machine(rehearsal: Rehearsal):
     done, report = rehearsal
     statuses = {name: part["status"] for name, part in report["parts"].items()}
-    expected = dict.fromkeys(PARTS, "ok") | {"plan": "ok" if HAS_RTX else "skipped"}
+    expected = dict.fromkeys(gpu.PARTS, "ok") | {"plan": "ok" if HAS_RTX else "skipped"}
     assert statuses == expected, done.stdout + done.stderr
     assert not any(part["logged"] for part in report["parts"].values())
     assert done.returncode == 0
-    assert report["rehearsal"]
-    assert (report["benchmark"], report["format"]) == ("gpu", gpu.FORMAT)
-
-
-@pytest.mark.slow
-def test_a_rehearsal_says_so_and_prints_a_block_a_part(
-    rehearsal: tuple[subprocess.CompletedProcess[str], dict[str, Any]],
-):
-    done, _ = rehearsal
     table = done.stdout[done.stdout.index("REHEARSAL on a CPU") :]
-    assert all(f"== {name}: ok" in table for name in PARTS if HAS_RTX or name != "plan")
-    assert "incomplete" not in table
+    assert all(f"== {name}: {status}" in table for name, status in expected.items())
 
 
 @pytest.mark.slow
-def test_json_has_the_documented_figures(
-    rehearsal: tuple[subprocess.CompletedProcess[str], dict[str, Any]],
-):
+def test_json_has_the_documented_figures(rehearsal: Rehearsal):
     parts = rehearsal[1]["parts"]
     assert all(row["ok"] for row in parts["parity"]["rows"])
     assert {row["dtype"] for row in parts["parity"]["rows"]} == {"float32", "float16", "bfloat16"}
     assert {row["kind"] for row in parts["parity"]["rows"]} == {*KINDS, "batch"}
-    candidates = {"bsm", "copy", "mamba_ssm", "mamba_ssm kernels", "chunked"}
-    for row in parts["scan"]["rows"]:
-        assert set(row["ms"]) == candidates
-        assert row["relative_rms_to_bsm"]["mamba_ssm"] < 1e-2
+    candidates = {"bsm", "copy", "mamba_ssm", "mamba_ssm kernels", "chunked", "floor"}
+    assert {row["candidate"] for row in parts["scan"]["rows"]} == candidates
     assert {row["path"] for row in parts["scan"]["rows"]} == {"time", "bands"}
-    tools = [(row["what"], row["tool"]) for row in parts["sanitizer"]["rows"]]
-    assert tools == [
-        ("planted", "memcheck"),
-        *(("scan", tool) for tool in ("memcheck", "racecheck", "synccheck", "initcheck")),
-    ]
-    first, second = parts["profile"]["kernels"]
+    for row in parts["scan"]["rows"]:
+        assert row.get("relative_rms_to_ours", 0) < 1e-2
+    assert set(parts["scan"]["ms_of_12_blocks"]["bfloat16"]) == candidates
+    tools = [(row["tool"], row["planted"]) for row in parts["sanitizer"]["rows"]]
+    assert tools[:2] == [("memcheck", True), ("memcheck", False)]
+    assert len(tools) == 5
+    first, second = parts["profile"]["rows"]
     assert first["metrics"] == {"DRAM Throughput": "71.5 %", "Duration": "150.2 us"}
-    assert second["kernel"] == "normalise"
+    assert (first["Duration"], second["kernel"]) == ("150.2 us", "normalise")
     assert all(row["relative_rms"] < 2e-2 for row in parts["mask"]["rows"])
-    assert [row["batch"] for row in parts["network"]["rows"]] == [1, 4]
-    assert all(len(row["networks"]) == 4 for row in parts["network"]["rows"])
-    assert parts["network"]["kernels"][0]["ms"] > 0
+    assert {row["batch"] for row in parts["network"]["rows"]} == {1, 4}
+    assert len(parts["network"]["rows"]) == 10
+    assert all(parts["kernels"][name][0]["ms"] > 0 for name in ("time", "bands", "network"))
     assert parts["song"]["song_s"] == 3
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_RTX, reason="needs tensorrt-rtx")
-def test_rehearsal_builds_a_plan_for_real(
-    rehearsal: tuple[subprocess.CompletedProcess[str], dict[str, Any]],
-):
+def test_rehearsal_builds_plans_for_real(rehearsal: Rehearsal):
     part = rehearsal[1]["parts"]["plan"]
-    (built,) = part["plans"]
-    assert built["source"] == "default.onnx"  # a stranger has no onnx to export another
-    assert built["builder"].startswith("tensorrt-rtx ")
-    assert built["plugin_layers"] > 0
-    assert built["mib"] > 1
-    assert built["seconds"] > 0
-    assert "PluginError" in built["error"]  # the one that was named is not the cache's
-    assert [row["batch"] for row in part["rows"]] == [1, 2, 4]
-    for row in part["rows"]:
-        assert set(row["networks"]) == {
-            "published, float16 autocast",
-            "folded float16, graph",
-            "plan, float32",
-        }
+    assert part["smoke"]["build_s"] > 0
+    for built in part["plans"]:
+        assert built["builder"].startswith("tensorrt-rtx ")
+        assert built["plugin_layers"] > 0
+        assert built["mib"] > 1
+        assert "PluginError" in built["error"]  # the one that was named is not the cache's
+    assert {row["batch"] for row in part["rows"]} == {1, 2, 4}
+    assert {row["network"] for row in part["rows"]} == {
+        "published, float16 autocast",
+        "folded float16, graph",
+        "plan, float16",
+        "plan, float32",
+    }
 
 
 @pytest.mark.slow
-def test_json_names_no_folder_of_the_machine(
-    rehearsal: tuple[subprocess.CompletedProcess[str], dict[str, Any]],
-):
+def test_json_names_no_folder_of_the_machine(rehearsal: Rehearsal):
     text = json.dumps(rehearsal[1])
-    for path in (str(SCRIPT.parents[1]), "/tmp/", str(Path.home()) + "/"):
+    for path in (str(SCRIPT.parents[2]), "/tmp/", str(Path.home()) + "/"):
         assert path not in text
 
 
@@ -150,6 +125,13 @@ def test_without_a_gpu_it_says_so_and_stops(tmp_path: Path):
     assert "PyTorch finds no CUDA GPU here" in parts["gpu"]["reason"]
 
 
+@pytest.mark.parametrize("script", sorted(SCRIPT.parent.glob("*.sh")), ids=lambda path: path.name)
+def test_shell_scripts_name_what_is_there(script: Path):
+    subprocess.run(["bash", "-n", script], check=True)
+    for name in re.findall(r"bench/gpu/\w+\.\w+", script.read_text()):
+        assert (SCRIPT.parents[2] / name).is_file(), name
+
+
 # --- options ---
 
 
@@ -162,13 +144,11 @@ def test_without_a_gpu_it_says_so_and_stops(tmp_path: Path):
             "must not be in bench/results",
         ),
         (["--rehearse", "absent.so", "-o", "a.json"], "no such library: absent.so"),
-        (["--library", "absent.so"], "no such library: absent.so"),
         (
             ["--rehearse", __file__, "-o", "a.json", "--plugin", "absent.so"],
             "no such library: absent.so",
         ),
         (["--plugin", __file__], "--plugin is a rehearsal's"),
-        (["--onnx", "absent.onnx"], "no such file: absent.onnx"),
     ],
 )
 def test_unfit_options_are_one_sentence(
@@ -181,15 +161,9 @@ def test_unfit_options_are_one_sentence(
 def test_command_names_no_folder():
     arguments = ["--mamba-ssm", "/home/someone/mamba", "--quick", "-o", "a/b.json"]
     assert (
-        report_head("gpu", arguments)["command"]
+        report_head(str(SCRIPT), arguments)["command"]
         == "python bench/gpu/measure.py --mamba-ssm mamba --quick -o a/b.json"
     )
-
-
-def test_figures_keep_units_and_lose_folders():
-    values = {"error": "no /opt/a-b/c.d/nvcc, ../x/y at 3 GB/s", "library": "/a/b/l.so"}
-    cleaned = {"error": "no nvcc, ../x/y at 3 GB/s", "library": "/a/b/l.so"}
-    assert gpu._without_folders(values) == cleaned
 
 
 # --- parts that fail ---
@@ -198,7 +172,7 @@ def test_figures_keep_units_and_lose_folders():
 def run_with(
     worker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: str
 ) -> tuple[int, dict[str, Any]]:
-    """gpu.py over a stand-in for its worker, with `job` at hand."""
+    """measure.py over a stand-in for its worker, with `job` at hand."""
     script = tmp_path / "worker.py"
     head = "import json, os, sys, time; job = json.loads(sys.argv[1])\n"
     save = "def save(**values): open(job['result'], 'w').write(json.dumps(values))\n"
@@ -210,26 +184,29 @@ def run_with(
 
 
 def test_a_part_that_crashes_keeps_its_figures_and_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     worker = (
-        "save(rows=[job['part']], library='l.so')\n"
+        "save(rows=[{'a': job['part'] + job['library']}], library='l.so')\n"
         "if job['part'] == 'scan': os.abort()\n"
-        "if job['part'] == 'mask': save(error='RuntimeError: broken', rows=[1]); sys.exit(1)\n"
+        "if job['part'] == 'mask': save(error='no /opt/a-b/c.d/x, ../x at 3 GB/s'); sys.exit(1)\n"
+        "if job['part'] == 'plan': save(skipped='no cupy')\n"
     )
-    status, parts = run_with(worker, tmp_path, monkeypatch, "--parts", "scan", "mask", "song")
+    parts = ("scan", "mask", "song", "plan")
+    status, found = run_with(worker, tmp_path, monkeypatch, "--parts", *parts)
     assert status == 1
-    assert {name: part["status"] for name, part in parts.items()} == {
+    assert {name: part["status"] for name, part in found.items()} == {
         "gpu": "ok",
-        "build": "ok",
-        "scan": "failed",
         "mask": "failed",
+        "scan": "failed",
         "song": "ok",
+        "plan": "skipped",
     }
-    assert parts["scan"]["rows"] == ["scan"]
-    assert "-6" in parts["scan"]["reason"]
-    assert (parts["mask"]["reason"], parts["mask"]["rows"]) == ("RuntimeError: broken", [1])
-    assert "l.so" not in json.dumps(parts)
+    assert found["scan"]["rows"] == [{"a": "scanl.so"}]
+    assert "-6" in found["scan"]["reason"]
+    assert found["mask"]["reason"] == "no x, ../x at 3 GB/s"
+    printed = capsys.readouterr().out
+    assert printed[printed.index("== plan: ") :].split("\n")[1:] == ["   no cupy", ""]
 
 
 def test_a_part_that_hangs_is_ended_with_its_children(
@@ -237,110 +214,86 @@ def test_a_part_that_hangs_is_ended_with_its_children(
 ):
     alive = tmp_path / "alive"
     worker = (
-        "save(name='a', library='l.so')\n"
+        "save(name='a')\n"
         "if job['part'] == 'mask':\n"
-        "    save(rows=[1])\n"
+        "    save(rows=[])\n"
         f"    os.system('sleep 6; touch {alive}')\n"
     )
     options = ("--parts", "mask", "song", "--timeout", "3")
     status, parts = run_with(worker, tmp_path, monkeypatch, *options)
     assert status == 1
-    assert (parts["mask"]["status"], parts["mask"]["rows"]) == ("timed out", [1])
+    assert (parts["mask"]["status"], parts["mask"]["rows"]) == ("timed out", [])
     assert parts["song"]["status"] == "ok"
     assert parts["mask"]["seconds"] < 6
     subprocess.run(["sleep", "4"], check=True)
     assert not alive.exists()
 
 
-def test_without_a_library_what_needs_one_is_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    worker = "save(error='PluginError: no nvcc') if job['part'] == 'build' else save()\n"
-    worker += "sys.exit(job['part'] == 'build')\n"
-    status, parts = run_with(worker, tmp_path, monkeypatch, "--parts", "parity", "scan", "song")
+def test_without_a_library_nothing_else_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    worker = "save(error='PluginError: no nvcc', name='a'); sys.exit(1)\n"
+    status, parts = run_with(worker, tmp_path, monkeypatch)
     assert status == 1
-    assert parts["build"]["reason"] == "PluginError: no nvcc"
-    assert [parts[name]["status"] for name in ("parity", "scan", "song")] == [
-        "skipped",
-        "skipped",
-        "ok",
+    assert list(parts) == ["gpu"]
+    assert (parts["gpu"]["reason"], parts["gpu"]["name"]) == ("PluginError: no nvcc", "a")
+
+
+def test_table_shows_whatever_a_part_has():
+    part = {
+        "status": "ok",
+        "seconds": 1.0,
+        "logged": ["slow"],
+        "floor_ms": {"scans": 2.5},
+        "rows": [{"a": 1, "ms": {"median": 2.0, "min": 1.0, "max": 3.0}}, {"b": 1e-4, "c": None}],
+    }
+    report = {"rehearsal": False, "command": "c", "date": "d", "parts": {"scan": part}}
+    assert list(lines(report))[3:] == [
+        "   warning: slow",
+        "   floor_ms: scans 2.50",
+        "   rows:",
+        "   a  ms                b        c",
+        "   1  2.00 (1.00-3.00)",
+        "                        1.0e-04  -",
     ]
-
-
-def test_a_part_that_needs_what_is_not_here_is_skipped_and_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    worker = "save(library='l.so', **({'skipped': 'no cupy'} if job['part'] == 'plan' else {}))\n"
-    status, parts = run_with(worker, tmp_path, monkeypatch, "--parts", "plan")
-    assert status == 0
-    assert (parts["plan"]["status"], parts["plan"]["reason"]) == ("skipped", "no cupy")
-    printed = capsys.readouterr().out
-    assert printed[printed.index("== plan: ") :].split("\n")[1:] == ["   no cupy", ""]
-
-
-def test_a_named_library_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    library = tmp_path / "l.so"
-    library.touch()
-    worker = "save(given=job['library'].endswith('/l.so'))\n"
-    options = ("--parts", "scan", "--library", str(library))
-    _, parts = run_with(worker, tmp_path, monkeypatch, *options)
-    assert list(parts) == ["gpu", "scan"]
-    assert parts["scan"]["given"]
-
-
-def test_an_incomplete_part_prints_what_it_has():
-    part = {"status": "failed", "reason": "RuntimeError: broken", "seconds": 1.0}
-    report = {"rehearsal": False, "command": "c", "date": "d", "parts": dict.fromkeys(PARTS, part)}
-    printed = "\n".join(lines(report))
-    assert printed.count("RuntimeError: broken") == len(PARTS)
-    assert printed.count("incomplete") == len(PARTS)
 
 
 # --- the sanitizer ---
 
 
-def sanitized(tmp_path: Path, library: Path) -> dict[str, Any]:
-    """The part's rows by what and tool, and the error."""
+@pytest.mark.parametrize(
+    ("library", "found", "reason", "ok"),
+    [
+        (True, "", "", [True, True, True]),
+        (True, "2", "a tool reports errors", [True, False, False]),
+        (False, "", "does not work here", [False, False, False]),  # nothing runs, nothing is found
+    ],
+)
+def test_sanitizer_is_content_with_the_planted_error_alone(
+    library: bool,
+    found: str,
+    reason: str,
+    ok: list[bool],
+    tmp_path: Path,
+    emulated_scan: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for name, value in strange_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FOUND", found)
+    compute_sanitizer(tmp_path)
     job = Job(
         part="sanitizer",
         result=str(tmp_path / "result.json"),
-        library=str(library),
-        sanitizer=str(compute_sanitizer(tmp_path)),
-        driver=str(cuda_driver(tmp_path)),
+        library=str(emulated_scan if library else tmp_path / "absent.so"),
         rehearsal=True,
         quick=True,
     )
-    part = Part(job, CPU)
-    try:
+    part = Part(job)
+    if reason:
+        with pytest.raises(RuntimeError, match=reason):
+            sanitizer(part)
+    else:
         sanitizer(part)
-    except RuntimeError as error:
-        part.values["error"] = str(error)
-    rows = {f"{row['what']} {row['tool']}": row["ok"] for row in part.values["rows"]}
-    return rows | {"error": part.values.get("error")}
-
-
-def test_sanitizer_that_finds_only_the_planted_error_is_content(
-    tmp_path: Path, emulated_scan: Path
-):
-    found = sanitized(tmp_path, emulated_scan)
-    assert found.pop("error") is None
-    assert found == {"planted memcheck": True, "scan memcheck": True, "scan racecheck": True}
-
-
-def test_errors_of_the_sanitizer_fail_the_part(
-    tmp_path: Path, emulated_scan: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("FOUND", "2")
-    found = sanitized(tmp_path, emulated_scan)
-    assert "a tool reports errors" in found["error"]
-    assert not found["scan memcheck"]
-    assert not found["scan racecheck"]
-
-
-def test_a_sanitizer_that_does_not_work_here_fails_the_part(tmp_path: Path):
-    found = sanitized(tmp_path, tmp_path / "absent.so")  # nothing runs, so nothing is found
-    assert "does not work here" in found["error"]
-    assert not any(found[name] for name in found if name != "error")
+    assert [row["ok"] for row in part.values["rows"]] == ok
 
 
 # --- figures ---
@@ -361,12 +314,12 @@ def test_candidates_take_turns_and_one_that_fails_stops_no_other():
 
 def test_ratios_are_made_within_a_round():
     times = {"ours": [1.0, 2.0, 4.0], "theirs": [4.0, 8.0, 12.0]}
-    assert gpu_clock.ratios(times, "ours", "theirs") == {"median": 4, "min": 3, "max": 4}
-    assert gpu_clock.ratios(times, "ours", "absent") is None
+    assert ratios(times, "ours", "theirs") == {"median": 4, "min": 3, "max": 4}
+    assert ratios(times, "ours", "absent") is None
 
 
-def test_relative_rms_of_nan_is_no_number():
-    assert math.isnan(relative_rms(torch.tensor([math.nan]), torch.ones(1)))
+def test_relative_rms_of_nan_is_none():
+    assert relative_rms(torch.tensor([torch.nan]), torch.ones(1)) is None
     assert relative_rms(torch.tensor([3.0]), torch.tensor([2.0])) == 0.5
 
 
@@ -374,7 +327,7 @@ def test_relative_rms_of_nan_is_no_number():
 def test_cases_are_the_operators_inputs(kind: str):
     from bsmamba2.models.scan import scan_sizes
 
-    case = make_case(Part(Job(part="scan", result=""), CPU), 2, 65, SMALL, torch.float16, kind)
+    case = make_case(CPU, 2, 65, SMALL, torch.float16, kind)
     sizes = scan_sizes(*case.arguments, SMALL.n_heads, SMALL.d_state)
     assert (sizes.d_inner, sizes.width) == (SMALL.d_inner, SMALL.width)
     assert all(tensor.isfinite().all() for tensor in case.tensors)

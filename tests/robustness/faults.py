@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             line = f"{len(results)} {result['kind']}, {result['stage']}: {verdict}"
             print(line, file=sys.stderr, flush=True)
     report = {
-        **report_head("faults", arguments),
+        **report_head(__file__, arguments),
         "seed": options.seed,
         "elapsed_s": round(time.monotonic() - start, 1),
         "mounted": can_mount(),

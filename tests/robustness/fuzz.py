@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = list(run_cases(work, corpus, options.seed, numbers, _bugs_to_stderr))
         elapsed_s = time.monotonic() - start
     report = {
-        **report_head("fuzz", arguments),
+        **report_head(__file__, arguments),
         "seed": options.seed,
         "limits": {"memory_mib": MEMORY_MIB, "cpu_s": CPU_S, "wall_s": WALL_S},
         "elapsed_s": round(elapsed_s, 1),
