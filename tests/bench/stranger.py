@@ -8,12 +8,15 @@ from pathlib import Path
 CUSTOMIZE = """
 import sys
 ABSENT = {"soxr", "soundfile", "_soundfile", "click", "tqdm"}
-class Blocker:
-    def find_spec(name, path=None, target=None):
-        if name in ABSENT:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name in ABSENT else self.finder.find_spec(name, path, target)
 sys.path[:] = [folder for folder in sys.path if "__editable__" not in folder]
-sys.meta_path[:] = [Blocker, *(f for f in sys.meta_path if "editable" not in repr(f).lower())]
+sys.meta_path[:] = [Without(f) for f in sys.meta_path if "editable" not in repr(f).lower()]
 """
 
 SANITIZER = """#!/bin/sh
