@@ -20,8 +20,8 @@ from bsmamba2.config.file import Config
 from bsmamba2.config.training import TrainingConfig
 from bsmamba2.data.mixing import TrainingBatch
 from bsmamba2.errors import DataError, TrainingError
+from bsmamba2.models.estimation import estimate_target
 from bsmamba2.training.distributed import Processes
-from bsmamba2.training.estimate import estimate_target
 from bsmamba2.training.loss import separation_loss
 from bsmamba2.training.state import TrainingState
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
-import soxr
 
 from bsmamba2.runtime.audio.samples import Samples
 
@@ -31,12 +31,14 @@ def resample(
     if from_rate == to_rate:
         yield from blocks
         return
+    import soxr  # late: a machine that only computes masks has none
+
     stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality=QUALITY)
     for block in blocks:
         yield _feed(stream, block, last=False)
     yield _feed(stream, np.zeros((channels, 0), np.float32), last=True)
 
 
-def _feed(stream: soxr.ResampleStream, block: Samples, *, last: bool) -> Samples:
+def _feed(stream: Any, block: Samples, *, last: bool) -> Samples:
     out: Samples = stream.resample_chunk(np.ascontiguousarray(block.T), last=last).T
     return out

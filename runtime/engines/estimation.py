@@ -1,5 +1,7 @@
 """From chunks of a mixture to the target in them: STFT, engine, mask product, inverse STFT.
 
+`bsmamba2.models.estimation` is the same for networks, with gradients.
+
 What separates a song begins one batch after another and asks for results in the same order:
 
     first = estimator.begin(batch)     # may only start the work

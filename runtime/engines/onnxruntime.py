@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,6 @@ class OnnxEngine:
             raise EngineError(
                 f"ONNX Runtime failed: {short_reason(error)}; free memory, or export it again."
             ) from error
-        if np.shape(mask) != spectrum.shape:
-            raise EngineError(
-                f"The file gives a mask of shape {np.shape(mask)} for a spectrum of shape "
-                f"{spectrum.shape}: export the model again."
-            )
         return np.asarray(mask, np.float32)
 
     def describe(self) -> dict[str, Any]:
@@ -121,32 +116,22 @@ def _scan_library() -> CpuScanLibrary | None:
         return None
 
 
-class _Arena:
-    """An arena for all sessions of this process that takes from the system what is asked for.
+@functools.cache
+def _exact_arena() -> bool:
+    """Makes an arena for all sessions that takes from the system what is asked for, once.
 
     A session's own doubles what it takes each time: 2.3 GB for a chunk of the full network that
-    needs 1.8 GB.
+    needs 1.8 GB. False where this ONNX Runtime has another one already.
     """
-
-    lock = threading.Lock()
-    ready: bool | None = None
-
-
-def _exact_arena() -> bool:
-    """Sets the arena up once; False where this ONNX Runtime has another one already."""
-    with _Arena.lock:
-        if _Arena.ready is None:
-            memory = ort.OrtMemoryInfo(
-                "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
-            )
-            try:
-                arena = ort.OrtArenaCfg({"arena_extend_strategy": 1})  # kSameAsRequested
-                ort.create_and_register_allocator(memory, arena)
-                _Arena.ready = True
-            except Exception as error:  # somebody registered one; their settings stand
-                logger.debug("No arena of our own: %s", error)
-                _Arena.ready = False
-        return _Arena.ready
+    kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
+    try:
+        arena = ort.OrtArenaCfg({"arena_extend_strategy": 1})  # kSameAsRequested
+        ort.create_and_register_allocator(memory, arena)
+    except Exception as error:  # somebody registered one; their settings stand
+        logger.debug("No arena of our own: %s", error)
+        return False
+    return True
 
 
 def _providers(device: str) -> list[str]:

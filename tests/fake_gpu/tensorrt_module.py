@@ -23,7 +23,6 @@ ACTIVATIONS = 3_000_000
 Strategy = Enum("Strategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED")
 Specialization = Enum("Specialization", "LAZY EAGER NONE")
 Severity = Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE")
-DataType = Enum("DataType", "FLOAT HALF")
 
 
 class ILogger:
@@ -56,7 +55,6 @@ def make_module(machine: Machine, name: str, version: str, **quirks: Any) -> Mod
     vars(module).update(
         __version__=version,
         ILogger=ILogger,
-        DataType=DataType,
         ExecutionContextAllocationStrategy=Strategy,
         Runtime=lambda logger: Runtime(machine, logger, is_rtx, quirks),
     )
@@ -134,24 +132,9 @@ class Engine:
         options.log_severity_level, options.intra_op_num_threads = 3, 1
         self.session = ort.InferenceSession(data[4 + length :], options)
         self.machine, self.logger, self.quirks = machine, logger, quirks
-        self.num_io_tensors = 2
         if is_rtx:
             self.create_runtime_config = RuntimeConfig
         self._is_rtx = is_rtx
-
-    def get_tensor_name(self, index: int) -> str:
-        return (SPECTRUM, MASK)[index]
-
-    def get_tensor_dtype(self, name: str) -> DataType:
-        return DataType.FLOAT
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (-1, 2, -1, 1025, 2)
-
-    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
-        assert (name, profile_index) == (SPECTRUM, 0)
-        pairs = zip(self.batch, self.frames, strict=True)
-        return [(batch, 2, frames, 1025, 2) for batch, frames in pairs]
 
     def create_execution_context(self, how: Any) -> Context | None:
         cache = None

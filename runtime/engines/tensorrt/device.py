@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from types import ModuleType
 from typing import Any
 
 from bsmamba2.errors import EngineError, MissingExtraError, short_reason
-
-logger = logging.getLogger(__name__)
 
 _MEMORY_ALLOCATION, _INSUFFICIENT_DRIVER, _NO_DEVICE = 2, 35, 100  # of cudaError_t
 _OUT_OF_MEMORY = re.compile(
@@ -76,17 +73,6 @@ def chunks_text(count: int) -> str:
     return "a chunk" if count == 1 else f"{count} chunks"
 
 
-def no_memory(error: OutOfDeviceMemoryError) -> OutOfDeviceMemoryError:
-    """The error when there is nothing left to do with less."""
-    advice = "end what else uses the GPU, or use the .onnx file on the CPU"
-    return OutOfDeviceMemoryError(f"{str(error).rstrip('.')}: {advice}.")
-
-
-def say_less(error: OutOfDeviceMemoryError, count: int) -> None:
-    """Logs that it goes on with smaller batches, of `count` chunks."""
-    logger.warning("%s Going on with %s at a time.", error, chunks_text(count))
-
-
 @contextlib.contextmanager
 def cuda_errors(doing: str) -> Iterator[None]:
     """Makes one sentence of what CuPy raises in the block.
@@ -147,17 +133,8 @@ def _check_libraries(cupy: Any) -> None:
     except Exception as error:  # ImportError, or an error of the library
         raise EngineError(
             f"CuPy {cupy.__version__} does not find CUDA's libraries "
-            f"({short_reason(error)}): install CUDA's toolkit, or "
-            f"pip install '{_distribution()}[ctk]'."
+            f"({short_reason(error)}): install CUDA's toolkit, or pip install 'bsmamba2[trt]'."
         ) from error
-
-
-def _distribution() -> str:
-    """CuPy's package for the installed release of CUDA."""
-    from importlib.metadata import packages_distributions
-
-    names = packages_distributions().get("cupy", [])
-    return names[0] if names else "cupy-cuda13x"
 
 
 def _no_device_sentence(cupy: Any, error: Any) -> str:

@@ -5,7 +5,7 @@ The two modules have one interface up to what is guarded here:
 - TensorRT-RTX compiles kernels for the GPU when a context first sees a shape. `EAGER` makes it do
   so at once; by default it goes on with others for a while and then exchanges them, which a
   captured CUDA graph would never see.
-- Only TensorRT-RTX can say whether a context's work can be captured (`plan_network.py`).
+- Only TensorRT-RTX can say whether a context's work can be captured (`network.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 from bsmamba2.errors import EngineError, short_reason
-from bsmamba2.formats.metadata import Metadata
 from bsmamba2.formats.trt_plan import TITLES, PlanRecord
 from bsmamba2.runtime.engines.tensorrt.device import device_error, driver_is_too_old
 from bsmamba2.runtime.engines.tensorrt.kernel_cache import KernelCache
@@ -39,22 +38,20 @@ class PlanRuntime:
         data: bytes,
         path: Path,
         record: PlanRecord,
-        metadata: Metadata,
         *,
         capability: str,
     ) -> None:
-        """Deserialises a plan whose sidecar was checked (`plan_checks.py`).
+        """Deserialises a plan whose sidecar was checked (`checks.py`).
 
         Args:
             trt: The module that built it.
             data: The plan, as `read_plan` gives it; its plugin is loaded.
             path: Its file, for messages.
             record: Of its sidecar.
-            metadata: Of its sidecar.
             capability: The GPU's compute capability, such as "9.0".
 
         Raises:
-            EngineError: TensorRT refuses the plan, or it is not what its sidecar says.
+            EngineError: TensorRT refuses the plan.
         """
         self._trt, self._path, self._record = trt, path, record
         self._said, self._logger = _attach_log(trt)
@@ -66,7 +63,6 @@ class PlanRuntime:
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._refusal()
-        self._check_tensors(metadata)
         self._kernels = KernelCache(record, capability)
 
     def new_context(self) -> Any:
@@ -127,32 +123,6 @@ class PlanRuntime:
             f"{title} cannot load {self._path} ({short_reason(text)}): run "
             f"'{self._record.command}'."
         )
-
-    def _check_tensors(self, metadata: Metadata) -> None:
-        """Raises EngineError unless inputs and outputs are those of the sidecar."""
-        trt, engine, audio = self._trt, self._engine, metadata.model.audio
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        tail = (audio.channels, audio.bins, 2)
-        fits = sorted(names) == sorted((SPECTRUM, MASK)) and all(
-            engine.get_tensor_dtype(name) == trt.DataType.FLOAT
-            and _without_sizes(engine.get_tensor_shape(name)) == tail
-            for name in names
-        )
-        if fits:
-            profile = [tuple(shape) for shape in engine.get_tensor_profile_shape(SPECTRUM, 0)]
-            sizes = [(shape[0], shape[2]) for shape in profile]
-            fits = sizes == list(zip(self._record.batch, self._record.frames, strict=True))
-        if not fits:
-            raise EngineError(
-                f"{self._path} has other inputs, outputs or sizes than its sidecar says: run "
-                f"'{self._record.command}'."
-            )
-
-
-def _without_sizes(shape: Any) -> tuple[int, ...]:
-    """(channels, bins, 2) of (batch, channels, frames, bins, 2)."""
-    sizes = tuple(shape)
-    return (*sizes[1:2], *sizes[3:])
 
 
 def _attach_log(trt: ModuleType) -> tuple[deque[str], Any]:

@@ -9,7 +9,7 @@ wants the result.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,34 @@ from bsmamba2.runtime.engines.tensorrt.device import Device, chunks_text, cuda_e
 from bsmamba2.runtime.engines.tensorrt.network import PlanNetwork
 from bsmamba2.runtime.engines.tensorrt.runtime import PlanRuntime
 
+Result = tuple[Chunks, NDArray[np.bool_]]
+"""The target, and which of its frames have numbers only: (batch, frames). Nobody's buffers."""
+
+
+@dataclass(eq=False)
+class StartedChunks:
+    """Chunks that were started together."""
+
+    count: int
+    slot: PlanSlot | None
+    """Where they are on their way; None when they are done."""
+    outcome: Result | EngineError | None = None
+
+    def result(self) -> Result:
+        """Waits for them; raises EngineError where CUDA failed."""
+        if self.slot:
+            self.slot.rest()
+        assert self.outcome is not None
+        if isinstance(self.outcome, EngineError):
+            raise self.outcome
+        return self.outcome
+
 
 class PlanSlot:
     """A stream with everything that a batch needs on it, so that slots share nothing.
 
     Smaller batches are filled up with silence: another shape would need another warm-up and
     another graph, and of TensorRT-RTX another compilation.
-
-    Attributes:
-        batch: Chunks that it takes, at most.
     """
 
     def __init__(
@@ -48,85 +67,69 @@ class PlanSlot:
             OutOfDeviceMemoryError: So many chunks are too many for the GPU.
             EngineError: TensorRT or CUDA failed.
         """
-        self.batch = batch
-        self._audio = audio
+        from cupyx import empty_pinned  # which the GPU copies from and to while the host goes on
+
+        self._audio, self._doing = audio, chunks_text(batch)
+        self._started: StartedChunks | None = None
         spectra = (batch, audio.channels, audio.chunk_frames, audio.bins)
         self._network = PlanNetwork(runtime, device, (*spectra, 2))
-        with cuda_errors(chunks_text(batch)), self._network.stream:
+        cufft, transforms = device.cupy.cuda.cufft, batch * audio.channels * audio.chunk_frames
+        with cuda_errors(self._doing), self._network.stream:
             samples = (batch, audio.channels, audio.chunk_samples)
             self._samples = device.cupy.empty(samples, "float32")
-            self._host_in = _pinned(samples, "float32")
-            self._host_out = _pinned(samples, "float32")
-            self._host_finite = _pinned((batch, audio.chunk_frames), "bool")
-            self._transforms = _Transforms(device.cupy, audio, batch)
+            self._host_in = empty_pinned(samples, "float32")
+            self._host_out = empty_pinned(samples, "float32")
+            self._host_finite = empty_pinned((batch, audio.chunk_frames), "bool")
+            # CuPy would take one plan of cuFFT, with one scratch memory, on every stream.
+            self._forward = cufft.Plan1d(audio.n_fft, cufft.CUFFT_R2C, transforms)
+            self._inverse = cufft.Plan1d(audio.n_fft, cufft.CUFFT_C2R, transforms)
 
-    def start(self, chunks: Chunks) -> None:
-        """Enqueues the whole way of up to `batch` chunks; the slot must be at rest.
+    def start(self, chunks: Chunks) -> StartedChunks:
+        """Enqueues the whole way of up to `batch` chunks, when what was on its way is done.
 
         Raises:
             OutOfDeviceMemoryError: There was no memory on the way; the slot is at rest again.
             EngineError: TensorRT or CUDA failed; as well.
         """
+        self.rest()
         count = len(chunks)
         self._host_in[:count] = chunks
         self._host_in[count:] = 0
         try:
-            with cuda_errors(chunks_text(self.batch)), self._network.stream:
+            with cuda_errors(self._doing), self._network.stream:
                 self._enqueue()
         except EngineError:
             with contextlib.suppress(EngineError), cuda_errors("the same"):
                 self._network.stream.synchronize()
             raise
+        self._started = StartedChunks(count, self)
+        return self._started
 
-    def wait(self, count: int) -> tuple[Chunks, NDArray[np.bool_]]:
-        """Waits for what was started, which leaves the slot at rest.
-
-        Args:
-            count: Chunks that it was started with.
-
-        Returns:
-            The target in them, and which of its frames have numbers only: (count, frames). Both are
-            the caller's own.
-
-        Raises:
-            OutOfDeviceMemoryError: There was no memory on the way.
-            EngineError: CUDA failed.
-        """
-        with cuda_errors(chunks_text(self.batch)):
-            self._network.stream.synchronize()
-        return self._host_out[:count].copy(), self._host_finite[:count].copy()
+    def rest(self) -> None:
+        """Waits for what is on its way, and keeps its outcome."""
+        started, self._started = self._started, None
+        if started is None:
+            return
+        started.slot, count = None, started.count
+        try:
+            with cuda_errors(self._doing):
+                self._network.stream.synchronize()
+            started.outcome = self._host_out[:count].copy(), self._host_finite[:count].copy()
+        except EngineError as error:
+            started.outcome = error
 
     def _enqueue(self) -> None:
         """From pinned memory to pinned memory, on the current stream."""
         audio, network, stream = self._audio, self._network, self._network.stream
         self._samples.set(self._host_in, stream=stream)
-        with self._transforms.forward:
+        with self._forward:
             spectrum = stft(self._samples, n_fft=audio.n_fft, hop=audio.hop)
         network.spectrum[...] = spectrum.view("float32").reshape(network.spectrum.shape)
         network.enqueue()
         estimate = masked(network.mask, spectrum)
         finite = finite_frames(estimate)
-        with self._transforms.inverse:
+        with self._inverse:
             samples = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
         self._samples[...] = samples  # contiguous, which a slice of the overlapped frames is not
         self._samples.get(stream=stream, out=self._host_out, blocking=False)
         finite.get(stream=stream, out=self._host_finite, blocking=False)
-
-
-class _Transforms:
-    """Plans of cuFFT, to be used in a `with`.
-
-    CuPy would take the same plan, with the same scratch memory, on every stream.
-    """
-
-    def __init__(self, cupy: Any, audio: AudioConfig, batch: int) -> None:
-        cufft, count = cupy.cuda.cufft, batch * audio.channels * audio.chunk_frames
-        self.forward = cufft.Plan1d(audio.n_fft, cufft.CUFFT_R2C, count)
-        self.inverse = cufft.Plan1d(audio.n_fft, cufft.CUFFT_C2R, count)
-
-
-def _pinned(shape: tuple[int, ...], dtype: str) -> Any:
-    """A NumPy array that the GPU can copy to and from while the host goes on."""
-    from cupyx import empty_pinned
-
-    return empty_pinned(shape, dtype)

@@ -33,10 +33,10 @@ from bsmamba2.runtime.engines.tensorrt.runtime import PlanRuntime
 path, plugin = map(Path, sys.argv[1:3])
 if "--damaged" in sys.argv:
     path.write_bytes(path.read_bytes()[:1000] + bytes(1000))
-record, metadata = read_sidecar(path)
+record, _ = read_sidecar(path)
 load_plugin(trt, plugin)
 try:
-    PlanRuntime(trt, path.read_bytes(), path, record, metadata, capability="9.0")
+    PlanRuntime(trt, path.read_bytes(), path, record, capability="9.0")
 except EngineError as error:
     print(error)
 """

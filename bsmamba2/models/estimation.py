@@ -1,7 +1,6 @@
-"""From a mixture to the network's estimate, with gradients.
+"""From mixtures to the target in them, with gradients: STFT, network, mask product, inverse STFT.
 
-The transforms have the conventions of `bsmamba2.runtime.engines.stft`, in PyTorch: centred frames,
-reflect padding, periodic Hann window.
+`bsmamba2.runtime.engines.estimation` is the same for engines, on arrays.
 """
 
 from __future__ import annotations
