@@ -107,20 +107,6 @@ class ScanArrays:
     y: int
 
 
-ARRAY_FIELDS = tuple((name, ctypes.c_void_p) for name in (*INPUTS, "y"))
-"""The arrays of a call's structure, here and in `cpu_library`."""
-SIZE_FIELDS = (
-    ("n_sequences", ctypes.c_int64),
-    ("length", ctypes.c_int64),
-    ("n_heads", ctypes.c_int32),
-    ("headdim", ctypes.c_int32),
-    ("d_state", ctypes.c_int32),
-    ("d_conv", ctypes.c_int32),
-    ("eps", ctypes.c_float),
-)
-"""The fields that follow in both."""
-
-
 def load_library(path: Path, function: str, version: int, remedy: str) -> ctypes.CDLL:
     """Loads a scan library of the interface that this package knows.
 
@@ -149,22 +135,21 @@ def load_library(path: Path, function: str, version: int, remedy: str) -> ctypes
     return library
 
 
-def cut_size(sizes: ScanSizes) -> str | None:
-    """The name of a size that its field cannot hold: ctypes would cut it in silence."""
-    for name, kind in SIZE_FIELDS:
-        value = getattr(sizes, name)
-        if isinstance(value, int) and kind(value).value != value:
-            return name
-    return None
+_ARRAYS = (*INPUTS, "y", "workspace")
 
 
 class _BsmScan(ctypes.Structure):
     _fields_ = (
         ("size", ctypes.c_size_t),
-        *ARRAY_FIELDS,
-        ("workspace", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in _ARRAYS),
         ("workspace_bytes", ctypes.c_size_t),
-        *SIZE_FIELDS,
+        ("n_sequences", ctypes.c_int64),
+        ("length", ctypes.c_int64),
+        ("n_heads", ctypes.c_int32),
+        ("headdim", ctypes.c_int32),
+        ("d_state", ctypes.c_int32),
+        ("d_conv", ctypes.c_int32),
+        ("eps", ctypes.c_float),
         ("dtype", ctypes.c_int32),
     )
 
@@ -185,19 +170,12 @@ class ScanLibrary:
         self.path = Path(path)
         if not self.path.is_file():
             raise PluginError(f"No such scan library: {path}; run 'bsm plugin build'.")
-        self._library = load_library(self.path, "bsm_scan_abi", ABI, "run 'bsm plugin build'")
-        self._declare()
-
-    def _declare(self) -> None:
-        pointer = ctypes.POINTER(_BsmScan)
-        library = self._library
+        library = load_library(self.path, "bsm_scan_abi", ABI, "run 'bsm plugin build'")
+        self._library, pointer = library, ctypes.POINTER(_BsmScan)
         library.bsm_scan_workspace.argtypes = (pointer, ctypes.POINTER(ctypes.c_size_t))
-        library.bsm_scan_workspace.restype = ctypes.c_int
         library.bsm_scan_enqueue.argtypes = (pointer, ctypes.c_void_p)
-        library.bsm_scan_enqueue.restype = ctypes.c_int
         library.bsm_scan_status_text.argtypes = (ctypes.c_int,)
         library.bsm_scan_status_text.restype = ctypes.c_char_p
-        library.bsm_scan_cuda_error.argtypes = ()
         library.bsm_scan_cuda_error.restype = ctypes.c_char_p
 
     def workspace_bytes(self, sizes: ScanSizes) -> int:
@@ -249,37 +227,20 @@ class ScanLibrary:
 
 
 def _call(sizes: ScanSizes) -> _BsmScan:
-    """The structure without arrays."""
-    if name := cut_size(sizes):
-        status = Status.__members__.get(f"BAD_{name.upper()}", Status.BAD_SHAPE)
-        raise ScanError(f"Scan: {name} {getattr(sizes, name)} is too large.", status)
-    if sizes.dtype not in DTYPES:
-        raise ScanError(
-            f"Scan: the type must be one of {', '.join(DTYPES)}, not {sizes.dtype}.",
-            Status.BAD_DTYPE,
-        )
-    values = vars(sizes) | {"dtype": DTYPES[sizes.dtype]}
+    """The structure without arrays; the library refuses a dtype of -1."""
+    values = vars(sizes) | {"dtype": DTYPES.get(sizes.dtype, -1)}
     return _BsmScan(size=ctypes.sizeof(_BsmScan), **values)
 
 
 def _detail(status: int, sizes: ScanSizes, call: _BsmScan) -> str:
     """The values that a refusal is about."""
-    addresses = [*(name for name, _ in ARRAY_FIELDS), "workspace"]
-    match status:
-        case Status.NULL_POINTER:
-            return ", ".join(name for name in addresses if not getattr(call, name))
-        case Status.MISALIGNED:
-            found = {name: getattr(call, name) or 0 for name in addresses}
-            return ", ".join(f"{name} at {address:#x}" for name, address in found.items())
-        case Status.SMALL_WORKSPACE:
-            return f"workspace_bytes {call.workspace_bytes}"
-        case Status.BAD_SHAPE:
-            return f"n_sequences {sizes.n_sequences}, length {sizes.length}"
-        case Status.BAD_DTYPE:
-            return f"dtype {sizes.dtype}"
-        case Status.BAD_EPS:
-            return f"eps {sizes.eps}"
-        case Status.BAD_N_HEADS | Status.BAD_HEADDIM | Status.BAD_D_STATE | Status.BAD_D_CONV:
-            name = Status(status).name.removeprefix("BAD_").lower()
-            return f"{name} {getattr(sizes, name)}"
+    if status in (Status.NULL_POINTER, Status.MISALIGNED):
+        return ", ".join(f"{name} at {getattr(call, name) or 0:#x}" for name in _ARRAYS)
+    if status == Status.SMALL_WORKSPACE:
+        return f"workspace_bytes {call.workspace_bytes}"
+    if status == Status.BAD_SHAPE:
+        return f"n_sequences {sizes.n_sequences}, length {sizes.length}"
+    for name, value in vars(sizes).items():
+        if status == Status.__members__.get(f"BAD_{name.upper()}"):
+            return f"{name} {value}"
     return ""

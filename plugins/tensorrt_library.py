@@ -40,15 +40,14 @@ def find_include_dir() -> Path:
             older TensorRT.
     """
     named = os.environ.get(_VARIABLE)
+    for folder in [Path(named)] if named else _usual_folders():
+        if (folder / "NvInferRuntime.h").is_file():
+            _check_version(folder)
+            return folder
     if named:
-        if not _has_headers(Path(named)):
-            raise PluginError(
-                f"{_VARIABLE} names {named}, which has no NvInferRuntime.h: correct or unset it."
-            )
-        return _checked(Path(named))
-    for folder in _usual_folders():
-        if _has_headers(folder):
-            return _checked(folder)
+        raise PluginError(
+            f"{_VARIABLE} names {named}, which has no NvInferRuntime.h: correct or unset it."
+        )
     raise PluginError(
         "No headers of TensorRT found: set TENSORRT_INCLUDE_DIR to the folder of NvInferRuntime.h "
         "in TensorRT's SDK, or pip install --no-deps kernel-lens==2.0.1, which carries them."
@@ -165,12 +164,8 @@ def _usual_folders() -> Iterator[Path]:
         yield Path(wheel.origin).parent / "include" / "tensorrt"
 
 
-def _has_headers(folder: Path) -> bool:
-    return (folder / "NvInferRuntime.h").is_file()
-
-
-def _checked(folder: Path) -> Path:
-    """The folder; refuses headers without the interfaces that the plugin implements."""
+def _check_version(folder: Path) -> None:
+    """Refuses headers without the interfaces that the plugin implements."""
     version = folder / "NvInferVersion.h"
     text = version.read_text(errors="replace") if version.is_file() else ""
     majors = [int(major) for major in _MAJOR.findall(text)]
@@ -179,4 +174,3 @@ def _checked(folder: Path) -> Path:
         raise PluginError(
             f"The headers in {folder} are of {found}: the plugin needs {OLDEST_HEADERS} or newer."
         )
-    return folder

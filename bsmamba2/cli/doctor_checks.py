@@ -162,7 +162,7 @@ def _cpu_scan() -> str:
     if path is None:
         return f"{slow}install a C++ compiler (g++ or clang++), then bsmamba2 again from its source"
     try:
-        return f"native scans, {CpuScanLibrary(path).isa_name()}"
+        return f"native scans, {CpuScanLibrary(path).instructions}"
     except BsmError as error:
         return slow + short_reason(error)
 

@@ -39,11 +39,7 @@ class BSMamba2(nn.Module):
 
         Args:
             spectrum: (batch, channels, frames, bins, 2), real and imaginary part last.
-
-        Raises:
-            ValueError: Another shape.
         """
-        check_spectrum(spectrum, self.model)
         x_BTKD = self.band_split(spectrum_features(spectrum))
         for layer in self.layers:
             x_BTKD = layer(x_BTKD)
@@ -52,13 +48,3 @@ class BSMamba2(nn.Module):
         if features.itemsize < 4:
             features = features.float()
         return mask_spectrum(features, self.model.audio.channels)
-
-
-def check_spectrum(spectrum: Tensor, model: ModelConfig) -> None:
-    """Raises ValueError unless the spectrum is of the model's channels and bins."""
-    expected = (model.audio.channels, model.audio.bins, 2)
-    if spectrum.ndim != 5 or (spectrum.shape[1], *spectrum.shape[3:]) != expected:
-        raise ValueError(
-            f"spectrum must be (batch, {expected[0]}, frames, {expected[1]}, 2), "
-            f"not {tuple(spectrum.shape)}"
-        )

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsmamba2.config.model import ModelConfig
-from bsmamba2.models.bands import BandSplit, UnitNorm, mask_spectrum, spectrum_features, unit
+from bsmamba2.models.bands import BandSplit, mask_spectrum, spectrum_features, unit
 from bsmamba2.models.bsmamba2 import BSMamba2
-from bsmamba2.models.dual_path import BidirectionalBlock, ResidualMamba2
+from bsmamba2.models.dual_path import BidirectionalBlock
 from bsmamba2.models.masks import MaskEstimator
 from bsmamba2.models.scan import ScanParameters
 from bsmamba2.models.scan_operator import bimamba2_scan
@@ -48,16 +48,6 @@ def band_groups(model: ModelConfig) -> Iterator[BandGroup]:
         band, feature = band + count, feature + size
 
 
-def _norm_and_linear(band: nn.Module) -> tuple[UnitNorm, nn.Linear]:
-    norm, linear = cast(nn.Sequential, band)
-    return cast(UnitNorm, norm), cast(nn.Linear, linear)
-
-
-def _mask_layers(band: nn.Module) -> tuple[nn.Linear, nn.Linear]:
-    first, _, second = cast(nn.Sequential, cast(nn.Sequential, band)[0])
-    return cast(nn.Linear, first), cast(nn.Linear, second)
-
-
 class FoldedBandSplit(nn.Module):
     """One batched product a group of bands."""
 
@@ -65,7 +55,7 @@ class FoldedBandSplit(nn.Module):
         super().__init__()
         self.groups = list(band_groups(model))
         for number, group in enumerate(self.groups):
-            pairs = [_norm_and_linear(band) for band in split.to_features[group.bands]]
+            pairs: list[Any] = list(split.to_features[group.bands])  # norm, linear
             weights = [linear.weight * (norm.scale * norm.gamma) for norm, linear in pairs]
             self.register_buffer(f"weight_{number}", torch.stack(weights).mT.contiguous())
             self.register_buffer(
@@ -92,10 +82,7 @@ class FoldedBlock(nn.Module):
 
     def __init__(self, block: BidirectionalBlock) -> None:
         super().__init__()
-        directions = [
-            cast(ResidualMamba2, blocks[0])
-            for blocks in (block.forward_blocks, block.backward_blocks)
-        ]
+        directions: list[Any] = [block.forward_blocks[0], block.backward_blocks[0]]
         mixers = [direction.mixer for direction in directions]
         self.net = net = mixers[0].net
         merge = block.linear.weight[:, :, 0]  # (2 d_model, d_model): P^T
@@ -105,7 +92,7 @@ class FoldedBlock(nn.Module):
                 [d.norm.weight[:, None] * d.mixer.in_proj.weight.T for d in directions], dim=1
             ),
             "conv_weight": torch.stack([m.conv1d.weight[:, 0] for m in mixers]),
-            "conv_bias": torch.stack([cast(Tensor, m.conv1d.bias) for m in mixers]),
+            "conv_bias": torch.stack([m.conv1d.bias for m in mixers]),
             "dt_bias": torch.stack([m.dt_bias for m in mixers]),
             "A": -torch.stack([m.A_log for m in mixers]).exp(),
             "D": torch.stack([m.D for m in mixers]),
@@ -153,12 +140,13 @@ class FoldedMasks(nn.Module):
         """Folds `gamma`, scale of the final norm (d_model), into the first layers."""
         super().__init__()
         self.groups = list(band_groups(model))
-        mlps = [_mask_layers(band) for band in masks.to_freqs]
-        hidden = torch.stack([first.weight.T for first, _ in mlps]) * gamma[:, None]
+        mlps: list[Any] = [cast(Any, band)[0] for band in masks.to_freqs]  # linear, tanh, linear
+        hidden = torch.stack([first.weight.T for first, _, _ in mlps]) * gamma[:, None]
         self.register_buffer("hidden", hidden.contiguous())
-        self.register_buffer("hidden_bias", torch.stack([first.bias for first, _ in mlps])[:, None])
+        bias = torch.stack([first.bias for first, _, _ in mlps])
+        self.register_buffer("hidden_bias", bias[:, None])
         for number, group in enumerate(self.groups):
-            seconds = [second for _, second in mlps[group.bands]]
+            seconds = [second for _, _, second in mlps[group.bands]]
             weight = torch.stack([second.weight.T for second in seconds])
             bias = torch.stack([second.bias for second in seconds])[:, None]
             for part, w, b in zip(

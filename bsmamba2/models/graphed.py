@@ -30,37 +30,31 @@ _WARM_UP = 2  # passes before the capture: libraries choose and load their kerne
 class GraphedNetwork:
     """A network that is captured once an input shape and replayed from then on.
 
-    Of many shapes the last used `max_graphs` are kept. Where a capture fails the network runs as
-    it is, with one line in the log. Not for several threads at once.
+    Of many shapes the last used MAX_GRAPHS are kept, each with its own buffers on the device.
+    Where a capture fails the network runs as it is, with one line in the log. Not for several
+    threads at once.
     """
 
-    def __init__(
-        self, network: Function, *, max_graphs: int = MAX_GRAPHS, capture: Capture | None = None
-    ) -> None:
+    def __init__(self, network: Function, *, capture: Capture | None = None) -> None:
         """Wraps a network.
 
         Args:
             network: Without control flow over values.
-            max_graphs: Shapes to keep; each holds its own buffers on the device.
             capture: Another way to capture than CUDA's, for tests.
         """
-        if max_graphs < 1:
-            raise ValueError(f"max_graphs must be at least 1, not {max_graphs}")
         self._network = network
-        self._max_graphs = max_graphs
         self._capture = capture or CudaCapture()
-        self._replays: OrderedDict[tuple[torch.Size, torch.dtype], Function] = OrderedDict()
+        self._replays: OrderedDict[torch.Size, Function] = OrderedDict()
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         """The network's output for `x`, which is on the network's device: a tensor of its own."""
-        key = x.shape, x.dtype
-        if key not in self._replays:
-            while len(self._replays) >= self._max_graphs:
+        if x.shape not in self._replays:
+            while len(self._replays) >= MAX_GRAPHS:
                 self._replays.popitem(last=False)
-            self._replays[key] = self._captured(x)
-        self._replays.move_to_end(key)
-        return self._replays[key](x)
+            self._replays[x.shape] = self._captured(x)
+        self._replays.move_to_end(x.shape)
+        return self._replays[x.shape](x)
 
     def _captured(self, x: Tensor) -> Function:
         try:
@@ -85,20 +79,17 @@ class CudaCapture:
     def __call__(self, network: Function, x: Tensor) -> Function:
         """Runs the network to warm up, then captures it; raises RuntimeError where it cannot."""
         with torch.cuda.device(x.device):
-            return self._capture(network, x.clone())
-
-    def _capture(self, network: Function, static_input: Tensor) -> Function:
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP):
-                network(static_input)
-        current.wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            static_output = network(static_input)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            static_input, current = x.clone(), torch.cuda.current_stream()
+            stream = torch.cuda.Stream()
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP):
+                    network(static_input)
+            current.wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                static_output = network(static_input)
 
         def replay(x: Tensor) -> Tensor:
             static_input.copy_(x)

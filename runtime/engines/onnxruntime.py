@@ -53,7 +53,7 @@ class OnnxEngine:
         library = None
         if native_scan and _CUDA not in providers and self.precision in _NATIVE_PRECISIONS:
             library = _scan_library()
-        self.scan = f"native {library.isa_name()}" if library else _FUNCTION_BODY
+        self.scan = f"native {library.instructions}" if library else _FUNCTION_BODY
         try:
             self._session = ort.InferenceSession(
                 str(path), _options(options.threads, library), providers=providers

@@ -12,7 +12,7 @@ from tolerances import assert_close, relative_rms
 
 from bsmamba2.config.model import ModelConfig
 from bsmamba2.models.bsmamba2 import BSMamba2
-from bsmamba2.models.folded import band_groups, fold
+from bsmamba2.models.folded import fold
 
 TINY = model_of("tiny")
 
@@ -58,10 +58,11 @@ def test_folded_silence_is_the_networks():
         assert_close(fold(network)(silence), network(silence))
 
 
-def test_folding_leaves_the_network_alone():
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_folding_leaves_the_network_alone(dtype: torch.dtype | None):
     network = random_network().train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    fold(network)
+    fold(network, dtype)
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
@@ -82,16 +83,6 @@ def test_training_on_does_not_change_what_was_folded():
         for parameter in network.parameters():
             parameter.add_(1)
     assert torch.equal(folded(spectrum), before)
-
-
-def test_groups_are_the_bands_of_equal_width():
-    model = model_of("bsmamba2")
-    groups = list(band_groups(model))
-    assert [group.n_bands for group in groups] == [24, 12, 8, 8, 8, 1, 1]
-    assert [group.bands.start for group in groups] == [0, 24, 36, 44, 52, 60, 61]
-    assert [group.features.start for group in groups] == [0, 192, 384, 768, 1536, 3072, 3584]
-    assert groups[-1].bands.stop == 62
-    assert groups[-1].features.stop == 4100
 
 
 # --- half types ---
@@ -124,9 +115,3 @@ def test_a_type_is_that_of_the_matrices_and_never_of_the_steps(dtype: torch.dtyp
     steps = {name: types.pop(name) for name in ("dt_bias", "A", "D")}
     assert set(steps.values()) == {torch.float32}
     assert set(types.values()) == {dtype}
-
-
-def test_folding_to_a_half_type_leaves_the_network_alone():
-    network = random_network()
-    fold(network, torch.float16)
-    assert {parameter.dtype for parameter in network.parameters()} == {torch.float64}

@@ -16,7 +16,6 @@ from typing import Any
 import plain_scan
 import pytest
 import torch
-from networks import random_network, random_spectrum
 from tolerances import assert_close
 from torch import Tensor
 
@@ -221,19 +220,6 @@ def test_mamba_ssm_is_asked_for_the_chunked_scan(
     # Gate and norm of the form without causal_conv1d are float32 at most.
     slack = 1e5 if dtype == torch.float64 and not has_causal_conv1d else 1
     assert_close(y, scan_direction_chunked(*arguments, **keywords), dtype, slack)
-
-
-@pytest.mark.parametrize("has_causal_conv1d", [True, False], ids=["conv1d", "no-conv1d"])
-def test_network_is_the_same_with_mamba_ssm(
-    monkeypatch: pytest.MonkeyPatch, install: Callable[[bool], None], has_causal_conv1d: bool
-):
-    network, spectrum = random_network(), random_spectrum()
-    with torch.no_grad():
-        expected = network(spectrum)
-        install(has_causal_conv1d)
-        monkeypatch.setattr(kernels, "uses_mamba_ssm", lambda _: True)
-        found = network(spectrum)
-    assert_close(found, expected, slack=1e5 if not has_causal_conv1d else 1)
 
 
 # --- the real kernels ---

@@ -14,6 +14,7 @@ import pytest
 from processes import printed
 
 from bsmamba2.errors import PluginError
+from bsmamba2.formats.operator import INPUTS
 from bsmamba2.plugins import library as binding
 from bsmamba2.plugins.library import DTYPES, ScanArrays, ScanError, ScanLibrary, ScanSizes, Status
 
@@ -134,13 +135,10 @@ def test_every_element_of_the_output_is_written(library: ScanLibrary):
         ({"n_sequences": 0}, Status.BAD_SHAPE),
         ({"n_sequences": -1}, Status.BAD_SHAPE),
         ({"n_sequences": 1 << 62}, Status.BAD_SHAPE),
-        ({"n_sequences": 1 << 64}, Status.BAD_SHAPE),
         ({"length": 0}, Status.BAD_SHAPE),
         ({"n_heads": 0}, Status.BAD_N_HEADS),
         ({"n_heads": 65}, Status.BAD_N_HEADS),
-        ({"n_heads": (1 << 32) + 2}, Status.BAD_N_HEADS),
         ({"headdim": 16}, Status.BAD_HEADDIM),
-        ({"headdim": (1 << 32) + 32}, Status.BAD_HEADDIM),
         ({"d_state": 48}, Status.BAD_D_STATE),
         ({"d_conv": 3}, Status.BAD_D_CONV),
         ({"eps": -1.0}, Status.BAD_EPS),
@@ -163,17 +161,10 @@ def test_refused_sizes_name_the_value(library: ScanLibrary, change: dict[str, An
     assert np.isnan(call.y).all()
 
 
-@pytest.mark.parametrize(
-    "name",
-    vars(
-        ScanArrays(
-            **dict.fromkeys(("zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A", "D", "y"), 0)
-        )
-    ),
-)
+@pytest.mark.parametrize("name", [*INPUTS, "y"])
 def test_missing_arrays_are_named(library: ScanLibrary, name: str):
     call = Call(SIZES, library.workspace_bytes(SIZES))
-    with pytest.raises(ScanError, match=rf"\({name}\)\.$") as error:
+    with pytest.raises(ScanError, match=rf"\b{name} at 0x0\b") as error:
         library.enqueue(SIZES, replace(call.arrays, **{name: 0}), **call.workspace)
     assert error.value.status == Status.NULL_POINTER
     assert not error.value.is_unsupported
@@ -204,28 +195,20 @@ def test_an_absent_library_names_the_command(tmp_path: Path):
         ScanLibrary(tmp_path / "absent.so")
 
 
-def test_a_file_that_is_no_library_is_named(tmp_path: Path):
-    path = tmp_path / "text.so"
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (None, "is no scan library that loads here"),
+        ("int other(void) { return 0; }", "is no scan library that loads here"),
+        ("int bsm_scan_abi(void) { return 99; }", r"version 99 .* version 1; run 'bsm plugin"),
+    ],
+)
+def test_another_library_is_refused(tmp_path: Path, source: str | None, sentence: str):
+    path = tmp_path / "a.so"
     path.write_text("no library")
-    with pytest.raises(PluginError, match=rf"^{re.escape(str(path))} is no scan library"):
-        ScanLibrary(path)
-
-
-def shared_library(folder: Path, source: str) -> Path:
-    (folder / "a.c").write_text(source)
-    path = folder / "a.so"
-    command = ["g++", "-shared", "-fPIC", "-x", "c", "a.c", "-o", str(path)]
-    subprocess.run(command, check=True, cwd=folder)
-    return path
-
-
-def test_another_library_is_named(tmp_path: Path):
-    path = shared_library(tmp_path, "int other(void) { return 0; }")
-    with pytest.raises(PluginError, match="is no scan library that loads here"):
-        ScanLibrary(path)
-
-
-def test_a_library_of_another_version_is_refused(tmp_path: Path):
-    path = shared_library(tmp_path, "int bsm_scan_abi(void) { return 99; }")
-    with pytest.raises(PluginError, match=r"version 99 .* version 1; run 'bsm plugin build'"):
+    if source:
+        (tmp_path / "a.c").write_text(source)
+        command = ["g++", "-shared", "-fPIC", "-x", "c", tmp_path / "a.c", "-o", path]
+        subprocess.run(command, check=True)
+    with pytest.raises(PluginError, match=rf"^{re.escape(str(path))} .*{sentence}"):
         ScanLibrary(path)

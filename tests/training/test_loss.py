@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from bsmamba2.config.file import load_config
 from bsmamba2.config.training import LossConfig
+from bsmamba2.models.estimation import estimate_target
 from bsmamba2.runtime.engines.stft import istft, stft
 from bsmamba2.training import loss as loss_module
-from bsmamba2.models.estimation import estimate_target
 from bsmamba2.training.loss import separation_loss
 
 PAPER = load_config("bsmamba2").loss

@@ -205,4 +205,4 @@ def test_installs_with_a_compiler_and_without(tmp_path: Path, compiler: str):
     built = source / "plugins" / cpu_library.LIBRARY
     assert built.exists() == (compiler == "works")
     if compiler == "works":
-        assert cpu_library.CpuScanLibrary(built).isa_name()
+        assert cpu_library.CpuScanLibrary(built).instructions
