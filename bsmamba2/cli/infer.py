@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bsmamba2.cli.engine_options import engine_options, song_bars
-from bsmamba2.cli.infer_options import song_options
 from bsmamba2.errors import OptionError, failure_sentence, one_line
 
 if TYPE_CHECKING:
@@ -24,6 +24,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_TIME = re.compile(r"(?:(?:(\d+):(?=[0-5]?\d:))?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
+
+
+class Time(click.types.FloatParamType):
+    """Seconds, given as 75, 75.5, 1:15.5, 75:30 or 1:15:30."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """As click's."""
+        if isinstance(value, float):
+            return value
+        match = _TIME.fullmatch(str(value))
+        if not match or (":" in value and float(match[3]) >= 60):
+            self.fail(f"'{value}' is no time: give seconds (75.5) or minutes (1:15.5).", param, ctx)
+        hours, minutes, seconds = match.groups()
+        return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
+
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(allow_dash=True))
@@ -35,7 +55,61 @@ logger = logging.getLogger(__name__)
     type=click.Path(),
     help="A .onnx, .plan or .safetensors file; 'default' is the one in the package.",
 )
-@song_options
+@click.option(
+    "-o",
+    "--out",
+    default="out/{folder}/{track}/{stem}.{ext}",
+    show_default=True,
+    metavar="NAME",
+    type=click.Path(),
+    help="Names of the files to write; {folder} is where a song lies below a folder that is "
+    "named. '-': one stem of one song goes to stdout.",
+)
+@click.option(
+    "--stems",
+    metavar="NAMES",
+    help="Which stems, separated by commas.  [default: all the engine gives]",
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["wav", "flac", "mp3", "ogg"]),
+    help="File format.  [default: by the suffix in --out, or wav]",
+)
+@click.option(
+    "--depth",
+    type=click.Choice(["16", "24", "float"]),
+    help="Bits of a sample.  [default: float for wav, 24 for flac]",
+)
+@click.option(
+    "--clip",
+    type=click.Choice(["none", "clamp", "rescale"]),
+    default="none",
+    show_default=True,
+    help="Samples beyond full scale: 'none' leaves them (16 and 24 bits cut them off, and a "
+    "warning counts them), 'clamp' cuts them off in every format, 'rescale' makes all stems of "
+    "the song quieter by one factor.",
+)
+@click.option(
+    "--picture",
+    is_flag=True,
+    help="Also write a PNG of each song: spectrograms of mixture and stems.",
+)
+@click.option(
+    "--start",
+    type=Time(),
+    metavar="TIME",
+    default=0.0,
+    help="Where to begin in each song: seconds, or minutes as in 1:30.",
+)
+@click.option("--duration", type=Time(), metavar="TIME", help="How much of it to separate.")
+@click.option("-r", "--recursive", is_flag=True, help="Search folders in folders, too.")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave songs alone whose files are all there, of the right length: a run that was "
+    "ended goes on.",
+)
 @engine_options(overlap_s=1.0, auto_batch=True)
 @click.option(
     "--tta",
@@ -201,16 +275,7 @@ def _separate(
     quiet: bool,
     names: bool,
 ) -> tuple[list[SeparatedSong], list[Failure]]:
-    """Separates the files; a failure ends only its own. Both results are in the files' order.
-
-    Args:
-        separator: Separates all of them.
-        jobs: The files.
-        output: The format of all stems.
-        at_once: Songs at a time.
-        quiet: Shows no progress.
-        names: Whether the names of written files go to stdout.
-    """
+    """Separates songs with a bar for each; the names of written files may go to stdout."""
     from tqdm import tqdm
 
     from bsmamba2.runtime.songs.separate_files import separate_files

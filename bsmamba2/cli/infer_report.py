@@ -62,14 +62,13 @@ def print_summary(summary: Summary | None, skipped: Sequence[Job]) -> None:
 
 def _print_table(songs: Sequence[SeparatedSong]) -> None:
     """Song, length, time taken and speed, in columns."""
-    rows = [("song", "length", "took", "x real time")]
+    width = max(len("song"), *(len(one_line(song.job.name)) for song in songs))
+    row = f"{{:{width}}}  {{:>8}}  {{:>8}}  {{:>11}}"
+    click.echo(row.format("song", "length", "took", "x real time"), err=True)
     for song in songs:
         times = _clock(song.duration_s), _clock(song.elapsed_s)
-        rows.append((one_line(song.job.name), *times, f"{1 / song.real_time_factor:.1f}"))
-    name, length, took, speed = (max(map(len, column)) for column in zip(*rows, strict=True))
-    for row in rows:
-        texts = f"{row[0]:{name}}", f"{row[1]:>{length}}", f"{row[2]:>{took}}", f"{row[3]:>{speed}}"
-        click.echo("  ".join(texts), err=True)
+        speed = f"{1 / song.real_time_factor:.1f}"
+        click.echo(row.format(one_line(song.job.name), *times, speed), err=True)
 
 
 def _clock(seconds: float | None) -> str:

@@ -58,7 +58,7 @@ class TrackFeed:
         self._target = target
         with self._stack:
             readers = {
-                name: self._stack.enter_context(_reader(path)) for name, path in files.items()
+                name: self._stack.enter_context(AudioReader(path)) for name, path in files.items()
             }
             mixture = readers[MIXTURE]
             for reader in readers.values():
@@ -91,10 +91,6 @@ class TrackFeed:
         """Passes over samples; errors as `take`."""
         for start in range(0, count, _BLOCK):
             self.take(min(_BLOCK, count - start))
-
-
-def _reader(path: Path) -> AudioReader:
-    return AudioReader(path, warn_clipped=False)  # of no use here, and told again in every pass
 
 
 def _check_alike(stem: AudioReader, mixture: AudioReader) -> None:
@@ -149,7 +145,7 @@ def measure_track(
     """
     target = separator.stems[0]
     done = 0
-    with TrackFeed(files, target) as feed, _reader(files[MIXTURE]) as reader:
+    with TrackFeed(files, target) as feed, AudioReader(files[MIXTURE]) as reader:
         meters = [EnergyMeter(feed.sample_rate) for _ in range(4)]
         for stems in separator.stream(reader.blocks(), reader.sample_rate, reader.channels):
             count = stems[target].shape[1]

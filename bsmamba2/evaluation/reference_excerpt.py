@@ -93,7 +93,7 @@ def _excerpt(
 def _loudest_chunk(path: Path, audio: AudioConfig) -> tuple[int, Samples]:
     """Start and samples of the loudest of the chunks side by side, the last as long as it is."""
     loudest, most, start, done = None, 0.0, 0, 0
-    with AudioReader(path, warn_clipped=False) as reader:
+    with AudioReader(path) as reader:
         blocks = _fitted(reader.blocks(), reader.sample_rate, audio)
         for chunk, count in Chunking(audio.chunk_samples, 0).split(blocks):
             energy = float(np.vdot(chunk, chunk))

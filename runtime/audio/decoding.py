@@ -1,9 +1,13 @@
-"""The two backends of the reader: soundfile (libsndfile) and PyAV (FFmpeg)."""
+"""The two backends of the reader: soundfile (libsndfile) and PyAV (FFmpeg).
+
+Either has `sample_rate`, `channels`, `frames` (samples per channel by the header, None if unknown),
+`missing_allowed` (how many fewer may come without a fault, None if `frames` is an estimate) and
+`tags`, and decodes once. It seeks only where that gives the samples that decoding all would give.
+"""
 
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,6 @@ from bsmamba2.runtime.audio.riff import open_wav
 from bsmamba2.runtime.audio.samples import Samples
 from bsmamba2.runtime.audio.tags import clean_tags
 from bsmamba2.system.files import c_path
-
-logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 16  # samples per channel
 _EXACT_SEEKS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
@@ -45,7 +47,7 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 
 
 class SoundfileDecoder:
-    """A `Decoder` over soundfile."""
+    """A file that libsndfile knows."""
 
     def __init__(self, path: Path, name: str) -> None:
         """Opens a file, called `name` in messages.
@@ -111,7 +113,7 @@ class SoundfileDecoder:
 
 
 class AvDecoder:
-    """A `Decoder` over PyAV: one audio track of any container.
+    """One audio track of any container that FFmpeg knows.
 
     Of several tracks it is the first that the file marks as its default, or the first of all.
     What a container says of priming samples is applied by FFmpeg; padding at the end stays.
@@ -157,11 +159,7 @@ class AvDecoder:
             self.close()
             raise AudioError(f"{self._name} has no audio track: name a file with sound.")
         defaults = [track for track in tracks if track.disposition & 1]  # AV_DISPOSITION_DEFAULT
-        chosen = (defaults or tracks)[0]
-        if len(tracks) > 1:
-            number = tracks.index(chosen) + 1
-            logger.info("%s has %d audio tracks: number %d.", self._name, len(tracks), number)
-        return chosen
+        return (defaults or tracks)[0]
 
     def _duration(self, stream: Any) -> tuple[float | None, bool]:
         """Seconds by the header if it has them, and whether a shorter track is a damaged one."""

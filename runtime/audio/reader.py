@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from bsmamba2.errors import AudioError, MissingExtraError, OptionError
 from bsmamba2.runtime.audio.samples import Samples, check_samples
-from bsmamba2.runtime.audio.tags import Tags
 from bsmamba2.system.files import existing_file
+
+if TYPE_CHECKING:
+    from bsmamba2.runtime.audio.decoding import AvDecoder, SoundfileDecoder
 
 logger = logging.getLogger(__name__)
 
@@ -41,34 +41,6 @@ OTHER_SUFFIXES = frozenset(
 MAX_CHANNELS = 2
 MIN_RATE, MAX_RATE = 1000, 768_000
 """Hz. A song of 1 Hz by a damaged header would become hours at the model's rate."""
-_CLIPPED_LEVEL = 0.999
-_CLIPPED_SAMPLES = 20  # below that, flat tops are ordinary loud music
-
-
-class Decoder(Protocol):
-    """What a backend makes of an opened file."""
-
-    sample_rate: int
-    channels: int
-    frames: int | None
-    """Samples per channel by the header; None if unknown."""
-    missing_allowed: int | None
-    """How many fewer may come without a fault; None if `frames` is an estimate."""
-    tags: Tags
-
-    def decode(self, start: int = 0) -> Iterator[Samples]:
-        """Blocks (channels, n) from sample `start` on, once.
-
-        Seeks where that gives the very samples that decoding from the beginning gives.
-
-        Raises:
-            AudioError: Decoding fails.
-        """
-        ...
-
-    def close(self) -> None:
-        """Closes the file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -112,12 +84,7 @@ class AudioReader:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        *,
-        section: Section = WHOLE,
-        name: str | None = None,
-        warn_clipped: bool = True,
+        self, path: str | Path, *, section: Section = WHOLE, name: str | None = None
     ) -> None:
         """Opens a file.
 
@@ -125,7 +92,6 @@ class AudioReader:
             path: Of any format that a backend knows.
             section: The part to read.
             name: What messages call it, if not by its path.
-            warn_clipped: Whether `blocks` logs a warning of a file that is clipped.
 
         Raises:
             BsmError: No such file, or it cannot be read.
@@ -145,7 +111,6 @@ class AudioReader:
                 raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
             self._decoder = stack.enter_context(closing(_open(self.path, name)))
             self._check_opened()
-            self._warn_clipped = warn_clipped
             self.sample_rate = self._decoder.sample_rate
             self.channels = self._decoder.channels
             self.tags = self._decoder.tags
@@ -197,13 +162,12 @@ class AudioReader:
             AudioError: No samples, NaN or Inf, damaged or truncated data, or the file was changed
                 meanwhile. One that another was put in the place of is read to its end.
         """
-        at, flat = self._start, 0
+        at = self._start
         for block in self._decoder.decode(self._start):
             if self._stop is not None:
                 block = block[:, : self._stop - at]
             check_samples(block, at, self.sample_rate, self.name)
             at += block.shape[1]
-            flat += _flat_tops(block)
             yield block
             if at == self._stop:
                 self._check_unchanged()
@@ -211,12 +175,6 @@ class AudioReader:
         else:
             self._check_unchanged()
             self._check_end(at)
-        if self._warn_clipped and flat > _CLIPPED_SAMPLES:
-            logger.warning(
-                "%s is clipped (%d samples stand at full scale): its stems will be too.",
-                self.name,
-                flat,
-            )
 
     def _check_opened(self) -> None:
         """Raises AudioError if the decoder may have got another file of the same name."""
@@ -262,13 +220,7 @@ class AudioReader:
         )
 
 
-def _flat_tops(block: Samples) -> int:
-    """Samples near full scale that equal the one before, as only clipping makes them."""
-    loud = np.abs(block[:, 1:]) >= _CLIPPED_LEVEL
-    return int(np.count_nonzero(loud & (block[:, 1:] == block[:, :-1]))) if loud.any() else 0
-
-
-def _open(path: Path, name: str) -> Decoder:
+def _open(path: Path, name: str) -> SoundfileDecoder | AvDecoder:
     """A decoder: soundfile for what libsndfile should know, PyAV for the rest."""
     import soundfile
 

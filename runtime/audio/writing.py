@@ -26,7 +26,6 @@ from bsmamba2.system.files import c_path
 logger = logging.getLogger(__name__)
 
 FORMATS = ("wav", "flac", "mp3", "ogg")
-DEPTHS = ("16", "24", "float")
 CLIP_MODES = ("none", "clamp", "rescale")
 _SUBTYPES = {
     ("wav", "16"): ("PCM_16", 2),
@@ -52,7 +51,7 @@ class OutputFormat:
     name: str
     """One of FORMATS, also the suffix."""
     depth: str | None = None
-    """One of DEPTHS, None for the format's default; mp3 and ogg have none."""
+    """'16', '24' or 'float', None for the format's default; mp3 and ogg have none."""
     clip: str = "none"
     """What becomes of samples beyond full scale: 'none' leaves them to the format, of which only
     integers cut them off, 'clamp' cuts them off in every format, 'rescale' makes all stems of a
@@ -69,10 +68,6 @@ class OutputFormat:
             depths = [depth for name, depth in _SUBTYPES if name == self.name and depth]
             mend = f"choose {' or '.join(depths)}" if depths else "leave the depth out"
             raise OptionError(f"{self.name} cannot have depth {self.depth}: {mend}.")
-        if not soundfile.check_format(self.name, self.subtype):
-            raise OptionError(
-                f"The installed libsndfile writes no {self.name}: upgrade the soundfile package."
-            )
 
     @property
     def subtype(self) -> str:
@@ -170,8 +165,10 @@ class AudioWriter:
     def __exit__(self, kind: object, *rest: object) -> None:
         if kind is None:
             self.close()
-        else:
-            self._abandon()
+            return
+        with contextlib.suppress(soundfile.SoundFileError, RuntimeError):
+            self._file.close()  # an error is on its way already
+        self._sink.close()
 
     def write(self, block: Samples) -> None:
         """Appends samples (channels, n), full scale 1.
@@ -229,11 +226,6 @@ class AudioWriter:
         if bits == 16:
             return integers.astype(np.int16)
         return integers * 256  # libsndfile takes 24 bits as the upper ones of 32
-
-    def _abandon(self) -> None:
-        with contextlib.suppress(soundfile.SoundFileError, RuntimeError):
-            self._file.close()  # an error is on its way already
-        self._sink.close()
 
     def _failed(self, error: object) -> AudioError:
         reason = self._sink.error.strerror if self._sink.error else error

@@ -38,10 +38,7 @@ def useful_batch(engine: Engine) -> int:
     if engine.batch:
         return engine.batch[1]
     measured = engine.chunk_memory() if isinstance(engine, MeasuringEngine) else None
-    return fitting_batch(*measured) if measured else 1
-
-
-def fitting_batch(chunk_bytes: int, free_bytes: int) -> int:
-    """Chunks that fit, from 1, which ran already, to MOST_CHUNKS."""
-    fit = int(free_bytes * (1 - _SPARE)) // max(1, chunk_bytes)
-    return max(1, min(MOST_CHUNKS, fit))
+    if measured is None:
+        return 1
+    chunk_bytes, free_bytes = measured
+    return max(1, min(MOST_CHUNKS, int(free_bytes * (1 - _SPARE)) // max(1, chunk_bytes)))

@@ -167,11 +167,13 @@ class Separator:
         there = resample(
             mixture, channels=channels, from_rate=rate, to_rate=self._audio.sample_rate
         )
-        with contextlib.closing(self._targets(self._widen(there, channels), times)) as target:
+        repeats = self._audio.channels // channels
+        wide = (np.repeat(block, repeats, axis=0) for block in there)
+        with contextlib.closing(self._targets(wide, times)) as target:
+            # Of two channels that were one, the mean.
+            narrow = (b if repeats == 1 else b.mean(axis=0, keepdims=True) for b in target)
             # One sample more than rounding at both rates can take away; `take` drops the rest.
-            longer = itertools.chain(
-                self._narrow(target, channels), [np.zeros((channels, 1), np.float32)]
-            )
+            longer = itertools.chain(narrow, [np.zeros((channels, 1), np.float32)])
             back = resample(
                 longer, channels=channels, from_rate=self._audio.sample_rate, to_rate=rate
             )
@@ -180,16 +182,6 @@ class Separator:
                 if part.shape[1]:
                     stem = block[:, : part.shape[1]]
                     yield {self._audio.target: stem, RESIDUAL: part - stem}
-
-    def _widen(self, blocks: Iterable[Samples], channels: int) -> Iterator[Samples]:
-        """To the model's channels: mono goes into each."""
-        for block in blocks:
-            yield np.repeat(block, self._audio.channels // channels, axis=0)
-
-    def _narrow(self, blocks: Iterable[Samples], channels: int) -> Iterator[Samples]:
-        """Back to the input's channels: the mean for mono."""
-        for block in blocks:
-            yield block if channels == block.shape[0] else block.mean(axis=0, keepdims=True)
 
     def _targets(self, blocks: Iterable[Samples], times: StageTimes) -> Generator[Samples]:
         """The target stem at the model's rate, from the mixture at the model's rate."""

@@ -8,8 +8,9 @@ engine.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,14 +42,17 @@ class AveragingEstimator:
     def __init__(self, estimator: Closable, varied: Sequence[str]) -> None:
         """Varies 'swap' (the two channels) and 'polarity', and both together."""
         choices = [(False, True) if name in varied else (False,) for name in ("swap", "polarity")]
-        self._guises = [_Guise(*choice) for choice in itertools.product(*choices)]
+        self._guises = [
+            functools.partial(_guise, swap, polarity)
+            for swap, polarity in itertools.product(*choices)
+        ]
         self._estimator = estimator
         # As many runs as the other wants to have begun, but where it wants several, two batches.
         self.in_flight = 1 + -(-(estimator.in_flight - 1) // len(self._guises))
 
     def begin(self, batch: Batch) -> _Averaged:
         """Begins the batch in every guise; see `Estimator`."""
-        parts: list[tuple[_Guise, Pending[Chunks]]] = []
+        parts: list[tuple[Callable[[Chunks], Chunks], Pending[Chunks]]] = []
         try:
             for guise in self._guises:
                 changed = dataclasses.replace(batch, chunks=guise(batch.chunks))
@@ -63,25 +67,18 @@ class AveragingEstimator:
         self._estimator.close()
 
 
-@dataclass(frozen=True)
-class _Guise:
-    """Changes chunks, and done twice changes them back."""
-
-    swap: bool
-    polarity: bool
-
-    def __call__(self, chunks: Chunks) -> Chunks:
-        """Of (batch, channels, n), the same shape."""
-        if self.swap:
-            chunks = np.ascontiguousarray(chunks[:, ::-1])
-        return -chunks if self.polarity else chunks
+def _guise(swap: bool, polarity: bool, chunks: Chunks) -> Chunks:
+    """Chunks (batch, channels, n) in a guise; done twice, as they were."""
+    if swap:
+        chunks = np.ascontiguousarray(chunks[:, ::-1])
+    return -chunks if polarity else chunks
 
 
 @dataclass(frozen=True, eq=False)
 class _Averaged:
     """A batch in all of its guises."""
 
-    parts: Sequence[tuple[_Guise, Pending[Chunks]]]
+    parts: Sequence[tuple[Callable[[Chunks], Chunks], Pending[Chunks]]]
 
     def result(self) -> Chunks:
         """The mean; see `Pending`."""

@@ -166,8 +166,6 @@ def _obstacle(
                 f"{job.name} and {' and '.join(others)} would both write {file}: put {{folder}} "
                 "into --out, or separate them in two runs."
             )
-        if len(claims[place]) > 1:
-            return f"Two files of {job.name} would be called {file}: choose another --out."
     return None
 
 

@@ -163,7 +163,7 @@ def test_another_file_that_takes_the_name_while_it_is_opened_is_refused(
     save(song)
     own = audio._open
 
-    def late(path: Path, name: str) -> audio.Decoder:
+    def late(path: Path, name: str) -> object:
         replace(path)
         return own(path, name)
 

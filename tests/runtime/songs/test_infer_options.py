@@ -17,7 +17,7 @@ import soundfile
 from audio_files import RATE, endless_rifx, load, noise, save
 from processes import MAIN, Command, printed
 
-from bsmamba2.cli.infer_options import Time
+from bsmamba2.cli.infer import Time
 
 
 def song(name: str, n: int = RATE, **tags: str) -> str:
