@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import struct
 import sys
@@ -42,19 +41,6 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str, cut: float):
     with pytest.raises(AudioError, match=r"truncated|damaged") as error:
         read(path)
     assert str(path) in str(error.value)
-
-
-def test_one_missing_sample_is_missed(tmp_path: Path):
-    path = save(tmp_path / "a.wav", noise())
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(AudioError, match="truncated"):
-        read(path)
-
-
-@pytest.mark.parametrize("name", ["b.flac", "a.mp3", "a.ogg"])
-def test_rubbish_in_the_middle_is_an_error(tmp_path: Path, name: str):
-    with pytest.raises(AudioError, match="damaged"):
-        read(damaged(save(tmp_path / name, noise()), hole=True))
 
 
 @pytest.mark.parametrize("data_size", [0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000])
@@ -122,91 +108,62 @@ def test_flac_written_into_a_pipe_is_read_to_its_end(tmp_path: Path):
     assert np.array_equal(read(path), expected)
 
 
-@pytest.mark.parametrize("name", ["text.wav", "text.flac", "text.mp3", "text.ogg", "text.m4a"])
-def test_a_text_file_is_no_audio(tmp_path: Path, name: str):
-    path = tmp_path / name
-    path.write_text("This is a text.\n" * 1000)
-    with pytest.raises(AudioError, match=name):
-        read(path)
-
-
-@pytest.mark.parametrize("name", ["a.wav", "a.ogg", "a.aiff"])
-def test_no_samples_are_an_error(tmp_path: Path, name: str):
-    with pytest.raises(AudioError, match="no samples"):
-        read(save(tmp_path / name, noise(0)))
-
-
-def test_an_empty_file_is_an_error(tmp_path: Path):
-    (tmp_path / "a.wav").touch()
-    with pytest.raises(AudioError, match="empty"):
-        read(tmp_path / "a.wav")
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_samples_are_an_error_with_their_time(tmp_path: Path, value: float):
-    samples = noise()
-    samples[1, 100_000] = value
-    with pytest.raises(AudioError, match=r"a\.wav holds NaN .* at 2\.268 s"):
-        read(save(tmp_path / "a.wav", samples))
-
-
-def test_three_channels_are_an_error(tmp_path: Path):
-    with pytest.raises(AudioError, match="3 channels"):
-        read(save(tmp_path / "a.wav", noise(100, 3)))
-
-
 def test_missing_files_and_folders_are_errors(tmp_path: Path):
     for path in (tmp_path, tmp_path / "missing.wav", Path("/dev/zero")):
         with pytest.raises(BsmError, match=str(path)):
             read(path)
 
 
-def _broken(path: Path, kind: str) -> Path:
-    """A file of some kind that cannot be read to its end."""
-    match kind:
+def broken(path: Path, kind: str) -> Path:
+    """A file of some kind that cannot be read to its end; kinds have the format's suffix."""
+    name, samples, rate = Path(kind).stem, noise(), RATE
+    match name:
         case "not there":
-            pass
-        case "empty":
-            path.touch()
-        case "text":
-            path.write_text("This is a text.\n" * 1000)
-        case "RIFX without a length":
-            path.write_bytes(endless_rifx())
-        case "truncated" | "truncated.flac":
-            damaged(save(path, noise()), cut=0.5)
-        case "hole.mp3":
-            damaged(save(path, noise()), hole=True)
-        case _:
-            samples = {"3 channels": noise(RATE, 3), "NaN": noise() * np.nan, "nothing": noise(0)}
-            save(path, samples.get(kind, noise()), 100 if kind == "100 Hz" else RATE, "FLOAT")
-    return path
+            return path
+        case "empty" | "text" | "RIFX":
+            contents = {"text": b"This is a text.\n" * 1000, "RIFX": endless_rifx()}
+            path.write_bytes(contents.get(name, b""))
+            return path
+        case "3 channels":
+            samples = noise(RATE, 3)
+        case "nothing":
+            samples = noise(0)
+        case "nan" | "inf" | "1e11":
+            samples[1, 100_000] = float(name)
+        case "999 Hz" | "768001 Hz":
+            rate = int(name.split()[0])
+    save(path, samples, rate, "FLOAT" if path.suffix == ".wav" else None)
+    if name == "one sample less":
+        path.write_bytes(path.read_bytes()[:-8])
+    return damaged(path, cut=0.5) if name == "half" else damaged(path, hole=name == "hole")
 
 
-@pytest.mark.parametrize("kind", [
-    "not there", "empty", "text", "RIFX without a length", "truncated", "truncated.flac",
-    "hole.mp3", "3 channels", "NaN", "nothing", "100 Hz", "late start",
+@pytest.mark.parametrize(("kind", "words"), [
+    ("not there.wav", "No such file: stdin"), ("empty.wav", "stdin is empty"),
+    ("text.wav", "stdin is not audio"), ("text.m4a", "stdin is not audio"),
+    ("RIFX.wav", "stdin does not state its length"), ("one sample less.wav", "is truncated"),
+    ("half.wav", "stdin is truncated"), ("half.flac", "stdin is truncated"),
+    ("half.mp3", "stdin is damaged"), ("hole.mp3", "stdin is damaged"),
+    ("hole.flac", "stdin is damaged"), ("hole.ogg", "stdin is damaged"),
+    ("3 channels.wav", "stdin has 3 channels"), ("nothing.wav", "stdin holds no samples"),
+    ("nothing.ogg", "stdin holds no samples"), ("nan.wav", "stdin holds NaN .* at 2.268 s"),
+    ("inf.wav", "stdin holds NaN .* at 2.268 s"), ("1e11.wav", "far above full scale at 2.268 s"),
+    ("999 Hz.wav", "rate of 999 Hz"), ("768001 Hz.wav", "rate of 768001 Hz"),
+    ("late start.wav", "stdin ends before 4.00 s"), ("late start.mp3", "ends before 4.00 s"),
 ])  # fmt: skip
-def test_errors_call_what_came_through_a_pipe_stdin(tmp_path: Path, kind: str):
-    """Its file has no suffix that would tell the format."""
-    path = tmp_path / "stdin"
-    broken = _broken(tmp_path / f"song{Path(kind).suffix or '.wav'}", kind)
-    if broken.exists():
-        broken.rename(path)
-    section = Section(4 if kind == "late start" else 0)
+@pytest.mark.parametrize("suffix", [True, False])
+def test_what_cannot_be_read_is_a_sentence(tmp_path: Path, kind: str, words: str, suffix: bool):
+    """It calls the file as it is told; what comes through a pipe has no suffix, either."""
+    path = broken(tmp_path / f"song{Path(kind).suffix}", kind)
+    if not suffix and path.exists():
+        path = path.rename(tmp_path / "stdin")
+    section = Section(4 if kind.startswith("late") else 0)
     with (
-        pytest.raises(BsmError) as error,
+        pytest.raises(BsmError, match=words) as error,
         AudioReader(path, section=section, name="stdin") as reader,
     ):
         list(reader.blocks())
-    assert "stdin" in str(error.value).replace(str(path), "")
     assert str(tmp_path) not in str(error.value)
-
-
-def test_clipped_files_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    read(save(tmp_path / "b.wav", noise() * 2))
-    assert not caplog.records
-    read(save(tmp_path / "b.wav", np.clip(noise() * 30, -1, 1)))
-    assert "is clipped" in caplog.text
 
 
 # --- writing ---
@@ -237,11 +194,6 @@ def test_written_files_hold_the_samples(
     assert (rate, found.shape) == (RATE, (n, channels))
     assert np.abs(found.T - samples).max() <= LOSS[depth]
     assert soundfile.info(path).format == name.upper()
-
-
-def test_default_depths_are_float_for_wav_and_24_for_flac():
-    assert OutputFormat("wav").subtype == "FLOAT"
-    assert OutputFormat("flac").subtype == "PCM_24"
 
 
 @pytest.mark.parametrize(("name", "depth"), [("flac", "float"), ("mp3", "16"), ("ogg", "24"),
@@ -332,30 +284,6 @@ def test_equal_rates_pass_blocks_on():
     blocks = [noise(10), noise(20)]
     passed = list(resample(blocks, channels=2, from_rate=48_000, to_rate=48_000))
     assert all(a is b for a, b in zip(passed, blocks, strict=True))
-
-
-def test_library_code_prints_nothing(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-):
-    caplog.set_level(logging.DEBUG, "bsmamba2")
-    read(write(tmp_path / "out", noise(), "flac").rename(tmp_path / "a.flac"))
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("rate", [1, 999, 768_001, 2**31 - 1])
-def test_rates_that_no_music_has_are_refused(tmp_path: Path, rate: int):
-    """A damaged header would otherwise make hours of a second."""
-    path = save(tmp_path / "a.wav", tones(100, 1), rate)
-    with pytest.raises(AudioError, match=f"rate of {rate} Hz"):
-        AudioReader(path)
-
-
-@pytest.mark.parametrize("value", [1e11, -1e38])
-def test_levels_whose_squares_overflow_are_refused_with_their_time(tmp_path: Path, value: float):
-    samples = tones(RATE, 2)
-    samples[1, RATE // 2] = value
-    with pytest.raises(AudioError, match=r"far above full scale at 0\.500 s"):
-        read(save(tmp_path / "a.wav", samples))
 
 
 def test_integers_written_as_floats_are_read(tmp_path: Path):

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import audio_files
 import numpy as np
 import pytest
-import soundfile
+from audio_files import RATE, load, noise
 from small_engines import FunctionEngine, real_mask
 
 from bsmamba2.errors import AudioError, FileError
@@ -19,25 +20,23 @@ from bsmamba2.runtime.separation.separator import Separator
 from bsmamba2.runtime.songs.jobs import Job
 from bsmamba2.runtime.songs.separate_files import separate_file
 
-RATE = 44100
-SECONDS = 8
+N = 8 * RATE
 
 
-def save(path: Path, seconds: float = SECONDS, seed: int = 0) -> np.ndarray:
-    samples = np.random.default_rng(seed).standard_normal((round(seconds * RATE), 2)) * 0.1
-    soundfile.write(path, samples, RATE, subtype="PCM_16")
-    return soundfile.read(path, dtype="float32")[0]
+def save(path: Path, n: int = N, level: float = 0.1) -> np.ndarray:
+    """A song; what its file holds, (channels, n)."""
+    return load(audio_files.save(path, noise(n, level=level), subtype="PCM_16"))
 
 
 def replace(path: Path) -> None:
     """Another song of the same length takes the name."""
-    save(path.with_name(f"other{path.suffix}"), seed=1)
+    save(path.with_name(f"other{path.suffix}"), level=0.2)
     path.with_name(f"other{path.suffix}").replace(path)
 
 
 def overwrite(path: Path) -> None:
     """Another song of the same length is written into the file."""
-    save(path, seed=1)
+    save(path, level=0.2)
 
 
 def cut(path: Path) -> None:
@@ -55,7 +54,7 @@ def grow(path: Path) -> None:
 
 def shorten(path: Path) -> None:
     """A shorter song is written into the file."""
-    save(path, 2, seed=1)
+    save(path, 2 * RATE)
 
 
 def separate(path: Path, change: Callable[[Path], None], out: Path) -> None:
@@ -73,21 +72,11 @@ def separate(path: Path, change: Callable[[Path], None], out: Path) -> None:
     separate_file(Separator(FunctionEngine(mask), overlap_s=0), job, OutputFormat("wav"))
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
 def test_a_song_that_is_replaced_is_read_to_its_end(tmp_path: Path, suffix: str):
-    song = tmp_path / f"song{suffix}"
-    samples = np.random.default_rng(0).standard_normal((SECONDS * RATE, 2)) * 0.1
-    soundfile.write(song, samples, RATE)
-    before = soundfile.read(song, dtype="float32")[0]
-
-    def other(path: Path) -> None:
-        soundfile.write(tmp_path / f"other{suffix}", samples[: 2 * RATE], RATE)
-        (tmp_path / f"other{suffix}").replace(path)
-
-    separate(song, other, tmp_path / "out")
-    found = soundfile.read(tmp_path / "out" / "vocals.wav", dtype="float32")[0]
-    assert found.shape == before.shape
-    assert np.abs(found - before / 2).max() < 1e-5
+    before = save(tmp_path / f"song{suffix}")
+    separate(tmp_path / f"song{suffix}", replace, tmp_path / "out")
+    assert np.abs(load(tmp_path / "out" / "vocals.wav") - before / 2).max() < 1e-5
 
 
 @pytest.mark.parametrize("change", [overwrite, cut, cut_to_nothing, grow, shorten])
@@ -132,12 +121,6 @@ def test_a_picture_that_cannot_be_written_is_a_sentence_and_no_stem(
             Separator(FunctionEngine(real_mask(0.5)), overlap_s=0), job, OutputFormat("wav")
         )
     assert not out.exists()
-
-
-def test_the_sentence_says_to_wait(tmp_path: Path):
-    save(tmp_path / "song.wav")
-    with pytest.raises(AudioError, match=r"song\.wav was changed while it was read: wait"):
-        separate(tmp_path / "song.wav", grow, tmp_path / "out")
 
 
 def test_a_change_during_a_section_counts(tmp_path: Path):

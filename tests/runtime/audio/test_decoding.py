@@ -32,22 +32,6 @@ def test_titles_need_not_be_utf_8(tmp_path: Path):
     assert read(path).shape == noise().shape
 
 
-def test_one_channel_is_read_by_pyav(tmp_path: Path):
-    assert read(encode(tmp_path / "a.m4a", "aac", noise(channels=1), "mono")).shape[0] == 1
-
-
-def test_three_channels_are_an_error_in_pyav(tmp_path: Path):
-    path = encode(tmp_path / "a.m4a", "alac", noise(channels=3), "3.0")
-    with pytest.raises(AudioError, match="3 channels"):
-        read(path)
-
-
-def test_a_truncated_mp4_is_refused(tmp_path: Path):
-    path = damaged(encode(tmp_path / "a.m4a", "alac", noise()), cut=0.5)
-    with pytest.raises(AudioError, match="damaged"):
-        read(path)
-
-
 def test_without_pyav_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = encode(tmp_path / "a.m4a", "alac", noise())
     monkeypatch.setitem(sys.modules, "av", None)
@@ -123,9 +107,20 @@ def test_a_cover_is_no_obstacle(tmp_path: Path):
     assert np.abs(read(path) - samples).max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["a.mka", "a.m4a"])
-def test_an_end_that_is_missing_is_missed(tmp_path: Path, name: str):
-    path = encode(tmp_path / name, "aac", noise())
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("3.0", 3)])
+def test_pyav_reads_up_to_two_channels(tmp_path: Path, layout: str, channels: int):
+    path = encode(tmp_path / "a.m4a", "alac", noise(channels=channels), layout)
+    if channels == 1:
+        assert read(path).shape[0] == 1
+    else:
+        with pytest.raises(AudioError, match="3 channels"):
+            read(path)
+
+
+@pytest.mark.parametrize(("name", "codec"),
+                         [("a.mka", "aac"), ("a.m4a", "aac"), ("a.m4a", "alac")])  # fmt: skip
+def test_an_end_that_is_missing_is_missed(tmp_path: Path, name: str, codec: str):
+    path = encode(tmp_path / name, codec, noise())
     with pytest.raises(AudioError, match=r"damaged|truncated"):
         read(damaged(path, cut=0.6))
 
@@ -185,15 +180,6 @@ def test_only_the_section_must_be_sound(tmp_path: Path):
     samples[0, 2 * RATE] = np.nan
     with pytest.raises(AudioError, match=r"at 2\.000 s"):
         section_of(save(path, samples), 1)
-
-
-@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a"])
-def test_a_start_beyond_the_end_is_an_error(tmp_path: Path, name: str):
-    codec = {"a.m4a": "alac"}.get(name)
-    path = tmp_path / name
-    path = encode(path, codec, noise()) if codec else save(path, noise())
-    with pytest.raises(AudioError, match=r"ends before 4\.00 s"):
-        section_of(path, 4)
 
 
 @pytest.mark.parametrize("section", [(-1, None), (0, 0), (0, -1), (np.nan, 1), (0, np.inf)])

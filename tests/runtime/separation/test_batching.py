@@ -13,7 +13,6 @@ from bsmamba2.runtime.engines import EngineOptions, load_engine
 from bsmamba2.runtime.separation.batching import (
     MOST_CHUNKS,
     MeasuringEngine,
-    fitting_batch,
     useful_batch,
 )
 
@@ -35,7 +34,6 @@ class Measured(FunctionEngine):
     [(100, 10_000, MOST_CHUNKS), (100, 250, 2), (100, 249, 1), (100, 0, 1), (0, 100, MOST_CHUNKS)],
 )
 def test_a_batch_fits_what_is_free_with_a_fifth_to_spare(chunk: int, free: int, batch: int):
-    assert fitting_batch(chunk, free) == batch
     engine = Measured(real_mask(1))
     engine.memory = chunk, free
     assert useful_batch(engine) == batch

@@ -50,20 +50,12 @@ def test_ones_mask_returns_mixture_of_any_rate_without_delay(rate: int, overlap_
 
 
 @pytest.mark.parametrize("rate", [*RATES, 192_000, 7777])
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 1000, 44101])
-def test_stems_have_the_mixtures_length_at_any_rate(n: int, rate: int):
+@pytest.mark.parametrize(("n", "scale"), [(1, 1), (2, 1), (1000, 0.1), (44101, 1), (70_000, 100)])
+def test_vocals_plus_instrumental_is_mixture(n: int, rate: int, scale: float):
     mixture = noise(n)
-    stems = separator_of(FunctionEngine(random_mask())).separate(mixture, rate)
+    stems = separator_of(FunctionEngine(random_mask(scale))).separate(mixture, rate)
     assert {stem.shape for stem in stems.values()} == {mixture.shape}
     assert {stem.dtype for stem in stems.values()} == {np.dtype(np.float32)}
-    assert_null(mixture, **stems)
-
-
-@pytest.mark.parametrize("rate", [44100, 48000])
-@pytest.mark.parametrize("scale", [0.1, 1, 100])
-def test_vocals_plus_instrumental_is_mixture(rate: int, scale: float):
-    mixture = noise(70_000)
-    stems = separator_of(FunctionEngine(random_mask(scale))).separate(mixture, rate)
     assert_null(mixture, **stems)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import audio_files
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import RATE, load, noise
-from processes import TESTS, Command, printed, python
+from processes import TESTS, Command, printed
 from songs import assert_null, decoded, excerpt
 
 
@@ -53,11 +52,6 @@ def test_real_music_from_a_container_adds_up(bsm_infer: Command):
     assert vocals.shape == rest.shape == mixture.shape == (2, 268_288)
     assert soundfile.info(done.out.splitlines()[0]).samplerate == 44100
     assert_null(mixture, vocals, rest)
-
-
-def test_silence_in_is_silence_out(bsm_infer: Command):
-    done = bsm_infer(save("song.wav", np.zeros((2, RATE)), 48000))
-    assert all(not load(name).any() for name in done.out.split())
 
 
 @pytest.mark.parametrize(("arguments", "format", "subtype"), [
@@ -133,20 +127,14 @@ def test_json_is_one_document_on_stdout(bsm_infer: Command, quick_onnx: Path):
         "instrumental": "out/song/instrumental.wav",
     }
     assert (file["duration_s"], file["sample_rate"], file["channels"]) == (1.0, 22050, 1)
+    assert list(file["stages_s"]) == ["decode", "stft", "engine", "istft", "encode"]
+    share = file["stages_s"]["engine"] / file["elapsed_s"]
+    assert file["engine_share"] == pytest.approx(share, abs=1e-2)
+    assert 0 < document["run"]["engine_share"] <= file["engine_share"] < 1
     assert file["real_time_factor"] == pytest.approx(file["elapsed_s"], abs=1e-3)
     (failed,) = document["failed"]
     assert failed["input"] == "text.wav"
     assert "not audio" in failed["error"]
-
-
-def test_json_says_whose_the_time_was(bsm_infer: Command):
-    document = json.loads(bsm_infer(save("song.wav", noise(6 * RATE)), "--json").out)
-    run, (file,) = document["run"], document["files"]
-    assert (run["jobs"], run["batch"]) == (1, 1)
-    assert list(file["stages_s"]) == ["decode", "stft", "engine", "istft", "encode"]
-    share = file["stages_s"]["engine"] / file["elapsed_s"]
-    assert file["engine_share"] == pytest.approx(share, abs=1e-2)
-    assert 0 < run["engine_share"] <= file["engine_share"] < 1
 
 
 @pytest.mark.parametrize(("arguments", "batch"), [([], 1), (["--batch", "3"], 3)])
@@ -182,18 +170,14 @@ def test_songs_at_a_time_give_the_same_in_the_same_order(bsm_infer: Command):
     assert set(runs["1"][0]) == set(runs["1"][2])
 
 
-def test_untrained_weights_are_said_plainly(bsm_infer: Command):
-    done = bsm_infer(save("song.wav", noise(RATE)), "--quiet")
-    assert "untrained" in done.err
-    assert "no separation" in done.err
-    assert "real-time factor" not in done.err
-
-
-def test_the_real_time_factor_is_said_at_the_end(bsm_infer: Command):
+def test_untrained_weights_and_the_real_time_factor_are_said(bsm_infer: Command):
     done = bsm_infer(save("song.wav", noise(RATE)))
-    assert "1 file, 1.0 s of audio" in done.err.splitlines()[-1]
-    assert "real-time factor" in done.err.splitlines()[-1]
-    assert "the engine at work" in done.err.splitlines()[-1]
+    warning, end = done.err.splitlines()
+    assert "untrained" in warning
+    assert "no separation" in warning
+    assert end.startswith("1 file, 1.0 s of audio")
+    assert "real-time factor" in end
+    assert bsm_infer("song.wav", "--quiet").err == f"{warning}\n"
 
 
 # --- what is refused ---
@@ -241,52 +225,24 @@ def test_wrong_options_are_one_sentence_and_no_work(
     assert files_below() == {"song.wav"}
 
 
-def bad_inputs() -> dict[str, str]:
-    """File -> words of its error."""
-    save("three.wav", noise(RATE, 3))
-    save("nothing.wav", noise(0))
-    broken = noise(RATE)
-    broken[:, 1000] = np.nan
-    save("broken.wav", broken)
-    Path("text.wav").write_text("no music\n" * 100)
-    Path("words.txt").write_text("no music\n" * 100)
-    for name, subtype in (("cut.wav", "FLOAT"), ("short.flac", "PCM_16")):
-        save(name, noise(4 * RATE), subtype=subtype)
-        content = Path(name).read_bytes()
-        Path(name).write_bytes(content[: len(content) // 2])
-    save("hole.flac", noise(4 * RATE), subtype="PCM_16")
-    content = bytearray(Path("hole.flac").read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
-    Path("hole.flac").write_bytes(content)
-    Path("empty_folder").mkdir()
-    return {
-        "missing.wav": "No such file",
-        "empty_folder": "folder without audio",
-        "three.wav": "3 channels",
-        "nothing.wav": "no samples",
-        "broken.wav": "NaN or infinite samples at 0.023 s",
-        "text.wav": "not audio",
-        "words.txt": "words.txt",
-        "cut.wav": "truncated",
-        "short.flac": "truncated",
-        "hole.flac": "damaged",
-    }
-
-
 def test_bad_inputs_fail_alone_leave_nothing_and_are_listed_last(bsm_infer: Command):
-    bad = bad_inputs()
     save("one_sample.wav", noise(1))
+    Path("text.wav").write_text("no music\n" * 100)
+    content = Path(save("hole.flac", noise(4 * RATE), subtype="PCM_16")).read_bytes()
+    middle = len(content) // 2
+    Path("hole.flac").write_bytes(content[:middle] + bytes(3000) + content[middle + 3000 :])
+    Path("empty_folder").mkdir()
+    bad = {"missing.wav": "No such file", "empty_folder": "folder without audio",
+           "text.wav": "not audio", "hole.flac": "damaged"}  # fmt: skip
     done = bsm_infer(*bad, "one_sample.wav")
     assert done.code == 1
     assert done.out.split() == ["out/one_sample/vocals.wav", "out/one_sample/instrumental.wav"]
     listed = done.err.splitlines()[-len(bad) :]
     for name, words in bad.items():
         (line,) = [line for line in listed if name in line]
-        assert line.startswith("Failed: ")
-        assert words in line
+        assert re.match(f"Failed: .*{words}", line)
     assert {str(path) for path in Path("out").iterdir()} == {"out/one_sample"}
     assert files_below("out") == set(done.out.split())
-    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("out", ["song.wav/{stem}.wav", "taken/{stem}.wav"])
@@ -296,36 +252,6 @@ def test_outputs_that_cannot_be_are_one_sentence(bsm_infer: Command, out: str):
     assert done.code == 1
     assert "Failed: song.wav: Cannot write" in done.err or "Failed: Cannot write" in done.err
     assert files_below() == {"song.wav"}
-
-
-def test_a_rate_the_format_cannot_have_is_an_error(bsm_infer: Command):
-    save("song.wav", noise(RATE), 96000)
-    done = bsm_infer("song.wav", "--format", "mp3")
-    assert done.code == 1
-    assert "mp3 cannot have a sample rate of 96000 Hz" in done.err
-    assert files_below() == {"song.wav"}
-
-
-LIMITED = """
-import resource, sys
-from bsmamba2.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-main(sys.argv[1:])
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-def test_a_full_disk_fails_one_input_and_leaves_nothing_of_it(tmp_path: Path, quick_onnx: Path):
-    long, short = tmp_path / "long.wav", tmp_path / "short.wav"
-    save(str(long), noise(60_000))
-    save(str(short), noise(10_000))
-    options = ("--engine", quick_onnx, "--threads", "2")
-    done = python(LIMITED, "infer", long, short, *options, folder=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert "File too large; make room" in done.stderr
-    assert done.stdout.split() == ["out/short/vocals.wav", "out/short/instrumental.wav"]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"short"}
-    assert len(list((tmp_path / "out/short").iterdir())) == 2
 
 
 # --- what it costs ---

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audio_files import RATE, endless_rifx, load, noise, save
+from audio_files import RATE, load, noise, save
 from processes import MAIN, Command, printed
 
 from bsmamba2.cli.infer import Time
@@ -186,14 +186,6 @@ def test_a_dry_run_loads_no_engine(tmp_path: Path, quick_onnx: Path):
 # --- what is written ---
 
 
-def test_tags_go_into_every_stem(bsm_infer: Command):
-    tags = {"title": "Ein Lied", "artist": "Söhne", "tracknumber": "3"}
-    done = bsm_infer(song("song.flac", **tags), "--format", "mp3")
-    for name in done.out.split():
-        with soundfile.SoundFile(name) as file:
-            assert file.copy_metadata() | tags == file.copy_metadata()
-
-
 def test_a_picture_lies_beside_the_stems(bsm_infer: Command):
     done = bsm_infer(song("song.wav"), "--picture", "--stems", "vocals", "-o", "{track}.wav",
                      "--skip-existing", "-o", "x/{track}.flac")  # fmt: skip
@@ -204,23 +196,6 @@ def test_a_picture_lies_beside_the_stems(bsm_infer: Command):
     again = bsm_infer("song.wav", "--picture", "--stems", "vocals", "-o", "x/{track}.flac",
                       "--skip-existing")  # fmt: skip
     assert again.out == done.out
-
-
-def test_loud_stems_are_rescaled_on_demand(bsm_infer: Command):
-    loud = noise(RATE) / np.abs(noise(RATE)).max()
-    save(Path("song.wav"), loud * 3, subtype="FLOAT")
-    kept = [load(name) for name in bsm_infer("song.wav").out.split()]
-    peak = max(np.abs(stem).max() for stem in kept)
-    assert peak > 1
-    done = bsm_infer("song.wav", "--clip", "rescale", "--depth", "24")
-    for name, stem in zip(done.out.split(), kept, strict=True):
-        assert np.abs(load(name) - stem / peak).max() < 2.0**-22
-
-
-def test_averaging_changes_a_networks_answer_a_little(bsm_infer: Command):
-    plain = load(bsm_infer(song("song.wav")).out.split()[0])
-    averaged = load(bsm_infer("song.wav", "--tta", "both").out.split()[0])
-    assert 0 < np.abs(plain - averaged).max() < np.abs(plain).max()
 
 
 # --- pipes ---
@@ -266,15 +241,7 @@ def test_stdin_gives_files_called_so(pipe: Pipe, tmp_path: Path):
     assert done.stdout.split() == [b"stdin-vocals.ogg", b"stdin-instrumental.ogg"]
 
 
-def _truncated(format: str) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, noise(RATE).T, RATE, format=format)
-    return file.getvalue()[:50_000]
-
-
-@pytest.mark.parametrize(
-    "given", [b"", b"no music at all", endless_rifx(), _truncated("WAV"), _truncated("FLAC")]
-)
+@pytest.mark.parametrize("given", [b"", b"no music at all"])
 def test_rubbish_from_stdin_is_one_sentence_and_nothing_on_stdout(
     pipe: Pipe, given: bytes, tmp_path: Path
 ):

@@ -11,7 +11,6 @@ import pytest
 import soundfile
 from audio_files import RATE, encode, load, noise, save
 
-from bsmamba2.errors import BsmError
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.tags import NAMES, clean_tags
 from bsmamba2.runtime.audio.writing import FORMATS, AudioWriter, OutputFormat
@@ -87,18 +86,6 @@ def test_clamped_floats_are_cut_off_and_counted(write: Write, caplog: pytest.Log
     assert np.array_equal(load(paths["vocals"]), stems["vocals"].clip(-1, 1))
     assert f"{over} of {stems['vocals'].size} samples of {paths['vocals']}" in caplog.text
     assert len(caplog.records) == 1
-
-
-def test_unknown_ways_to_clip_are_refused():
-    with pytest.raises(BsmError, match="none, clamp, rescale"):
-        OutputFormat("wav", None, "limit")
-
-
-def test_the_picture_is_written_with_the_stems(write: Write, tmp_path: Path):
-    write(loud(), OutputFormat("wav"), tmp_path / "song.png")
-    file = (tmp_path / "song.png").read_bytes()
-    assert b"mixture, vocals, instrumental" in file
-    assert file.endswith(b"IEND\xaeB`\x82")
 
 
 # --- tags ---
