@@ -12,9 +12,7 @@ from bsmamba2.cli.engine_options import engine_options, song_bar
 from bsmamba2.errors import FileError, OptionError, one_line
 
 if TYPE_CHECKING:
-    from bsmamba2.evaluation.evaluate import Model
     from bsmamba2.runtime.engines import EngineOptions
-
 
 _LONGEST_S = 600  # of a piece, which the engine gets as one
 
@@ -90,10 +88,9 @@ def command(
     """
     from bsmamba2.config.file import load_config
     from bsmamba2.data.tracks import find_tracks
-    from bsmamba2.evaluation.evaluate import Settings, evaluate, load_models
+    from bsmamba2.evaluation.evaluate import Settings, evaluate, load_models, picture_extremes
     from bsmamba2.evaluation.results import ResultStore
-    from bsmamba2.evaluation.summary import Evaluation
-    from bsmamba2.evaluation.tables import text_tables
+    from bsmamba2.evaluation.summary import Evaluation, text_tables
 
     if report is not None and report.is_dir():
         raise FileError(f"{report} is a folder: name a file for the report.")
@@ -104,7 +101,8 @@ def command(
     models = load_models([model, *against], backend)
     tracks = find_tracks(data_folder, split, data)
     store = ResultStore(out)
-    _warn_of_untrained(models)
+    for name in (model.name for model in models if not model.trained):
+        click.echo(f"Warning: the weights of '{name}' are untrained (random numbers).", err=True)
     with song_bar(quiet) as progress:
         results, failures = evaluate(models, tracks, settings, store, progress)
     found = Evaluation(
@@ -121,7 +119,6 @@ def command(
         sentence = f"{failure.model}: {failure.track}: {failure.error}"
         click.echo(f"Failed: {one_line(sentence)}", err=True)
     if report is not None and found.stems:  # last: what fails here takes nothing from the tables
-        from bsmamba2.evaluation.pictures import picture_extremes
         from bsmamba2.evaluation.report import write_report
 
         with song_bar(quiet) as progress:
@@ -144,11 +141,3 @@ def _lengths(text: str | None) -> list[int]:
             f"--by-length {text}: give whole seconds up to {_LONGEST_S}, such as 1,2,4,8,16."
         )
     return lengths
-
-
-def _warn_of_untrained(models: list[Model]) -> None:
-    for model in models:
-        if not model.trained:
-            click.echo(
-                f"Warning: the weights of '{model.name}' are untrained (random numbers).", err=True
-            )

@@ -10,14 +10,11 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from bsmamba2.runtime.audio.pictures import HIGHEST_HZ, LOWEST_HZ
-
-if TYPE_CHECKING:
-    from bsmamba2.evaluation.summary import OnsetBin
 
 WIDTH = 860
 STYLE = """
@@ -148,38 +145,33 @@ def value_range(values: Sequence[float], margin: float = 0.06) -> tuple[float, f
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One model's values, or the mixture's."""
+    """One model's values, or the mixture's: numbers, or what a plot says that it takes."""
 
     name: str
     kind: str
     """Class of the style sheet."""
-    values: Sequence[float]
+    values: Sequence[Any]
 
 
 def plot_tracks(names: Sequence[str], series: Sequence[Series], title: str) -> str:
     """A row a track, a dot a series; the first series orders the rows from high to low."""
-    order = sorted(range(len(names)), key=lambda i: -_or(series[0].values[i], -math.inf))
+    first = np.nan_to_num(series[0].values, nan=-math.inf, posinf=math.inf, neginf=-math.inf)
     x = value_range([value for one in series for value in one.values])
     height = _TOP + _BOTTOM + 20 * len(names)
     plot = Plot(x=x, y=(-0.5, len(names) - 0.5), height=height, left=250)
     plot.x_axis([(tick, tick_label(tick)) for tick in round_ticks(*x, about=9)], title)
-    for place, index in enumerate(order):
-        row = len(names) - 1 - place
-        here = [one.values[index] for one in series if math.isfinite(one.values[index])]
-        name = names[index]
-        shown = name if len(name) <= 36 else name[:35] + "…"
-        plot.text(plot.left - 8, plot.py(row) + 4, shown, "end")
+    for place, index in enumerate(np.argsort(-first, kind="stable")):
+        row, name = len(names) - 1 - place, names[index]
+        plot.text(
+            plot.left - 8, plot.py(row) + 4, name if len(name) <= 36 else name[:35] + "…", "end"
+        )
+        here = [one for one in series if math.isfinite(one.values[index])]
         if here:
-            y = plot.py(row)
-            plot.line(plot.px(min(here)), y, plot.px(max(here)), y, "span")
-        for one in reversed(series):
-            if math.isfinite(one.values[index]):
-                plot.dot(
-                    one.values[index],
-                    row,
-                    one.kind,
-                    f"{name}\n{one.name}: {one.values[index]:.2f} dB",
-                )
+            ends = [plot.px(f(one.values[index] for one in here)) for f in (min, max)]
+            plot.line(ends[0], plot.py(row), ends[1], plot.py(row), "span")
+        for one in reversed(here):
+            value = one.values[index]
+            plot.dot(value, row, one.kind, f"{name}\n{one.name}: {value:.2f} dB")
     return plot.svg(title)
 
 
@@ -199,21 +191,16 @@ def plot_lengths(lengths_s: Sequence[int], series: Sequence[Series], title: str)
     return plot.svg(title)
 
 
-def plot_boxes(
-    bins: Sequence[str],
-    series: Sequence[tuple[str, str, Sequence[OnsetBin]]],
-    title: str,
-    below: str,
-) -> str:
+def plot_boxes(series: Sequence[Series], title: str, below: str) -> str:
     """Boxes from quartile to quartile with the median, side by side in each bin.
 
     Args:
-        bins: Labels of the bins.
-        series: (name, class, what lies in each bin).
+        series: Values are `OnsetBin`s, in all series of the same durations.
         title: Of the vertical axis.
         below: Of the horizontal axis.
     """
-    boxes = [box for _, _, row in series for box in row]
+    boxes = [box for one in series for box in one.values]
+    bins = [box.durations for box in series[0].values]
     y = value_range([value for box in boxes for value in (box.quartile_1, box.quartile_3)], 0.1)
     plot = Plot(x=(-0.5, len(bins) - 0.5), y=y, bottom=_BOTTOM + 16)
     plot.y_axis(title)
@@ -221,20 +208,20 @@ def plot_boxes(
     floor = plot.height - plot.bottom
     plot.text((plot.left + WIDTH - _RIGHT) / 2, floor + 53, below, "mid title")
     width = (plot.px(1) - plot.px(0)) * 0.7 / len(series)
-    for index in range(len(bins)):
-        counts = "/".join(str(n) for n in dict.fromkeys(row[index].count for *_, row in series))
-        plot.text(plot.px(index), floor + 33, f"n = {counts}", "mid faint")
-        for place, (name, kind, row) in enumerate(series):
-            box = row[index]
+    for index, name in enumerate(bins):
+        counts = dict.fromkeys(str(one.values[index].count) for one in series)
+        plot.text(plot.px(index), floor + 33, f"n = {'/'.join(counts)}", "mid faint")
+        for place, one in enumerate(series):
+            box = one.values[index]
             if math.isnan(box.median):
                 continue
             left = plot.px(index) + (place - len(series) / 2) * width
             edges = (left + 2, left + width - 2)
-            label = f"{name}\n{bins[index]}: median {box.median:.2f} dB, quartiles "
+            label = f"{one.name}\n{name}: median {box.median:.2f} dB, quartiles "
             label += f"{box.quartile_1:.2f} and {box.quartile_3:.2f} dB"
-            plot.box(edges, (box.quartile_1, box.quartile_3), f"box {kind}", label)
+            plot.box(edges, (box.quartile_1, box.quartile_3), f"box {one.kind}", label)
             level = plot.py(box.median)
-            plot.line(edges[0], level, edges[1], level, f"median {kind}")
+            plot.line(edges[0], level, edges[1], level, f"median {one.kind}")
     return plot.svg(title)
 
 
@@ -285,7 +272,3 @@ def clock(seconds: float) -> str:
     whole = int(seconds)
     tenths = f".{round((seconds - whole) * 10)}" if round((seconds - whole) * 10) else ""
     return f"{whole // 60}:{whole % 60:02d}{tenths}"
-
-
-def _or(value: float, other: float) -> float:
-    return other if math.isnan(value) else value

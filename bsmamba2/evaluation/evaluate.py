@@ -7,15 +7,20 @@ its own (`results.py`), and a failure ends only its own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from bsmamba2.data.tracks import MIXTURE, Track
 from bsmamba2.errors import OptionError, failure_sentence
-from bsmamba2.evaluation.measure import MIXTURE, score_track
-from bsmamba2.evaluation.results import ResultStore, TrackResult
+from bsmamba2.evaluation.measure import score_track, separate_minute
+from bsmamba2.evaluation.results import Minute, ResultStore, TrackResult
 from bsmamba2.formats.metadata import Metadata
+from bsmamba2.runtime.audio.pictures import COLUMNS, ROWS, Picture, draw_spectrogram
 from bsmamba2.runtime.engines import (
     Engine,
     EngineOptions,
@@ -26,13 +31,11 @@ from bsmamba2.runtime.engines import (
 from bsmamba2.runtime.separation.separator import Separator
 from bsmamba2.system.files import sha256_file
 
-if TYPE_CHECKING:
-    from bsmamba2.data.tracks import Track
-
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float, float], None]
 """Called with what is being done, the seconds of audio that are done, and all of them."""
+_VOICED_S = 10  # of a minute that is shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,11 @@ class Model:
     def chunk_s(self) -> int:
         """Seconds that the engine was trained on."""
         return self.engine.metadata.model.audio.chunk_s
+
+    @property
+    def target(self) -> str:
+        """The stem that the engine estimates."""
+        return self.engine.metadata.model.audio.target
 
     @property
     def trained(self) -> bool:
@@ -89,44 +97,69 @@ class ModelResults:
     """Seconds of a piece -> tracks."""
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """How a track is cut."""
-
-    chunk_s: int
-    overlap_s: float
-
-
 @dataclass(frozen=True, kw_only=True)
+class Extreme:
+    """A minute, and what it looks like."""
+
+    title: str
+    track: str
+    minute: Minute
+    pictures: dict[str, Picture]
+    """Mixture, reference, then the estimate of each model."""
+
+
+@dataclass(frozen=True)
 class _Unit:
     """One track through one model in chunks of one length."""
 
     model: Model
     track: Track
-    cut: _Pass
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What the numbers depend on, beside the files of the track."""
-        engine = self.model.engine
-        return {
-            "engine": self.model.sha256,
-            "device": engine.device,
-            "precision": engine.precision,
-            "chunk_s": self.cut.chunk_s,
-            "overlap_s": self.cut.overlap_s,
-        }
+    chunk_s: int
+    overlap_s: float
 
     @property
     def title(self) -> str:
         """For the progress bar and for failures."""
-        own = self.cut.chunk_s == self.model.chunk_s
-        return self.track.name + ("" if own else f" in pieces of {self.cut.chunk_s} s")
+        own = self.chunk_s == self.model.chunk_s
+        return self.track.name + ("" if own else f" in pieces of {self.chunk_s} s")
 
     @property
     def duration_s(self) -> float:
         """Seconds of audio."""
         return self.track.frames / self.model.engine.metadata.model.audio.sample_rate
+
+    def separator(self, batch: int) -> Separator:
+        """Raises BsmError for an overlap, a batch or a chunk length that cannot be."""
+        engine = self.model.engine
+        if self.chunk_s != self.model.chunk_s:
+            engine = _OtherChunks(engine, self.chunk_s)
+        return Separator(engine, overlap_s=self.overlap_s, batch=batch)
+
+    def result(
+        self, settings: Settings, store: ResultStore, progress: Callable[[float], None]
+    ) -> TrackResult:
+        """From the store, or computed and stored."""
+        engine, files = self.model.engine, _files(self.track, settings)
+        parameters = {
+            "engine": self.model.sha256,
+            "device": engine.device,
+            "precision": engine.precision,
+            "chunk_s": self.chunk_s,
+            "overlap_s": self.overlap_s,
+        }
+        key = store.key(files, parameters)
+        result = store.load(self.track.name, key)
+        if result is None:
+            result = score_track(
+                self.separator(settings.batch),
+                self.track.name,
+                files,
+                chunk_s=self.chunk_s,
+                overlap_s=self.overlap_s,
+                progress=progress,
+            )
+            store.save(key, result)
+        return result
 
 
 class _OtherChunks:
@@ -156,29 +189,10 @@ def load_models(names: Sequence[str], options: EngineOptions | None = None) -> l
     for name, path in zip(names, paths, strict=True):
         if [other.resolve() for other in paths].count(path.resolve()) > 1:
             raise OptionError(f"The model {name} is named twice: name each once.")
-    models: list[Model] = []
-    for name, path in zip(names, paths, strict=True):
-        engine = load_engine(name, options)
-        models.append(Model(name=name, engine=engine, sha256=sha256_file(path)))
-    return models
-
-
-def make_separator(
-    model: Model, *, chunk_s: int | None = None, overlap_s: float = 0.0, batch: int = 1
-) -> Separator:
-    """The model's separator, in chunks of its own length or of another.
-
-    Raises:
-        BsmError: An overlap, a batch or a chunk length that cannot be.
-    """
-    same = chunk_s in (None, model.chunk_s)
-    engine = model.engine if same else _OtherChunks(model.engine, chunk_s or 0)
-    return Separator(engine, overlap_s=overlap_s, batch=batch)
-
-
-def track_files(track: Track, stems: Sequence[str]) -> dict[str, Path]:
-    """Mixture and stems of a track -> file."""
-    return {name: track.stem(name) for name in (MIXTURE, *stems)}
+    return [
+        Model(name=name, engine=load_engine(name, options), sha256=sha256_file(path))
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def evaluate(
@@ -186,7 +200,7 @@ def evaluate(
     tracks: Sequence[Track],
     settings: Settings,
     store: ResultStore,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> tuple[list[ModelResults], list[EvaluationFailure]]:
     """Scores of all models on all tracks; those that the store holds are not computed again.
 
@@ -195,97 +209,124 @@ def evaluate(
     """
     for model in models:
         _check_target(model, models[0], settings.stems)
-        for cut in _passes(model, settings):
-            make_separator(model, chunk_s=cut.chunk_s, overlap_s=cut.overlap_s)
     units = [
-        _Unit(model=model, track=track, cut=cut)
+        _Unit(model, track, *cut)
         for model in models
         for track in tracks
-        for cut in _passes(model, settings)
+        for cut in _cuts(model, settings)
     ]
-    found: dict[tuple[str, str, _Pass], TrackResult] = {}
+    for unit in units:
+        unit.separator(settings.batch)
+    found: dict[_Unit, TrackResult] = {}
     failures: list[EvaluationFailure] = []
-    for unit, tell in _told(units, progress):
+    total, before = sum(unit.duration_s for unit in units), 0.0
+
+    def tell(title: str, before: float, seconds: float) -> None:
+        progress(title, before + seconds, total)
+
+    for unit in units:
+        tell(unit.title, before, 0)
         try:
-            result = _result(unit, settings, store, tell)
+            found[unit] = unit.result(settings, store, partial(tell, unit.title, before))
         except Exception as error:
             logger.debug("%s failed", unit.title, exc_info=True)
-            failures.append(
-                EvaluationFailure(unit.model.name, unit.title, failure_sentence(error, "eval"))
-            )
-        else:
-            found[unit.model.name, unit.track.name, unit.cut] = result
+            sentence = failure_sentence(error, "eval")
+            failures.append(EvaluationFailure(unit.model.name, unit.title, sentence))
+        before += unit.duration_s
+        tell(unit.title, before, 0)
 
-    def pick(model: Model, cut: _Pass) -> list[TrackResult]:
-        results = (found.get((model.name, track.name, cut)) for track in tracks)
-        return [result for result in results if result is not None]
+    def pick(model: Model, chunk_s: int, overlap_s: float) -> list[TrackResult]:
+        units = (_Unit(model, track, chunk_s, overlap_s) for track in tracks)
+        return [found[unit] for unit in units if unit in found]
 
     return [
         ModelResults(
             model=model,
-            tracks=pick(model, _passes(model, settings)[0]),
-            by_length={length: pick(model, _Pass(length, 0.0)) for length in settings.lengths_s},
+            tracks=pick(model, model.chunk_s, settings.overlap_s),
+            by_length={length: pick(model, length, 0.0) for length in settings.lengths_s},
         )
         for model in models
     ], failures
 
 
 def _check_target(model: Model, first: Model, stems: Sequence[str]) -> None:
-    target, other = (m.engine.metadata.model.audio.target for m in (model, first))
-    if target not in stems:
+    if model.target not in stems:
         raise OptionError(
-            f"{model.name} estimates '{target}', but the data has {', '.join(stems)}: "
+            f"{model.name} estimates '{model.target}', but the data has {', '.join(stems)}: "
             "evaluate an engine of one of these."
         )
-    if target != other:
+    if model.target != first.target:
         raise OptionError(
-            f"{first.name} estimates '{other}' and {model.name} '{target}': "
+            f"{first.name} estimates '{first.target}' and {model.name} '{model.target}': "
             "evaluate them one by one."
         )
 
 
-def _passes(model: Model, settings: Settings) -> list[_Pass]:
-    """The model's own way first; a length that equals it is not separated twice."""
-    own = _Pass(model.chunk_s, settings.overlap_s)
-    return list(dict.fromkeys([own, *(_Pass(length, 0.0) for length in settings.lengths_s)]))
+def _cuts(model: Model, settings: Settings) -> list[tuple[int, float]]:
+    """(chunk, overlap) in s, the model's own first; a length that equals it is not done twice."""
+    own = (model.chunk_s, settings.overlap_s)
+    return list(dict.fromkeys([own, *((length, 0.0) for length in settings.lengths_s)]))
 
 
-def _told(
-    units: Sequence[_Unit], progress: Progress | None
-) -> Iterator[tuple[_Unit, Callable[[float], None]]]:
-    """Each unit, and a function that tells how many of its seconds are done."""
-    total, before = sum(unit.duration_s for unit in units), 0.0
-    for unit in units:
-
-        def tell(seconds: float, before: float = before, title: str = unit.title) -> None:
-            if progress:
-                progress(title, before + seconds, total)
-
-        tell(0)
-        yield unit, tell
-        before += unit.duration_s
-        tell(unit.duration_s)
+def _files(track: Track, settings: Settings) -> dict[str, Path]:
+    return {name: track.stem(name) for name in (MIXTURE, *settings.stems)}
 
 
-def _result(
-    unit: _Unit, settings: Settings, store: ResultStore, tell: Callable[[float], None]
-) -> TrackResult:
-    """From the store, or computed and stored."""
-    files = track_files(unit.track, settings.stems)
-    key = store.key(files, unit.parameters)
-    kept = store.load(unit.track.name, key)
-    if kept is not None:
-        return kept
-    cut = unit.cut
-    result = score_track(
-        make_separator(
-            unit.model, chunk_s=cut.chunk_s, overlap_s=cut.overlap_s, batch=settings.batch
-        ),
-        unit.track.name,
-        files,
-        chunk_s=cut.chunk_s,
-        overlap_s=cut.overlap_s,
-        progress=tell,
-    )
-    store.save(key, result)
-    return result
+# --- pictures of the best and the worst minute ---
+
+
+def find_extreme_minutes(results: Sequence[TrackResult]) -> list[tuple[TrackResult, Minute]]:
+    """The minutes of best and worst SDR, or the only one.
+
+    Minutes with less than 10 s of voice do not count, unless there are no others: their SDR says
+    more about the silence.
+    """
+    minutes = [(result, minute) for result in results for minute in result.minutes]
+    voiced = [(r, m) for r, m in minutes if m.voiced_s >= min(_VOICED_S, int(m.duration_s))]
+    ordered = sorted(voiced or minutes, key=lambda pair: -pair[1].sdr)
+    return [ordered[0], ordered[-1]] if len(ordered) > 1 else ordered
+
+
+def picture_extremes(
+    results: Sequence[ModelResults],
+    tracks: Sequence[Track],
+    settings: Settings,
+    store: ResultStore,
+    progress: Progress = lambda *_: None,
+) -> list[Extreme]:
+    """The first model's best and worst minutes, separated once more by the models that have them.
+
+    Pictures are kept in the store as well.
+
+    Raises:
+        BsmError: A file that could be read before cannot be now, or nothing can be written.
+    """
+    by_name = {track.name: track for track in tracks}
+    minutes = find_extreme_minutes(results[0].tracks) if results else []
+    titles = ["Best minute", "Worst minute"] if len(minutes) > 1 else ["The only minute"]
+    extremes = []
+    for title, (result, minute) in zip(titles, minutes, strict=False):
+        progress(f"{title} of {result.track}", 0, minute.duration_s)
+        track = by_name[result.track]
+        pictures: dict[str, Picture] = {}
+        for model in (r.model for r in results if result.track in {t.track for t in r.tracks}):
+            unit = _Unit(model, track, model.chunk_s, settings.overlap_s)
+            names = [MIXTURE, f"{model.target}, reference", f"{model.target}, {model.name}"]
+            pictures |= zip(names, _pictures(unit, minute, settings, store), strict=True)
+        extremes.append(Extreme(title=title, track=track.name, minute=minute, pictures=pictures))
+    return extremes
+
+
+def _pictures(
+    unit: _Unit, minute: Minute, settings: Settings, store: ResultStore
+) -> Sequence[Picture]:
+    """Mixture, reference and the model's estimate; from the store if they are there."""
+    files = _files(unit.track, settings)
+    about = [unit.model.sha256, unit.overlap_s, minute.start_s, minute.duration_s, ROWS, COLUMNS]
+    key = store.key(files, {"pictures": about})
+    pictures = store.load_pictures(unit.track.name, key)
+    if pictures is None:
+        signals, rate = separate_minute(unit.separator(settings.batch), files, minute)
+        pictures = np.stack([draw_spectrogram(signal, rate) for signal in signals])
+        store.save_pictures(unit.track.name, key, pictures)
+    return list(pictures)

@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
 
+from bsmamba2.data.tracks import MIXTURE
 from bsmamba2.errors import AudioError
-from bsmamba2.evaluation.metrics import (
-    GRAINS_PER_S,
-    EnergyMeter,
-    GrainEnergies,
-    level_dbfs,
-)
+from bsmamba2.evaluation.metrics import GRAINS_PER_S, EnergyMeter, GrainEnergies, level_dbfs
 from bsmamba2.evaluation.onsets import find_onsets, silent_seconds
 from bsmamba2.evaluation.results import Leakage, Minute, Region, StemScores, TrackResult
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.samples import Samples
-from bsmamba2.runtime.separation.separator import RESIDUAL, Separator
+from bsmamba2.runtime.separation.separator import RESIDUAL, Separator, Waiting
 
-MIXTURE = "mixture"
-_MINUTE_S = 60
-_BLOCK = 1 << 16  # samples that are skipped at a time
+_MINUTE = 60 * GRAINS_PER_S  # grains
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Energies of a track: for both stems, of the estimate and of the mixture in its place."""
+class TrackReader:
+    """The mixture and the stems of a track, read in lockstep; a context manager.
 
-    target: GrainEnergies
-    rest: GrainEnergies
-    mixture_target: GrainEnergies
-    mixture_rest: GrainEnergies
-    sample_rate: int
-    frames: int
-    """Samples per channel."""
-
-
-class TrackFeed:
-    """The mixture and the stems of a track, read in lockstep; a context manager."""
+    Attributes:
+        sample_rate: Hz.
+    """
 
     def __init__(self, files: Mapping[str, Path], target: str) -> None:
         """Opens all files.
@@ -54,43 +39,55 @@ class TrackFeed:
         Raises:
             BsmError: A file that is missing, no audio, or unlike the mixture.
         """
-        self._stack = ExitStack()
         self._target = target
-        with self._stack:
-            readers = {
-                name: self._stack.enter_context(AudioReader(path)) for name, path in files.items()
+        with ExitStack() as stack:
+            self._readers = {
+                name: stack.enter_context(AudioReader(path)) for name, path in files.items()
             }
-            mixture = readers[MIXTURE]
-            for reader in readers.values():
+            mixture = self._readers[MIXTURE]
+            for reader in self._readers.values():
                 _check_alike(reader, mixture)
-            self.sample_rate, self.channels = mixture.sample_rate, mixture.channels
-            self.frames = mixture.frames
-            self._files = {name: _File(reader) for name, reader in readers.items()}
-            self._stack = self._stack.pop_all()
+            self._stack = stack.pop_all()
+        self.sample_rate, self._channels = mixture.sample_rate, mixture.channels
 
-    def __enter__(self) -> TrackFeed:
+    def __enter__(self) -> TrackReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def take(self, count: int) -> tuple[Samples, Samples, Samples]:
-        """The next samples of mixture, target and rest, (channels, count) each.
+    def separated(self, separator: Separator) -> Generator[tuple[Samples, ...]]:
+        """The whole track: blocks of (mixture, target, rest, estimates of these two).
 
         Raises:
-            AudioError: A file is damaged or shorter than that.
+            BsmError: A file is damaged, or the engine failed; one sentence.
         """
-        blocks = {name: file.take(count) for name, file in self._files.items()}
-        others = [b for name, b in blocks.items() if name not in (MIXTURE, self._target)]
-        rest = np.zeros_like(blocks[MIXTURE])
-        for block in others:
-            rest += block
-        return blocks[MIXTURE], blocks[self._target], rest
+        channels = self._channels
+        waiting = Waiting(3 * channels)
+        mixture = (block[:channels] for block in waiting.tap(self._blocks()))
+        with closing(separator.stream(mixture, self.sample_rate, channels)) as blocks:
+            for stems in blocks:
+                estimates = stems[self._target], stems[RESIDUAL]
+                true = waiting.take(estimates[0].shape[1])
+                yield *true.reshape(3, channels, -1), *estimates
 
+<<<<<<< HEAD
     def skip(self, count: int) -> None:
         """Passes over samples; errors as `take`."""
         for start in range(0, count, _BLOCK):
             self.take(min(_BLOCK, count - start))
+=======
+    def _blocks(self) -> Iterator[Samples]:
+        """Mixture, target and rest below each other: (3 channels, n)."""
+        blocks = (reader.blocks() for reader in self._readers.values())
+        for parts in zip(*blocks, strict=True):
+            block = dict(zip(self._readers, parts, strict=True))
+            mixture, target = block.pop(MIXTURE), block.pop(self._target)
+            rest = np.zeros_like(mixture)
+            for part in block.values():
+                rest += part
+            yield np.concatenate([mixture, target, rest])
+>>>>>>> 7de8c4e (bsm eval: a track's files are read once, in lockstep; pictures are cut from what was measured; figures, JSON and tables stand in one file)
 
 
 def _check_alike(stem: AudioReader, mixture: AudioReader) -> None:
@@ -105,6 +102,7 @@ def _check_alike(stem: AudioReader, mixture: AudioReader) -> None:
             )
 
 
+<<<<<<< HEAD
 class _File:
     """An audio file's samples, as many at a time as are wanted."""
 
@@ -168,6 +166,8 @@ def measure_track(
     )
 
 
+=======
+>>>>>>> 7de8c4e (bsm eval: a track's files are read once, in lockstep; pictures are cut from what was measured; figures, JSON and tables stand in one file)
 def score_track(
     separator: Separator,
     track: str,
@@ -175,27 +175,71 @@ def score_track(
     *,
     chunk_s: int,
     overlap_s: float,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None],
 ) -> TrackResult:
-    """All that is reported of a track; arguments and errors as `measure_track`."""
-    started = time.perf_counter()
-    measured = measure_track(separator, files, progress)
-    target, rest = separator.stems
+    """Separates a track and measures it, holding a few chunks at a time.
+
+    Args:
+        separator: The engine's.
+        track: The track's name.
+        files: MIXTURE and every stem -> file.
+        chunk_s: For the result: how the separator cuts.
+        overlap_s: Likewise.
+        progress: Called with the seconds of audio that are done.
+
+    Raises:
+        BsmError: A file cannot be read, or the engine failed; one sentence.
+    """
+    started, frames = time.perf_counter(), 0
+    with TrackReader(files, separator.stems[0]) as reader:
+        rate = reader.sample_rate
+        meters = [EnergyMeter(rate) for _ in range(4)]
+        for mixture, target, rest, *estimates in reader.separated(separator):
+            for index, reference in enumerate((target, rest)):
+                meters[index].add(reference, estimates[index])
+                meters[2 + index].add(reference, mixture)
+            frames += mixture.shape[1]
+            progress(frames / rate)
+    own, own_rest, mixed, mixed_rest = (meter.finish() for meter in meters)
     return TrackResult(
         track=track,
-        duration_s=measured.frames / measured.sample_rate,
+        duration_s=frames / rate,
         chunk_s=chunk_s,
         overlap_s=overlap_s,
         elapsed_s=time.perf_counter() - started,
-        stems={
-            target: _scores(measured.target, measured.mixture_target),
-            rest: _scores(measured.rest, measured.mixture_rest),
-        },
-        leakage=_leakage(measured.target, measured.mixture_target),
-        onsets=tuple(Region(**_region(measured, *onset)) for onset in find_onsets(measured.target)),
-        minutes=tuple(_minute(measured, *minute) for minute in _minutes(measured.target)),
-        frames_db=tuple(map(float, measured.target.frames_db())),
+        stems=dict(
+            zip(separator.stems, (_scores(own, mixed), _scores(own_rest, mixed_rest)), strict=True)
+        ),
+        leakage=_leakage(own, mixed),
+        onsets=tuple(Region(**_region(own, mixed, *onset)) for onset in find_onsets(own)),
+        minutes=tuple(_minutes(own, mixed)),
+        frames_db=tuple(map(float, own.frames_db())),
     )
+
+
+def separate_minute(
+    separator: Separator, files: Mapping[str, Path], minute: Minute
+) -> tuple[Samples, int]:
+    """What was measured of a minute, separated once more from the track's beginning.
+
+    Returns:
+        Mixture, reference and estimate, (3, channels, n), and their sample rate.
+
+    Raises:
+        BsmError: As `score_track`.
+    """
+    done, parts = 0, []
+    with TrackReader(files, separator.stems[0]) as reader:
+        start = round(minute.start_s * reader.sample_rate)
+        stop = round((minute.start_s + minute.duration_s) * reader.sample_rate)
+        with closing(reader.separated(separator)) as blocks:
+            for mixture, reference, _, estimate, _ in blocks:
+                inside = slice(max(0, start - done), max(0, stop - done))
+                parts.append(np.stack([mixture, reference, estimate])[..., inside])
+                done += mixture.shape[1]
+                if done >= stop:
+                    break
+    return np.concatenate(parts, axis=2), reader.sample_rate
 
 
 def _scores(estimate: GrainEnergies, mixture: GrainEnergies) -> StemScores:
@@ -216,33 +260,29 @@ def _leakage(estimate: GrainEnergies, mixture: GrainEnergies) -> Leakage:
 
     def level(energies: GrainEnergies) -> float:
         energy = float(energies.per_second(energies.error)[silent].sum())
-        return level_dbfs(energy, samples) if samples else float("nan")
+        return level_dbfs(energy, samples) if samples else math.nan
 
     return Leakage(
         silent_s=int(silent.sum()), level_dbfs=level(estimate), mixture_dbfs=level(mixture)
     )
 
 
-def _region(measured: Measured, start: int, stop: int) -> dict[str, float]:
+def _region(
+    estimate: GrainEnergies, mixture: GrainEnergies, start: int, stop: int
+) -> dict[str, float]:
     """A `Region`'s values, of grains [start, stop) of a track."""
     return {
         "start_s": start / GRAINS_PER_S,
         "duration_s": (stop - start) / GRAINS_PER_S,
-        "sdr": measured.target.usdr(start, stop),
-        "mixture_sdr": measured.mixture_target.usdr(start, stop),
+        "sdr": estimate.usdr(start, stop),
+        "mixture_sdr": mixture.usdr(start, stop),
     }
 
 
-def _minute(measured: Measured, start: int, stop: int) -> Minute:
-    silent = silent_seconds(measured.target)
-    seconds = silent[start // GRAINS_PER_S : -(-stop // GRAINS_PER_S)]
-    return Minute(**_region(measured, start, stop), voiced_s=int((~seconds).sum()))
-
-
-def _minutes(energies: GrainEnergies) -> Iterator[tuple[int, int]]:
-    """Grains of each whole minute; of all of a track that is shorter."""
-    grains, minute = energies.signal.size, _MINUTE_S * GRAINS_PER_S
-    if grains < minute:
-        yield 0, grains
-    for start in range(0, grains - minute + 1, minute):
-        yield start, start + minute
+def _minutes(estimate: GrainEnergies, mixture: GrainEnergies) -> Iterator[Minute]:
+    """Each whole minute; all of a track that is shorter."""
+    silent, grains = silent_seconds(estimate), estimate.signal.size
+    for start in range(0, max(grains - _MINUTE, 0) + 1, _MINUTE):
+        stop = min(start + _MINUTE, grains)
+        voiced = ~silent[start // GRAINS_PER_S : -(-stop // GRAINS_PER_S)]
+        yield Minute(**_region(estimate, mixture, start, stop), voiced_s=int(voiced.sum()))

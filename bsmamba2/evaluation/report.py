@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from bsmamba2 import __version__
 from bsmamba2.evaluation.charts import (
@@ -17,7 +19,7 @@ from bsmamba2.evaluation.charts import (
     plot_picture,
     plot_tracks,
 )
-from bsmamba2.evaluation.evaluate import ModelResults
+from bsmamba2.evaluation.evaluate import Extreme, ModelResults
 from bsmamba2.evaluation.onsets import (
     BELOW_LOUDEST_DB,
     FLOOR_DBFS,
@@ -25,17 +27,16 @@ from bsmamba2.evaluation.onsets import (
     SHORTEST_PAUSE_S,
 )
 from bsmamba2.evaluation.page import page, section
-from bsmamba2.evaluation.pictures import Extreme, png_data_uri
 from bsmamba2.evaluation.results import TrackResult
 from bsmamba2.evaluation.summary import (
     UNEVEN,
     Evaluation,
     bin_onsets,
+    number,
     summarise_leakage,
     summarise_stem,
 )
-from bsmamba2.evaluation.tables import duration_range, number
-from bsmamba2.runtime.audio.pictures import BOTTOM_DBFS, TOP_DBFS
+from bsmamba2.runtime.audio.pictures import BOTTOM_DBFS, TOP_DBFS, png
 from bsmamba2.system.atomic import write_atomic
 
 MIXTURE_NAME = "the mixture itself"
@@ -71,9 +72,8 @@ def _head(evaluation: Evaluation, title: str) -> str:
     results = max((m.tracks for m in evaluation.models), key=len)
     total = clock(round(sum(result.duration_s for result in results)))
     tracks = "1 track" if len(results) == 1 else f"{len(results)} tracks"
-    way = f"chunks overlap by {evaluation.overlap_s:g} s" if evaluation.overlap_s else (
-        "chunks side by side"
-    )  # fmt: skip
+    way = f"chunks overlap by {evaluation.overlap_s:g} s"
+    way = way if evaluation.overlap_s else "chunks side by side"
     return (
         f"<h1>{html.escape(title)}</h1>\n<p class='faint'>{tracks}, {total} min of music; {way}; "
         f"bsmamba2 {__version__}</p>"
@@ -95,7 +95,7 @@ def _cards(evaluation: Evaluation) -> str:
             for name, value, small in _figures(results, evaluation.stems)
         )
         cards.append(
-            f'<section class="{_kind(index)}"><h2>{html.escape(_label(results))}{badge}</h2>'
+            f'<section class="{_kind(index)}"><h2>{html.escape(model.name)}{badge}</h2>'
             f'<p class="note">{html.escape(engine)}; SHA-256 <code>{model.sha256[:12]}</code></p>'
             f'<dl class="figures">{figures}</dl></section>'
         )
@@ -132,34 +132,29 @@ def _failures(evaluation: Evaluation) -> str:
 
 
 def _tracks_plot(evaluation: Evaluation) -> str:
-    stem = evaluation.stems[0]
-    names = _track_names(evaluation)
-    series = [
-        Series(name=_label(m), kind=_kind(i), values=_column(m, names, stem, "usdr"))
-        for i, m in enumerate(evaluation.models)
-    ]
+    stem, names = evaluation.stems[0], _track_names(evaluation)
+
+    def column(results: ModelResults, score: str) -> list[float]:
+        found = {result.track: getattr(result.stems[stem], score) for result in results.tracks}
+        return [float(found.get(name, math.nan)) for name in names]
+
+    series = _series(evaluation, lambda results: column(results, "usdr"))
     fullest = max(evaluation.models, key=lambda m: len(m.tracks))
-    own = _column(fullest, names, stem, "mixture_usdr")
+    own = column(fullest, "mixture_usdr")
     series.append(Series(name=MIXTURE_NAME, kind="own", values=own))
-    plot = plot_tracks(names, series, f"uSDR of {stem}, dB")
-    return _section("By track", "", evaluation, plot)
+    return _section("By track", "", series, plot_tracks(names, series, f"uSDR of {stem}, dB"))
 
 
 def _track_names(evaluation: Evaluation) -> list[str]:
-    """Of the tracks that any model has, in order."""
+    """The tracks that any model has, in order."""
     return list(dict.fromkeys(r.track for m in evaluation.models for r in m.tracks))
-
-
-def _column(results: ModelResults, names: Sequence[str], stem: str, score: str) -> list[float]:
-    found = {result.track: getattr(result.stems[stem], score) for result in results.tracks}
-    return [float(found.get(name, math.nan)) for name in names]
 
 
 def _tracks_table(evaluation: Evaluation) -> str:
     """A row a track; the script sorts it by the column that is clicked."""
     keys = [f"{stem} {score}" for stem in evaluation.stems for score in ("uSDR", "cSDR")]
     keys.append("silent dBFS")
-    groups = [(_label(m), _kind(i)) for i, m in enumerate(evaluation.models)]
+    groups = [(m.model.name, _kind(i)) for i, m in enumerate(evaluation.models)]
     head = "".join(
         f'<th colspan="{len(keys)}" class="{kind}">{html.escape(name)}</th>'
         for name, kind in [*groups, (MIXTURE_NAME, "")]
@@ -179,76 +174,61 @@ def _tracks_table(evaluation: Evaluation) -> str:
 def _table_row(evaluation: Evaluation, name: str) -> str:
     found = [next((r for r in m.tracks if r.track == name), None) for m in evaluation.models]
     some = next(result for result in found if result is not None)
+    figures = [_row_figures(result, evaluation.stems) for result in found]
+    figures.append(_row_figures(some, evaluation.stems, "mixture_"))
     cells = [(name, name), (str(some.duration_s), clock(int(some.duration_s)))]
-    for own, result in [*((True, result) for result in found), (False, some)]:
-        for value, digits in _row_figures(result, evaluation.stems, own):
-            cells.append(("" if math.isnan(value) else str(value), _number(value, digits)))
-    return (
-        "<tr>"
-        + "".join(
-            f'<td data-value="{html.escape(value)}">{html.escape(text)}</td>'
-            for value, text in cells
-        )
-        + "</tr>"
+    for value, digits in (pair for pairs in figures for pair in pairs):
+        cells.append(("" if math.isnan(value) else str(value), _number(value, digits)))
+    texts = (
+        f'<td data-value="{html.escape(value)}">{html.escape(text)}</td>' for value, text in cells
     )
+    return f"<tr>{''.join(texts)}</tr>"
 
 
 def _row_figures(
-    result: TrackResult | None, stems: Sequence[str], own: bool
+    result: TrackResult | None, stems: Sequence[str], whose: str = ""
 ) -> Iterator[tuple[float, int]]:
-    """(value, digits) of one model's columns, or of the mixture's."""
+    """(value, digits) of one model's columns, or of the "mixture_"'s."""
     for stem in stems:
-        scores = result.stems[stem] if result else None
-        for name in ("usdr", "csdr") if own else ("mixture_usdr", "mixture_csdr"):
-            yield (getattr(scores, name) if scores else math.nan), 2
-    leakage = result.leakage if result else None
-    name = "level_dbfs" if own else "mixture_dbfs"
-    yield (getattr(leakage, name) if leakage else math.nan), 1
+        for name in ("usdr", "csdr"):
+            yield (getattr(result.stems[stem], whose + name) if result else math.nan), 2
+    name = "mixture_dbfs" if whose else "level_dbfs"
+    yield (getattr(result.leakage, name) if result else math.nan), 1
 
 
 def _histogram(evaluation: Evaluation) -> str:
-    series = [
-        Series(name=_label(m), kind=_kind(i), values=[v for r in m.tracks for v in r.frames_db])
-        for i, m in enumerate(evaluation.models)
-    ]
+    series = _series(evaluation, lambda m: [v for r in m.tracks for v in r.frames_db])
     note = (
         f"Of all seconds in which neither the reference nor the estimate of {evaluation.stems[0]} "
         "is zero; what lies outside counts at the edge."
     )
     plot = plot_histogram(series, f"SDR of a second of {evaluation.stems[0]}, dB")
-    return _section("By second", note, evaluation, plot, own=False)
+    return _section("By second", note, series, plot)
 
 
 def _lengths(evaluation: Evaluation) -> str:
     stem, lengths = evaluation.stems[0], evaluation.lengths_s
-    series = [
-        Series(
-            name=_label(m),
-            kind=_kind(i),
-            values=[summarise_stem(m.by_length[length], stem).usdr for length in lengths],
-        )
-        for i, m in enumerate(evaluation.models)
-    ]
+    series = _series(
+        evaluation, lambda m: [summarise_stem(r, stem).usdr for r in m.by_length.values()]
+    )
     note = (
         "Each song is cut into pieces of one length, each piece separated alone, and the stems "
         "put side by side; the last piece is filled up with zeros."
     )
     plot = plot_lengths(lengths, series, f"mean uSDR of {stem}, dB")
-    return _section("By length of the input", note, evaluation, plot, own=False)
+    return _section("By length of the input", note, series, plot)
 
 
 def _onsets(evaluation: Evaluation) -> str:
-    tables = [bin_onsets(m.tracks) for m in evaluation.models]
-    rows = [(_label(m), _kind(i), tables[i]) for i, m in enumerate(evaluation.models)]
+    series = _series(evaluation, lambda m: bin_onsets(m.tracks))
     note = (
         f"An onset is one stay of the voice: grains of 20 ms within {BELOW_LOUDEST_DB:g} dB of the "
         f"song's loudest and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under "
         f"{SHORTEST_PAUSE_S:g} s do not end it; stays under {SHORTEST_ONSET_S:g} s are "
         "left out. Quartiles and median."
     )
-    labels = [duration_range(part) for part in tables[0]]
-    plot = plot_boxes(labels, rows, "SDR of an onset, dB", "duration of the onset")
-    return _section("By duration of vocal onsets", note, evaluation, plot, own=False)
+    plot = plot_boxes(series, "SDR of an onset, dB", "duration of the onset")
+    return _section("By duration of vocal onsets", note, series, plot)
 
 
 def _extremes(extremes: Sequence[Extreme]) -> str:
@@ -262,7 +242,7 @@ def _extremes(extremes: Sequence[Extreme]) -> str:
             f"dB. Colours from {_number(BOTTOM_DBFS, 0)} to {_number(TOP_DBFS, 0)} dBFS.</p>"
         )
         for name, picture in extreme.pictures.items():
-            uri = png_data_uri(picture)
+            uri = f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
             plot = plot_picture(uri, minute.start_s, minute.duration_s, f"spectrogram of {name}")
             parts.append(f"<h3>{html.escape(name)}</h3>{plot}")
         parts.append("</section>")
@@ -290,16 +270,19 @@ def _method(evaluation: Evaluation) -> str:
     return section("How it is measured", "", f"<ul class='note'>{items}</ul>")
 
 
-def _section(title: str, note: str, evaluation: Evaluation, plot: str, own: bool = True) -> str:
-    names = [(_label(m), _kind(i)) for i, m in enumerate(evaluation.models)]
-    if own:
-        names.append((MIXTURE_NAME, "own"))
-    legend = "".join(f'<span class="{k}"><i></i>{html.escape(n)}</span>' for n, k in names)
+def _series(
+    evaluation: Evaluation, values: Callable[[ModelResults], Sequence[Any]]
+) -> list[Series]:
+    """What a plot shows of each model."""
+    return [
+        Series(name=results.model.name, kind=_kind(index), values=values(results))
+        for index, results in enumerate(evaluation.models)
+    ]
+
+
+def _section(title: str, note: str, series: Sequence[Series], plot: str) -> str:
+    legend = "".join(f'<span class="{s.kind}"><i></i>{html.escape(s.name)}</span>' for s in series)
     return section(title, note, f'<div class="legend">{legend}</div>{plot}')
-
-
-def _label(results: ModelResults) -> str:
-    return results.model.name
 
 
 def _kind(index: int) -> str:
@@ -307,9 +290,7 @@ def _kind(index: int) -> str:
 
 
 def _number(value: float, digits: int = 2) -> str:
-    if math.isnan(value):
-        return "\N{EN DASH}"
-    return _sign(number(value, digits))
+    return "\N{EN DASH}" if math.isnan(value) else _sign(number(value, digits))
 
 
 def _sign(text: str) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bsmamba2.errors import FileError
 from bsmamba2.system.atomic import atomic_path, write_atomic, writing
-from bsmamba2.system.files import sha256_file
+from bsmamba2.system.files import existing_file, sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class ResultStore:
     def __init__(self, folder: Path) -> None:
         """Makes the folder; raises BsmError if nothing can be written there."""
         self._folder = folder
-        self._digests: dict[tuple[Path, int, int], str] = {}
+        self._digests: dict[Path, str] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -138,20 +138,11 @@ class ResultStore:
         Raises:
             BsmError: A file cannot be read.
         """
-        audio = {name: self._digest(path) for name, path in files.items()}
+        for path in files.values():  # once, although a track has many results
+            self._digests[path] = self._digests.get(path) or sha256_file(existing_file(path))
+        audio = {name: self._digests[path] for name, path in files.items()}
         text = json.dumps([FORMAT, parameters, audio], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def _digest(self, path: Path) -> str:
-        """Of a file's bytes, which are read once, although a track has many results."""
-        try:
-            about = path.stat()
-            state = (path, about.st_size, about.st_mtime_ns)
-            if state not in self._digests:
-                self._digests[state] = sha256_file(path)
-        except OSError as error:
-            raise FileError(f"{path} cannot be read: {error.strerror}.") from error
-        return self._digests[state]
 
     def load(self, track: str, key: str) -> TrackResult | None:
         """The result of that key; None if there is none that can be read."""

@@ -1,10 +1,10 @@
-"""Results of tracks -> figures of a model, and the document that `bsm eval --json` prints."""
+"""Results of tracks -> figures of a model, and all of them as JSON or as tables for a terminal."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,56 +12,51 @@ from typing import Any
 import numpy as np
 
 from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
-from bsmamba2.evaluation.onsets import DURATIONS_S
-from bsmamba2.evaluation.results import Minute, TrackResult
+from bsmamba2.evaluation.onsets import DURATIONS_S, FLOOR_DBFS
+from bsmamba2.evaluation.results import Leakage, StemScores, TrackResult
 
 UNEVEN = "Some tracks failed, so that not all figures are over the same ones: compare with care."
 """To be said where `Evaluation.even` is not so."""
+_TRACK_WIDTH = 34
 
 
 @dataclass(frozen=True, kw_only=True)
-class StemSummary:
-    """One stem over all tracks, in dB; NaN where no track defines a figure."""
+class StemSummary(StemScores):
+    """One stem over all tracks: means of uSDR and medians of cSDR where it is defined, in dB."""
 
-    usdr: float
-    """Mean over tracks."""
-    csdr: float
-    """Median over tracks; those without a cSDR left out."""
-    mixture_usdr: float
-    mixture_csdr: float
     usdr_gain: float
     """Mean over tracks of uSDR - the mixture's."""
     csdr_gain: float
     """Median over tracks of cSDR - the mixture's."""
-    frames: int
-    dropped: int
-    """Frames without a cSDR."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeakageSummary:
+class LeakageSummary(Leakage):
     """Silent seconds over all tracks: medians over those tracks that have some."""
 
     tracks: int
-    silent_s: int
-    level_dbfs: float
-    mixture_dbfs: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnsetBin:
-    """Onsets of one range of durations, over all tracks."""
+    """Onsets of one range of durations, over all tracks; SDRs in dB, NaN without onsets."""
 
     from_s: float
     to_s: float
     """Infinite in the last."""
     count: int
     quartile_1: float
-    """Of the onsets' SDR in dB; NaN without onsets."""
     median: float
     quartile_3: float
     gain: float
     """Median of SDR - the mixture's."""
+
+    @property
+    def durations(self) -> str:
+        """The range, for people."""
+        if math.isinf(self.to_s):
+            return f"{self.from_s:g} s and more"
+        return f"{self.from_s:g} to {self.to_s:g} s"
 
 
 def summarise_stem(results: Sequence[TrackResult], stem: str) -> StemSummary:
@@ -178,21 +173,6 @@ class Evaluation:
         return {key: value for key, value in asdict(result).items() if key not in left_out}
 
 
-def find_extreme_minutes(results: Sequence[TrackResult]) -> list[tuple[TrackResult, Minute]]:
-    """The minutes of best and worst SDR, or the only one.
-
-    Minutes with less than 10 s of voice do not count, unless there are no others: their SDR says
-    more about the silence.
-    """
-    minutes = [(result, minute) for result in results for minute in result.minutes]
-    voiced = [(r, m) for r, m in minutes if m.voiced_s >= min(_VOICED_S, int(m.duration_s))]
-    ordered = sorted(voiced or minutes, key=lambda pair: -pair[1].sdr)
-    return [ordered[0], ordered[-1]] if len(ordered) > 1 else ordered
-
-
-_VOICED_S = 10
-
-
 def _plain(value: Any) -> Any:
     """Without NaN and infinities, which JSON does not know."""
     if isinstance(value, dict):
@@ -210,3 +190,103 @@ def _mean(values: Iterable[float]) -> float:
 def _median(values: Iterable[float]) -> float:
     kept = [value for value in values if not math.isnan(value)]
     return float(np.median(kept)) if kept else math.nan
+
+
+# --- tables ---
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A figure of a table: '-' where it is undefined."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def text_tables(evaluation: Evaluation) -> str:
+    """All that was found: a table of tracks for each model, then what was asked for beside."""
+    return "\n".join(_lines(evaluation))
+
+
+def _lines(evaluation: Evaluation) -> Iterator[str]:
+    stems = evaluation.stems
+    for results in evaluation.models:
+        name = results.model.name + ("" if results.model.trained else " (untrained)")
+        tracks = "1 track" if len(results.tracks) == 1 else f"{len(results.tracks)} tracks"
+        yield f"{name} on {evaluation.data}, {evaluation.split}: {tracks}"
+        if results.tracks:
+            yield from ("", *_track_table(results.tracks, stems))
+        yield ""
+    if evaluation.lengths_s and stems:
+        yield f"{stems[0]} by length of the input, mean uSDR (dB)"
+        yield from ("", *_length_table(evaluation), "")
+    if evaluation.by_onset and stems:
+        yield f"{stems[0]} by duration of its onsets, SDR (dB)"
+        yield from ("", *_onset_table(evaluation), "")
+    if stems:
+        yield (
+            f"dB; in brackets the mixture's own. Silent: level of what is left in {stems[0]} "
+            f"where its reference lies below {FLOOR_DBFS:g} dBFS for a second."
+        )
+    if not evaluation.even:
+        yield UNEVEN
+
+
+def _track_table(results: Sequence[TrackResult], stems: Sequence[str]) -> Iterator[str]:
+    summaries = {stem: summarise_stem(results, stem) for stem in stems}
+    rows: list[tuple[str, float, Mapping[str, StemScores], Leakage]]
+    rows = [(_short(r.track), r.duration_s, r.stems, r.leakage) for r in results]
+    total_s = sum(result.duration_s for result in results)
+    rows.append(("mean uSDR, median of others", total_s, summaries, summarise_leakage(results)))
+    header = [f"{stem[:12]} {name}" for stem in stems for name in ("uSDR", "cSDR")]
+    table = [["track", "min", *header, "silent dBFS"]]
+    for name, duration_s, scores, leakage in rows:
+        cells = [
+            f"{number(own)} ({number(mixture)})"
+            for stem in stems
+            for own, mixture in (
+                (scores[stem].usdr, scores[stem].mixture_usdr),
+                (scores[stem].csdr, scores[stem].mixture_csdr),
+            )
+        ]
+        minutes = f"{int(duration_s) // 60}:{int(duration_s) % 60:02d}"
+        level = f"{number(leakage.level_dbfs, 1)} ({number(leakage.mixture_dbfs, 1)})"
+        table.append([name, minutes, *cells, level if leakage.silent_s else "-"])
+    yield from _aligned(table)
+    yield ""
+    for stem, summary in summaries.items():
+        yield (
+            f"{stem}: uSDR {summary.usdr_gain:+.2f} dB, cSDR {summary.csdr_gain:+.2f} dB over the "
+            f"mixture; {summary.dropped} of {summary.frames} frames dropped for silence"
+        )
+
+
+def _length_table(evaluation: Evaluation) -> Iterator[str]:
+    stem = evaluation.stems[0]
+    rows = [["model", *(f"{length} s" for length in evaluation.lengths_s)]]
+    for results in evaluation.models:
+        means = [number(summarise_stem(r, stem).usdr) for r in results.by_length.values()]
+        rows.append([results.model.name, *means])
+    yield from _aligned(rows)
+
+
+def _onset_table(evaluation: Evaluation) -> Iterator[str]:
+    rows = [["model", "duration", "onsets", "quartile", "median", "quartile", "over mixture"]]
+    for results in evaluation.models:
+        for part in bin_onsets(results.tracks):
+            figures = map(number, (part.quartile_1, part.median, part.quartile_3, part.gain))
+            rows.append([results.model.name, part.durations, str(part.count), *figures])
+    yield from _aligned(rows, left=2)
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
+    """Columns of equal width; all but the first `left` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in (rows[0], ["-" * width for width in widths], *rows[1:]):
+        cells = [
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def _short(name: str) -> str:
+    name = " ".join(name.split())
+    return name if len(name) <= _TRACK_WIDTH else name[: _TRACK_WIDTH - 1] + "…"

@@ -162,7 +162,7 @@ class Separator:
         channels: int,
         times: StageTimes,
     ) -> Generator[dict[str, Samples]]:
-        waiting = _Waiting(channels)
+        waiting = Waiting(channels)
         mixture = waiting.tap(_checked(blocks, rate, channels))
         there = resample(
             mixture, channels=channels, from_rate=rate, to_rate=self._audio.sample_rate
@@ -203,7 +203,7 @@ class Separator:
             yield self._estimator.begin(Batch(np.stack([one for one, _ in group]), starts, times))
 
 
-class _Waiting:
+class Waiting:
     """The mixture's samples whose stems are not there yet."""
 
     def __init__(self, channels: int) -> None:
