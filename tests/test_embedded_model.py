@@ -8,13 +8,13 @@ import pytest
 from processes import bsm
 from songs import decoded, excerpt
 
-from bsmamba2.cli.file_info import inspect_metadata
+from bsmamba2.cli.file_info import inspect_file
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.runtime import EngineOptions, Separator, load_engine
 
 
 def test_file_is_at_most_8_mb_and_says_what_it_is() -> None:
-    record = inspect_metadata("default")
+    record = inspect_file("default")
     assert record["size_bytes"] <= 8_000_000
     assert record["provenance"]["trained"]
     assert record["card"]["licence"] == "MIT"

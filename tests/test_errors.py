@@ -81,16 +81,12 @@ def test_the_page_is_up_to_date() -> None:
 
 def raised(path: Path) -> Iterator[tuple[str, int, str]]:
     """Class, line and text of every error that a file makes; {} stands for what is filled in."""
-    tree = ast.parse(path.read_text("utf-8"))
-    uses_require = "import" in path.read_text() and any(
-        isinstance(node, ast.ImportFrom) and node.module == "bsmamba2.config.reading"
-        for node in ast.walk(tree)
-    )
-    for node in ast.walk(tree):
+    text = path.read_text("utf-8")
+    for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         name, arguments = node.func.id, node.args
-        if name == "require" and (uses_require or path.name == "config_file.py"):
+        if name == "require" and "config.reading import" in text:
             name, arguments = "ConfigError", arguments[1:]
         if name in KINDS and arguments:
             yield name, node.lineno, _text(arguments[0])

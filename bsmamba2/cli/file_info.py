@@ -1,6 +1,6 @@
 """What a file is, without torch, onnx or its tensors in memory.
 
-One record of plain values for a configuration, a checkpoint and an ONNX engine alike.
+One record of plain values for a configuration, a checkpoint and an engine alike.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from bsmamba2.config.file import load_config
-from bsmamba2.config.model import model_config
+from bsmamba2.config.model import ModelConfig
 from bsmamba2.config.reading import config_names
 from bsmamba2.errors import CheckpointError
-from bsmamba2.formats.metadata import MaskParity, Metadata, PrecisionCheck, parse_metadata
+from bsmamba2.formats.metadata import MaskParity, PrecisionCheck, parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.formats.operator import NAME, SCAN_NODE
 from bsmamba2.formats.tensors import check_shapes, parameter_count, tensor_shapes
 from bsmamba2.formats.trt_plan import TITLES, read_plan, read_sidecar, sidecar_metadata
+from bsmamba2.runtime.engines import default_engine_path
 from bsmamba2.system.files import existing_file, read_safetensors_header, sha256_file
 
-Record = dict[str, Any]
 
-
-def inspect_metadata(name_or_path: str | Path) -> Record:
+def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
     """Describes a configuration, a checkpoint or an engine.
 
     Args:
@@ -39,40 +38,70 @@ def inspect_metadata(name_or_path: str | Path) -> Record:
         plan, a `PlanRecord`.
 
     Raises:
-        BsmError: No such file.
-        ConfigError: No such configuration, or a wrong one.
-        CheckpointError: A file of another tool, damaged, or one to be imported first.
-        EngineError: A plan that is not the one of its sidecar.
+        BsmError: No such file or configuration, a wrong or damaged one, or one to be imported
+            first.
     """
-    path = Path(name_or_path)
-    if str(name_or_path) == "default":
-        from bsmamba2.runtime.engines import default_engine_path
-
-        path = default_engine_path()
-    if str(name_or_path) in config_names() or path.suffix in (".yaml", ".yml", ""):
-        return _inspect_config(str(name_or_path))
+    path = default_engine_path() if str(name_or_path) == "default" else Path(name_or_path)
+    if str(path) in config_names() or path.suffix in (".yaml", ".yml", ""):
+        config = load_config(str(path))
+        about = {"kind": "configuration", "file": str(path), **_sizes(config.model)}
+        return about | {"sha256": None, "config": asdict(config)}
     path = existing_file(path)
+    pairs: Mapping[str, str]
+    details: dict[str, Any] = {}
     if path.suffix == ".safetensors":
-        return _inspect_safetensors(path)
-    if path.suffix == ".onnx":
-        return _inspect_onnx(path)
-    if path.suffix == ".plan":
-        return _inspect_plan(path)
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        kind, (shapes, pairs) = "checkpoint", read_safetensors_header(path)
+        check_shapes(shapes, parse_metadata(pairs, path).model, path)
+    elif path.suffix == ".onnx":
+        kind, file = "ONNX engine", read_onnx_file(path)
+        pairs = file.metadata
+        details = {
+            "opset": file.opsets.get("", 0),
+            "opsets": dict(file.opsets),
+            "scan_nodes": file.node_counts.get(SCAN_NODE, 0),
+            "functions": [list(function) for function in file.functions],
+            "graph_parameters": sum(math.prod(shape) for shape in file.initializers.values()),
+            "graph_tensors": len(file.initializers),
+        }
+    elif path.suffix == ".plan":
+        kind, (plan, _) = "TensorRT plan", read_sidecar(path)
+        read_plan(path, plan)
+        pairs, details = sidecar_metadata(path), {"plan": asdict(plan)}
+    elif path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(
             f"{path} is a foreign checkpoint: import it first with "
             f"'bsm import {path} -o {path.with_suffix('.safetensors')}'."
         )
-    raise CheckpointError(
-        f"{path} is nothing that 'bsm info' describes: name a .safetensors, .onnx, .plan or .yaml "
-        f"file, or a configuration ({', '.join(config_names())})."
-    )
+    else:
+        raise CheckpointError(
+            f"{path} is nothing that 'bsm info' describes: name a .safetensors, .onnx, .plan or "
+            f".yaml file, or a configuration ({', '.join(config_names())})."
+        )
+    metadata = parse_metadata(pairs, path)
+    return {
+        "kind": kind,
+        "file": str(path),
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "written_by": pairs.get("bsm.version", "").strip('"') or "an unknown version",
+        **_sizes(metadata.model),
+        "precision": metadata.precision,
+        "parity": [asdict(figure) for figure in metadata.parity],
+        "checks": [asdict(check) for check in metadata.checks],
+        "provenance": asdict(metadata.provenance),
+        "card": metadata.card and asdict(metadata.card),
+        "config": metadata.model.to_dict(),
+        **details,
+    }
 
 
-def lines(record: Record) -> Iterator[tuple[str, str]]:
+def _sizes(model: ModelConfig) -> dict[str, int]:
+    return {"parameters": parameter_count(model), "tensors": len(tensor_shapes(model))}
+
+
+def lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """A record as labels and texts for people, in reading order."""
-    config, network = record["config"], record["config"]["network"]
-    audio = config["audio"]
+    network, audio = record["config"]["network"], record["config"]["audio"]
     yield "kind", record["kind"]
     yield "file", record["file"]
     if record["sha256"]:
@@ -82,12 +111,11 @@ def lines(record: Record) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{record['parameters']:,} in {record['tensors']} tensors"
     bands = sum(count for _, count in network["bands"])
     yield "network", f"{network['layers']} layers, d_model {network['d_model']}, {bands} bands"
-    expand, state = network["expand"], network["d_state"]
-    yield "Mamba2", f"expand {expand}, headdim {network['headdim']}, d_state {state}"
-    yield "audio", f"{audio['sample_rate']} Hz, {audio['channels']} channels, {audio['chunk_s']} s"
-    yield "spectrum", f"n_fft {audio['n_fft']}, hop {audio['hop']}"
+    yield "Mamba2", "expand {expand}, headdim {headdim}, d_state {d_state}".format(**network)
+    yield "audio", "{sample_rate} Hz, {channels} channels, {chunk_s} s".format(**audio)
+    yield "spectrum", "n_fft {n_fft}, hop {hop}".format(**audio)
     yield "target", audio["target"]
-    if "graph_parameters" in record:
+    if "opset" in record:
         yield from _graph_lines(record)
     if "plan" in record:
         yield from _plan_lines(record["plan"])
@@ -95,22 +123,24 @@ def lines(record: Record) -> Iterator[tuple[str, str]]:
         yield from _provenance_lines(record)
 
 
-def _graph_lines(record: Record) -> Iterator[tuple[str, str]]:
-    scans, size = record["scan_nodes"], record["graph_parameters"]
-    yield "graph", f"{size:,} numbers in {record['graph_tensors']} tensors, folded"
-    body = "with" if SCAN_NODE in map(tuple, record["functions"]) else "without"
-    yield "scan nodes", f"{scans} {NAME}, {body} a body in standard operators"
-    others = [f"{domain} {version}" for domain, version in record["opsets"].items() if domain]
-    yield "opset", f"{record['opset']}" + (f" ({', '.join(others)})" if others else "")
+def _graph_lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    size, tensors = record["graph_parameters"], record["graph_tensors"]
+    yield "graph", f"{size:,} numbers in {tensors} tensors, folded"
+    body = "with" if list(SCAN_NODE) in record["functions"] else "without"
+    yield "scan nodes", f"{record['scan_nodes']} {NAME}, {body} a body in standard operators"
+    others = ", ".join(f"{name} {version}" for name, version in record["opsets"].items() if name)
+    yield "opset", f"{record['opset']}" + (f" ({others})" if others else "")
 
 
-def _plan_lines(plan: Record) -> Iterator[tuple[str, str]]:
+def _plan_lines(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     title, plugin, gpus = TITLES[plan["builder"]], plan["plugin"], ", ".join(plan["architectures"])
     yield "built with", f"{title} {plan['builder_version']}"
     yield "built from", f"{plan['onnx']}, SHA-256 {plan['onnx_sha256']}"
     yield "for GPUs of", f"compute capability {gpus}" if gpus else f"any kind that {title} takes"
-    for label, values in (("chunks at a time", plan["batch"]), ("frames", plan["frames"])):
-        fewest, optimal, most = values
+    for label, (fewest, optimal, most) in (
+        ("chunks at a time", plan["batch"]),
+        ("frames", plan["frames"]),
+    ):
         varying = f"{fewest} to {most}, fastest at {optimal}"
         yield label, varying if fewest < most else str(most)
     yield "plugin layers", f"{plan['plugin_layers']} of version {plugin['version']}"
@@ -119,8 +149,8 @@ def _plan_lines(plan: Record) -> Iterator[tuple[str, str]]:
     yield "parity", "of the ONNX file, below; 'bsm parity' measures the plan's own"
 
 
-def _provenance_lines(record: Record) -> Iterator[tuple[str, str]]:
-    provenance = record["provenance"]
+def _provenance_lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    provenance, card = record["provenance"], record["card"]
     yield "precision", record["precision"]
     for figure in record["parity"]:
         yield f"parity, {figure['frames']} frames", str(MaskParity(**figure))
@@ -130,67 +160,10 @@ def _provenance_lines(record: Record) -> Iterator[tuple[str, str]]:
     if provenance["source_sha256"]:
         yield "their SHA-256", provenance["source_sha256"]
     yield "trained", "yes" if provenance["trained"] else "no: random weights separate nothing"
-    card = record["card"]
-    licence = card["licence"] if card else provenance["licence"]
+    licence = (card or provenance)["licence"]
     yield "licence", licence + (": do not redistribute" if licence == "undeclared" else "")
     if card:
         yield "trained on", card["training_data"]
         yield from (("measured", score) for score in card["scores"])
         yield "limits", card["limits"]
         yield "recipe", card["recipe"]
-
-
-def _inspect_config(name: str) -> Record:
-    config = load_config(name)
-    return {
-        "kind": "configuration",
-        "file": name,
-        "parameters": parameter_count(config.model),
-        "tensors": len(tensor_shapes(config.model)),
-        "sha256": None,
-        "config": asdict(config),
-    }
-
-
-def _inspect_safetensors(path: Path) -> Record:
-    shapes, pairs = read_safetensors_header(path)
-    record = _file_record(path, "checkpoint", pairs)
-    check_shapes(shapes, model_config(record["config"]), path)
-    return record
-
-
-def _inspect_onnx(path: Path) -> Record:
-    file = read_onnx_file(path)
-    return _file_record(path, "ONNX engine", file.metadata) | {
-        "opset": file.opsets.get("", 0),
-        "opsets": dict(file.opsets),
-        "scan_nodes": file.node_counts.get(SCAN_NODE, 0),
-        "functions": [list(function) for function in file.functions],
-        "graph_parameters": sum(math.prod(shape) for shape in file.initializers.values()),
-        "graph_tensors": len(file.initializers),
-    }
-
-
-def _inspect_plan(path: Path) -> Record:
-    plan, _ = read_sidecar(path)
-    read_plan(path, plan)
-    return _file_record(path, "TensorRT plan", sidecar_metadata(path)) | {"plan": asdict(plan)}
-
-
-def _file_record(path: Path, kind: str, pairs: Mapping[str, str]) -> Record:
-    metadata: Metadata = parse_metadata(pairs, path)
-    return {
-        "kind": kind,
-        "file": str(path),
-        "size_bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
-        "written_by": pairs.get("bsm.version", "").strip('"') or "an unknown version",
-        "parameters": parameter_count(metadata.model),
-        "tensors": len(tensor_shapes(metadata.model)),
-        "precision": metadata.precision,
-        "parity": [asdict(figure) for figure in metadata.parity],
-        "checks": [asdict(check) for check in metadata.checks],
-        "provenance": asdict(metadata.provenance),
-        "card": asdict(metadata.card) if metadata.card else None,
-        "config": metadata.model.to_dict(),
-    }

@@ -6,9 +6,9 @@ import click
 
 
 @click.command()
-@click.argument("metadata", metavar="FILE|CONFIG")
+@click.argument("name", metavar="FILE|CONFIG")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(metadata: str, as_json: bool) -> None:
+def command(name: str, as_json: bool) -> None:
     """Describe an engine, checkpoint or configuration.
 
     FILE is a .onnx, .safetensors, .plan or .yaml file, or 'default', the engine in the package;
@@ -16,10 +16,10 @@ def command(metadata: str, as_json: bool) -> None:
     """
     import json
 
-    from bsmamba2.cli.file_info import inspect_metadata, lines
+    from bsmamba2.cli.file_info import inspect_file, lines
     from bsmamba2.errors import one_line
 
-    record = inspect_metadata(metadata)
+    record = inspect_file(name)
     if as_json:
         click.echo(json.dumps(record, indent=2))
         return

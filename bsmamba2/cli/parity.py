@@ -10,8 +10,7 @@ import click
 from bsmamba2.cli.engine_options import backend_options
 
 if TYPE_CHECKING:
-    from bsmamba2.evaluation.parity import Figure
-    from bsmamba2.runtime.engines import Engine, EngineOptions
+    from bsmamba2.runtime.engines import EngineOptions
 
 
 @click.command()
@@ -43,45 +42,37 @@ def command(
     """
     import json
 
-    from bsmamba2.evaluation.parity import check_same_network, compare_engines, document
+    from bsmamba2.evaluation.parity import compare_engines
     from bsmamba2.evaluation.reference_excerpt import load_reference_excerpt
-
-    if backend.precision and not any(f.endswith(".safetensors") for f in (first, second)):
-        raise click.UsageError("--precision is of a .safetensors engine: others have theirs.")
-    one, other = (_load(path, backend) for path in (first, second))
-    check_same_network(one.metadata, other.metadata)
-    excerpt = load_reference_excerpt(audio, one.metadata.model.audio)
-    engines = [
-        {"file": path, "precision": engine.precision, **engine.describe()}
-        for path, engine in ((first, one), (second, other))
-    ]
-    if not as_json:
-        for letter, engine in zip("AB", engines, strict=True):
-            click.echo(f"{letter}  {engine['file']}: {engine['backend']}, {engine['precision']}")
-        click.echo(f"   on {excerpt.name}\n")
-    figures = []
-    for figure in compare_engines(one, other, excerpt):
-        figures.append(figure)
-        if not as_json:
-            click.echo(_row(figure))
-    passed = all(figure.passed for figure in figures)
-    if as_json:
-        report = {"engines": engines, "music": excerpt.name, "passed": passed}
-        click.echo(json.dumps(report | {"figures": document(figures)}, indent=2))
-    ctx.exit(0 if passed else 1)
-
-
-def _load(path: str, options: EngineOptions) -> Engine:
     from bsmamba2.runtime.engines import load_engine
 
-    if not path.endswith(".safetensors"):
-        options = replace(options, precision=None)
-    return load_engine(path, options)
-
-
-def _row(figure: Figure) -> str:
-    sign, verdict = (">=" if figure.least else "<="), ("passed" if figure.passed else "FAILED")
-    number = f"{figure.value:.4g}"
-    return (
-        f"{figure.stage:9}  {figure.name:52}  {number:>9}  {sign} {figure.limit:<8.3g}  {verdict}"
-    )
+    options = {
+        path: backend if path.endswith(".safetensors") else replace(backend, precision=None)
+        for path in (first, second)
+    }
+    if backend not in options.values():
+        raise click.UsageError("--precision is of a .safetensors engine: others have theirs.")
+    engines = [load_engine(path, options[path]) for path in (first, second)]
+    excerpt = load_reference_excerpt(audio, engines[0].metadata.model.audio)
+    figures = compare_engines(engines[0], engines[1], excerpt)
+    passed = all(figure.passed for figure in figures)
+    about = [
+        {"file": path, "precision": engine.precision, **engine.describe()}
+        for path, engine in zip((first, second), engines, strict=True)
+    ]
+    if as_json:
+        report = {"engines": about, "music": excerpt.name, "passed": passed}
+        report["figures"] = [figure.document() for figure in figures]
+        click.echo(json.dumps(report, indent=2))
+        ctx.exit(0 if passed else 1)
+    for letter, engine in zip("AB", about, strict=True):
+        click.echo(f"{letter}  {engine['file']}: {engine['backend']}, {engine['precision']}")
+    click.echo(f"   on {excerpt.name}\n")
+    for figure in figures:
+        sign, verdict = ">=" if figure.least else "<=", "passed" if figure.passed else "FAILED"
+        value = f"{figure.value:.4g}"
+        click.echo(
+            f"{figure.stage:9}  {figure.name:52}  {value:>9}  {sign} {figure.limit:<8.3g}  "
+            f"{verdict}"
+        )
+    ctx.exit(0 if passed else 1)

@@ -10,7 +10,6 @@ the two; the spectrum's is that of float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,7 +59,7 @@ published networks come to 11.
 _SPECTRUM_RMS = 1e-6  # of a transform in float32
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Figure:
     """A measured number and its limit."""
 
@@ -76,32 +75,14 @@ class Figure:
         """Whether the limit is kept; NaN never does."""
         return self.value >= self.limit if self.least else self.value <= self.limit
 
-
-def pair_limits(first: Engine, second: Engine) -> Limits:
-    """The limits of the less precise of two engines; raises EngineError for an unknown one."""
-    precisions = [first.precision, second.precision]
-    for precision in precisions:
-        if precision not in LIMITS:
-            raise EngineError(
-                f"There are no limits for the precision '{precision}', only for "
-                f"{', '.join(LIMITS)}: upgrade bsmamba2."
-            )
-    order = list(LIMITS)
-    return LIMITS[max(precisions, key=order.index)]
+    def document(self) -> dict[str, Any]:
+        """Plain values for JSON, which has no NaN and no infinity: null stands for them."""
+        value = self.value if math.isfinite(self.value) else None
+        return asdict(self) | {"value": value, "passed": self.passed}
 
 
-def check_same_network(first: Metadata, second: Metadata) -> None:
-    """Raises EngineError, with what differs, unless both are of one configuration."""
-    if first.model == second.model:
-        return
-    listed = differences(first.model, second.model)
-    hear = any(name.startswith("audio.") for name in listed)
-    what = "hear differently" if hear else "are different networks"
-    raise EngineError(f"The two {what} ({', '.join(listed)}): compare engines of one checkpoint.")
-
-
-def compare_engines(first: Engine, second: Engine, excerpt: ReferenceExcerpt) -> Iterator[Figure]:
-    """Figures of all stages, in order, as they are measured.
+def compare_engines(first: Engine, second: Engine, excerpt: ReferenceExcerpt) -> list[Figure]:
+    """Figures of all stages, in order.
 
     Args:
         first: What the other one is held against.
@@ -111,44 +92,53 @@ def compare_engines(first: Engine, second: Engine, excerpt: ReferenceExcerpt) ->
     Raises:
         EngineError: Different networks or audio settings, an unknown precision, or a failure.
     """
-    check_same_network(first.metadata, second.metadata)
-    limits = pair_limits(first, second)
+    _check_same_network(first.metadata, second.metadata)
+    limits = _pair_limits(first, second)
     audio = first.metadata.model.audio
     spectrum = spectrum_of(excerpt.chunks, audio)
     exact = spectrum_of(excerpt.chunks.astype(np.float64), audio)
-    error = relative_rms(spectrum, exact)
-    yield Figure(stage="spectrum", name="relative RMS to float64", value=error, limit=_SPECTRUM_RMS)
-
     masks = [_mask(engine, spectrum) for engine in (first, second)]
-    rms = relative_rms(masks[1], masks[0])
-    yield Figure(stage="mask", name="relative RMS", value=rms, limit=limits.relative_rms)
-    p999 = percentile_999(masks[1], masks[0])
-    yield Figure(stage="mask", name="p99.9 |difference|", value=p999, limit=limits.p999)
-
     length = excerpt.mixture.shape[1]
     estimates = [synthesis(mask, spectrum, audio, length) for mask in masks]
-    rms, most = relative_rms(estimates[1], estimates[0]), 10 ** (-limits.sdr_db / 20)
-    yield Figure(stage="synthesis", name="relative RMS", value=rms, limit=most)
-
     sounds = [
         _audio(engine, excerpt, estimate)
         for engine, estimate in zip((first, second), estimates, strict=True)
     ]
-    yield Figure(
-        stage="audio",
-        name="SDR of one against the other, dB",
-        value=sdr_db(sounds[0], sounds[1]),
-        limit=limits.sdr_db,
-        least=True,
-    )
+    rms, most = relative_rms(estimates[1], estimates[0]), 10 ** (-limits.sdr_db / 20)
+    figures = [
+        Figure("spectrum", "relative RMS to float64", relative_rms(spectrum, exact), _SPECTRUM_RMS),
+        Figure("mask", "relative RMS", relative_rms(masks[1], masks[0]), limits.relative_rms),
+        Figure("mask", "p99.9 |difference|", percentile_999(masks[1], masks[0]), limits.p999),
+        Figure("synthesis", "relative RMS", rms, most),
+    ]
+    name, value = "SDR of one against the other, dB", sdr_db(sounds[0], sounds[1])
+    figures.append(Figure("audio", name, value, limits.sdr_db, least=True))
     if excerpt.voice is not None:
         scores = [usdr(excerpt.voice, sound) for sound in sounds]
-        yield Figure(
-            stage="audio",
-            name=f"difference of uSDR ({scores[0]:.2f} and {scores[1]:.2f} dB), dB",
-            value=abs(scores[1] - scores[0]),
-            limit=limits.usdr_db,
-        )
+        name = f"difference of uSDR ({scores[0]:.2f} and {scores[1]:.2f} dB), dB"
+        figures.append(Figure("audio", name, abs(scores[1] - scores[0]), limits.usdr_db))
+    return figures
+
+
+def _check_same_network(first: Metadata, second: Metadata) -> None:
+    if first.model == second.model:
+        return
+    listed = differences(first.model, second.model)
+    hear = any(name.startswith("audio.") for name in listed)
+    what = "hear differently" if hear else "are different networks"
+    raise EngineError(f"The two {what} ({', '.join(listed)}): compare engines of one checkpoint.")
+
+
+def _pair_limits(first: Engine, second: Engine) -> Limits:
+    """The limits of the less precise of the two."""
+    order, precisions = list(LIMITS), [first.precision, second.precision]
+    for precision in precisions:
+        if precision not in LIMITS:
+            raise EngineError(
+                f"There are no limits for the precision '{precision}', only for "
+                f"{', '.join(LIMITS)}: upgrade bsmamba2."
+            )
+    return LIMITS[max(precisions, key=order.index)]
 
 
 def spectrum_of(chunks: NDArray[Any], audio: AudioConfig) -> NDArray[Any]:
@@ -185,17 +175,8 @@ def sdr_db(reference: Samples, estimate: Samples) -> float:
     return ratio_db(float(np.vdot(s, s)), float(np.vdot(error, error)))
 
 
-def document(figures: list[Figure]) -> list[Mapping[str, Any]]:
-    """Figures for machines; null is a value that JSON has not, NaN or infinite."""
-    return [
-        asdict(figure)
-        | {"value": figure.value if math.isfinite(figure.value) else None, "passed": figure.passed}
-        for figure in figures
-    ]
-
-
 def _mask(engine: Engine, spectrum: Spectrum) -> Spectrum:
-    """Chunk by chunk: memory is that of one."""
+    """An engine's mask of many chunks, one after another, which takes the memory of one."""
     return np.concatenate([engine(np.ascontiguousarray(chunk[None])) for chunk in spectrum])
 
 

@@ -52,14 +52,6 @@ def test_json_is_one_document_with_true_figures(bsm_eval: Command, short_onnx: P
     assert model["tracks"][0]["overlap_s"] == 0.5
 
 
-def test_a_rerun_writes_nothing_and_says_the_same(bsm_eval: Command, short_onnx: Path):
-    first = bsm_eval(short_onnx, "--out", "kept", "--json")
-    dates = {path: path.stat().st_mtime_ns for path in Path("kept").iterdir()}
-    assert len(dates) == 2
-    assert bsm_eval(short_onnx, "--out", "kept", "--json").out == first.out
-    assert {path: path.stat().st_mtime_ns for path in Path("kept").iterdir()} == dates
-
-
 def test_two_kinds_of_engine_in_one_report(
     bsm_eval: Command, short_onnx: Path, tiny_checkpoint: Path
 ):
@@ -127,20 +119,3 @@ def test_bad_arguments_are_one_sentence(
     assert sentence in done.err
     assert "Traceback" not in done.err
     assert not done.out
-
-
-def test_a_model_that_is_no_engine_is_one_sentence(bsm_eval: Command):
-    Path("model.ckpt").write_bytes(b"weights")
-    done = bsm_eval("model.ckpt")
-    assert done.code == 1
-    assert "'bsm import'" in done.err
-
-
-@pytest.mark.parametrize("folder", ["nowhere", "flat", "empty"])
-def test_a_folder_without_songs_is_one_sentence(bsm_eval: Command, short_onnx: Path, folder: str):
-    if folder != "nowhere":
-        Path(folder, *(["test"] if folder == "empty" else [])).mkdir(parents=True)
-    done = bsm_eval(short_onnx, data=folder)
-    assert done.code == 1
-    assert folder in done.err
-    assert len(done.err.splitlines()) == 1

@@ -14,8 +14,13 @@ from small_engines import FunctionEngine, random_mask, real_mask
 from voiced_songs import RATE, STEMS, model_of, tracks_of, voice, write_song
 
 from bsmamba2.evaluation.charts import round_ticks, value_range
-from bsmamba2.evaluation.evaluate import ModelResults, Settings, evaluate
-from bsmamba2.evaluation.pictures import Extreme, picture_extremes
+from bsmamba2.evaluation.evaluate import (
+    Extreme,
+    ModelResults,
+    Settings,
+    evaluate,
+    picture_extremes,
+)
 from bsmamba2.evaluation.report import render_report, write_report
 from bsmamba2.evaluation.results import ResultStore
 from bsmamba2.runtime.audio.pictures import COLUMNS, ROWS, draw_spectrogram
@@ -87,16 +92,11 @@ def test_names_are_text_and_never_markup():
     assert "<b>R&B</b>" in page.texts
 
 
-def test_models_stand_side_by_side():
-    page = Page(full_page())
-    assert page.texts.count("m.onnx") == page.texts.count("other.onnx")
-    assert [value for name, value in page.attributes if name == "class"].count("m1") > 3
-
-
 @pytest.mark.parametrize("models", [1, 2, 7])
-def test_any_number_of_models_fits(models: int):
+def test_any_number_of_models_stands_side_by_side(models: int):
     page = Page(full_page(tuple(f"{k}.onnx" for k in range(models))))
     assert page.tags.count("svg") == 6
+    assert len({page.texts.count(f"{k}.onnx") for k in range(models)}) == 1
 
 
 def test_numbers_of_a_track_are_in_its_row():
@@ -109,9 +109,7 @@ def test_numbers_of_a_track_are_in_its_row():
     ]  # fmt: skip
     assert "\N{MINUS SIGN}3.25" in row[0]
 
-
-def test_undefined_numbers_are_dashes_and_sort_last():
-    text = full_page(("m.onnx",))
+    # Undefined numbers are dashes, and sort last.
     assert '<td data-value="">\N{EN DASH}</td>' in text
     assert "nan" not in re.sub(r"base64,[^\"]*|isNaN", "", text)
 
@@ -126,9 +124,7 @@ def test_one_page_is_written_whole(tmp_path: Path):
 
 
 @pytest.mark.parametrize("overlap_s", [0, 0.25, 0.5])
-def test_pictures_show_the_audio_that_was_measured(
-    tmp_path: Path, overlap_s: float, monkeypatch: pytest.MonkeyPatch
-):
+def test_pictures_show_the_audio_that_was_measured(tmp_path: Path, overlap_s: float):
     song = write_song(tmp_path, "song", voice(7.3, [(0, 7.3)]))
     part = minute(2.5, 2, 0)  # not where a chunk begins or ends
     found = result("song", minutes=(part,))
