@@ -71,12 +71,6 @@ class TrackReader:
                 true = waiting.take(estimates[0].shape[1])
                 yield *true.reshape(3, channels, -1), *estimates
 
-<<<<<<< HEAD
-    def skip(self, count: int) -> None:
-        """Passes over samples; errors as `take`."""
-        for start in range(0, count, _BLOCK):
-            self.take(min(_BLOCK, count - start))
-=======
     def _blocks(self) -> Iterator[Samples]:
         """Mixture, target and rest below each other: (3 channels, n)."""
         blocks = (reader.blocks() for reader in self._readers.values())
@@ -87,7 +81,6 @@ class TrackReader:
             for part in block.values():
                 rest += part
             yield np.concatenate([mixture, target, rest])
->>>>>>> 7de8c4e (bsm eval: a track's files are read once, in lockstep; pictures are cut from what was measured; figures, JSON and tables stand in one file)
 
 
 def _check_alike(stem: AudioReader, mixture: AudioReader) -> None:
@@ -102,72 +95,6 @@ def _check_alike(stem: AudioReader, mixture: AudioReader) -> None:
             )
 
 
-<<<<<<< HEAD
-class _File:
-    """An audio file's samples, as many at a time as are wanted."""
-
-    def __init__(self, reader: AudioReader) -> None:
-        self._reader = reader
-        self._blocks = reader.blocks()
-        self._waiting = np.zeros((reader.channels, 0), np.float32)
-
-    def take(self, count: int) -> Samples:
-        parts, have = [self._waiting], self._waiting.shape[1]
-        while have < count:
-            block = next(self._blocks, None)
-            if block is None:
-                raise AudioError(
-                    f"{self._reader.path} is shorter than its mixture: copy the track again."
-                )
-            parts.append(block)
-            have += block.shape[1]
-        joined = np.concatenate(parts, axis=1)
-        self._waiting = joined[:, count:]
-        return joined[:, :count]
-
-
-def measure_track(
-    separator: Separator,
-    files: Mapping[str, Path],
-    progress: Callable[[float], None] | None = None,
-) -> Measured:
-    """Separates a track and adds up energies; holds a few chunks at a time.
-
-    Args:
-        separator: Of the engine to be measured.
-        files: MIXTURE and every stem -> file.
-        progress: Called with the seconds of audio that are done.
-
-    Raises:
-        BsmError: A file cannot be read, or the engine failed; one sentence.
-    """
-    target = separator.stems[0]
-    done = 0
-    with TrackFeed(files, target) as feed, AudioReader(files[MIXTURE]) as reader:
-        meters = [EnergyMeter(feed.sample_rate) for _ in range(4)]
-        for stems in separator.stream(reader.blocks(), reader.sample_rate, reader.channels):
-            count = stems[target].shape[1]
-            mixture, voice, rest = feed.take(count)
-            estimates = (stems[target], stems[RESIDUAL])
-            pairs = [*zip((voice, rest), estimates, strict=True), (voice, mixture), (rest, mixture)]
-            for meter, (reference, estimate) in zip(meters, pairs, strict=True):
-                meter.add(reference, estimate)
-            done += count
-            if progress:
-                progress(done / feed.sample_rate)
-        energies = [meter.finish() for meter in meters]
-    return Measured(
-        target=energies[0],
-        rest=energies[1],
-        mixture_target=energies[2],
-        mixture_rest=energies[3],
-        sample_rate=feed.sample_rate,
-        frames=done,
-    )
-
-
-=======
->>>>>>> 7de8c4e (bsm eval: a track's files are read once, in lockstep; pictures are cut from what was measured; figures, JSON and tables stand in one file)
 def score_track(
     separator: Separator,
     track: str,
