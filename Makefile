@@ -14,8 +14,6 @@ TENSORRT ?= tensorrt-rtx==1.7.1.116
 HEADERS ?= kernel-lens==2.0.1
 # What metrics and lists are compared with; only single files of them are read.
 REFERENCES ?= museval==0.4.1 musdb==0.4.3
-# Tools that must take our files: Polygraphy, and Triton's schema of a model's configuration.
-TOOLS ?= polygraphy==0.53.6 tritonclient==2.73.0
 # A compiler for the CUDA sources, all of one release, where no CUDA toolkit is installed.
 NVCC ?= nvidia-cuda-nvcc~=13.0.0 nvidia-cuda-crt~=13.0.0 nvidia-nvvm~=13.0.0 \
 	nvidia-cuda-runtime~=13.0.0 nvidia-cuda-cccl~=13.0.0
@@ -42,7 +40,7 @@ $(TEST)/ready: pyproject.toml Makefile
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --quiet $(TORCH)
 	$(TEST)/bin/pip install --quiet '.[dev]'
-	$(TEST)/bin/pip install --quiet --no-deps $(EXCERPT) $(HEADERS) $(REFERENCES) $(TOOLS)
+	$(TEST)/bin/pip install --quiet --no-deps $(EXCERPT) $(HEADERS) $(REFERENCES)
 	$(TEST)/bin/pip install --quiet $(TENSORRT)
 	which nvcc || test -x /usr/local/cuda/bin/nvcc || $(TEST)/bin/pip install --quiet $(NVCC)
 	touch $@

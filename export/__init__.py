@@ -1,1 +1,1 @@
-"""From a checkpoint to an ONNX file whose parity was measured."""
+"""The network's way out of PyTorch: `to_onnx.export_onnx`, then `to_plan.export_plan`."""

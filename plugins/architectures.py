@@ -19,7 +19,6 @@ COMMON = (80, 86, 89, 90, 100, 120)
 _PTX_OF_ALL = (100, 90)
 """Chips from 10.0 on can translate the PTX of 10.0; that of 12.0 only those from 12.0 on."""
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
-_NAME_BYTES = 256
 
 
 def resolve_architectures(text: str, known: Sequence[int]) -> tuple[str, ...]:
@@ -65,17 +64,25 @@ def gpus() -> tuple[int, ...]:
 
     Asks the driver, which heeds CUDA_VISIBLE_DEVICES, and so initialises CUDA in this process.
     """
-    return tuple(capability for capability, _ in _devices())
+    device, count, major, minor = (ctypes.c_int() for _ in range(4))
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ()
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return ()
+    found = []
+    for index in range(count.value):
+        cuda.cuDeviceGet(ctypes.byref(device), index)
+        cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        found.append(major.value * 10 + minor.value)
+    return tuple(found)
 
 
 def current_gpu() -> int | None:
     """Compute capability of the GPU that CUDA takes here by default; None without one."""
     return next(iter(gpus()), None)
-
-
-def current_gpu_name() -> str:
-    """Name of the GPU of `current_gpu`, such as "NVIDIA H100 80GB HBM3"; "" without one."""
-    return next((name for _, name in _devices()), "")
 
 
 def dotted(capability: int) -> str:
@@ -112,24 +119,3 @@ def _named_targets(name: str) -> list[str]:
 
 def _number(target: str) -> int:
     return int(target.partition("_")[2])
-
-
-def _devices() -> list[tuple[int, str]]:
-    """Capability and name of each GPU; none where the driver is absent or does not start."""
-    device, count, major, minor = (ctypes.c_int() for _ in range(4))
-    name = ctypes.create_string_buffer(_NAME_BYTES)
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return []
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    found = []
-    for index in range(count.value):
-        cuda.cuDeviceGet(ctypes.byref(device), index)
-        cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-        cuda.cuDeviceGetName(name, _NAME_BYTES, device)
-        text = name.value.decode("utf-8", errors="replace")
-        found.append((major.value * 10 + minor.value, text))
-    return found

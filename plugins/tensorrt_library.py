@@ -1,8 +1,8 @@
 """The plugin library in TensorRT and TensorRT-RTX: headers to build it, loading, counting.
 
 The library only has `getCreators`, which TensorRT's registry calls. Merely opening it, as
-`ctypes.CDLL`, LD_PRELOAD and Polygraphy's `--plugins` do, registers nothing: use `load_plugin` or
-trtexec's `--dynamicPlugins`.
+`ctypes.CDLL` and LD_PRELOAD do, registers nothing: use `load_plugin` or trtexec's
+`--dynamicPlugins`.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_checkpoint` exported."""
-    from bsmamba2.export.export_model import export_onnx
+    from bsmamba2.export.to_onnx import export_onnx
 
     path = tmp_path_factory.mktemp("export") / "tiny.onnx"
     export_onnx(tiny_checkpoint, path)
@@ -60,7 +60,7 @@ def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny configuration with random weights, exported."""
-    from bsmamba2.export.export_model import export_onnx
+    from bsmamba2.export.to_onnx import export_onnx
 
     path = tmp_path_factory.mktemp("engine") / "tiny.onnx"
     export_onnx("tiny", path)

@@ -147,8 +147,8 @@ def _build(part: Part, dtype: torch.dtype, folder: Path, figures: dict[str, Any]
     import onnx
 
     from bsmamba2.export.onnx.graph import export_graph
-    from bsmamba2.export.plan.build import build_plan
     from bsmamba2.export.plan.options import PlanOptions
+    from bsmamba2.export.to_plan import export_plan
     from bsmamba2.runtime import load_engine
 
     part.say(f"exporting {figures['plan']}")
@@ -158,9 +158,8 @@ def _build(part: Part, dtype: torch.dtype, folder: Path, figures: dict[str, Any]
     )
     plugin = Path(part.job.plugin) if part.job.plugin else None
     start_s = time.perf_counter()
-    record = build_plan(
-        source, target, PlanOptions(max_batch=BATCHES[-1], plugin=plugin), report=part.say
-    )
+    options = PlanOptions(batch=BATCHES[-1], plugin=plugin)
+    record = export_plan(source, target, options, report=part.say)
     figures |= {
         "builder": f"{record.builder} {record.builder_version}",
         "build_s": time.perf_counter() - start_s,

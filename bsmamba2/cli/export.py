@@ -2,58 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from bsmamba2.export.plan.options import PlanOptions
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def plan_options(command: Command) -> Command:
-    """Adds --trt and the options that only go with it; those are None where they are not given."""
-    options = (
-        click.option(
-            "--trt", is_flag=True, help="Build a TensorRT plan, too, with its sidecar .plan.json."
-        ),
-        click.option(
-            "--builder",
-            type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
-            help="What builds the plan; TensorRT needs the GPU that the plan is for, TensorRT-RTX "
-            "none.  [default: auto]",
-        ),
-        click.option(
-            "--batch",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="The most chunks that the plan takes at a time.  [default: 4]",
-        ),
-        click.option(
-            "--frames",
-            metavar="N|A:B:C",
-            help="Frames of a chunk: N, or from A to C and fastest at B.  [default: the network's "
-            "own chunks]",
-        ),
-        click.option(
-            "--plugin",
-            metavar="FILE",
-            help="libbsm_trt_plugin.so.  [default: that of 'bsm plugin build', built when absent]",
-        ),
-        click.option(
-            "--arch",
-            metavar="NAMES",
-            help="GPUs to build the plugin for, as in 'bsm plugin build'.  [default: those here, "
-            "or all]",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    from bsmamba2.formats.trt_plan import PlanRecord
 
 
 @click.command()
@@ -96,12 +51,37 @@ def plan_options(command: Command) -> Command:
     help="A song, whose loudest chunk tells what --fp16 or --int8 costs; of a .stem.mp4 the true "
     "voice counts.  [default: a made-up mixture, the same everywhere]",
 )
-@plan_options
 @click.option(
-    "--triton",
-    metavar="DIR",
-    help="Add the plan to this model repository of Triton Inference Server, under the plan's name. "
-    "With --trt, or for a MODEL that is a plan.",
+    "--trt", is_flag=True, help="Build a TensorRT plan, too, with its sidecar .plan.json."
+)
+@click.option(
+    "--builder",
+    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+    help="What builds the plan; TensorRT needs the GPU that the plan is for, TensorRT-RTX none.  "
+    "[default: auto]",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The most chunks that the plan takes at a time.  [default: 4]",
+)
+@click.option(
+    "--frames",
+    metavar="N|A:B:C",
+    help="Frames of a chunk: N, or from A to C and fastest at B.  [default: the network's own "
+    "chunks]",
+)
+@click.option(
+    "--plugin",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="libbsm_trt_plugin.so.  [default: that of 'bsm plugin build', built when absent]",
+)
+@click.option(
+    "--arch",
+    metavar="NAMES",
+    help="GPUs to build the plugin for, as in 'bsm plugin build'.  [default: those here, or all]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
 def command(
@@ -112,7 +92,6 @@ def command(
     precision: str | None,
     audio: str | None,
     trt: bool,
-    triton: str | None,
     as_json: bool,
     **plan: Any,
 ) -> None:
@@ -126,181 +105,78 @@ def command(
 
     With --trt, MODEL may also be an exported .onnx file, or 'default', the engine in the package,
     for machines without PyTorch. The ONNX file of a checkpoint is kept beside the plan.
-
-    With --triton DIR, MODEL may also be a .plan file.
     """
-    import json
+    from bsmamba2.errors import BsmError, ExportError, MissingExtraError
+    from bsmamba2.export.plan.options import PlanOptions
+    from bsmamba2.export.to_plan import export_plan
 
-    from bsmamba2.errors import ExportError
-
-    if Path(model).suffix == ".plan":
-        _check_plan_alone(
-            model, triton, [output, card, precision, audio, *([trt] if trt else []), *plan.values()]
-        )
-        report = _serve(Path(model), str(triton))
-        click.echo(json.dumps(report, indent=2) if as_json else report["triton"])
-        return
-    if triton and not trt:
-        raise click.UsageError("--triton is about a plan: add --trt, or name a plan.")
-    if audio and not precision:
-        raise click.UsageError(
-            "--audio is what a lower precision is heard on: add --fp16 or --int8."
-        )
-    if trt and precision == "int8":
-        raise click.UsageError("int8 is for CPUs: TensorRT takes float32 or --fp16.")
-    exported = model == "default" or Path(model).suffix == ".onnx"
-    if exported and precision:
-        raise ExportError(
+    is_onnx = model == "default" or Path(model).suffix == ".onnx"
+    plan = {name: value for name, value in plan.items() if value is not None}
+    target = Path(output) if output else Path(model).with_suffix(".plan" if trt else ".onnx")
+    fits = target.suffix == ".plan" or (target.suffix == ".onnx" and not is_onnx)
+    for is_wrong, sentence in (
+        (audio and not precision, "--audio is heard in a lower precision: add --fp16 or --int8."),
+        (trt and precision == "int8", "int8 is for CPUs: TensorRT takes float32 or --fp16."),
+        (
+            is_onnx and precision,
             f"{model} has its precision already: export the .safetensors checkpoint that it was "
-            "made of, on a machine with PyTorch."
+            "made of, on a machine with PyTorch.",
+        ),
+        (
+            is_onnx and not trt,
+            f"{model} is an ONNX engine already: add --trt to build a plan of it.",
+        ),
+        (is_onnx and card, "--card goes into an ONNX file that is written, not into a plan."),
+        (plan and not trt, f"--{next(iter(plan), '')} is about a plan: add --trt."),
+        (trt and not fits, f"{target} must end in .plan."),
+    ):
+        if is_wrong:
+            raise ExportError(sentence)
+    options = PlanOptions(**plan)
+    onnx = model if is_onnx else str(target.with_suffix(".onnx") if trt else target)
+    written, record = [], None
+    if not is_onnx:
+        try:
+            from bsmamba2.export.to_onnx import export_onnx
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("'bsm export' of a checkpoint", "export") from error
+        export_onnx(
+            model,
+            onnx,
+            seed=seed,
+            card=card,
+            precision=precision or "float32",
+            excerpt=audio,
+            report=_say,
         )
-    if exported and not trt:
-        raise ExportError(f"{model} is an ONNX engine already: add --trt to build a plan of it.")
-    if exported and card:
-        raise click.UsageError("--card goes into an ONNX file that is written, not into a plan.")
-    options = _plan_options(trt, plan)
-    onnx, target = _targets(model, output, exported=exported, trt=trt)
-    if options and triton:
-        _check_triton(target, options, Path(triton))
-    report = {} if exported else _export(model, onnx, seed, card, precision or "float32", audio)
-    written = [] if exported else [onnx]
-    if options:
-        with _telling_what_is_kept(written):
-            report |= _build(model if exported else onnx, target, options)
-        if triton:
-            with _telling_what_is_kept([*written, target]):
-                report |= _serve(target, triton)
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-        return
-    for path in written + ([target] if trt else []):
-        click.echo(path)
-    if triton:
-        click.echo(report["triton"])
+        written.append(onnx)
+    if trt:
+        target = target.with_suffix(".plan")
+        try:
+            record = export_plan(onnx, target, options, report=_say)
+        except BsmError:
+            for path in written:
+                _say(f"{path} is written and kept.")
+            raise
+        written.append(str(target))
+    click.echo(_report(onnx, target, record) if as_json else "\n".join(written))
 
 
-def _plan_options(trt: bool, values: dict[str, Any]) -> PlanOptions | None:
-    """The options of the plan; None without --trt."""
-    given = {name: value for name, value in values.items() if value is not None}
-    if not trt:
-        if given:
-            name = next(iter(given)).replace("_", "-")
-            raise click.UsageError(f"--{name} is about a plan: add --trt.")
-        return None
-    from bsmamba2.export.plan.options import PlanOptions, read_frames
-
-    plugin, frames = given.get("plugin"), given.get("frames")
-    return PlanOptions(
-        builder=given.get("builder", "auto"),
-        max_batch=given.get("batch", PlanOptions.max_batch),
-        frames=read_frames(frames) if frames else None,
-        plugin=Path(plugin) if plugin else None,
-        architectures=given.get("arch"),
-    )
-
-
-def _targets(model: str, output: str | None, *, exported: bool, trt: bool) -> tuple[Path, Path]:
-    """The .onnx and the .plan file to write; with --trt, --output may name either."""
-    from bsmamba2.errors import ExportError
-
-    path = Path(output) if output else Path(model).with_suffix(".plan" if trt else ".onnx")
-    if trt and path.suffix not in ([".plan"] if exported else [".plan", ".onnx"]):
-        raise ExportError(f"{path} must end in .plan.")
-    return (path.with_suffix(".onnx") if trt else path), path.with_suffix(".plan")
-
-
-def _export(
-    model: str, target: Path, seed: int, card: str | None, precision: str, audio: str | None
-) -> dict[str, Any]:
-    """Writes the ONNX file; what --json says of it."""
-    from bsmamba2.errors import MissingExtraError
-    from bsmamba2.formats.metadata import load_card
-
-    try:
-        from bsmamba2.export.export_model import export_onnx
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("'bsm export' of a checkpoint", "export") from error
-
-    metadata = export_onnx(
-        model,
-        target,
-        seed=seed,
-        card=load_card(card) if card else None,
-        precision=precision,
-        excerpt=audio,
-        report=_say,
-    )
-    if not metadata.provenance.trained:
-        _say("Random weights: the stems of this engine are no separation.")
-    return _onnx_report(target)
-
-
-def _build(source: str | Path, target: Path, options: PlanOptions) -> dict[str, Any]:
-    """Writes the plan; what --json says of it and of the ONNX file that it is built from."""
+def _report(onnx: str, target: Path, record: PlanRecord | None) -> str:
+    """What --json says of an ONNX file, and of the plan that was built of it."""
+    import json
     from dataclasses import asdict
 
-    from bsmamba2.export.plan.build import build_plan
+    from bsmamba2.cli.file_info import inspect_metadata
     from bsmamba2.formats.trt_plan import sidecar_path
 
-    record = build_plan(source, target, options, report=_say)
-    if str(source) == "default":
-        from bsmamba2.runtime.engines import default_engine_path
-
-        source = default_engine_path()
-    files = {"output": str(target), "sidecar": str(sidecar_path(target))}
-    return _onnx_report(Path(source)) | {"plan": files | asdict(record)}
-
-
-def _check_plan_alone(model: str, triton: str | None, others: list[Any]) -> None:
-    """A plan is finished: the only thing to do with one is to put it into a repository."""
-    if not triton or any(value is not None for value in others):
-        raise click.UsageError(f"{model} is built already: it goes with --triton DIR only.")
-
-
-def _check_triton(target: Path, options: PlanOptions, repository: Path) -> None:
-    """Refuses before a long export and build what would be refused after them."""
-    from bsmamba2.export.plan.builder import choose_builder
-    from bsmamba2.export.plan.triton import check_builder, check_target
-
-    check_target(repository, target.stem)
-    check_builder(target, choose_builder(options.builder).name)
-
-
-@contextlib.contextmanager
-def _telling_what_is_kept(written: list[Path]) -> Iterator[None]:
-    """Says of finished files that they stay when the next step fails."""
-    from bsmamba2.errors import BsmError
-
-    try:
-        yield
-    except BsmError:
-        for path in written:
-            click.echo(f"{path} is written and kept.", err=True)
-        raise
-
-
-def _serve(plan: Path, folder: str) -> dict[str, Any]:
-    """Writes the plan into a model repository; what --json says of it."""
-    from bsmamba2.export.plan.triton import write_triton_repository
-
-    return {"triton": str(write_triton_repository(plan, Path(folder), name=plan.stem, report=_say))}
-
-
-def _onnx_report(path: Path) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from bsmamba2.formats.metadata import parse_metadata
-    from bsmamba2.formats.onnx_file import read_onnx_file
-    from bsmamba2.system.files import sha256_file
-
-    metadata = parse_metadata(read_onnx_file(path).metadata, path)
-    return {
-        "output": str(path),
-        "sha256": sha256_file(path),
-        "precision": metadata.precision,
-        "parity": [asdict(figure) for figure in metadata.parity],
-        "checks": [asdict(check) for check in metadata.checks],
-    }
+    found = inspect_metadata(onnx)
+    names = ("sha256", "precision", "parity", "checks")
+    report = {"output": found["file"]} | {name: found[name] for name in names}
+    if record:
+        files = {"output": str(target), "sidecar": str(sidecar_path(target))}
+        report["plan"] = files | asdict(record)
+    return json.dumps(report, indent=2)
 
 
 def _say(sentence: str) -> None:

@@ -106,8 +106,7 @@ class BuilderLog:
     def add(self, severity: str, message: str) -> None:
         """Takes a message; safe to call from any thread.
 
-        Errors are kept, because the caller raises the one that matters; `check` shows those of a
-        step that went well.
+        Errors are kept, because the caller raises the one that matters.
         """
         text = " ".join(message.split())
         if severity in _LEVELS:
@@ -126,17 +125,9 @@ class BuilderLog:
         telling = ours or [error for error in self._errors if "catchCudaError" not in error]
         return (telling or self._errors or [self._warning or "it does not say why"])[-1].rstrip(".")
 
-    def check(self) -> None:
-        """To be called of a step that went well: shows errors in spite of which it did.
-
-        Raises:
-            ExportError: One is the plugin's; an older one, named by --plugin, lets a builder go on
-                to a plan that cannot run.
-        """
-        errors, self._errors = self._errors, []
-        for error in errors:
-            if error.startswith(NAME):
-                raise ExportError(f"The plugin refuses the network: {error.rstrip('.')}.")
+    def warn_of_errors(self) -> None:
+        """Shows the errors in spite of which all went well."""
+        for error in self._errors:
             logger.warning("%s", error)
 
 

@@ -6,7 +6,6 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsmamba2.config.model import AudioConfig
 from bsmamba2.errors import ExportError
 from bsmamba2.formats.trt_plan import BUILDERS
 
@@ -21,13 +20,13 @@ class PlanOptions:
 
     builder: str = "auto"
     """A key of BUILDERS, or "auto": TensorRT where it can build, else TensorRT-RTX."""
-    max_batch: int = 4
+    batch: int = 4
     """The most chunks at a time; the plan is optimised for as many."""
-    frames: Range | None = None
-    """Frames of a chunk; None takes those of the network's own chunks only."""
+    frames: str | None = None
+    """Frames of a chunk, as `read_frames` takes them; None for the network's own chunks only."""
     plugin: Path | None = None
     """`libbsm_trt_plugin.so`; None takes the one in the cache, or builds it."""
-    architectures: str | None = None
+    arch: str | None = None
     """GPUs to build the plugin for, as `build_libraries` takes them; None takes any build that
     fits this machine, or builds for its GPUs, without any for all."""
 
@@ -35,25 +34,17 @@ class PlanOptions:
         if self.builder not in ("auto", *BUILDERS):
             known = ", ".join(BUILDERS)
             raise ExportError(f"Unknown builder '{self.builder}': choose auto, {known}.")
-        if not 1 <= self.max_batch <= _MAX_SIZE:
-            raise ExportError(f"The batch must be 1 to {_MAX_SIZE}, not {self.max_batch}.")
-        fewest, optimal, most = self.frames or (1, 1, 1)
-        if not 1 <= fewest <= optimal <= most <= _MAX_SIZE:
-            raise ExportError(
-                f"Frames must be 1 to {_MAX_SIZE} and in rising order, not "
-                f"{fewest}:{optimal}:{most}: the fewest, as many as to optimise for, and the most."
-            )
-        if self.plugin and self.architectures:
+        if not 1 <= self.batch <= _MAX_SIZE:
+            raise ExportError(f"The batch must be 1 to {_MAX_SIZE}, not {self.batch}.")
+        if self.frames is not None:
+            read_frames(self.frames)
+        if self.plugin and self.arch:
             raise ExportError("A plugin that is named is not built: leave the architectures out.")
 
     @property
     def batch_range(self) -> Range:
         """Chunks at a time. A song has more than a batch, so most batches are the largest."""
-        return 1, self.max_batch, self.max_batch
-
-    def frames_range(self, audio: AudioConfig) -> Range:
-        """Frames of a chunk, chosen or the network's own."""
-        return self.frames or (audio.chunk_frames,) * 3
+        return 1, self.batch, self.batch
 
     def command(self, source: str, target: str, builder: str) -> str:
         """The `bsm export` command that builds the same.
@@ -67,18 +58,14 @@ class PlanOptions:
             builder: The one that was taken.
         """
         words = ["bsm", "export", source, "--trt", "-o", target, "--builder", builder]
-        words += ["--batch", str(self.max_batch)]
-        words += ["--frames", frames_text(self.frames)] if self.frames else []
-        words += ["--arch", self.architectures] if self.architectures else []
+        words += ["--batch", str(self.batch)]
+        words += ["--frames", self.frames] if self.frames else []
+        words += ["--arch", self.arch] if self.arch else []
         return shlex.join(words)
 
 
 def read_frames(text: str) -> Range:
-    """Frames as the command line has them: "801", or "1:801:1601" for a range.
-
-    Raises:
-        ExportError: Neither.
-    """
+    """Frames of a chunk from "801", or "1:801:1601" for a range; raises ExportError."""
     numbers = text.split(":")
     if len(numbers) not in (1, 3) or not all(n.isascii() and n.isdigit() for n in numbers):
         raise ExportError(
@@ -86,9 +73,6 @@ def read_frames(text: str) -> Range:
             "to optimise for, and the most."
         )
     fewest, optimal, most = (int(number) for number in (numbers * 3)[:3])
+    if not 1 <= fewest <= optimal <= most <= _MAX_SIZE:
+        raise ExportError(f"Frames must be 1 to {_MAX_SIZE} and in rising order, not {text}.")
     return fewest, optimal, most
-
-
-def frames_text(frames: Range) -> str:
-    """The inverse of `read_frames`."""
-    return str(frames[0]) if len(set(frames)) == 1 else ":".join(map(str, frames))

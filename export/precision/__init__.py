@@ -1,1 +1,1 @@
-"""What a lower precision costs, measured before a file gets its name."""
+"""What a file must be before it gets its name, and what a lower precision costs."""

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bsmamba2.models.folded import FoldedBSMamba2
 from bsmamba2.models.scan import bimamba2_scan_chunked
 from bsmamba2.models.scan_operator import SCAN_OPERATOR, with_flat_arguments
 
-MAX_HALF = torch.finfo(torch.float16).max
 _aten = torch.ops.aten
 _MOVES = (
     _aten.cat.default,
@@ -75,6 +76,29 @@ class HalfRounding(TorchDispatchMode):
                 low, high = leaf.aminmax()
                 self.largest = float(np.maximum(self.largest, max(-low.item(), high.item())))
         return result
+
+
+class RoundedNetwork:
+    """A folded float16 network in which every value is rounded to float16.
+
+    Attributes:
+        largest: The largest magnitude in float16 of the last call; Inf or NaN where one did not
+            fit.
+    """
+
+    def __init__(self, network: FoldedBSMamba2) -> None:
+        self._network = network
+        self.largest = 0.0
+
+    def __call__(self, spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The mask of a spectrum."""
+        rounding = HalfRounding()
+        with torch.inference_mode(), rounding:
+            mask: NDArray[np.float32] = (
+                self._network(torch.from_numpy(spectrum)).contiguous().numpy()
+            )
+        self.largest = rounding.largest
+        return mask
 
 
 def _is_float(leaf: Any) -> bool:

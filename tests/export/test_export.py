@@ -20,10 +20,10 @@ from tolerances import assert_close
 
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.errors import BsmError, ExportError
-from bsmamba2.export import export_model
-from bsmamba2.export.export_model import export_onnx
+from bsmamba2.export import to_onnx
 from bsmamba2.export.onnx.scan_function import scan_function
 from bsmamba2.export.precision import gates
+from bsmamba2.export.to_onnx import export_onnx
 from bsmamba2.formats.metadata import load_card, parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.models.bsmamba2 import BSMamba2
@@ -45,7 +45,7 @@ def quick_gate(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
 @pytest.fixture
 def quick_graph(monkeypatch: pytest.MonkeyPatch, tiny_export: Path) -> None:
     """The graph of `tiny_export` for any network, for tests of what comes before and after."""
-    monkeypatch.setattr(export_model, "export_graph", lambda *_: onnx.load(tiny_export))
+    monkeypatch.setattr(to_onnx, "export_graph", lambda *_: onnx.load(tiny_export))
 
 
 # --- what is written ---
@@ -155,7 +155,7 @@ def test_a_failed_gate_leaves_the_folder_as_it_was(
     older: bytes | None,
 ):
     broken = break_initializer(onnx.load(tiny_export), name, factor)
-    monkeypatch.setattr(export_model, "export_graph", lambda *_: broken)
+    monkeypatch.setattr(to_onnx, "export_graph", lambda *_: broken)
     assert_gate_fails(tiny_checkpoint, tmp_path, older)
 
 
@@ -168,7 +168,7 @@ def test_gate_compares_with_the_network_before_folding(
         folded.blocks[1].out_proj[3] *= 1.01
         return folded
 
-    monkeypatch.setattr(export_model, "fold", fold_wrongly)
+    monkeypatch.setattr(to_onnx, "fold", fold_wrongly)
     assert_gate_fails(tiny_checkpoint, tmp_path, None)
 
 
@@ -180,7 +180,7 @@ def test_an_interrupted_export_leaves_no_file_and_no_folder(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(export_model, "OnnxEngine", fail)
+    monkeypatch.setattr(to_onnx, "OnnxEngine", fail)
     with pytest.raises(type(error)):
         export_onnx(tiny_checkpoint, tmp_path / "new" / "a.onnx")
     assert not list(tmp_path.iterdir())

@@ -23,9 +23,9 @@ from bsmamba2.checkpoints.weights import save_weights
 from bsmamba2.config.model import ModelConfig
 from bsmamba2.errors import ExportError
 from bsmamba2.evaluation.reference_excerpt import load_reference_excerpt
-from bsmamba2.export.export_model import export_onnx
 from bsmamba2.export.onnx.graph import export_graph
-from bsmamba2.export.precision.cost import Reference, check_precision, hostile_samples
+from bsmamba2.export.precision.gates import Reference, check_precision, hostile_samples
+from bsmamba2.export.to_onnx import export_onnx
 from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.models.bsmamba2 import BSMamba2

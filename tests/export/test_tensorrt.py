@@ -21,10 +21,10 @@ import torch
 from plan_building import EMBED_PLUGIN, bsm, build, built, keep_in_cache, refusal, scans
 from processes import python
 
+from bsmamba2.export import to_plan
 from bsmamba2.export.onnx.graph import export_graph
-from bsmamba2.export.plan import build as tensorrt
-from bsmamba2.export.plan.build import build_plan
 from bsmamba2.export.plan.options import PlanOptions
+from bsmamba2.export.to_plan import export_plan
 from bsmamba2.formats.metadata import Metadata, parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.formats.trt_plan import carries_library, read_plan, read_sidecar
@@ -154,11 +154,11 @@ def test_plugin_is_built_for_what_is_asked_or_here_or_all(
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(architectures, "gpus", lambda: gpus)
-    for module in (tensorrt, plugin_build):
+    for module in (to_plan, plugin_build):
         monkeypatch.setattr(module, "build_libraries", build_libraries)
-    options = PlanOptions(builder="tensorrt-rtx", architectures=asked)
+    options = PlanOptions(builder="tensorrt-rtx", arch=asked)
     with pytest.raises(AskedError, match=f"^{built_for}$"):
-        build_plan("default", tmp_path / "a.plan", options)
+        export_plan("default", tmp_path / "a.plan", options)
     assert not (tmp_path / "a.plan").exists()
 
 
@@ -220,10 +220,10 @@ def export_both(
     """From a checkpoint, with a graph that is exported already and the quickest of gates."""
     quick = f"""
 import onnx
-from bsmamba2.export import export_model
+from bsmamba2.export import to_onnx
 from bsmamba2.export.precision import gates
 gates.PARITY_FRAMES = (1,)
-export_model.export_graph = lambda *_: onnx.load({str(graph)!r})
+to_onnx.export_graph = lambda *_: onnx.load({str(graph)!r})
 """
     chosen = ("--builder", "tensorrt-rtx", "--plugin", plugin, "-o", target)
     return bsm(folder, "export", checkpoint, "--trt", *chosen, before=quick, torch=True)
@@ -281,14 +281,14 @@ def test_builder_speaks_through_logging(tiny_onnx: Path, plugin_library: Path, t
 
 INTERRUPT = """
 import os, signal
-from bsmamba2.export.plan import build as tensorrt
-real = tensorrt.attach_progress
+from bsmamba2.export import to_plan
+real = to_plan.attach_progress
 def attach(trt, report, goes_on):
     def interrupt(sentence):
         print(sentence, flush=True)
         os.kill(os.getpid(), signal.SIGINT)
     return real(trt, interrupt, goes_on, interval_s=0)
-tensorrt.attach_progress = attach
+to_plan.attach_progress = attach
 """
 
 

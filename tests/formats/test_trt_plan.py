@@ -125,12 +125,17 @@ def test_missing_files_are_named(plan: Path):
         read_sidecar(plan)
 
 
-def test_sidecars_of_other_versions_say_what_to_do(plan: Path):
-    change(plan, lambda values: values | {"format": 1})
-    with pytest.raises(CheckpointError, match=r"an older bsmamba2: build model.plan again by"):
-        read_sidecar(plan)
-    change(plan, lambda values: values | {"format": 3})
-    with pytest.raises(CheckpointError, match=r"has format 3, .* reads up to 2: upgrade bsmamba2"):
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [
+        (1, "an older bsmamba2: build model.plan again by 'bsm export --trt'"),
+        (2, "an older bsmamba2: build model.plan again by 'bsm export --trt'"),
+        (4, "has format 4, .* reads up to 3: upgrade bsmamba2"),
+    ],
+)
+def test_sidecars_of_other_versions_say_what_to_do(plan: Path, version: int, sentence: str):
+    change(plan, lambda values: {"format": version, "plan": {}, "artefact": values["metadata"]})
+    with pytest.raises(CheckpointError, match=sentence):
         read_sidecar(plan)
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ("plugins/README.md", "plugins/SERVING.md", "tests/cuda_on_host/README.md")
+GUIDES = ("plugins/README.md", "docs/tensorrt.md", "tests/cuda_on_host/README.md")
 FOLDERS = (
     "plugins",
     "plugins/cuda",
     "plugins/tensorrt",
     "plugins/include",
-    "plugins/examples",
     "tests",
 )
 FOLDERS += ("tests/cuda_on_host", "tests/plugins", ".")

@@ -23,7 +23,7 @@ class Folder:
 
     def __init__(self, work: Path, seed: int) -> None:
         """Makes them in an empty folder."""
-        from bsmamba2.export.export_model import export_onnx
+        from bsmamba2.export.to_onnx import export_onnx
 
         self.work, self.songs, self.said = work, work / "songs", work / "said"
         self.songs.mkdir()

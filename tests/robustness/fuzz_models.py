@@ -112,7 +112,6 @@ def plan_case(random: Random, corpus: Corpus, folder: Path) -> Case:
         (
             ["info", file, *random.choice(([], ["--json"]))],
             infer(file, song).copy(),
-            ["export", file, "--triton", "out/models"],
             ["parity", file, str(corpus.onnx)],
         )
     )

@@ -118,7 +118,7 @@ def test_what_cannot_be_loaded_is_named(rtx: ModuleType, emulated_scan: Path, tm
 
 
 def test_opening_the_library_is_not_enough(rtx: ModuleType, plugin_library: Path):
-    """Polygraphy's --plugins and LD_PRELOAD do no more."""
+    """LD_PRELOAD does no more."""
     code = """
 import ctypes, sys, tensorrt_rtx
 ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)

@@ -19,9 +19,9 @@ from tolerances import assert_close
 
 from bench.common.scans import ScanInputs, head_sizes, scan_inputs
 from bsmamba2.cli.doctor_checks import examine
-from bsmamba2.export.export_model import export_onnx
 from bsmamba2.export.onnx.graph import export_graph
 from bsmamba2.export.precision.gates import fixed_spectrum
+from bsmamba2.export.to_onnx import export_onnx
 from bsmamba2.formats.operator import DOMAIN, INPUTS, OP_TYPE
 from bsmamba2.models.folded import fold
 from bsmamba2.models.load import load_network

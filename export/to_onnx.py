@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,16 @@ from bsmamba2.evaluation.reference_excerpt import ReferenceExcerpt, load_referen
 from bsmamba2.export.onnx.graph import export_graph
 from bsmamba2.export.onnx.quantise import quantise
 from bsmamba2.export.precision import gates
-from bsmamba2.export.precision.cost import Reference, RoundedNetwork, check_precision
-from bsmamba2.export.precision.gates import MaskFunction, check_parity, measure_parity
-from bsmamba2.formats.metadata import MaskParity, Metadata, ModelCard, PrecisionCheck
+from bsmamba2.export.precision.gates import (
+    Mask,
+    MaskFunction,
+    Reference,
+    check_parity,
+    check_precision,
+    measure_parity,
+)
+from bsmamba2.export.precision.rounding import RoundedNetwork
+from bsmamba2.formats.metadata import Metadata, load_card
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.folded import FoldedBSMamba2, fold
 from bsmamba2.models.load import load_network
@@ -34,7 +41,7 @@ def export_onnx(
     target: str | Path,
     *,
     seed: int = 0,
-    card: ModelCard | None = None,
+    card: str | Path | None = None,
     precision: str = "float32",
     excerpt: str | Path | None = None,
     report: Callable[[str], None] = lambda _: None,
@@ -45,7 +52,7 @@ def export_onnx(
         source: A `.safetensors` checkpoint, or a configuration for random weights.
         target: The `.onnx` file to write.
         seed: Of random weights.
-        card: What a person should know of trained weights; goes into the file.
+        card: A YAML file for people, a `ModelCard`, that goes into the ONNX file.
         precision: "float32"; "float16", whose matrices and products are that; or "int8", whose big
             products are. Input, output and norms are float32 in all of them.
         excerpt: A song to measure a lower precision on, or None (`load_reference_excerpt`).
@@ -66,10 +73,10 @@ def export_onnx(
         raise ExportError(f"Unknown precision '{precision}': choose {', '.join(LIMITS)}.")
     network, metadata = load_network(source, seed=seed)
     report(f"Read {source}: {metadata.provenance.source}.")
-    metadata = replace(metadata, precision=precision, card=card or metadata.card)
-    heard = (
-        None if precision == "float32" else load_reference_excerpt(excerpt, metadata.model.audio)
-    )
+    known = load_card(card) if card else metadata.card
+    metadata = replace(metadata, precision=precision, card=known)
+    audio = metadata.model.audio
+    heard = None if precision == "float32" else load_reference_excerpt(excerpt, audio)
     folded = fold(network, torch.float16 if precision == "float16" else None)
     model = _graph(folded, metadata)
     report(f"Exported {len(model.graph.node)} nodes; comparing with PyTorch.")
@@ -77,15 +84,12 @@ def export_onnx(
         with writing(target):
             onnx.save_model(model, partial)
         report(f"{precision}, {partial.stat().st_size / 1e6:.1f} MB.")
-        # The body in the file is what is measured: any ONNX runtime must be able to use it.
-        engine = OnnxEngine(partial, EngineOptions(device="cpu"), native_scan=False)
-        parity = _compare(_function(network), engine, metadata, report)
-        checks = _check(network, folded, engine, metadata, heard, report) if heard else []
-        metadata = replace(metadata, parity=tuple(parity), checks=tuple(checks))
-        del model.metadata_props[:]
+        metadata = _measured(network, folded, partial, metadata, heard, report)
         helper.set_model_props(model, metadata.to_pairs())
         with writing(target):
             onnx.save_model(model, partial)
+    if not metadata.provenance.trained:
+        report("Random weights: the stems of this engine are no separation.")
     return metadata
 
 
@@ -97,50 +101,38 @@ def _graph(folded: FoldedBSMamba2, metadata: Metadata) -> ModelProto:
     return model
 
 
-def _function(network: BSMamba2) -> MaskFunction:
-    @torch.inference_mode()
-    def reference(spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
-        mask: NDArray[np.float32] = network(torch.from_numpy(spectrum)).numpy()
-        return mask
-
-    return reference
-
-
-def _compare(
-    reference: MaskFunction, engine: OnnxEngine, metadata: Metadata, report: Callable[[str], None]
-) -> list[MaskParity]:
-    """Parity of the file in ONNX Runtime, on the CPU."""
-    # In lower precisions a chunk of audio, the last of them, is the reference excerpt's.
-    frames = gates.PARITY_FRAMES[: None if metadata.precision == "float32" else -1]
-    figures = []
-    for figure in measure_parity(reference, engine, metadata.model.audio, frames):
-        report(f"{figure.frames:4d} frames: {figure}.")
-        figures.append(figure)
-    check_parity(figures, metadata.precision)
-    return figures
-
-
-def _check(
+def _measured(
     network: BSMamba2,
     folded: FoldedBSMamba2,
-    engine: OnnxEngine,
+    path: Path,
     metadata: Metadata,
-    excerpt: ReferenceExcerpt,
+    excerpt: ReferenceExcerpt | None,
     report: Callable[[str], None],
-) -> list[PrecisionCheck]:
-    """What the precision costs, in every engine that sees something of it."""
-    reference = Reference(_function(network), excerpt, metadata.model.audio)
+) -> Metadata:
+    """The metadata with the figures of all gates; raises ExportError where one is missed."""
+
+    @torch.inference_mode()
+    def reference(spectrum: NDArray[np.float32]) -> Mask:
+        mask: Mask = network(torch.from_numpy(spectrum)).numpy()
+        return mask
+
+    precision, audio = metadata.precision, metadata.model.audio
+    # The body in the file is what is measured: any ONNX runtime must be able to use it.
+    engine = OnnxEngine(path, EngineOptions(device="cpu"), native_scan=False)
+    # In lower precisions a chunk of audio, the last of these, is the excerpt's.
+    frames = gates.PARITY_FRAMES[: None if precision == "float32" else -1]
+    parity = []
+    for figure in measure_parity(reference, engine, audio, frames):
+        report(f"{figure.frames:4d} frames: {figure}.")
+        parity.append(figure)
+    check_parity(parity, precision)
     checks = []
-    for name, candidate in _candidates(folded, engine, metadata.precision):
-        check = check_precision(name, candidate, reference, metadata.precision)
-        report(f"{check}.")
-        checks.append(check)
-    return checks
-
-
-def _candidates(
-    folded: FoldedBSMamba2, engine: OnnxEngine, precision: str
-) -> Iterator[tuple[str, MaskFunction]]:
-    yield "ONNX Runtime on a CPU", engine
-    if precision == "float16":
-        yield "PyTorch, every value rounded to float16", RoundedNetwork(folded)
+    if excerpt:
+        exact = Reference(reference, excerpt, audio)
+        candidates: dict[str, MaskFunction] = {"ONNX Runtime on a CPU": engine}
+        if precision == "float16":
+            candidates["PyTorch, every value rounded to float16"] = RoundedNetwork(folded)
+        for name, candidate in candidates.items():
+            checks.append(check_precision(name, candidate, exact, precision))
+            report(f"{checks[-1]}.")
+    return replace(metadata, parity=tuple(parity), checks=tuple(checks))
