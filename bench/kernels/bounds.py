@@ -1,28 +1,33 @@
-"""How long a block of the network takes at least, by each of the things that a scan uses up."""
+"""What a warp issues, and how long a scan takes at least by each of the things that it uses up."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from bench.kernels.gpus import FP64_LANES, ISSUE, L1_BYTES, MUFU_LANES, WARP, Rates
+from bench.kernels.gpus import WARP
 from bench.kernels.sass import KINDS, Kernel, Place
 from bench.kernels.trips import Counts, Source
 
+_CLOCKS_GHZ = (1.755, 1.98)
+RATES = {
+    "gpu": "H200",
+    "clocks_ghz": _CLOCKS_GHZ,
+    "sources": (
+        "132 multiprocessors, at most 1.98 GHz; 1.755 GHz under load is assumed",
+        "4.3 TB/s: a copy, measured on one",
+        "mma.sync: assumed to reach 62 % of the 4096 FLOP a clock and multiprocessor that wgmma "
+        "has (about what arXiv 2402.13499 reports of another Hopper); tf32 half of that",
+        "MUFU 16 lanes, L1 with shared memory 128 B, issue 4 instructions, each a clock and "
+        "multiprocessor (CUDA C++ Programming Guide, throughput of instructions)",
+    ),
+}
+_MULTIPROCESSORS, _DRAM_GB_S = 132, 4300.0
+_ISSUE, _MUFU_LANES = 4, 16  # of a clock and multiprocessor of compute capability 9.0
+_TENSOR_FLOPS = 0.62 * 4096  # of the same; 16-bit products by mma.sync
 _FLOP = 4096  # of an m16n8k16 instruction
-_L1_PASS = 128  # bytes
 _ACCESSOR = re.compile(r"BSM_DEVICE|return|static constexpr|: ")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """One of the two ways through the spectrum: along time or along bands."""
-
-    name: str
-    sequences: int
-    steps: int
 
 
 def instruction_mix(kernel: Kernel, counts: Counts) -> dict[str, dict[str, float]]:
@@ -54,55 +59,36 @@ def stages(kernel: Kernel, counts: Counts, source: Source) -> list[dict[str, Any
 
 
 def bounds(
-    kernel: Kernel,
-    counts: Counts,
-    plan: Mapping[str, Any],
-    *,
-    way: Way,
-    n_bytes: int,
-    rates: Rates,
-    resident: int,
-) -> dict[str, Any]:
-    """Milliseconds of one launch, by what is used up.
+    kernel: Kernel, counts: Counts, launch: Mapping[str, Any], *, n_bytes: int
+) -> dict[str, list[float]]:
+    """Milliseconds of one launch by what is used up, at the clock under load and at most.
 
     Args:
         kernel: Its code.
         counts: How often a warp runs it.
-        plan: What probe.cu prints.
-        way: Sequences and steps.
+        launch: What probe.cu prints.
         n_bytes: Read and written, each once.
-        rates: Of the GPU.
-        resident: Blocks that run on a multiprocessor at a time.
     """
-    blocks = 2 * way.sequences * plan["blocks_per_row"]
-    warps = blocks * plan["warps"]
-    used = dict.fromkeys(("issue", "mufu", "fp64", "l1", "tensor"), 0.0)  # of a warp
-    for each, weight in zip(kernel.code, counts.weights, strict=True):
-        used["issue"] += weight
-        used["mufu"] += weight * (each.kind == "mufu")
-        used["fp64"] += weight * (each.kind == "fp64")
-        used["l1"] += weight * each.l1_passes
-        used["tensor"] += weight * (each.kind == "tensor")
+    weighted = list(zip(kernel.code, counts.weights, strict=True))
+
+    def issued(kind: str) -> float:
+        return sum(weight for each, weight in weighted if each.kind == kind)
+
     clocks = {  # of a multiprocessor, for one warp
-        "issue slots": used["issue"] / ISSUE,
-        "special functions": used["mufu"] * WARP / MUFU_LANES,
-        "fp64": used["fp64"] * WARP / FP64_LANES,
-        "L1 and shared memory": used["l1"] * _L1_PASS / L1_BYTES,
+        "issue slots": sum(counts.weights) / _ISSUE,
+        "special functions": issued("mufu") * WARP / _MUFU_LANES,
+        "L1 and shared memory": sum(each.l1_passes * weight for each, weight in weighted),
         # an m16n8k8 of tf32 is half of an m16n8k16 of 16 bits, at half the rate
-        "tensor cores": used["tensor"] * _FLOP / rates.tensor_flops,
+        "tensor cores": issued("tensor") * _FLOP / _TENSOR_FLOPS,
     }
-    per_ms = [rates.multiprocessors * ghz * 1e6 for ghz in rates.clocks_ghz]
-    ms = {name: [each * warps / rate for rate in per_ms] for name, each in clocks.items()}
-    memory_ms = n_bytes / rates.dram_gb_s / 1e6
-    ms = {"memory": [memory_ms, memory_ms]} | ms
-    waves = blocks / (rates.multiprocessors * resident)
-    bound = max(ms, key=lambda name: ms[name][0])
-    return {
-        "blocks": blocks,
-        "waves": round(waves, 2),
-        "bytes": n_bytes,
-        "flop": used["tensor"] * warps * _FLOP / (2 if plan["item_bytes"] == 4 else 1),
-        "instructions": used["issue"] * warps,
-        "ms": {name: [round(value, 4) for value in values] for name, values in ms.items()},
-        "bound": bound,
+    warps = launch["blocks"] * launch["warps"]
+    memory_ms = n_bytes / _DRAM_GB_S / 1e6
+    return {"memory": [round(memory_ms, 4)] * 2} | {
+        name: [round(each * warps / (_MULTIPROCESSORS * ghz * 1e6), 4) for ghz in _CLOCKS_GHZ]
+        for name, each in clocks.items()
     }
+
+
+def waves(launch: Mapping[str, Any], resident: int) -> float:
+    """How often a launch fills the GPU, with `resident` blocks a multiprocessor."""
+    return round(launch["blocks"] / (_MULTIPROCESSORS * resident), 2)

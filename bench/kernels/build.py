@@ -1,4 +1,4 @@
-"""Compiles the kernels, takes them apart, and asks their launching code for its plan."""
+"""Compiles the kernels, takes them apart, and asks their launching code how it launches them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,90 +24,66 @@ _OLDEST = "arch=compute_80,code=compute_80"  # PTX only: the probe's kernels nev
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compiled:
-    """The three kernels of one type on one architecture."""
-
-    usages: dict[str, KernelUsage]
-    """By mangled name."""
-    kernels: list[Kernel]
-
-
 class Compiler:
-    """nvcc and nvdisasm, for one type of the published sizes or others."""
+    """nvcc and nvdisasm, for the kernels of one type and size."""
 
-    def __init__(
-        self, toolchain: Toolchain, nvdisasm: Path, work: Path, size: Sequence[int]
-    ) -> None:
-        """Names the tools.
+    toolchain: Toolchain
+    nvdisasm: Path
+    work: Path
+    """Folder for what is compiled."""
+    size: tuple[int, int, int]
+    """BsmDtype's number, headdim, d_state."""
 
-        Args:
-            toolchain: Whose nvcc.
-            nvdisasm: Program that prints machine code.
-            work: Folder for what is compiled.
-            size: BsmDtype's number, headdim, d_state.
-        """
-        self._toolchain, self._nvdisasm, self._work = toolchain, nvdisasm, work
-        self._size = tuple(size)
-        self._probe: Path | None = None
-
-    def compile(self, architecture: int) -> Compiled:
-        """The kernels for compute capability 9.0 (90) or another."""
-        cubin = self._work / f"{'_'.join(map(str, self._size))}_{architecture}.cubin"
+    def compile(self, architecture: int) -> dict[str, tuple[Kernel, KernelUsage]]:
+        """The kernels for compute capability 9.0 (90) or another, by their short names."""
+        cubin = self.work / f"{'_'.join(map(str, self.size))}_{architecture}.cubin"
         source = source_folder() / "cuda/scan_instance.cu"
         # Line numbers change no instruction.
         log = self._nvcc(f"-arch=sm_{architecture}", "-lineinfo", "-cubin", source, "-o", cubin)
-        sass = _run([self._nvdisasm, "-c", "-gi", cubin]).stdout
-        return Compiled(
-            usages={usage.kernel: usage for usage in read_ptxas_log(log)}, kernels=read_sass(sass)
-        )
+        usages = {usage.kernel: usage for usage in read_ptxas_log(log)}
+        kernels = read_sass(self._run(self.nvdisasm, "-c", "-gi", cubin).stdout)
+        return {kernel.short_name: (kernel, usages[kernel.name]) for kernel in kernels}
 
-    def plan(self, architecture: int, *, heads: int, sequences: int, steps: int) -> dict[str, Any]:
-        """What the launch decides on such a GPU, as probe.cu prints it."""
-        if self._probe is None:
-            self._probe = self._work / f"probe_{'_'.join(map(str, self._size))}"
-            self._nvcc(f"-gencode={_OLDEST}", PROBE, "-o", self._probe)
+    def launch(
+        self, architecture: int, *, heads: int, sequences: int, steps: int
+    ) -> dict[str, Any]:
+        """What the launching code decides on such a GPU, as probe.cu prints it."""
+        probe = self.work / f"probe_{'_'.join(map(str, self.size))}"
+        if not probe.exists():
+            self._nvcc(f"-gencode={_OLDEST}", PROBE, "-o", probe)
         shared = GPUS[architecture].block_shared_bytes
-        words = (heads, sequences, steps, architecture, shared)
-        plan: dict[str, Any] = json.loads(_run([self._probe, *words]).stdout)
-        return plan
+        printed = self._run(probe, heads, sequences, steps, architecture, shared).stdout
+        launch: dict[str, Any] = json.loads(printed)
+        return launch
 
     def _nvcc(self, *arguments: object) -> str:
         """What it says on stderr."""
         folder = source_folder()
         names = ("BSM_DTYPE", "BSM_HEADDIM", "BSM_D_STATE")
-        defines = [f"-D{name}={value}" for name, value in zip(names, self._size, strict=True)]
-        command = [self._toolchain.nvcc, "-ccbin", self._toolchain.host, "-std=c++17", "-O3"]
+        defines = [f"-D{name}={value}" for name, value in zip(names, self.size, strict=True)]
+        command = [self.toolchain.nvcc, "-ccbin", self.toolchain.host, "-std=c++17", "-O3"]
         command += ["--expt-relaxed-constexpr", "-Xptxas=-v", *defines]
         command += [f"-I{folder / name}" for name in ("include", "cuda")]
-        return _run([*command, *arguments], self._toolchain.environment).stderr
+        return self._run(*command, *arguments).stderr
+
+    def _run(self, *command: object) -> subprocess.CompletedProcess[str]:
+        """A program that must do well; raises RuntimeError with what it said."""
+        words, environment = [str(word) for word in command], self.toolchain.environment
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip()[-2000:]
+            raise RuntimeError(f"{Path(words[0]).name} ended with {done.returncode}: {said}")
+        return done
 
 
 def find_nvdisasm(toolchain: Toolchain) -> Path:
-    """Beside nvcc, on PATH, or in pip's packages.
+    """Beside nvcc, in pip's packages, or on PATH.
 
     Raises:
         FileNotFoundError: There is none.
     """
-    roots = [toolchain.nvcc.resolve().parent.parent]
-    roots += [root for entry in sys.path for root in Path(entry).glob("nvidia/cu[0-9]*")]
-    found = [root / "bin/nvdisasm" for root in roots if (root / "bin/nvdisasm").is_file()]
-    found += [Path(name) for name in (shutil.which("nvdisasm"),) if name]
-    if not found:
-        raise FileNotFoundError("No nvdisasm found: pip install nvidia-cuda-nvdisasm.")
-    return found[0]
-
-
-def _run(
-    command: Sequence[object], environment: Mapping[str, str] = os.environ
-) -> subprocess.CompletedProcess[str]:
-    """A program that must do well.
-
-    Raises:
-        RuntimeError: It fails; with what it said.
-    """
-    words = [str(word) for word in command]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-2000:]
-        raise RuntimeError(f"{Path(words[0]).name} ended with {done.returncode}: {said}")
-    return done
+    wheels = [root / "bin" for entry in sys.path for root in Path(entry).glob("nvidia/cu[0-9]*")]
+    folders = [toolchain.nvcc.resolve().parent, *wheels, os.environ.get("PATH", os.defpath)]
+    if found := shutil.which("nvdisasm", path=os.pathsep.join(map(str, folders))):
+        return Path(found)
+    raise FileNotFoundError("No nvdisasm found: pip install nvidia-cuda-nvdisasm.")

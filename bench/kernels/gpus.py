@@ -25,7 +25,6 @@ class Gpu:
     """That it holds."""
     shared_kib: int
     """Of shared memory."""
-    has_clusters: bool
 
     @property
     def block_shared_bytes(self) -> int:
@@ -34,12 +33,12 @@ class Gpu:
 
 
 GPUS = {
-    80: Gpu(64, 32, 164, False),
-    86: Gpu(48, 16, 100, False),
-    89: Gpu(48, 24, 100, False),
-    90: Gpu(64, 32, 228, True),
-    100: Gpu(64, 32, 228, True),
-    120: Gpu(48, 24, 100, True),
+    80: Gpu(64, 32, 164),
+    86: Gpu(48, 16, 100),
+    89: Gpu(48, 24, 100),
+    90: Gpu(64, 32, 228),
+    100: Gpu(64, 32, 228),
+    120: Gpu(48, 24, 100),
 }
 """By compute capability, 90 for 9.0."""
 
@@ -65,10 +64,10 @@ def occupancy(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> O
         shared_bytes: Of a block, as the launch asks for it.
     """
     warps = -(-threads // WARP)
-    of_warp = _rounded(registers * WARP, _REGISTER_UNIT)
+    of_warp = -(-registers * WARP // _REGISTER_UNIT) * _REGISTER_UNIT
     # Each of the four parts of a multiprocessor has a quarter of the registers for its own warps.
     warps_by_registers = _REGISTERS // 4 // of_warp * 4
-    of_block = _rounded(shared_bytes, _SHARED_UNIT) + _RESERVED
+    of_block = -(-shared_bytes // _SHARED_UNIT) * _SHARED_UNIT + _RESERVED
     fits = {
         "registers": warps_by_registers // warps,
         "shared memory": gpu.shared_kib * 1024 // of_block,
@@ -77,41 +76,3 @@ def occupancy(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> O
     }
     limit = min(fits, key=lambda name: fits[name])
     return Occupancy(fits[limit], fits[limit] * warps / gpu.warps, limit)
-
-
-def _rounded(value: int, unit: int) -> int:
-    return -(-value // unit) * unit
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What a whole GPU does in a time, at best."""
-
-    name: str
-    multiprocessors: int
-    clocks_ghz: tuple[float, float]
-    """Under load and at most."""
-    dram_gb_s: float
-    """Of a copy, as measured."""
-    tensor_flops: float
-    """Of a clock and multiprocessor, 16-bit products by mma.sync."""
-    sources: tuple[str, ...]
-
-
-H200 = Rates(
-    name="H200",
-    multiprocessors=132,
-    clocks_ghz=(1.755, 1.98),
-    dram_gb_s=4300.0,
-    tensor_flops=0.62 * 4096,
-    sources=(
-        "132 multiprocessors, at most 1.98 GHz; 1.755 GHz under load is assumed",
-        "4.3 TB/s: a copy, measured on one",
-        "mma.sync: assumed to reach 62 % of the 4096 FLOP a clock and multiprocessor that wgmma "
-        "has (about what arXiv 2402.13499 reports of another Hopper); tf32 half of that",
-        "MUFU 16 lanes, L1 with shared memory 128 B, issue 4 instructions, FP64 64 lanes, each a "
-        "clock and multiprocessor (CUDA C++ Programming Guide, throughput of instructions)",
-    ),
-)
-ISSUE, MUFU_LANES, FP64_LANES, L1_BYTES = 4, 16, 64, 128
-"""Of a clock and multiprocessor of compute capability 9.0."""

@@ -14,7 +14,7 @@ _SECTION = re.compile(r"\.text\.(\w+):")
 _LABEL = re.compile(r"(\.L_x_\d+):")
 _SOURCE = re.compile(r'//## File "([^"]+)", line (\d+)')
 _INSTRUCTION = re.compile(
-    r"\s+/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?P<predicate>@!?U?P\w+\s+)?(?P<opcode>[A-Z][\w.]*)"
+    r"\s+/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][\w.]*)"
     r"\s*(?P<operands>[^;]*);"
 )
 _TARGET = re.compile(r"\.L_x_\d+")
@@ -51,7 +51,6 @@ class Instruction:
     """One instruction of a warp."""
 
     opcode: str
-    predicate: str
     target: str
     """The label that a branch goes to; "" for others."""
     places: tuple[Place, ...]
@@ -133,7 +132,6 @@ def read_sass(text: str) -> list[Kernel]:
             kernels[-1].code.append(
                 Instruction(
                     match["opcode"],
-                    (match["predicate"] or "").strip(),
                     target[0] if target else "",
                     tuple(places),
                 )

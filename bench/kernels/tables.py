@@ -29,16 +29,14 @@ def _lines(report: Row) -> Iterator[str]:
     )
     yield ""
     yield from _usage(report["kernels"])
-    for row in report["kernels"]:
-        if "bounds" in row and row["dtype"] == "float16":
+    known = [row for row in report["kernels"] if "least_ms" in row]
+    for row in known:
+        if row["dtype"] == "float16":
             yield ""
             yield from _mix(row)
-    bounded = [row for row in report["kernels"] if "bounds" in row]
-    if bounded:
-        yield ""
-        yield from _bounds(bounded, report)
-    unknown = sorted({loop for row in report["kernels"] for loop in row["unknown_loops"]})
-    for loop in unknown:
+    yield ""
+    yield from _bounds(known, report)
+    for loop in sorted({loop for row in known for loop in row["unknown_loops"]}):
         yield ""
         yield f"Counted as one turn, as nothing is known of it: `{loop}`"
 
@@ -46,8 +44,8 @@ def _lines(report: Row) -> Iterator[str]:
 def _usage(rows: Iterable[Row]) -> Iterator[str]:
     table = []
     for row in rows:
-        plan = row["plan"]
-        norm = f"cluster of {plan['cluster']}" if plan["cluster"] > 1 else "one block"
+        launch = row["launch"]
+        norm = f"cluster of {launch['cluster']}" if launch["cluster"] > 1 else "one block"
         table.append(
             (
                 row["dtype"],
@@ -55,12 +53,12 @@ def _usage(rows: Iterable[Row]) -> Iterator[str]:
                 f"`{row['kernel']}`",
                 str(row["registers"]),
                 str(row["spill_bytes"]),
-                f"{plan['launch_bytes'] / 1024:.2f}",
-                str(plan["threads"]),
+                f"{launch['launch_bytes'] / 1024:.2f}",
+                str(launch["threads"]),
                 str(row["blocks_per_multiprocessor"]),
                 f"{row['occupancy']:.0%}",
                 row["occupancy_limit"],
-                "second kernel" if plan["two_steps"] else norm,
+                "second kernel" if launch["two_steps"] else norm,
             )
         )
     head = ("type", "chip", "kernel", "registers", "spilled B", "shared KiB", "threads")
@@ -104,28 +102,27 @@ def _bounds(rows: Sequence[Row], report: Row) -> Iterator[str]:
         "if only one thing took time:"
     )
     yield ""
-    names = list(rows[0]["bounds"]["ms"])
+    names = list(rows[0]["least_ms"])
     table = []
     for row in rows:
-        figures = row["bounds"]
-        head = (row["dtype"], row["way"], str(figures["blocks"]), f"{figures['waves']:.1f}")
-        cells = (_range(figures["ms"][name], name == figures["bound"]) for name in names)
-        table.append((*head, f"{figures['bytes'] / 1e9:.3f}", *cells))
+        head = (row["dtype"], row["way"], str(row["launch"]["blocks"]), f"{row['waves']:.1f}")
+        table.append((*head, f"{row['bytes'] / 1e9:.3f}", *_ranges(row["least_ms"])))
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
-        own = [row["bounds"]["ms"] for row in rows if row["dtype"] == dtype]
-        pairs = report["blocks"] // len(own)
-        sums = {n: [pairs * sum(ms[n][i] for ms in own) for i in (0, 1)] for n in names}
-        largest = max(sums, key=lambda n: sums[n][0])
-        cells = (_range(sums[name], name == largest) for name in names)
-        table.append((dtype, f"all {report['blocks']} blocks", "", "", "", *cells))
+        own = [row["least_ms"] for row in rows if row["dtype"] == dtype]
+        scans = report["scans"] // len(own)
+        sums = {n: [scans * sum(ms[n][i] for ms in own) for i in (0, 1)] for n in names}
+        table.append((dtype, f"all {report['scans']} scans", "", "", "", *_ranges(sums)))
     yield from markdown(("type", "way", "blocks", "waves", "GB", *names), table)
     yield ""
-    yield f"Target for float16: {report['target_ms']} ms for all {report['blocks']}. Assumed:"
+    yield "Assumed:"
     yield ""
     yield from (f"- {source}" for source in report["rates"]["sources"])
 
 
-def _range(values: Sequence[float], bold: bool) -> str:
-    low, high = (f"{value:.3f}" if value < 1 else f"{value:.2f}" for value in sorted(values))
-    text = low if low == high else f"{low}-{high}"
-    return f"**{text}**" if bold else text
+def _ranges(ms: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """A cell each, the largest in bold."""
+    largest = max(values[0] for values in ms.values())
+    for values in ms.values():
+        low, high = (f"{value:.3f}" if value < 1 else f"{value:.2f}" for value in sorted(values))
+        text = low if low == high else f"{low}-{high}"
+        yield f"**{text}**" if values[0] == largest else text
