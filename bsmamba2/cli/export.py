@@ -167,10 +167,10 @@ def _report(onnx: str, target: Path, record: PlanRecord | None) -> str:
     import json
     from dataclasses import asdict
 
-    from bsmamba2.cli.file_info import inspect_metadata
+    from bsmamba2.cli.file_info import inspect_file
     from bsmamba2.formats.trt_plan import sidecar_path
 
-    found = inspect_metadata(onnx)
+    found = inspect_file(onnx)
     names = ("sha256", "precision", "parity", "checks")
     report = {"output": found["file"]} | {name: found[name] for name in names}
     if record:
