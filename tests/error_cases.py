@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pickle
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from bsmamba2 import errors
 from bsmamba2.cli import cli
@@ -103,7 +103,7 @@ def make_files(folder: Path) -> None:
     (folder / "empty.wav").touch()
     for suffix in ("wav", "ckpt", "safetensors", "onnx"):
         (folder / f"text.{suffix}").write_text("This is a text.\n")
-    (folder / "calling.ckpt").write_bytes(pickle.dumps(_Call(), 2))
+    torch.save(_Call(), folder / "calling.ckpt")
     for name in ("model.ckpt", "model.plan"):
         (folder / name).write_bytes(b"x")
     shutil.copy(default_engine_path(), folder / "model.onnx")

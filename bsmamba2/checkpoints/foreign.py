@@ -93,13 +93,13 @@ def import_foreign(
 
 def _read_torch(path: Path, ema: bool) -> tuple[Tensors, str, None]:
     """The network's tensors, as they are in the file, and what it is."""
-    data, container = load_torch_file(path)
+    data = load_torch_file(path)
     state, kind = _state_dict(data, path)
     names = _network_names(state, path)
     tensors = {name: _plain_tensor(state[key], name, path) for name, key in names.items()}
     if ema:
         tensors = _moving_average(data, tensors, path)
-    return tensors, f"{kind}, {container} file", None
+    return tensors, f"{kind}, PyTorch file", None
 
 
 def _read_safetensors(path: Path, ema: bool) -> tuple[Tensors, str, Metadata | None]:

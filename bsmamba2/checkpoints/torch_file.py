@@ -7,15 +7,13 @@ a pickle names is imported, and what would run when it is unpickled is refused b
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import pickletools
 import sys
 import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names of Python 2, as protocol 2 has them
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,10 +21,7 @@ import torch
 
 from bsmamba2.errors import CheckpointError, one_line, short_reason
 
-_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
-"""Two pickles: the magic number of `torch.save` before 1.6, and the version of its protocol."""
 _MOST_TUPLES = 50_000  # a tensor takes 4; hashing twice as many that are nested overflows the stack
-_LEGACY_PICKLES = 5  # those two, the system, what was saved, the keys of the storages
 
 
 def _words(text: str) -> frozenset[str]:
@@ -94,23 +89,19 @@ class Placeholder(metaclass=_Placeholders):
         """Leaves the state out."""
 
 
-def load_torch_file(path: Path) -> tuple[Any, str]:
-    """Reads a file of `torch.save`, either container, importing nothing that its pickle names.
+def load_torch_file(path: Path) -> Any:
+    """Reads a file of `torch.save`, importing nothing that its pickle names.
 
-    Tensors of a zip archive are views of the mapped file.
+    Tensors are views of the mapped file.
 
     Returns:
-        What was saved, a `Placeholder` for each object of an unknown class, and the container in
-        words.
+        What was saved, a `Placeholder` for each object of an unknown class.
 
     Raises:
         CheckpointError: Damaged, or its pickle would call something.
     """
     try:
-        with path.open("rb") as file:
-            if file.read(4) == b"PK\x03\x04":
-                return _load_zip(path), "PyTorch zip"
-            return _load_legacy(path, file), "legacy PyTorch"
+        return _load(path, *_examine(path))
     except CheckpointError:
         raise
     except UnsafeCallError as error:
@@ -124,18 +115,17 @@ def load_torch_file(path: Path) -> tuple[Any, str]:
         reason = one_line(short_reason(cause))
         if reason == "Unsupported operand 149":  # FRAME, which protocol 4 begins with
             reason = "pickle protocol 4 or newer, which PyTorch's weights-only loader does not read"
-        raise _damaged(path, f" ({reason})") from error
+        raise CheckpointError(
+            f"{path} is not a PyTorch checkpoint or is damaged ({reason}): "
+            "download it again, or save its state_dict with torch.save."
+        ) from error
 
 
-def _damaged(path: Path, reason: str = "") -> CheckpointError:
-    return CheckpointError(
-        f"{path} is not a PyTorch checkpoint or is damaged{reason}: "
-        "download it again, or save its state_dict with torch.save."
-    )
+def _examine(path: Path) -> tuple[list[str], int]:
+    """Names that the pickle of a zip archive refers to, and bytes of its storages.
 
-
-def _load_zip(path: Path) -> Any:
-    """A zip archive: NAME/data.pkl and one entry NAME/data/KEY for each storage."""
+    The archive holds NAME/data.pkl and one entry NAME/data/KEY for each storage.
+    """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
@@ -154,36 +144,15 @@ def _load_zip(path: Path) -> Any:
         if broken := archive.testzip():  # torch checks no sums
             raise ValueError(f"wrong checksum of {broken}")
         with archive.open(pickles[0]) as program:
-            names = dict.fromkeys(_names(program))
+            names = list(dict.fromkeys(_names(program)))
         room = sum(e.file_size for e in entries if e.filename.startswith(f"{root}data/"))
-    return _load(path, names, room)
+    return names, room
 
 
-def _load_legacy(path: Path, file: IO[bytes]) -> Any:
-    """A sequence of pickles followed by the storages, as torch wrote before 1.6."""
-    size = file.seek(0, 2)
-    if not size:
-        raise CheckpointError(f"{path} is empty: download it again.")
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as program:
-        if program[: len(_LEGACY_START)] != _LEGACY_START:
-            with contextlib.suppress(ValueError):  # no pickle either
-                for name in _names(program):
-                    if name not in _HARMLESS:
-                        raise UnsafeCallError(name)
-            raise _damaged(path)
-        names = dict.fromkeys(n for _ in range(_LEGACY_PICKLES) for n in _names(program))
-        room = size - program.tell()
-        program.seek(0)
-        return _load(program, names, room)
-
-
-def _names(stream: IO[bytes] | mmap.mmap) -> Iterable[str]:
-    """Names that the pickle at the stream's position refers to, in its order.
-
-    (`torch.serialization.get_unsafe_globals_in_checkpoint` reads zip archives only.)
-    """
+def _names(stream: IO[bytes]) -> Iterator[str]:
+    """Names that a pickle refers to, in its order."""
     texts, tuples = deque(["", ""], maxlen=2), 0
-    for opcode, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
+    for opcode, argument, _ in pickletools.genops(stream):
         tuples += opcode.name.startswith("TUPLE")
         if tuples > _MOST_TUPLES:
             raise ValueError("more tuples than weights need")
@@ -198,8 +167,8 @@ def _names(stream: IO[bytes] | mmap.mmap) -> Iterable[str]:
         yield f"{module}.{name}"
 
 
-def _load(source: Any, names: Iterable[str], room: int) -> Any:
-    """What was saved in a file, or a mapped legacy one, whose storages take `room` bytes.
+def _load(path: Path, names: Iterable[str], room: int) -> Any:
+    """What was saved in a file, whose storages take `room` bytes.
 
     Raises:
         UnsafeCallError: The pickle calls what is not known to be harmless, or so much as names
@@ -212,17 +181,14 @@ def _load(source: Any, names: Iterable[str], room: int) -> Any:
         if standard and name not in _HARMLESS:
             raise UnsafeCallError(name)
     placeholders: list[Any] = [(type("Placeholder", (Placeholder,), {"name": n}), n) for n in names]
-    mapped = isinstance(source, Path)
 
     def place(storage: Any, _device: str) -> Any:
         nonlocal room
         room -= storage.nbytes()
         if room < 0:
             raise ValueError("storages larger than the file")
-        # A storage that is not mapped is uninitialised memory, into which numbers are read only if
-        # the file lists it; the shape of a tensor can enlarge it, but not a slice.
-        return storage if mapped else storage.fill_(0)[:]
+        return storage
 
     with warnings.catch_warnings(), torch.serialization.safe_globals(placeholders):
         warnings.simplefilter("ignore")  # about pickles that torch does not write
-        return torch.load(source, map_location=place, weights_only=True, mmap=mapped)
+        return torch.load(path, map_location=place, weights_only=True, mmap=True)

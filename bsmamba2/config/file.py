@@ -22,6 +22,9 @@ class Config:
     loss: LossConfig
     training: TrainingConfig
 
+    def __post_init__(self) -> None:
+        _ = self.model  # bands against bins
+
     @cached_property
     def model(self) -> ModelConfig:
         """The part that travels with weights."""
@@ -36,9 +39,7 @@ def load_config(name_or_path: str | Path) -> Config:
     Raises:
         ConfigError: No such configuration, no YAML, or an unknown, missing or wrong value.
     """
-    config = read_section(Config, read_yaml(str(name_or_path)))
-    _ = config.model  # bands against bins
-    return config
+    return read_section(Config, read_yaml(str(name_or_path)))
 
 
 def override_config(config: Config, assignments: Iterable[str]) -> Config:
@@ -55,6 +56,4 @@ def override_config(config: Config, assignments: Iterable[str]) -> Config:
     for assignment in assignments:
         section, key, value = read_assignment(assignment)
         values.setdefault(section, {})[key] = value
-    changed = read_section(Config, values)
-    _ = changed.model
-    return changed
+    return read_section(Config, values)

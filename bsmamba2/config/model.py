@@ -10,26 +10,19 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from bsmamba2.config.reading import (
-    read_section,
-    require,
-    require_within,
-)
-from bsmamba2.errors import ConfigError
+from bsmamba2.config.reading import read_section, require, require_within
 
 _MOST = 1 << 16
-_AUDIO_LIMITS = {"sample_rate": 768_000, "channels": 64, "chunk_s": 3600, "n_fft": _MOST}
-_AUDIO_LIMITS["hop"] = _MOST
+_AUDIO_LIMITS = {"sample_rate": 768_000, "channels": 64, "chunk_s": 3600}
+_AUDIO_LIMITS |= dict.fromkeys(("n_fft", "hop"), _MOST)
 _NETWORK_LIMITS = {"layers": 1000} | dict.fromkeys(
     ("d_model", "expand", "headdim", "d_state", "d_conv", "mask_expand"), _MOST
 )
 """Far beyond any network: what a damaged or hostile file states must not be computed with."""
 
 
-def _exact_div(numerator: int, denominator: int, what: str) -> int:
-    if denominator <= 0 or numerator % denominator:
-        raise ConfigError(f"{what}: {numerator} must be a positive multiple of {denominator}.")
-    return numerator // denominator
+def _require_multiple(what: str, number: int, of: int) -> None:
+    require(number % of == 0, f"{what}: {number} must be a multiple of {of}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +49,7 @@ class AudioConfig:
         require(is_name, "audio.target must be a name of 1 to 100 printable letters.")
         require(self.n_fft >= 2 and self.n_fft % 2 == 0, "audio.n_fft must be even.")
         require(self.hop <= self.n_fft // 2, "audio.hop must be at most half of audio.n_fft.")
-        _exact_div(self.chunk_samples, self.hop, "audio.chunk_s in samples over audio.hop")
+        _require_multiple("audio.chunk_s in samples over audio.hop", self.chunk_samples, self.hop)
         require(self.chunk_samples > self.n_fft, "audio.chunk_s must exceed one window.")
 
     @property
@@ -119,7 +112,8 @@ class NetworkConfig:
         require_within("network.bands: their number", sum(n for _, n in self.bands), 1, _MOST)
         require(0 < self.a_init[0] <= self.a_init[1], "network.a_init must be a positive range.")
         require(0 < self.dt_init[0] <= self.dt_init[1], "network.dt_init must be positive.")
-        _exact_div(self.d_inner, self.headdim, "network.expand * d_model over network.headdim")
+        what = "network.expand * d_model over network.headdim"
+        _require_multiple(what, self.d_inner, self.headdim)
 
     @cached_property
     def band_widths(self) -> tuple[int, ...]:

@@ -25,30 +25,17 @@ from bsmamba2.errors import DataError
 _ATTEMPTS = 8  # draws of a stem before it stays silent in an item
 
 
-class Item(NamedTuple):
-    """One training example."""
+class TrainingBatch(NamedTuple):
+    """One training item, or several that are stacked for a forward pass."""
 
     mixture: Tensor
-    """float32 (2, samples), the sum of the scaled stems."""
+    """float32 ([batch,] 2, samples), the sum of the scaled stems."""
     target: Tensor
-    """float32 (2, samples), the stem that the network estimates, as it is in the mixture."""
+    """Of the same shape: the stem that the network estimates, as it is in the mixture."""
     sources: tuple[str, ...]
     """What sounds: "track/stem@seconds"."""
     unreadable: tuple[str, ...]
     """A sentence for each draw that could not be read and was repeated."""
-
-
-class TrainingBatch(NamedTuple):
-    """Items of one forward pass."""
-
-    mixture: Tensor
-    """float32 (batch, 2, samples)."""
-    target: Tensor
-    """float32 (batch, 2, samples)."""
-    sources: tuple[str, ...]
-    """Of all items."""
-    unreadable: tuple[str, ...]
-    """Of all items."""
 
 
 class _Draw(NamedTuple):
@@ -56,7 +43,7 @@ class _Draw(NamedTuple):
     start: int
 
 
-class TrainingMixtures(Dataset[Item]):
+class TrainingMixtures(Dataset[TrainingBatch]):
     """Mixtures without end: `items[index]` for any index from 0 on; it has no length."""
 
     def __init__(
@@ -84,7 +71,7 @@ class TrainingMixtures(Dataset[Item]):
         self._audio = audio
         self._seed = seed
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> TrainingBatch:
         """Item number `index` since training began."""
         data, audio = self._data, self._audio
         rng = self._rng(index)
@@ -107,7 +94,7 @@ class TrainingMixtures(Dataset[Item]):
             if stem == audio.target:
                 target = samples
             sources.append(f"{draw.track.name}/{stem}@{draw.start / audio.sample_rate:.3f}")
-        return Item(
+        return TrainingBatch(
             mixture=torch.from_numpy(mixture),
             target=torch.from_numpy(target),
             sources=tuple(sources),
@@ -148,7 +135,7 @@ class TrainingMixtures(Dataset[Item]):
         return samples if frames == wanted else np.pad(samples, ((0, 0), (0, wanted - frames)))
 
 
-def collate(items: Sequence[Item]) -> TrainingBatch:
+def collate(items: Sequence[TrainingBatch]) -> TrainingBatch:
     """Stacks items."""
     return TrainingBatch(
         mixture=torch.stack([item.mixture for item in items]),

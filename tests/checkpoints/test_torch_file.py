@@ -99,31 +99,16 @@ def nested(evil: Any, where: str) -> dict[str, Any]:
     return checkpoint
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("where", ["optimizer", "hyper_parameters", "state_dict"])
 @pytest.mark.parametrize("name", CALLS)
-def test_calls_are_refused_by_name_and_not_executed(
-    tmp_path: Path, name: str, where: str, legacy: bool
-) -> None:
+def test_calls_are_refused_by_name_and_not_executed(tmp_path: Path, name: str, where: str) -> None:
     path, sentinel = tmp_path / "a.ckpt", tmp_path / "sentinel"
     checkpoint = nested(CALLS[name](sentinel), where)
-    torch.save(checkpoint, path, _use_new_zipfile_serialization=not legacy)
+    torch.save(checkpoint, path)
     with pytest.raises(CheckpointError) as error:
         import_foreign(path, config="tiny")
     assert f"would call {name} " in str(error.value)
     assert "\n" not in str(error.value)
-    assert not sentinel.exists()
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("name", CALLS)
-def test_bare_pickles_are_refused_by_name_at_every_protocol(
-    tmp_path: Path, name: str, protocol: int
-) -> None:
-    sentinel = tmp_path / "sentinel"
-    (tmp_path / "a.ckpt").write_bytes(pickle.dumps(CALLS[name](sentinel), protocol))
-    with pytest.raises(CheckpointError, match=f"would call {name} "):
-        import_foreign(tmp_path / "a.ckpt")
     assert not sentinel.exists()
 
 
@@ -139,11 +124,11 @@ def test_the_payloads_are_live(tmp_path: Path) -> None:
     assert (tmp_path / "state").exists()
 
 
-def legacy_file(path: Path, program: bytes) -> Path:
-    """A file of torch before 1.6, whose content is a pickle of any kind."""
-    torch.save(None, path, _use_new_zipfile_serialization=False)
-    before, after = path.read_bytes().split(pickle.dumps(None, 2))
-    path.write_bytes(before + program + after)
+def zipped(path: Path, program: bytes) -> Path:
+    """A file of `torch.save`, whose content is a pickle of any kind."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", program)
+        archive.writestr("a/version", "3\n")
     return path
 
 
@@ -151,15 +136,14 @@ def legacy_file(path: Path, program: bytes) -> Path:
 def test_every_opcode_that_calls_is_refused(tmp_path: Path, name: str) -> None:
     refused, program = opcodes(tmp_path / "sentinel")[name]
     with pytest.raises(CheckpointError, match=f"would call {refused} "):
-        load_torch_file(legacy_file(tmp_path / "a.ckpt", program))
+        load_torch_file(zipped(tmp_path / "a.ckpt", program))
     assert not (tmp_path / "sentinel").exists()
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_states_of_unknown_classes_are_left_out_and_not_set(tmp_path: Path, legacy: bool) -> None:
+def test_states_of_unknown_classes_are_left_out_and_not_set(tmp_path: Path) -> None:
     path, sentinel = tmp_path / "a.ckpt", tmp_path / "sentinel"
     checkpoint = nested(Setter(sentinel), "optimizer")
-    torch.save(checkpoint, path, _use_new_zipfile_serialization=not legacy)
+    torch.save(checkpoint, path)
     tensors = import_foreign(path, config="tiny").tensors
     assert torch.equal(tensors["final_norm.gamma"], STATE["final_norm.gamma"])
     assert not sentinel.exists()
@@ -171,15 +155,14 @@ def test_modules_that_a_pickle_names_are_not_imported(
     (tmp_path / "evil_on_import.py").write_text(touch_python(tmp_path / "sentinel"))
     monkeypatch.syspath_prepend(str(tmp_path))
     program = b"\x80\x02cevil_on_import\nThing\n)\x81}b."
-    data, _ = load_torch_file(legacy_file(tmp_path / "a.ckpt", program))
+    data = load_torch_file(zipped(tmp_path / "a.ckpt", program))
     assert isinstance(data, Placeholder)
     assert data.name == "evil_on_import.Thing"
     assert "evil_on_import" not in sys.modules
     assert not (tmp_path / "sentinel").exists()
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_plain_data_comes_out_as_pickle_would_give_it(tmp_path: Path, legacy: bool) -> None:
+def test_plain_data_comes_out_as_pickle_would_give_it(tmp_path: Path) -> None:
     shared = [1, 2]
     data = {
         "numbers": [0, -1, 255, 65535, 1 << 31, 1 << 80, -(1 << 80), 1.5, float("inf")],
@@ -191,9 +174,9 @@ def test_plain_data_comes_out_as_pickle_would_give_it(tmp_path: Path, legacy: bo
         "filled": [collections.defaultdict(list, a=[1]), collections.deque([1, 2])],
         5: {"nested": {}},
     }
-    torch.save(data, tmp_path / "a.ckpt", _use_new_zipfile_serialization=not legacy)
+    torch.save(data, tmp_path / "a.ckpt")
     data["filled"] = [{"a": [1]}, [1, 2]]
-    assert load_torch_file(tmp_path / "a.ckpt")[0] == data
+    assert load_torch_file(tmp_path / "a.ckpt") == data
 
 
 def test_dictionaries_of_lightning_come_out_as_plain_ones(
@@ -205,7 +188,7 @@ def test_dictionaries_of_lightning_come_out_as_plain_ones(
         monkeypatch.setitem(sys.modules, part, ModuleType(part))
     monkeypatch.setattr(sys.modules[name], "AttributeDict", kind, raising=False)
     torch.save(kind(a=1), tmp_path / "a.ckpt")
-    assert load_torch_file(tmp_path / "a.ckpt")[0] == {"a": 1}
+    assert load_torch_file(tmp_path / "a.ckpt") == {"a": 1}
 
 
 def test_arbitrary_bytes_end_in_a_sentence_or_in_data(tmp_path: Path) -> None:
@@ -215,7 +198,7 @@ def test_arbitrary_bytes_end_in_a_sentence_or_in_data(tmp_path: Path) -> None:
         program = bytearray(whole if i % 2 else generator.bytes(60))
         program[generator.integers(len(program))] = generator.integers(256)
         try:
-            load_torch_file(legacy_file(tmp_path / "a.ckpt", bytes(program)))
+            load_torch_file(zipped(tmp_path / "a.ckpt", bytes(program)))
         except CheckpointError as error:
             assert "\n" not in str(error)  # noqa: PT017
 
@@ -255,41 +238,6 @@ def test_archives_that_lie_are_refused(
         load_torch_file(repacked(tmp_path / "a.ckpt", change, **options))
 
 
-def storage(key: bytes, count: int) -> bytes:
-    """A pickled reference to a storage of so many float32."""
-    start = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x00" + key
-    return start + b"X\x03\x00\x00\x00cpuJ" + struct.pack("<i", count) + b"NtQ"
-
-
-def tensor(key: bytes, count: int, shape: int) -> bytes:
-    """A pickled tensor with one axis."""
-    shape_and_stride = b"J" + struct.pack("<i", shape) + b"\x85K\x01\x85"
-    return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n("
-        + storage(key, count)
-        + b"K\x00"
-        + shape_and_stride
-        + b"\x89ccollections\nOrderedDict\n)RtR"
-    )
-
-
-def test_legacy_storages_are_no_larger_than_the_file_and_never_what_memory_held(
-    tmp_path: Path,
-) -> None:
-    def load(count: int, shape: int) -> torch.Tensor:
-        """From a file with numbers, whose list of storages to be read is empty."""
-        path = legacy_file(tmp_path / "a.ckpt", b"\x80\x02" + tensor(b"0", count, shape) + b".")
-        with path.open("ab") as file:
-            file.write(b"\xff" * 32)
-        return load_torch_file(path)[0]
-
-    with pytest.raises(CheckpointError, match="storages larger than the file"):
-        load(1 << 28, 1)
-    with pytest.raises(CheckpointError, match="not resizable"):
-        load(1, 1 << 28)
-    assert torch.equal(load(8, 8), torch.zeros(8))
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_reading_a_large_archive_takes_no_memory(tmp_path: Path) -> None:
     path, size_mib = tmp_path / "a.ckpt", 256
@@ -312,8 +260,5 @@ def test_reading_a_large_archive_takes_no_memory(tmp_path: Path) -> None:
 def test_a_key_that_is_nested_too_deeply_to_be_hashed_is_one_sentence(tmp_path: Path) -> None:
     """Hashing it would overflow the stack and end the process."""
     program = b"\x80\x02})" + b"\x85" * 500_000 + b"K\x01s."
-    with zipfile.ZipFile(tmp_path / "a.ckpt", "w") as archive:
-        archive.writestr("a/data.pkl", program)
-        archive.writestr("a/version", "3\n")
     with pytest.raises(CheckpointError, match="more tuples than weights need"):
-        import_foreign(tmp_path / "a.ckpt")
+        import_foreign(zipped(tmp_path / "a.ckpt", program))

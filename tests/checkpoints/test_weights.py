@@ -77,10 +77,9 @@ def test_other_floats_become_float32_and_it_is_said(
 # Import: containers
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_lightning_file_gives_its_state_dict(tmp_path: Path, legacy: bool) -> None:
+def test_lightning_file_gives_its_state_dict(tmp_path: Path) -> None:
     path = tmp_path / "authors.ckpt"
-    torch.save(lightning_checkpoint(STATE), path, _use_new_zipfile_serialization=not legacy)
+    torch.save(lightning_checkpoint(STATE), path)
     tensors, metadata = imported(path, config="tiny")
     assert_same(tensors, STATE)
     assert metadata.model == TINY
@@ -89,16 +88,15 @@ def test_lightning_file_gives_its_state_dict(tmp_path: Path, legacy: bool) -> No
     )
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("protocol", [4, 5])
 def test_pickles_that_torch_does_not_read_are_refused_with_what_to_do(
-    tmp_path: Path, legacy: bool, protocol: int
+    tmp_path: Path, protocol: int
 ) -> None:
     path = tmp_path / "a.ckpt"
     content = lightning_checkpoint(STATE)
-    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
-    words = "damaged: download" if legacy else "pickle protocol 4 or newer, which PyTorch's"
-    with pytest.raises(CheckpointError, match=rf"{words}.* save its state_dict with torch\.save"):
+    torch.save(content, path, pickle_protocol=protocol)
+    words = r"pickle protocol 4 or newer, which PyTorch's.* save its state_dict with torch\.save"
+    with pytest.raises(CheckpointError, match=words):
         import_foreign(path)
 
 
@@ -238,13 +236,13 @@ def test_files_that_are_no_checkpoints_are_one_sentence(tmp_path: Path) -> None:
         imported(tmp_path)
 
 
-@pytest.mark.parametrize("container", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("container", ["zip", "safetensors"])
 def test_truncated_files_are_one_sentence(tmp_path: Path, container: str) -> None:
     whole, path = tmp_path / "whole", tmp_path / f"a.{container}"
     if container == "safetensors":
         save_weights(whole, STATE, METADATA)
     else:
-        torch.save(STATE, whole, _use_new_zipfile_serialization=container == "zip")
+        torch.save(STATE, whole)
     data = whole.read_bytes()
     generator = np.random.default_rng(0)
     for length in [1, 8, 9, 100, len(data) - 1, *generator.integers(1, len(data), 15)]:
@@ -255,7 +253,7 @@ def test_truncated_files_are_one_sentence(tmp_path: Path, container: str) -> Non
             load_weights(path)
 
 
-@pytest.mark.parametrize("container", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("container", ["zip", "safetensors"])
 def test_damaged_bytes_end_in_a_sentence_or_in_weights(tmp_path: Path, container: str) -> None:
     whole, path = tmp_path / "whole", tmp_path / f"a.{container}"
     # Small, so that headers are hit.
@@ -263,7 +261,7 @@ def test_damaged_bytes_end_in_a_sentence_or_in_weights(tmp_path: Path, container
     if container == "safetensors":
         save_file(state, whole)
     else:
-        torch.save(state, whole, _use_new_zipfile_serialization=container == "zip")
+        torch.save(state, whole)
     data = whole.read_bytes()
     generator = np.random.default_rng(1)
     for _ in range(300):

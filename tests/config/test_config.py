@@ -48,13 +48,6 @@ def test_published_network_has_675_tensors_and_48_098_188_parameters() -> None:
     assert parameter_count(model) == 48_098_188
 
 
-@pytest.mark.parametrize(("key", "value", "millions"), [("expand", 2, 38.5), ("d_state", 64, 47.3)])
-def test_look_alikes_have_other_counts(key: str, value: int, millions: float) -> None:
-    model = load_config("bsmamba2").model
-    other = replace(model, network=replace(model.network, **{key: value}))
-    assert parameter_count(other) / 1e6 == pytest.approx(millions, abs=0.05)
-
-
 def test_derived_numbers_are_those_of_the_paper() -> None:
     config = load_config("bsmamba2")
     assert (config.audio.bins, config.audio.chunk_samples, config.audio.chunk_frames) == (
@@ -112,15 +105,11 @@ def test_unknown_keys_are_named_with_the_nearest_one(tmp_path: Path) -> None:
         load_config(write(tmp_path / "a.yaml", PUBLISHED | {"netwrok": {}}))
 
 
-def test_truth_values_are_no_numbers(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"network\.layers"):
-        load_config(write(tmp_path / "a.yaml", changed("network", "layers", True)))
-
-
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
         ("network", "layers", 0),
+        ("network", "layers", True),
         ("network", "headdim", 60),
         ("network", "bands", [[2, 24]]),
         ("network", "bands", []),

@@ -12,7 +12,6 @@ import soundfile
 from noise_songs import AUDIO, DATA, RATE, STEMS, noise, write, write_songs
 
 from bsmamba2.data.checks import check_tracks
-from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import find_tracks
 from bsmamba2.errors import DataError
 
@@ -131,22 +130,3 @@ def test_a_stem_silent_in_all_songs_is_told_and_in_one_song_is_not(root: Path) -
 def test_a_folder_that_is_no_data_set_is_told_once(tmp_path: Path, splits: tuple[str]) -> None:
     (line,) = problems(tmp_path / "nowhere", *splits)
     assert "No data folder" in line
-
-
-def test_an_empty_split_is_told(root: Path) -> None:
-    for path in (root / "test" / "test song 0").iterdir():
-        path.unlink()
-    (line,) = problems(root)
-    assert "split 'test' is empty" in line
-    check(root, "train", "valid")
-
-
-def test_what_was_read_for_the_checks_is_not_read_again(root: Path) -> None:
-    check(root)
-    tracks = find_tracks(root, "train", DATA)
-    before = find_salient(tracks, DATA, AUDIO)["vocals"][0].starts.tolist()
-    kept = sorted((root / ".bsmamba2").iterdir())
-    assert len(kept) == len(tracks)
-    times = [path.stat().st_mtime_ns for path in kept]
-    assert find_salient(tracks, DATA, AUDIO)["vocals"][0].starts.tolist() == before
-    assert [path.stat().st_mtime_ns for path in kept] == times

@@ -6,8 +6,6 @@ import json
 import logging
 import math
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,16 +186,6 @@ def test_what_was_kept_for_something_else_is_not_used(tracks: list[Track], chang
         find_salient(tracks, data, audio)
 
 
-def test_two_sets_of_parameters_are_kept_side_by_side(tracks: list[Track]) -> None:
-    longer = replace(AUDIO, chunk_s=2)
-    first, second = (as_lists(find_salient(tracks, DATA, audio)) for audio in (AUDIO, longer))
-    assert len(cache_files(tracks)) == 4
-    for track in tracks:
-        spoil(track)
-    assert as_lists(find_salient(tracks, DATA, AUDIO)) == first
-    assert as_lists(find_salient(tracks, DATA, longer)) == second != first
-
-
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe\x00", b"null", b"[1]", b'{"vocals": ["a"]}']
 )
@@ -250,20 +238,3 @@ def test_threads_find_the_same_in_the_same_order(tracks: list[Track], tmp_path: 
     )
     assert as_lists(one) == as_lists(three)
     assert [list(places) for places in as_lists(three).values()] == [["s0", "s1"]] * len(STEMS)
-
-
-def test_processes_that_look_at_the_same_time_agree(tracks: list[Track]) -> None:
-    expected = as_lists(find_salient(tracks, DATA, AUDIO, tracks[0].folder / "apart"))
-    code = (
-        "import sys, test_salience as t; from noise_songs import *; from pathlib import Path\n"
-        f"tracks = [Track(name=p.name, folder=p, frames={tracks[0].frames}) for p in "
-        "map(Path, sys.argv[1:])]\n"
-        "print(t.json.dumps(t.as_lists(t.find_salient(tracks, DATA, AUDIO))))"
-    )
-    arguments = [sys.executable, "-c", code, *(str(track.folder) for track in tracks)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    started = [
-        subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE) for _ in range(3)
-    ]
-    assert all(json.loads(process.communicate()[0]) == expected for process in started)
-    assert len(cache_files(tracks)) == len(tracks)

@@ -13,7 +13,7 @@ from typing import Any
 
 from fuzz_bytes import HOSTILE_TEXTS, hostile_value, mutate_bytes, mutate_value
 from fuzz_case import Case, Corpus, infer, put
-from fuzz_pickles import PROGRAMS, legacy, repacked
+from fuzz_pickles import PROGRAMS, repacked
 
 from bsmamba2.formats.metadata import parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
@@ -27,9 +27,7 @@ def checkpoint_case(random: Random, corpus: Corpus, folder: Path) -> Case:
     match random.randrange(6):
         case 0:
             kind, data = "pickle", random.choice(PROGRAMS)(random, old)
-        case 1 | 2:
-            kind, data = "legacy checkpoint", legacy(random, old)
-        case 3:
+        case 1:
             kind, data = "checkpoint", mutate_bytes(random, random.choice((zipped, old)))
         case _:
             kind, data = "zip checkpoint", repacked(random, zipped)

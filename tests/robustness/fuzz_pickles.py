@@ -1,9 +1,8 @@
-"""Hostile files of `torch.save`: pickles that call, swell or lie, in either container."""
+"""Hostile files of `torch.save`: pickles that call, swell or lie, in a zip archive."""
 
 from __future__ import annotations
 
 import io
-import pickle
 import pickletools
 import struct
 import zipfile
@@ -155,19 +154,3 @@ def _lying(random: Random, archive: bytes) -> bytes:
     value = random.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF))
     at = entry + field
     return archive[:at] + value.to_bytes(4, "little") + archive[at + 4 :]
-
-
-def legacy(random: Random, file: bytes) -> bytes:
-    """A file of torch before 1.6, with one of its pickles replaced."""
-    stream = io.BytesIO(file)
-    ends = [0]
-    for _ in range(5):  # magic, protocol, system, data, keys of the storages
-        for _ in pickletools.genops(stream):
-            pass
-        ends.append(stream.tell())
-    chosen = random.choice((0, 1, 2, 3, 3, 3, 4))
-    start, end = ends[chosen], ends[chosen + 1]
-    program = random.choice(PROGRAMS)(random, file[start:end])
-    if random.random() < 0.1:
-        program = pickle.dumps(random.choice((None, 5, [], {}, ["0"], {"little_endian": 1})), 2)
-    return file[:start] + program + file[end:]

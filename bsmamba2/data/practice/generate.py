@@ -36,9 +36,6 @@ from bsmamba2.system.atomic import locked, temporary_folder, write_atomic, writi
 SPLITS = ("train", "valid", "test")
 RECIPE = 3
 """Goes up when the same seed gives other songs."""
-LONGEST_S = 600
-"""A song is made in memory: about 15 MB a second."""
-Progress = Callable[[], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class PracticeSet:
     counts: Mapping[str, int]
     """Songs of each split."""
     seconds: float
-    """Length of a song."""
+    """Length of a song, which is made in memory: about 15 MB a second."""
     seed: int
     """Of all songs."""
     soundfonts: tuple[Path, ...] = ()
@@ -56,7 +53,11 @@ class PracticeSet:
 
 
 def generate_songs(
-    folder: Path, songs: PracticeSet, *, jobs: int = 1, progress: Progress = lambda: None
+    folder: Path,
+    songs: PracticeSet,
+    *,
+    jobs: int = 1,
+    progress: Callable[[], object] = lambda: None,
 ) -> int:
     """Makes the songs that are not there yet.
 
@@ -74,10 +75,6 @@ def generate_songs(
     Raises:
         BsmError: Something is not installed, cannot be written, or failed in a song.
     """
-    if not 1 <= songs.seconds <= LONGEST_S or any(count < 0 for count in songs.counts.values()):
-        raise DataError(
-            f"A practice song must last 1 to {LONGEST_S} seconds, and counts are not negative."
-        )
     check_installed()
     songs = replace(songs, soundfonts=songs.soundfonts or tuple(find_soundfonts()))
     for soundfont in songs.soundfonts:

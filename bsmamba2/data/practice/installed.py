@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes.util
+import importlib
 import io
 import shutil
 import warnings
@@ -23,27 +24,18 @@ def check_installed() -> None:
             f"{' '.join(missing)} (or the packages of those names on your system)."
         )
     try:
-        import_fluidsynth()
-        import_world()
+        for name in ("fluidsynth", "pyworld"):
+            import_quietly(name)
     except ModuleNotFoundError as error:
         raise MissingExtraError("'bsm practice'", "practice") from error
 
 
-def import_fluidsynth() -> Any:
-    """pyfluidsynth; raises ImportError.
+def import_quietly(name: str) -> Any:
+    """A module whose import prints or warns; raises ImportError.
 
-    Where the environment variable CI is set, it prints what it found, into whatever is printed.
+    pyfluidsynth prints what it found where the environment variable CI is set, pyworld imports the
+    deprecated pkg_resources.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        import fluidsynth
-
-    return fluidsynth
-
-
-def import_world() -> Any:
-    """pyworld, which imports the deprecated pkg_resources; raises ModuleNotFoundError."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        import pyworld
-
-    return pyworld
+        return importlib.import_module(name)

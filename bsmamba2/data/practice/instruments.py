@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bsmamba2.data.practice.installed import import_fluidsynth
+from bsmamba2.data.practice.installed import import_quietly
 from bsmamba2.data.practice.score import Part
 from bsmamba2.errors import DataError
 
@@ -53,7 +53,7 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
         DataError: The soundfont cannot be read, or is not General MIDI.
     """
     _silence_log()
-    synth = import_fluidsynth().Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
+    synth = import_quietly("fluidsynth").Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
     try:
         # Samples of .sf3 are compressed: only those that are needed are decoded. Not so for .sf2,
         # which FluidSynth then renders a little differently: a seed's songs are to stay.

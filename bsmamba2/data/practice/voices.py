@@ -20,7 +20,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from bsmamba2.data.practice.installed import import_world
+from bsmamba2.data.practice.installed import import_quietly
 from bsmamba2.data.practice.instruments import SAMPLE_RATE
 from bsmamba2.data.practice.score import Note
 from bsmamba2.data.practice.sounds import Voice
@@ -118,7 +118,7 @@ def _speak(text: str, voice: Voice, rng: np.random.Generator) -> Mono:
 
 
 def _analyse(speech: Mono, voice: Voice, rng: np.random.Generator) -> _Speech:
-    world = import_world()
+    world = import_quietly("pyworld")
     speech = np.ascontiguousarray(0.5 * speech / np.abs(speech).max())
     f0, times = world.dio(
         speech, SAMPLE_RATE, f0_floor=60, f0_ceil=500, frame_period=1000 * FRAME_S
@@ -152,7 +152,9 @@ def _sing_phrase(
     f0 = np.where(speech.f0[source] > 0, 440.0 * 2 ** ((pitch - 69) / 12), 0.0)
     envelope = _warp(speech.envelope[source], timbre.tract) * level[:, None] ** 2
     noise = np.clip(_warp(speech.aperiodicity[source], timbre.tract) * timbre.breath, 0, 1)
-    sung: Mono = import_world().synthesize(f0, envelope, noise, SAMPLE_RATE, 1000 * FRAME_S)
+    sung: Mono = import_quietly("pyworld").synthesize(
+        f0, envelope, noise, SAMPLE_RATE, 1000 * FRAME_S
+    )
     sung *= 0.1 * 10 ** (rng.uniform(-3, 3) / 20) / np.sqrt(np.mean(sung**2) + 1e-9)
     fade = np.linspace(0, 1, round(0.01 * SAMPLE_RATE))
     sung[: len(fade)] *= fade

@@ -11,7 +11,7 @@ from practice_tools import SOUNDFONT, STEMS, contents, read, skip_without_synthe
 
 from bsmamba2.config.file import load_config
 from bsmamba2.data.practice.generate import SPLITS, PracticeSet, generate_songs
-from bsmamba2.data.practice.installed import import_world
+from bsmamba2.data.practice.installed import import_quietly
 from bsmamba2.data.practice.instruments import SAMPLE_RATE, play
 from bsmamba2.data.practice.score import Note, Part, compose_frame, compose_melody
 from bsmamba2.data.practice.sounds import Voice, choose_sounds
@@ -109,7 +109,7 @@ def test_the_voice_is_silent_between_phrases(voice: Voice) -> None:
 def test_the_voice_sings_the_notes(voice: Voice) -> None:
     """Measured by Harvest, which does not know the pitch curve."""
     audio = sung(voice)
-    f0, times = import_world().harvest(audio, SAMPLE_RATE, f0_floor=80, f0_ceil=600)
+    f0, times = import_quietly("pyworld").harvest(audio, SAMPLE_RATE, f0_floor=80, f0_ceil=600)
     wanted = np.zeros(len(times))
     for note in (note for phrase in PHRASES for note in phrase):
         # Past the glide from the note before.
