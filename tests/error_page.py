@@ -1,4 +1,4 @@
-"""Writes bsmamba2/ERRORS.md: every class of error, and what commands say that go wrong.
+"""Writes bsmamba2/ERRORS.md from its table on: each class of error, and what commands say.
 
 python tests/error_page.py
 """
@@ -18,26 +18,8 @@ from bsmamba2 import errors
 from bsmamba2.errors import BsmError
 
 PAGE = Path(__file__).parent.parent / "bsmamba2" / "ERRORS.md"
-_HEAD = """# Errors
-
-Made by `python tests/error_page.py` from the classes in [`errors.py`](errors.py) and from what the
-commands of [`tests/error_cases.py`](../tests/error_cases.py) say; do not edit.
-
-A command that fails prints one sentence on stderr that says what is wrong and how to mend it, and
-its exit code is not 0; `bsm --debug COMMAND ...` shows the traceback, too. In Python, the sentence
-is the text of a subclass of `bsmamba2.errors.BsmError`. `ValueError` is for calls that no file and
-no option can cause. A sentence that begins with "Unexpected" is a bug: please report it.
-
-| exit code | |
-|---|---|
-| 0 | all was done |
-| 1 | something failed; where there are several files, the others are done and failures come last |
-| 2 | wrong usage: an unknown option, a missing argument |
-| 130 | Ctrl-C; `bsm train` saves first, and after SIGTERM exits with 143 |
-
-| class | means | to mend it |
-|---|---|---|
-"""
+_TABLE = "| class | means | to mend it |\n|---|---|---|\n"
+"""What stands above it in the page is written by hand."""
 
 
 def error_classes() -> list[type[BsmError]]:
@@ -53,8 +35,8 @@ def meaning(kind: type[BsmError]) -> tuple[str, str]:
 
 
 def page(sentences: Mapping[str, str]) -> str:
-    """The page, from what the commands say."""
-    text = _HEAD
+    """The page: its head, then what the commands say."""
+    text = PAGE.read_text("utf-8").partition(_TABLE)[0] + _TABLE
     for kind in error_classes():
         means, mend = meaning(kind)
         text += f"| `{kind.__name__}` | {means} | {mend[0].upper()}{mend[1:]} |\n"

@@ -57,7 +57,6 @@ tr.keys button::after { content: "\\00a0\\2195"; opacity: 0.35; }
 th[aria-sort=ascending] button::after { content: "\\00a0\\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\\00a0\\2193"; opacity: 1; }
 tbody tr:hover { background: color-mix(in srgb, var(--text) 5%, transparent); }
-tfoot td { font-weight: 600; border-bottom: 0; }
 ul { margin: 6px 0 0; padding-left: 20px; } li { margin-bottom: 6px; }
 code { font-size: 0.92em; overflow-wrap: anywhere; }
 @media print { body { background: none; } section { break-inside: avoid; } }

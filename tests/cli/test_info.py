@@ -52,18 +52,16 @@ def save_onnx(path: Path, metadata: Metadata | None) -> None:
     ("name", "parameters", "tensors"),
     [("bsmamba2", 48_098_188, 675), ("tiny", parameter_count(TINY), len(tensor_shapes(TINY)))],
 )
-def test_configuration_gives_its_counts(name: str, parameters: int, tensors: int) -> None:
+def test_configuration_gives_its_counts(
+    tmp_path: Path, name: str, parameters: int, tensors: int
+) -> None:
     record = bsm_json("info", name)
     assert record["parameters"] == parameters
     assert record["tensors"] == tensors
     assert record["sha256"] is None
-    assert (
-        record["config"]["network"] == json.loads(json.dumps(model_of(name).to_dict()))["network"]
-    )
-
-
-def test_yaml_file_is_a_configuration(tmp_path: Path) -> None:
-    (tmp_path / "wide.yaml").write_text("base: tiny\nnetwork:\n  d_model: 32\n")
+    network = json.loads(json.dumps(model_of(name).to_dict()))["network"]
+    assert record["config"]["network"] == network
+    (tmp_path / "wide.yaml").write_text(f"base: {name}\nnetwork:\n  d_model: 32\n")
     assert bsm_json("info", tmp_path / "wide.yaml")["config"]["network"]["d_model"] == 32
 
 
