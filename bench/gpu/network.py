@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +57,7 @@ def chunk_frames(part: Part) -> int:
 
 
 def graphed(part: Part, network: nn.Module) -> Function:
-    """The network as a CUDA graph of the shape it saw last; a CPU rehearses without one."""
+    """The network as a CUDA graph of each shape, never eager; a CPU rehearses without."""
     if part.device.type == "cpu":
         return network
     capture = CudaCapture()
@@ -65,7 +65,6 @@ def graphed(part: Part, network: nn.Module) -> Function:
 
     def replay(x: Tensor) -> Tensor:
         if x.shape not in replays:
-            replays.clear()
             replays[x.shape] = capture(network, x)
         return replays[x.shape](x)
 
@@ -96,11 +95,9 @@ def kernels(part: Part) -> None:
         part.values[path] = rows
         part.save()
     with torch.inference_mode():
-        half, spectrum = (
-            fold(new_network(part), torch.float16),
-            spectrum_of(part, chunk_frames(part)),
-        )
-        part.values["network"] = longest_kernels(part.device, lambda: half(spectrum))
+        half = fold(new_network(part), torch.float16)
+        work = functools.partial(half, spectrum_of(part, chunk_frames(part)))
+        part.values["network"] = longest_kernels(part.device, work)
 
 
 def mask(part: Part) -> None:
@@ -127,17 +124,15 @@ def mask(part: Part) -> None:
 
 def distances(
     candidates: dict[str, Function], spectrum: Tensor, expected: Tensor
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """How far each one's mask is from the expected one."""
-    rows: list[dict[str, Any]] = []
     for name, candidate in candidates.items():
+        row: dict[str, Any] = {"network": name}
         try:
-            rows.append(
-                {"network": name, "relative_rms": relative_rms(candidate(spectrum), expected)}
-            )
+            row["relative_rms"] = relative_rms(candidate(spectrum), expected)
         except Exception as error:
-            rows.append({"network": name, "error": reason(error)})
-    return rows
+            row["error"] = reason(error)
+        yield row
 
 
 def times(part: Part) -> None:

@@ -183,10 +183,11 @@ def _times(part: Part, plans: dict[str, Function]) -> None:
     }
     with torch.inference_mode():
         spectrum = spectrum_of(part, chunk_frames(part))
-        part.values["masks"] = distances(candidates, spectrum, fold(network)(spectrum))
-    for row in part.values["masks"]:
-        part.say(text(row))
-    part.save()
+        part.values["masks"] = masks = []
+        for row in distances(candidates, spectrum, fold(network)(spectrum)):
+            masks.append(row)
+            part.say(text(row))
+            part.save()
     time_networks(part, candidates, BATCHES)
 
 
