@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bsmamba2.formats.operator import INPUTS
 from bsmamba2.models.scan import ScanParameters, Sizes
 
 LENGTHS = (1, 2, 3, 4, 62, 63, 64, 65, 128, 129, 801)
@@ -68,7 +69,9 @@ class ScanInputs:
         """The signal in another type, the parameters in float32 or, for float64, in float64."""
         parameters = torch.float64 if dtype == torch.float64 else torch.float32
         signal, *rest = self.tensors
-        return ScanInputs(signal.to(dtype), *(t.to(parameters) for t in rest), self.sizes, self.eps)
+        tensors = (signal.to(dtype), *(tensor.to(parameters) for tensor in rest))
+        changes: dict[str, Any] = dict(zip(INPUTS, tensors, strict=True))
+        return replace(self, **changes)
 
 
 def scan_inputs(

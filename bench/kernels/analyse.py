@@ -127,7 +127,7 @@ def analyse(
 
 def _usage(usage: KernelUsage, launch: dict[str, Any], architecture: int) -> dict[str, Any]:
     """What a kernel takes of a multiprocessor."""
-    occupied = occupancy(
+    blocks, share, limit = occupancy(
         GPUS[architecture],
         threads=launch["threads"],
         registers=usage.registers,
@@ -137,9 +137,9 @@ def _usage(usage: KernelUsage, launch: dict[str, Any], architecture: int) -> dic
         "registers": usage.registers,
         "spill_bytes": usage.spill_bytes,
         "launch": launch,
-        "blocks_per_multiprocessor": occupied.blocks,
-        "occupancy": round(occupied.share, 4),
-        "occupancy_limit": occupied.limit,
+        "blocks_per_multiprocessor": blocks,
+        "occupancy": round(share, 4),
+        "occupancy_limit": limit,
     }
 
 

@@ -43,19 +43,10 @@ GPUS = {
 """By compute capability, 90 for 9.0."""
 
 
-@dataclass(frozen=True)
-class Occupancy:
-    """How many blocks run side by side on a multiprocessor."""
-
-    blocks: int
-    share: float
-    """Of the warps that it could hold."""
-    limit: str
-    """What there is too little of for another block."""
-
-
-def occupancy(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> Occupancy:
-    """Blocks that fit a multiprocessor.
+def occupancy(
+    gpu: Gpu, *, threads: int, registers: int, shared_bytes: int
+) -> tuple[int, float, str]:
+    """Blocks that a multiprocessor holds, their share of its warps, and what limits them.
 
     Args:
         gpu: Its limits.
@@ -75,4 +66,4 @@ def occupancy(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> O
         "blocks": gpu.blocks,
     }
     limit = min(fits, key=lambda name: fits[name])
-    return Occupancy(fits[limit], fits[limit] * warps / gpu.warps, limit)
+    return fits[limit], fits[limit] * warps / gpu.warps, limit
