@@ -133,15 +133,6 @@ def test_steps_lower_the_loss(tmp_path, precision):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_gradient_checkpointing_changes_no_gradient(tmp_path):
-    norms = []
-    for setting in ("false", "true"):
-        config = small_config(tmp_path, f"training.checkpoint_gradients={setting}")
-        stepper = Stepper(new_state(config, ALONE.device), config, ALONE)
-        norms.append(stepper.step(iter(parts(mixtures(4), 2)))[0]["gradient_norm"])
-    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
-
-
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_changes_nothing_and_names_the_batch(tmp_path, broken):
     config = small_config(tmp_path)
