@@ -24,7 +24,7 @@ from bsmamba2.runtime.songs.stem_files import StemFiles
 from bsmamba2.system.lanes import Lane, in_order
 
 Progress = Callable[[str, float, float | None], None]
-"""Called with the song, the seconds of it that are done, and all of them if that is known."""
+"""Called with the song's name, the seconds that are done, and all of them if that is known."""
 Watch = Callable[[str], AbstractContextManager[Progress | None]]
 """Opens the progress of a song, by its file's name, on the thread that separates it."""
 

@@ -20,15 +20,9 @@ from processes import MAIN, Command, printed
 from bsmamba2.cli.infer import Time
 
 
-def song(name: str, n: int = RATE, **tags: str) -> str:
+def song(name: str, n: int = RATE) -> str:
     """Stereo noise, in 16 bits."""
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16") as file:
-        for tag, text in tags.items():
-            setattr(file, tag, text)
-        file.write(noise(n).T)
-    return name
+    return str(save(Path(name), noise(n), subtype="PCM_16"))
 
 
 def files() -> dict[str, int]:

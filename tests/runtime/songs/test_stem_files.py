@@ -35,12 +35,10 @@ Write = Callable[..., dict[str, Path]]
 def write(tmp_path: Path) -> Write:
     """Writes stems as those of a song of theirs."""
 
-    def write(
-        stems: dict[str, np.ndarray], output: OutputFormat, picture: Path | None = None
-    ) -> dict[str, Path]:
+    def write(stems: dict[str, np.ndarray], output: OutputFormat) -> dict[str, Path]:
         song = save(tmp_path / "song.wav", sum(stems.values()), subtype="FLOAT")
         paths = {stem: tmp_path / f"{stem}.{output.name}" for stem in stems}
-        job = Job(source=song, name="song", outputs=paths, picture=picture)
+        job = Job(source=song, name="song", outputs=paths)
         with AudioReader(song) as reader, StemFiles(reader, job, output) as files:
             for start in range(0, reader.frames or 0, 30_000):
                 files.write({stem: x[:, start : start + 30_000] for stem, x in stems.items()})
