@@ -10,7 +10,7 @@ driver, are the calls that these lines make:
   failing side runs for real in `tests/runtime/engines/test_plan_machine.py`, where CuPy is
   installed;
 - `runtime/engines/tensorrt/runtime.py`: from `Runtime` on (what TensorRT-RTX says without a
-  driver is real, there too), so the tensors' names and sizes, and contexts;
+  driver is real, there too), so contexts;
 - `runtime/engines/tensorrt/network.py`: every call of a context, of a stream and of a graph;
 - `runtime/engines/tensorrt/slot.py`: arrays, copies, pinned memory and plans of cuFFT;
 - `runtime/engines/stft.py` and `masked`, `finite_frames` of `runtime/engines/estimation.py`:

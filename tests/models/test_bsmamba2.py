@@ -115,13 +115,6 @@ def test_float32_is_near_float64():
     assert_close(mask_by(network.float(), spectrum.float()), exact, "float32", slack=3)
 
 
-def test_mask_of_a_bfloat16_network_is_float32():
-    network = random_network(dtype=torch.bfloat16)
-    mask = mask_by(network, random_spectrum(dtype=torch.bfloat16))
-    assert mask.dtype == torch.float32
-    assert mask.isfinite().all()
-
-
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")  # about speed only
 def test_mask_under_autocast_is_near():
     network, spectrum = random_network(dtype=torch.float32), random_spectrum(1, 65)

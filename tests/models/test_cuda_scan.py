@@ -208,20 +208,6 @@ def test_unsupported_sizes_take_the_chunked_form_with_a_line_each(
 
 
 @pytest.mark.usefixtures("named")
-@pytest.mark.parametrize("status", [Status.OLD_GPU, Status.NO_KERNEL, Status.OLD_DRIVER])
-def test_a_gpu_that_cannot_takes_the_chunked_form(
-    status: Status, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    def refuse(self: ScanLibrary, sizes: ScanSizes) -> int:
-        raise ScanError("Scan: this GPU cannot.", status)
-
-    monkeypatch.setattr(ScanLibrary, "workspace_bytes", refuse)
-    inputs = scan_inputs(1, 3, SMALL).to(torch.float32)
-    assert torch.equal(chosen(inputs), chunked(inputs))
-    assert "this GPU cannot" in caplog.text
-
-
-@pytest.mark.usefixtures("named")
 def test_an_error_of_cuda_is_raised(monkeypatch: pytest.MonkeyPatch):
     def fail(self: ScanLibrary, sizes: ScanSizes) -> int:
         raise ScanError("Scan: CUDA failed.", Status.CUDA_ERROR)

@@ -169,16 +169,6 @@ def test_a_mamba_ssm_whose_import_fails_is_not_used(
     assert not uses_mamba_ssm(CUDA)
 
 
-def test_nothing_of_mamba_ssm_is_imported_for_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    (tmp_path / "mamba_ssm").mkdir()
-    (tmp_path / "mamba_ssm" / "__init__.py").write_text("raise SystemExit('imported')\n")
-    monkeypatch.delitem(sys.modules, "mamba_ssm", raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert not uses_mamba_ssm(CPU)
-
-
 def test_training_goes_to_the_chosen_function(monkeypatch: pytest.MonkeyPatch):
     asked = []
 

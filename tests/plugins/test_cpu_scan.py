@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from cpu_scan import CpuScan, Isa
-from tolerances import assert_close, relative_rms
+from tolerances import assert_close
 from torch import Tensor
 
 from bench.common.scans import (
@@ -129,42 +128,6 @@ def test_a_nan_is_not_lost(library: CpuScan, isa: Isa, feature: str):
     y = library.scan(inputs, isa=isa)
     assert torch.isnan(y[0, 70]).any()
     assert torch.isfinite(y[0, :64, : sizes.d_inner]).all()  # forward, and another chunk
-
-
-def test_calls_from_several_threads(library: CpuScan):
-    many = [scan_inputs(2, 65 + seed, head_sizes(2, 16, 16), seed=seed) for seed in range(6)]
-    expected = [library.scan(inputs, threads=1) for inputs in many]
-    found: list[Tensor | None] = [None] * len(many)
-
-    def work(number: int) -> None:
-        for _ in range(5):
-            found[number] = library.scan(many[number], threads=2)
-
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(len(many))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert all(
-        torch.equal(one, other)
-        for one, other in zip(found, expected, strict=True)
-        if one is not None
-    )
-    assert None not in found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", [(62, 801), (801, 62)], ids=["time", "bands"])
-def test_published_sizes(library: CpuScan, shape: tuple[int, int]):
-    """A whole path's scan; the reference looks at some sequences only."""
-    inputs = scan_inputs(1, shape[1], FULL)
-    random = torch.Generator().manual_seed(1)
-    zxbcdt = torch.randn(*shape, 2 * FULL.width, generator=random)
-    y = library.scan(replace(inputs, zxbcdt=zxbcdt))
-    for n in (0, shape[0] - 1):
-        one = replace(inputs, zxbcdt=zxbcdt[n : n + 1].double())
-        expected = bimamba2_scan_reference(*one.arguments, **one.attributes)
-        assert relative_rms(y[n], expected[0]) < 2e-6
 
 
 @pytest.mark.parametrize(

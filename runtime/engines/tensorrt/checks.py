@@ -56,7 +56,8 @@ def find_plugin(path: Path, record: PlanRecord) -> Path:
             f"{path} needs version {record.plugin.version} of the plugin, and this bsmamba2 has "
             f"version {PLUGIN_VERSION}: run '{record.command}'."
         )
-    if record.plugin.sources_sha256 not in ("", sources_sha256()):
+    sources = record.plugin.sources_sha256
+    if sources and sources != sources_sha256():
         raise PluginError(
             f"{path} was built with the plugin of another bsmamba2, whose kernels differ: run "
             f"'{record.command}'."
@@ -64,8 +65,8 @@ def find_plugin(path: Path, record: PlanRecord) -> Path:
     libraries = find_libraries(plugin=True)
     if libraries is None or libraries.plugin is None:
         raise PluginError(f"{path} needs the TensorRT plugin, not built here: bsm plugin build.")
-    known = bool(record.plugin.sources_sha256)  # equal sources make interchangeable libraries
-    if not known and sha256_file(libraries.plugin) != record.plugin.library_sha256:
+    # Equal sources make interchangeable libraries.
+    if not sources and sha256_file(libraries.plugin) != record.plugin.library_sha256:
         raise PluginError(
             f"{path} was built with a plugin library of unknown sources, which is not the one "
             f"built here: run '{record.command}'."

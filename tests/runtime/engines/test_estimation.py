@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from audio_files import RATE, noise
@@ -81,24 +79,6 @@ def test_as_many_batches_are_begun_as_the_estimator_wants(in_flight: int, batch:
         assert own == [f"{kind} {number}" for number in range(count)]
 
 
-def test_a_future_is_a_pending_batch():
-    """So a thread may do the work of engines that run on the CPU."""
-
-    class Threaded:
-        in_flight = 2
-
-        def begin(self, batch: Batch) -> Future[Chunks]:
-            return pool.submit(lambda: eager.begin(batch).result())
-
-    eager = EngineEstimator(FunctionEngine(random_mask()))
-    mixture = noise(5 * RATE, level=1)
-    expected = Separator(FunctionEngine(random_mask()), overlap_s=0.25).separate(mixture, RATE)
-    with ThreadPoolExecutor(1) as pool:
-        separator = Separator(WithEstimator(Threaded()), overlap_s=0.25)
-        found = separator.separate(mixture, RATE)
-    assert np.array_equal(found["vocals"], expected["vocals"])
-
-
 def test_what_was_begun_is_cancelled_when_a_song_is_left():
     estimator = Deferred(3)
     stems = Separator(WithEstimator(estimator), overlap_s=0).stream(
@@ -155,3 +135,9 @@ def test_masks_that_overflow_are_an_error_and_no_warning(value: float):
     engine = FunctionEngine(real_mask(value))
     with pytest.raises(EngineError, match="mask"):
         Separator(engine, overlap_s=0).separate(noise(2 * RATE, level=1), RATE)
+
+
+def test_masks_of_another_shape_are_refused():
+    separator = Separator(FunctionEngine(lambda spectrum: spectrum[:, :, :-1]), overlap_s=0)
+    with pytest.raises(EngineError, match=r"mask of shape \(1, 2, 100, 1025, 2\) .* at 0\.00 s"):
+        separator.separate(noise(RATE, level=1), RATE)

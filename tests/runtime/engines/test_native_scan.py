@@ -66,13 +66,6 @@ def test_operator_is_near_the_reference(length: int):
     assert_close(y, expected, "float32")
 
 
-def test_no_sequences_give_none():
-    values = feeds(scan_inputs(1, 5, SIZES))
-    values["zxbcdt"] = values["zxbcdt"][:0]
-    (y,) = node_session().run(None, values)
-    assert y.shape == (0, 5, 2 * SIZES.d_inner)
-
-
 @pytest.mark.parametrize(
     ("name", "shape", "sentence"),
     [
