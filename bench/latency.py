@@ -27,15 +27,14 @@ the rounds after the warm-up):
                                           share of each part, ratio_to_base (whole chunk),
                                           ratio_to_floor (network alone), peak_memory_mib of the
                                           process, load_s, warm_up and rounds one by one
-    growth.length, growth.batch           points, and the line through them (`latency_growth.py`)
+    growth.length, growth.batch           points, and the line through them (`growth.py`)
     profile.NAME                          ONNX Runtime's, by operator and part (`--profile`)
     skipped, failed                       row -> why it is not there
 
 An engine whose mask is wrong gets no ratio, and the exit status is 1.
 
-Reading order: this file, latency_measure.py (what runs), job.py and latency_rounds.py (processes
-in turn), latency_worker.py (one of them) and what it starts, latency_report.py and floor.py
-(figures), latency_table.py and latency_plot.py (for people).
+The code is in `bench/timing`: measure.py (what runs), turns.py and worker.py (processes in turn)
+and what they start, figures.py and floor.py, tables.py and plot.py (for people).
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ from bench.timing.growth import BATCHES, LENGTHS
 from bench.timing.measure import ENGINES, measure
 from bench.timing.peers.catalogue import NAMES as PEERS
 from bench.timing.plot import write_plot
-from bench.timing.table import BEGIN, END, lines, readme_table
+from bench.timing.tables import BEGIN, END, lines, readme_table
 from bsmamba2.errors import BsmError
 from bsmamba2.system.atomic import write_atomic
 from bsmamba2.system.files import existing_file
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = read_report(options.source)
         else:
             head = report_head(__file__, arguments, FORMAT)
-            report = measure(options, head, _say, save)
+            report = measure(options, head, save)
             save(report)
         if options.plot:
             write_plot(options.plot, report)
@@ -108,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--plan", type=Path, metavar="FILE", help="TensorRT plan of it; without, no such row")
     add("--rounds", type=count, default=5, help="after the warm-up (default: %(default)s)")
     add("--seconds", type=_positive(float), default=8.0, help="of audio (default: %(default)s)")
-    add("--engines", nargs="*", choices=ENGINES, default=ENGINES, help="(default: all)")
+    add("--engines", nargs="*", choices=list(ENGINES), default=list(ENGINES), help="(default: all)")
     add("--peers", nargs="*", choices=PEERS, help="others, too (without names: all)")
     add("--threads", type=count, help="of each process (default: its own choice)")
     add("--profile", action="store_true", help="ONNX Runtime's time by operator, too")
@@ -151,10 +150,6 @@ def read_report(path: Path) -> dict[str, Any]:
     if report.get("format") != FORMAT:
         raise BsmError(f"{path} has format {report.get('format')}, not {FORMAT}: measure again.")
     return report
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ The JSON (seconds end in _s):
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import sys
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BsmError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    print(_table(report))
+    print(json.dumps(report, indent=2))
     return 0
 
 
@@ -60,14 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def measure(options: argparse.Namespace, head: dict[str, Any]) -> dict[str, Any]:
     """Does the steps; the report with its head."""
-    settings = {
-        "batch_size": 1,
-        "accumulation": 1,
-        "checkpoint_gradients": "false" if options.no_checkpointing else "true",
-    }
-    config = override_config(
-        load_config(options.config), [f"training.{k}={v}" for k, v in settings.items()]
-    )
+    settings = ["batch_size=1", "accumulation=1"]
+    settings.append(f"checkpoint_gradients={'false' if options.no_checkpointing else 'true'}")
+    config = override_config(load_config(options.config), [f"training.{one}" for one in settings])
     steps, device = _steps(config, options.steps)
     return head | {
         "load_average": [head["load_average"], load_average()],
@@ -114,15 +110,6 @@ def _peak_memory_mib() -> dict[str, int]:
     if torch.cuda.is_available():
         peak["gpu"] = torch.cuda.max_memory_allocated() >> 20
     return peak
-
-
-def _table(report: dict[str, Any]) -> str:
-    lines = ["| step | loss | s |", "|---|---|---|"]
-    lines += [f"| {s['step']} | {s['loss']:.4f} | {s['step_s']:.1f} |" for s in report["steps"]]
-    peak = ", ".join(f"{name} {mib} MiB" for name, mib in report["peak_memory_mib"].items())
-    return "\n".join(
-        [*lines, "", f"Peak memory: {peak}; {report['device']}, {report['precision']}."]
-    )
 
 
 if __name__ == "__main__":

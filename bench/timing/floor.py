@@ -8,38 +8,25 @@ the floor is of this graph: fusing a product with the scan would go below it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 from bench.common.flops import network_flops
 from bsmamba2.config.model import ModelConfig
 
-FLOAT = 4
-"""Bytes; activations are float32 in the int8 files, too."""
 INT8_STAGES = ("in_proj", "output", "masks")
-"""Whose products are int8 in such a file."""
+"""Whose products are int8 in such a file; activations are float32 there, too."""
+Work = dict[str, tuple[float, float]]
+"""Stage -> FLOPs and bytes, all its blocks together."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a stage has to do, all its blocks together."""
-
-    flops: float
-    bytes: float
-
-
-def network_work(model: ModelConfig, frames: int) -> dict[str, Work]:
-    """Stage -> work for one chunk, float32.
-
-    Args:
-        model: Sizes.
-        frames: Frames of the spectrum.
-    """
+def network_work(model: ModelConfig, frames: int) -> Work:
+    """What one chunk of so many frames needs, in float32."""
     net, flops = model.network, network_flops(model, frames)
     bands = len(net.band_widths)
     tokens, blocks = bands * frames, 2 * net.layers
     features = model.audio.bin_features * model.audio.bins
     outer, inner = 2 * net.d_in_proj, 2 * net.d_inner  # of both directions, into and out of a scan
-    half = 0.5 * flops["convolution"]  # blocks along time and along bands have as many tokens
     scan = net.layers * tokens * (outer + inner)
     values = {
         "band_split": features * (frames + net.d_model) + tokens * net.d_model,
@@ -52,41 +39,34 @@ def network_work(model: ModelConfig, frames: int) -> dict[str, Work]:
         + net.d_mask * (bands * net.d_model + 2 * features)
         + 2 * frames * features,
     }
-    arithmetic = {name: flops[name] for name in values}
-    arithmetic["scan_time"] += half
-    arithmetic["scan_bands"] += half
-    return {
-        name: Work(flops=arithmetic[name], bytes=FLOAT * float(count))
-        for name, count in values.items()
-    }
+    for name in ("scan_time", "scan_bands"):  # blocks along both have as many tokens
+        flops[name] += 0.5 * flops["convolution"]
+    return {name: (flops[name], 4.0 * count) for name, count in values.items()}
 
 
-def floor_s(
-    work: dict[str, Work], *, gflops: float, gb_s: float | None, int8_gops: float | None = None
-) -> dict[str, dict[str, float]]:
-    """Stage -> flops, bytes, compute_s, memory_s, floor_s.
+def floors(work: Work, rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Precision -> floor_s and its stages: flops, bytes, compute_s, memory_s, floor_s.
 
     Args:
         work: From `network_work`.
-        gflops: Measured rate of float32 products.
-        gb_s: Measured bandwidth; None leaves memory out.
-        int8_gops: Measured rate of int8 products, for the stages that have them; None for float32.
+        rates: Measured: gflops of float32 products, gb_s, and gops where int8 products were.
     """
+    found = {"float32": _floor(work, rates, rates["gflops"])}
+    if "gops" in rates:
+        found["int8"] = _floor(work, rates, rates["gops"])
+    return found
+
+
+def _floor(work: Work, rates: Mapping[str, float], products: float) -> dict[str, Any]:
     stages = {}
-    for name, stage in work.items():
-        rate = int8_gops if int8_gops and name in INT8_STAGES else gflops
-        compute = stage.flops / rate / 1e9
-        memory = stage.bytes / gb_s / 1e9 if gb_s else 0.0
+    for name, (flops, moved) in work.items():
+        compute_s = flops / (products if name in INT8_STAGES else rates["gflops"]) / 1e9
+        memory_s = moved / rates["gb_s"] / 1e9
         stages[name] = {
-            "flops": stage.flops,
-            "bytes": stage.bytes,
-            "compute_s": compute,
-            "memory_s": memory,
-            "floor_s": max(compute, memory),
+            "flops": flops,
+            "bytes": moved,
+            "compute_s": compute_s,
+            "memory_s": memory_s,
+            "floor_s": max(compute_s, memory_s),
         }
-    return stages
-
-
-def total_s(stages: dict[str, dict[str, float]]) -> float:
-    """Of a chunk."""
-    return sum(stage["floor_s"] for stage in stages.values())
+    return {"floor_s": sum(stage["floor_s"] for stage in stages.values()), "stages": stages}

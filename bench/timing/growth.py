@@ -8,94 +8,81 @@ the points are from it says whether the cost is linear.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.common.job import Job, Task, peak_memory_mib
+from bench.timing.worker import Task, peak_memory_mib
 from bsmamba2.runtime import EngineOptions, Separator, load_engine
 from bsmamba2.runtime.engines.base import Engine
 
 LENGTHS = (2, 4, 8, 16, 32)
 BATCHES = (1, 2, 4, 8)
-SEED = 0
-_BLOCK_S = 1  # a song comes in blocks of as many seconds, as from a decoder
 
 
-def growth(job: Job) -> tuple[Task, dict[str, Any]]:
-    """A task that measures all counts once, by the job's kind."""
-    engine = load_engine(job.file or "default", EngineOptions(device="cpu", threads=job.threads))
-    measure = {"length": _song, "batch": _batch}[job.kind]
+def growth(
+    *, kind: str, file: str, threads: int | None, counts: Sequence[int]
+) -> tuple[Task, dict[str, Any]]:
+    """Computes all counts of chunks in a turn, as a song each ("length") or a batch ("batch")."""
+    engine = load_engine(file, EngineOptions(device="cpu", threads=threads))
+    chunk_s = engine.metadata.model.audio.chunk_s
+    made = {"length": _song, "batch": _batch}[kind]
 
     def task() -> dict[str, Any]:
-        return {"points": [measure(engine, count) | {"chunks": count} for count in job.counts]}
+        points = []
+        for chunks in counts:
+            compute = made(engine, chunks)
+            start = time.perf_counter()
+            compute()
+            point = {"seconds": time.perf_counter() - start, "audio_s": chunks * chunk_s}
+            points.append(point | {"peak_memory_mib": peak_memory_mib(), "chunks": chunks})
+        return {"points": points}
 
+    about = {"file": "the embedded engine" if file == "default" else file}
+    return task, about | engine.describe() | {"chunk_s": chunk_s}
+
+
+def _song(engine: Engine, chunks: int) -> Callable[[], object]:
+    """A song of whole chunks, made on the way in blocks of a second, streamed; stems dropped."""
     audio = engine.metadata.model.audio
-    about = {"file": "the embedded engine" if job.file in ("", "default") else job.file}
-    return task, about | engine.describe() | {"chunk_s": audio.chunk_s}
+    noise, second = np.random.default_rng(0), (2, audio.sample_rate)
+    blocks = (
+        0.1 * noise.standard_normal(second, np.float32) for _ in range(chunks * audio.chunk_s)
+    )
+    stems = Separator(engine, overlap_s=0).stream(blocks, audio.sample_rate, 2)
+    return lambda: deque(stems, maxlen=0)
 
 
-def _song(engine: Engine, chunks: int) -> dict[str, float]:
-    """A song of whole chunks, made on the way, streamed through a `Separator`; stems dropped."""
-    audio = engine.metadata.model.audio
-    seconds = chunks * audio.chunk_s
-    separator = Separator(engine, overlap_s=0)
-    start = time.perf_counter()
-    blocks = separator.stream(_noise(seconds, audio.sample_rate), audio.sample_rate, 2)
-    samples = sum(next(iter(block.values())).shape[1] for block in blocks)
-    elapsed = time.perf_counter() - start
-    assert samples == seconds * audio.sample_rate
-    return {"seconds": elapsed, "audio_s": seconds, "peak_memory_mib": peak_memory_mib()}
-
-
-def _noise(seconds: int, rate: int) -> Iterator[NDArray[np.float32]]:
-    random = np.random.default_rng(SEED)
-    for _ in range(0, seconds, _BLOCK_S):
-        yield 0.1 * random.standard_normal((2, _BLOCK_S * rate), np.float32)
-
-
-def _batch(engine: Engine, chunks: int) -> dict[str, float]:
+def _batch(engine: Engine, chunks: int) -> Callable[[], object]:
     """One call of the engine with a batch."""
     audio = engine.metadata.model.audio
     shape = (chunks, audio.channels, audio.chunk_frames, audio.bins, 2)
-    spectrum = np.random.default_rng(SEED).standard_normal(shape, np.float32)
-    start = time.perf_counter()
-    engine(spectrum)
-    elapsed = time.perf_counter() - start
-    return {
-        "seconds": elapsed,
-        "audio_s": chunks * audio.chunk_s,
-        "peak_memory_mib": peak_memory_mib(),
-    }
+    spectrum = np.random.default_rng(0).standard_normal(shape, np.float32)
+    return lambda: engine(spectrum)
 
 
 def growth_figures(about: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Points, medians over the rounds after the warm-up, and the line through them."""
-    measured = [each["points"] for each in rounds[1:]]
+    """Points, medians over the rounds after the warm-up, and the line through them.
+
+    The memory of a point is that of the warm-up: later rounds have the longest song behind them.
+    """
     points = []
-    for same in zip(*measured, strict=True):
-        seconds = [point["seconds"] for point in same]
+    for first, *later in zip(*(each["points"] for each in rounds), strict=True):
+        seconds = [point["seconds"] for point in later]
         points.append(
             {
-                "chunks": same[0]["chunks"],
-                "audio_s": same[0]["audio_s"],
+                "chunks": first["chunks"],
+                "audio_s": first["audio_s"],
                 "seconds": float(np.median(seconds)),
                 "min": min(seconds),
                 "max": max(seconds),
-                # of the first round in the process: later ones have the longest song behind them
-                "peak_memory_mib": point_memory(rounds, same[0]["chunks"]),
+                "peak_memory_mib": first["peak_memory_mib"],
             }
         )
     line = fit([point["chunks"] for point in points], [point["seconds"] for point in points])
     return {"engine": dict(about), "points": points, "fit": line}
-
-
-def point_memory(rounds: Sequence[Mapping[str, Any]], chunks: int) -> float:
-    """Peak memory of the process when it had measured up to this count for the first time."""
-    first = next(point for point in rounds[0]["points"] if point["chunks"] == chunks)
-    return float(first["peak_memory_mib"])
 
 
 def fit(x: Sequence[float], y: Sequence[float]) -> dict[str, float] | None:

@@ -11,15 +11,15 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
-from bench.common.job import Job, Task
 from bench.timing.engines import load, mixture
+from bench.timing.worker import Task
 from bsmamba2.formats.operator import OP_TYPE
 from bsmamba2.runtime.engines.stft import stft
 
@@ -27,12 +27,13 @@ _INTEGER = ("MatMulInteger", "MatMulIntegerToFloat")  # the scan's body has none
 PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", *_INTEGER)
 
 
-def profile(job: Job) -> tuple[Task, dict[str, Any]]:
-    """A task that profiles one chunk of "profile-ENGINE" after a chunk to warm up."""
-    engine_job = replace(job, kind=job.kind.removeprefix("profile-"))
+def profile(
+    *, kind: str, file: str, threads: int | None, seconds: float
+) -> tuple[Task, dict[str, Any]]:
+    """Profiles one chunk of an engine of ONNX Runtime, after a chunk to warm up."""
+    folder = tempfile.TemporaryDirectory(prefix="bsm-profile-")
     sessions: list[ort.InferenceSession] = []
     make = ort.InferenceSession
-    folder = tempfile.TemporaryDirectory(prefix="bsm-profile-")
 
     def profiled(path: str, options: ort.SessionOptions, **others: Any) -> ort.InferenceSession:
         options.enable_profiling = True
@@ -41,48 +42,35 @@ def profile(job: Job) -> tuple[Task, dict[str, Any]]:
         return sessions[-1]
 
     ort.InferenceSession = profiled  # the engine's own options otherwise; of this process alone
-    file, names = _named(Path(job.file), Path(folder.name))
-    engine = load(replace(engine_job, file=str(file)))
+    model = onnx.load(file)
+    for number, node in enumerate(model.graph.node):  # all but those of the operator's body
+        node.name = node.name or f"graph.{number}"
+    named = Path(folder.name) / Path(file).name
+    onnx.save_model(model, named)
+    engine = load(kind, str(named), threads)
     audio = engine.metadata.model.audio
-    spectrum = stft(mixture(audio, job.seconds), n_fft=audio.n_fft, hop=audio.hop)
+    spectrum = stft(mixture(audio, seconds), n_fft=audio.n_fft, hop=audio.hop)
     real_view = spectrum.view(np.float32).reshape(*spectrum.shape, 2)
 
     def task() -> dict[str, Any]:
         engine(real_view)
         engine(real_view)
-        events: list[dict[str, Any]] = []
-        for session in sessions:
-            events += json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(sessions[-1].end_profiling()).read_text())
         folder.cleanup()
         nodes = own_times(last_run(events))
-        return {"operators": by_operator(nodes), "parts": by_part(nodes, names)}
+        return {
+            "operators": by_operator(nodes),
+            "parts": by_part(nodes, frozenset(node.name for node in model.graph.node)),
+        }
 
     return task, engine.describe()
 
 
-def _named(path: Path, folder: Path) -> tuple[Path, frozenset[str]]:
-    """A copy of the file whose nodes outside the operator's body all have names, and the names.
-
-    The file itself and no names where onnx is not installed.
-    """
-    try:
-        import onnx
-    except ImportError:
-        return path, frozenset()
-    model = onnx.load(path)
-    for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"graph.{number}"
-    onnx.save_model(model, folder / path.name)
-    return folder / path.name, frozenset(node.name for node in model.graph.node)
-
-
 def last_run(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Events of nodes in the last `model_run` of each session."""
+    """Events of nodes in the last `model_run`."""
     events = [event for event in events if event.get("ph") == "X"]
-    runs = [event for event in events if event["name"] == "model_run"]
-    start = max((event["ts"] for event in runs), default=0)
-    kernels = [event for event in events if event["name"].endswith("_kernel_time")]
-    return [event for event in kernels if event["ts"] >= start]
+    start = max((event["ts"] for event in events if event["name"] == "model_run"), default=0)
+    return [e for e in events if e["name"].endswith("_kernel_time") and e["ts"] >= start]
 
 
 def own_times(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, float]]:
@@ -122,26 +110,20 @@ def by_operator(nodes: Sequence[tuple[str, str, float]]) -> list[dict[str, Any]]
 
 def by_part(
     nodes: Sequence[tuple[str, str, float]], graph_names: frozenset[str]
-) -> dict[str, dict[str, float]] | None:
-    """The scan, the matrix products outside it, and the rest; None where they cannot be told apart.
+) -> dict[str, dict[str, float]]:
+    """The scan, the matrix products outside it, and the rest.
 
     The native scan is nodes of one operator. Without it, nodes of the function body are those that
     the graph of the file does not name. A few that ONNX Runtime fuses get names of their own and
     count as the body's.
     """
     native = any(operator == OP_TYPE for _, operator, _ in nodes)
-    if not native and not graph_names:
-        return None
     sums = {"scan": 0.0, "products": 0.0, "rest": 0.0}
     for name, operator, ms in nodes:
-        own = native or operator in _INTEGER or _is_of(name, graph_names)
+        own = native or operator in _INTEGER or not graph_names.isdisjoint((name, *name.split("/")))
         if operator == OP_TYPE or not own:
             sums["scan"] += ms
         else:
             sums["products" if operator in PRODUCTS else "rest"] += ms
     total = sum(sums.values()) or 1.0
     return {part: {"ms": ms, "share": ms / total} for part, ms in sums.items()}
-
-
-def _is_of(name: str, graph_names: frozenset[str]) -> bool:
-    return name in graph_names or any(part in graph_names for part in name.split("/"))

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.common.tables import sig
-from bench.timing.table import LABELS, fit_text, lines, rows_of
+from bench.timing.tables import LABELS, growth_text, lines, rows_of
 from bsmamba2.evaluation.charts import Plot, round_ticks, tick_label
 from bsmamba2.evaluation.page import page, section
 from bsmamba2.system.atomic import write_atomic
 
-_OWN, _PEER, _FLOOR = "m0", "m1", "own"  # classes of the page's style sheet
 _WORDS = {
     "length": ("Cost over the length of a song", "length of the song, chunks"),
     "batch": ("Cost over the size of a batch", "chunks in a batch"),
@@ -23,14 +22,11 @@ _WORDS = {
 
 def write_plot(path: Path, report: Mapping[str, Any]) -> None:
     """Writes the page, whole or not at all; raises BsmError if it cannot be written."""
-    machine = report["machine"]
     title = f"Latency of {report['model']['weights']}"
-    figures = html.escape("\n".join(lines(report)))
     parts = [
-        f"<h1>{html.escape(title)}</h1>\n<p class='faint'>{html.escape(machine['cpu'])}, "
-        f"{machine['cores']} cores; {html.escape(report['date'])}</p>",
+        f"<h1>{html.escape(title)}</h1>",
         *(section(*figure) for figure in plots(report)),
-        section("All figures", "", f"<pre>{figures}</pre>"),
+        section("All figures", "", f"<pre>{html.escape(chr(10).join(lines(report)))}</pre>"),
     ]
     write_atomic(path, page(title, "\n".join(parts)))
 
@@ -38,17 +34,14 @@ def write_plot(path: Path, report: Mapping[str, Any]) -> None:
 def plots(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(title, a note, SVG element) of each plot that there are figures for."""
     found = []
-    rows = rows_of(report)
-    if rows:
-        chunk = report["chunk"]["seconds"]
-        title = f"Seconds of computing for {chunk:g} s of audio"
-        note = "Dots are medians, lines go from the fastest to the slowest round; the scale is "
-        note += "logarithmic."
+    if rows_of(report):
+        title = f"Seconds of computing for {report['chunk']['seconds']:g} s of audio"
+        note = "Dots are medians, lines go from the fastest to the slowest round."
         found.append((title, note, plot_rows(report, title)))
     for name, growth in report["growth"].items():
         title, below = _WORDS[name]
-        title += f", {growth['engine']['file']}"
-        found.append((title, fit_text(growth), plot_growth(growth, below)))
+        note = growth_text(report, name)
+        found.append((f"{title}, {growth['engine']['file']}", note, plot_growth(growth, below)))
     return found
 
 
@@ -56,29 +49,22 @@ def plot_rows(report: Mapping[str, Any], title: str) -> str:
     """A line for each engine and peer on a logarithmic axis of seconds; the floor dashed."""
     rows = rows_of(report)
     floor = report["floor"].get("float32", {}).get("floor_s")
-    chunk = report["chunk"]["seconds"]
     values = [row["ms_per_chunk"][key] / 1000 for row in rows.values() for key in ("min", "max")]
     low, high = min([*values, floor or values[0]]), max(values)
     x = (math.log10(low) - 0.08, math.log10(high) + 0.22)  # room for a figure at the right
-    height = 64 + 26 * len(rows)
-    plot = Plot(x=x, y=(-0.6, len(rows) - 0.4), height=height, left=220)
+    plot = Plot(x=x, y=(-0.6, len(rows) - 0.4), height=64 + 26 * len(rows), left=220)
     ticks = [(math.log10(t), tick_label(t)) for t in log_ticks(10 ** x[0], 10 ** x[1])]
     words = "seconds, logarithmic" + (f"; dashed: float32 floor, {sig(floor)} s" if floor else "")
     plot.x_axis(ticks, words)
     if floor:
-        ends = [(math.log10(floor), y) for y in plot.y]
-        plot.path(ends, f"line {_FLOOR}")
-    for place, (name, row) in enumerate(rows.items()):
-        y, figures = len(rows) - 1 - place, row["ms_per_chunk"]
-        label = LABELS.get(name, name)
-        at = {key: math.log10(value / 1000) for key, value in figures.items()}
+        plot.path([(math.log10(floor), y) for y in plot.y], "line own")
+    for y, (name, row) in zip(reversed(range(len(rows))), rows.items(), strict=True):
+        at = {key: math.log10(value / 1000) for key, value in row["ms_per_chunk"].items()}
+        label, figure = LABELS.get(name, name), f"{sig(row['ms_per_chunk']['median'] / 1000)} s"
         plot.text(plot.left - 8, plot.py(y) + 4, label, "end")
         plot.line(plot.px(at["min"]), plot.py(y), plot.px(at["max"]), plot.py(y), "span")
-        kind = _OWN if name in report["engines"] else _PEER
-        said = f"{label}\n{sig(figures['median'] / 1000)} s for {chunk:g} s of audio"
-        plot.dot(at["median"], y, kind, said)
-        right = plot.px(at["max"]) + 10
-        plot.text(right, plot.py(y) + 4, f"{sig(figures['median'] / 1000)} s", "faint")
+        plot.dot(at["median"], y, "m0" if name in report["engines"] else "m1", f"{label}\n{figure}")
+        plot.text(plot.px(at["max"]) + 10, plot.py(y) + 4, figure, "faint")
     return plot.svg(title)
 
 
@@ -86,19 +72,18 @@ def plot_growth(growth: Mapping[str, Any], below: str) -> str:
     """Points with their range, and the line through them."""
     points, line = growth["points"], growth["fit"]
     most = max(point["chunks"] for point in points)
-    highest = max(point["max"] for point in points)
-    plot = Plot(x=(0, most * 1.06), y=(0, highest * 1.1))
+    plot = Plot(x=(0, most * 1.06), y=(0, max(point["max"] for point in points) * 1.1))
     plot.y_axis("seconds")
     plot.x_axis([(t, tick_label(t)) for t in round_ticks(0, most, about=8)], below)
     if line:
-        ends = [(x, line["start_s"] + x * line["chunk_s"]) for x in (0, most)]
-        plot.path([(x, max(0.0, y)) for x, y in ends], f"line {_FLOOR}")
+        ends = [(x, max(0.0, line["start_s"] + x * line["chunk_s"])) for x in (0, most)]
+        plot.path(ends, "line own")
     for point in points:
         x = plot.px(point["chunks"])
         plot.line(x, plot.py(point["min"]), x, plot.py(point["max"]), "span")
         said = f"{point['chunks']} chunks: {sig(point['seconds'])} s, "
         said += f"peak memory {point['peak_memory_mib']:.0f} MiB"
-        plot.dot(point["chunks"], point["seconds"], _OWN, said)
+        plot.dot(point["chunks"], point["seconds"], "m0", said)
     return plot.svg(below)
 
 

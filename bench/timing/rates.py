@@ -4,59 +4,42 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from bench.common.job import Job, Skip, Task
 from bench.common.machine import usable_cores
+from bench.timing.worker import Task
 
-SEED = 0
 ARRAY_MIB = 256
-"""Of each of the three arrays: more than any cache of the last level."""
+"""Size of each of the three arrays: more than any cache of the last level."""
 
 
-def rate(job: Job) -> tuple[Task, dict[str, Any]]:
-    """The task of a rate, by the job's kind, and what computes it."""
-    return {"gemm": _gemm, "gemm-int8": _gemm_int8, "memory": _memory}[job.kind](job)
-
-
-def _repeat(work: Callable[[], Any], seconds: float) -> float:
-    """Seconds of one `work`, from as many repetitions as take `seconds`."""
-    count, start, elapsed = 0, time.perf_counter(), 0.0
-    while elapsed < seconds or not count:
-        work()
-        count, elapsed = count + 1, time.perf_counter() - start
-    return elapsed / count
-
-
-def _gemm(job: Job) -> tuple[Task, dict[str, Any]]:
-    m, k, n = job.shape
-    random = np.random.default_rng(SEED)
+def gemm(*, shape: Sequence[int], seconds: float, **_: object) -> tuple[Task, dict[str, Any]]:
+    """float32 products of a `shape` (m, k, n) for some seconds, in NumPy."""
+    m, k, n = shape
+    random = np.random.default_rng(0)
     a, b = random.random((m, k), np.float32), random.random((k, n), np.float32)
     product = np.zeros((m, n), np.float32)
 
-    def multiply() -> None:
-        np.matmul(a, b, out=product)
-
     def task() -> dict[str, Any]:
-        return {"gflops": 2e-9 * m * k * n / _repeat(multiply, job.seconds)}
+        once = _repeat(lambda: np.matmul(a, b, out=product), seconds)
+        return {"gflops": 2e-9 * m * k * n / once}
 
     return task, {"library": f"numpy {np.__version__}"}
 
 
-def _gemm_int8(job: Job) -> tuple[Task, dict[str, Any]]:
+def gemm_int8(
+    *, shape: Sequence[int], seconds: float, threads: int | None
+) -> tuple[Task, dict[str, Any]]:
     """uint8 x int8 to int32, as the exported int8 files have it, in ONNX Runtime."""
-    try:
-        from onnx import TensorProto, helper, numpy_helper
-    except ImportError as error:
-        raise Skip("Its graph is made with onnx: pip install 'bsmamba2[export]'.") from error
     import onnxruntime as ort
+    from onnx import TensorProto, helper, numpy_helper
 
-    m, k, n = job.shape
-    random = np.random.default_rng(SEED)
+    m, k, n = shape
+    random = np.random.default_rng(0)
     weights = random.integers(-63, 64, (k, n), np.int8)
     graph = helper.make_graph(
         [helper.make_node("MatMulInteger", ["a", "b", "zero"], ["sums"])],
@@ -70,46 +53,46 @@ def _gemm_int8(job: Job) -> tuple[Task, dict[str, Any]]:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     options = ort.SessionOptions()
-    if job.threads:
-        options.intra_op_num_threads = job.threads
+    if threads:
+        options.intra_op_num_threads = threads
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     feed = {"a": random.integers(0, 256, (m, k), np.uint8)}
 
-    def multiply() -> None:
-        session.run(None, feed)
-
     def task() -> dict[str, Any]:
-        return {"gops": 2e-9 * m * k * n / _repeat(multiply, job.seconds)}
+        return {"gops": 2e-9 * m * k * n / _repeat(lambda: session.run(None, feed), seconds)}
 
     return task, {"library": f"onnxruntime {ort.__version__}"}
 
 
-def _memory(job: Job) -> tuple[Task, dict[str, Any]]:
+def memory(*, seconds: float, threads: int | None, **_: object) -> tuple[Task, dict[str, Any]]:
     """The better of a copy (reads n, writes n) and a sum of two arrays (reads 2 n, writes n).
 
     Bytes are counted as STREAM counts them: a line that is read only to be overwritten is not.
     """
-    threads = job.threads or usable_cores()
+    threads = threads or usable_cores()
     size = ARRAY_MIB * 2**20 // 4
     a, b, c = (np.full(size, value, np.float32) for value in (0, 1, 2))
     edges = [size * number // threads for number in range(threads + 1)]
     parts = [slice(*pair) for pair in itertools.pairwise(edges)]
     pool = ThreadPoolExecutor(threads)  # NumPy lets go of the interpreter's lock in both
 
-    def copy(part: slice) -> None:
-        np.copyto(a[part], b[part])
-
-    def add(part: slice) -> None:
-        np.add(b[part], c[part], out=a[part])
-
-    def gb_s(work: Callable[[slice], None], arrays: int) -> float:
-        once = _repeat(lambda: list(pool.map(work, parts)), job.seconds)
-        return 1e-9 * arrays * a.nbytes / once
+    def gb_s(work: Callable[[slice], object], arrays: int) -> float:
+        return 1e-9 * arrays * a.nbytes / _repeat(lambda: list(pool.map(work, parts)), seconds)
 
     def task() -> dict[str, Any]:
-        copied, added = gb_s(copy, 2), gb_s(add, 3)
+        copied = gb_s(lambda part: np.copyto(a[part], b[part]), 2)
+        added = gb_s(lambda part: np.add(b[part], c[part], out=a[part]), 3)
         return {"gb_s": max(copied, added), "copy_gb_s": copied, "add_gb_s": added}
 
     return task, {"library": f"numpy {np.__version__}", "threads": threads, "array_mib": ARRAY_MIB}
+
+
+def _repeat(work: Callable[[], object], seconds: float) -> float:
+    """Seconds of one `work`, from as many repetitions as take `seconds`."""
+    count, start, elapsed = 0, time.perf_counter(), 0.0
+    while elapsed < seconds or not count:
+        work()
+        count, elapsed = count + 1, time.perf_counter() - start
+    return elapsed / count

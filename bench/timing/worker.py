@@ -1,49 +1,60 @@
-"""One job of `latency.py` in a process of its own.
+"""One job of `latency.py` in a process of its own, so that its peak memory is its own.
 
-    python bench/timing/worker.py JOB
+    python bench/timing/worker.py MODULE:FUNCTION ARGUMENTS
 
-JOB is a `Job` as JSON; see `job.py` for what is said.
+The function is one of this folder. It gets the arguments, which are JSON, and returns what is done
+in a turn and what the process says of itself. The process prints the latter when it is ready, and
+after each line on its standard input what a turn gave: lines of JSON, all of them.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
+import resource
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
 
-from bench.common.job import Job, Task, serve
 from bsmamba2.errors import BsmError
 
+Task = Callable[[], dict[str, Any]]
+"""A turn."""
 
-def start(job: Job) -> tuple[Task, dict[str, Any]]:
-    """What to do for each line, and a description of it; imports what the job needs only."""
-    if job.kind == "prepare":
-        from bench.timing.engines import prepare
 
-        return dict, prepare(job)
-    if job.kind in ("gemm", "gemm-int8", "memory"):
-        from bench.timing import rates as latency_rates
+def main() -> None:
+    """Does turns until the standard input ends."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints goes to stderr
 
-        return latency_rates.rate(job)
-    if job.kind in ("length", "batch"):
-        from bench.timing import growth as latency_growth
+    def reply(values: dict[str, Any]) -> None:
+        print(json.dumps(values), file=replies, flush=True)
 
-        return latency_growth.growth(job)
-    if job.kind == "sequential-scan":
-        from bench.timing.peers.sequential import sequential
+    module, _, function = sys.argv[1].partition(":")
+    try:
+        start = time.perf_counter()
+        make = getattr(importlib.import_module(f"bench.timing.{module}"), function)
+        task, about = make(**json.loads(sys.argv[2]))
+        reply(about | {"load_s": time.perf_counter() - start})
+        for _ in sys.stdin:
+            reply(task() | {"peak_memory_mib": peak_memory_mib()})
+    except (BsmError, ImportError, RuntimeError) as error:  # others leave a traceback on stderr
+        reply({"error": str(error)})
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
-        return sequential(job)
-    if job.kind.startswith("profile-"):
-        from bench.timing import operators as latency_profile
 
-        return latency_profile.profile(job)
-    from bench.timing.engines import chunk, load
-
-    engine = load(job)
-    return chunk(job, engine), engine.describe() | {"audio_s": job.seconds}
+def peak_memory_mib() -> float:
+    """Largest resident set of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 if __name__ == "__main__":
-    serve(start, BsmError)
+    main()

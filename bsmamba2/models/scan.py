@@ -117,28 +117,38 @@ def bimamba2_scan_reference(
     outputs = []
     for direction, inputs in enumerate(zxbcdt.double().split(sizes.width, dim=-1)):
         exact = ScanParameters(*(tensor.double() for tensor in parameters.direction(direction)))
-        if direction == 0:
-            outputs.append(_reference_direction(inputs, exact, sizes, eps))
-        else:
-            outputs.append(_reference_direction(inputs.flip(1), exact, sizes, eps).flip(1))
+        outputs.append(
+            scan_direction_reference(
+                inputs, exact, d_state=d_state, eps=eps, reverse=direction == 1
+            )
+        )
     return torch.cat(outputs, dim=-1)
 
 
-def _reference_direction(
-    zxbcdt: Tensor, parameters: ScanParameters, sizes: Sizes, eps: float
+def scan_direction_reference(
+    zxbcdt: Tensor,
+    parameters: ScanParameters,
+    *,
+    d_state: int,
+    eps: float,
+    reverse: bool = False,
 ) -> Tensor:
+    """One direction of the reference, in the type of its inputs: (N, L, W) to (N, L, I)."""
+    if reverse:
+        forward = scan_direction_reference(zxbcdt.flip(1), parameters, d_state=d_state, eps=eps)
+        return forward.flip(1)
     conv_weight, conv_bias, dt_bias, A_H, D_H = parameters
-    d_inner, d_state, n_heads = sizes
-    z_NLI, xbc, dt_NLH = zxbcdt.split((d_inner, sizes.d_xbc, n_heads), dim=-1)
+    d_inner, n_heads = len(conv_weight) - 2 * d_state, len(A_H)
+    z_NLI, xbc, dt_NLH = zxbcdt.split((d_inner, len(conv_weight), n_heads), dim=-1)
     taps = conv_weight.shape[-1]
     history = F.pad(xbc, (0, 0, taps - 1, 0))
     length = xbc.shape[1]
     xbc = sum((history[:, k : k + length] * conv_weight[:, k] for k in range(taps)), conv_bias)
     x_NLI, B_NLS, C_NLS = F.silu(xbc).split((d_inner, d_state, d_state), dim=-1)
-    x_NLHP = x_NLI.unflatten(-1, (n_heads, sizes.headdim))
+    x_NLHP = x_NLI.unflatten(-1, (n_heads, -1))
     dt_NLH = torch.log1p(torch.exp(-dt_NLH.add(dt_bias).abs())) + F.relu(dt_NLH + dt_bias)
     a_NLH = torch.exp(A_H * dt_NLH)
-    h_NHPS = x_NLHP.new_zeros(len(xbc), n_heads, sizes.headdim, d_state)
+    h_NHPS = x_NLHP.new_zeros(*x_NLHP[:, 0].shape, d_state)
     y = []
     for t in range(length):
         # h_t = a_t h_{t-1} + dt_t x_t (outer) B_t;  y_t = h_t C_t + D x_t

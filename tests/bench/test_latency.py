@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,18 @@ import numpy as np
 import pytest
 
 from bench import latency
-from bench.common.job import Job
 from bench.timing import measure as latency_measure
 from bench.timing.engines import PARTS
 from bench.timing.measure import ENGINES
-from bench.timing.rounds import Measured, _compare, take_turns
-from bench.timing.table import lines
+from bench.timing.tables import lines
+from bench.timing.turns import Job, Measured, take_turns
 from bsmamba2.cli.doctor_checks import version
 from bsmamba2.runtime.engines import default_engine_path
 
 SCRIPT = Path(latency.__file__)
 BRIEF = ("--config", "small", "--rounds", "1", "--seconds", "1")
 SHORT = (*BRIEF, "--no-growth")
-ALL = (
-    "--threads",
-    "1",
-    "--peers",
-    "sequential-scan",
-    "--profile",
-    "--lengths",
-    "1",
-    "2",
-    "--batches",
-    "1",
-)
+ALL = ("--threads=1", "--profile", "--batches=1", "--lengths", "1", "2", "--peers=sequential-scan")
 MEASURED = ("pytorch", "pytorch-folded", "onnx-body", "onnx-int8")
 """What runs anywhere; onnx-native and plan say why not."""
 ONNX = ("--onnx", str(default_engine_path()))
@@ -153,17 +140,11 @@ def test_profile_has_every_operator_once_and_the_scan_apart(report: dict[str, An
 
 
 @pytest.mark.slow
-def test_results_on_stdout_and_in_the_file_are_the_same(
+def test_stdout_and_the_file_are_the_same_and_name_no_absolute_path(
     run: subprocess.CompletedProcess[str], folder: Path
 ) -> None:
     assert (folder / "results" / "small.json").read_text() == run.stdout
     assert "round 1 of 1: onnx-body" in run.stderr
-
-
-@pytest.mark.slow
-def test_no_absolute_path_in_the_results(
-    run: subprocess.CompletedProcess[str], folder: Path
-) -> None:
     assert str(folder) not in run.stdout
     assert str(SCRIPT.parents[1]) not in run.stdout
     assert "-o small.json" in run.stdout
@@ -172,10 +153,16 @@ def test_no_absolute_path_in_the_results(
 @pytest.mark.slow
 def test_table_has_a_row_an_engine(report: dict[str, Any]) -> None:
     text = "\n".join(lines(report))
-    rows = [line.split()[0] for line in text.splitlines() if "%  " in line and "(" in line]
-    assert rows == list(report["engines"])
-    assert "\nsequential-scan  " in text
-    for figure in ("/ floor", "STFT", "ISTFT", "RTF", "peak MiB", "GFLOP/s", "load average"):
+    rows = [line.split()[0] for line in text.splitlines() if line.count(" GiB") == 1]
+    assert rows == [*report["engines"], "sequential-scan"]
+    for figure in (
+        "to the floor",
+        "STFT",
+        "mask differs",
+        "peak memory",
+        "GFLOP/s",
+        "load average",
+    ):
         assert figure in text
 
 
@@ -198,7 +185,8 @@ def test_absent_torch_leaves_the_row_of_an_onnx_file(capsys: pytest.CaptureFixtu
     report = json.loads(capsys.readouterr().out)
     assert "onnx-body" in report["engines"]
     assert set(report["skipped"]) >= {"pytorch", "pytorch-folded", "onnx-int8", "plan"}
-    assert all("bsmamba2[train]" in report["skipped"][name] for name in latency_measure.TORCH)
+    for name in ("pytorch", "pytorch-folded"):
+        assert "bsmamba2[train]" in report["skipped"][name]
     assert "--int8" in report["skipped"]["onnx-int8"]
     assert "pytorch-folded: no row." in "\n".join(lines(report))
 
@@ -232,14 +220,17 @@ def test_unusable_arguments_are_one_sentence(
 
 
 def test_an_engine_that_fails_costs_its_own_row_only(tmp_path: Path) -> None:
-    absent = Job(kind="onnx-body", file=str(tmp_path / "absent.onnx"))
-    other = Job(kind="bs-roformer", worker="peers/worker.py")  # its package is not in here
-    rate = Job(kind="gemm", shape=(2, 3, 4))
+    options = {"threads": 1, "seconds": 0}
+    absent = {"kind": "onnx-body", "file": tmp_path / "absent.onnx", "mask": tmp_path / "mask.npy"}
+    jobs = {
+        "onnx-body": Job("engines:chunk", options | absent),
+        "bs-roformer": Job("peers.network:network", options | {"name": "bs-roformer"}),
+        "gemm": Job("rates:gemm", options | {"shape": (2, 3, 4)}),
+    }
     seen: list[int] = []
-    jobs = {"onnx-body": absent, "bs-roformer": other, "gemm": rate}
-    measured = take_turns(jobs, 2, lambda _: None, lambda m: seen.append(len(m.rounds["gemm"])))
+    measured = take_turns(jobs, 2, lambda so_far: seen.append(len(so_far.rounds["gemm"])))
     assert measured.failed["onnx-body"] == "No such file: absent.onnx."
-    assert "bs_roformer" in measured.failed["bs-roformer"]
+    assert "bs_roformer" in measured.failed["bs-roformer"]  # the package is not in here
     assert seen == [2, 3]  # told after each round but the warm-up
 
 
@@ -260,16 +251,12 @@ def test_a_cut_run_leaves_its_rounds(tmp_path: Path) -> None:
     assert "did not come to its end" in "\n".join(lines(report))
 
 
-def saved(folder: Path, **masks: float) -> Mapping[str, str]:
-    for name, value in masks.items():
-        np.save(folder / f"{name}.npy", np.array([1, value], np.float32))
-    return {name: str(folder / f"{name}.npy") for name in masks}
-
-
 def test_the_worst_round_counts_and_nan_is_the_worst(tmp_path: Path) -> None:
-    result = Measured()
+    result, paths = Measured(), {name: tmp_path / f"{name}.npy" for name in "abc"}
     for b, c in ((2, math.nan), (1, 1), (1.5, 1)):
-        _compare(saved(tmp_path, a=1, b=b, c=c), result)
+        for path, value in zip(paths.values(), (1, b, c), strict=True):
+            np.save(path, np.array([1, value], np.float32))
+        result.compare(paths)
     assert result.reference == "a"
     assert result.relative_rms["b"] == pytest.approx(math.sqrt(0.5))
     assert math.isnan(result.relative_rms["c"])

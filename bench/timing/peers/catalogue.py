@@ -30,11 +30,6 @@ class Peer:
     """Seconds of audio it always takes; None takes any."""
     sample_rate: int = 44_100
 
-    @property
-    def distribution(self) -> str:
-        """Its name at the package index."""
-        return self.requirement.partition("==")[0]
-
 
 _ROFORMER = {
     "dim": 384,
