@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import multiprocessing
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
 
 LONGEST_S = 300
 """Of a command that is left to end by itself; generous, as the machine may be busy."""
+_IMPORTED = (
+    *(__name__, "torch._dynamo", "torch._inductor.config", "torch.utils.tensorboard", "onnx"),
+    *("tqdm.contrib.logging", "bsmamba2.training.train", "bsmamba2.runtime.songs.separate_files"),
+    *(f"bsmamba2.cli.{name}" for name in ("infer", "train", "eval", "export", "parity", "info")),
+    *("bsmamba2.cli.import_", "fuzz_worker"),
+)
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",  # each reserves 64 MiB of the address space that the fuzzer counts
+    "PYTHONPATH": str(Path(__file__).parent),
+    "PYTHONSAFEPATH": "1",  # nothing is imported from the folder that this runs in
+    "PYTHONWARNINGS": "default,ignore::DeprecationWarning",  # nobody is shown those
+}
 
 
 @dataclass(frozen=True)
@@ -30,30 +45,23 @@ class Ended:
     """Its standard error."""
 
 
-class Command:
-    """A command at work."""
+class Forked:
+    """A function at work in a process of its own, whose outputs go to two files."""
 
-    def __init__(self, arguments: list[str], work: Path, said: Path) -> None:
-        """Starts it.
-
-        Args:
-            arguments: Of `bsm`.
-            work: The folder it runs in.
-            said: A folder for what it prints, elsewhere.
-        """
+    def __init__(self, function: Callable[..., None], *arguments: Any, said: Path) -> None:
+        """Starts it; `said` is a folder for what it prints."""
         said.mkdir(exist_ok=True)
         self._said = said
-        self.process: ForkServerProcess = _server().Process(
-            target=_command, args=(arguments, work, said)
-        )
+        target = functools.partial(_redirected, function, said)
+        self.process = _server().Process(target=target, args=arguments)
         self.process.start()
 
-    def end(self) -> Ended:
-        """Waits for its end; raises TimeoutError if it hangs."""
-        self.process.join(LONGEST_S)
+    def end(self, longest_s: float = LONGEST_S) -> Ended:
+        """Waits for its end; raises TimeoutError, and ends it, if it hangs."""
+        self.process.join(longest_s)
         if self.process.is_alive():
-            self.process.kill()
-            raise TimeoutError(f"a command has not ended after {LONGEST_S} s")
+            self.kill_after(0)
+            raise TimeoutError(f"more than {longest_s} s")
         return self._ended()
 
     def kill_after(self, seconds: float) -> Ended:
@@ -64,77 +72,55 @@ class Command:
         return self._ended()
 
     def _ended(self) -> Ended:
-        out, err = (self._said / name for name in ("stdout", "stderr"))
-        said = [path.read_text() if path.exists() else "" for path in (out, err)]
+        paths = (self._said / name for name in ("stdout", "stderr"))
+        out, err = (path.read_text(errors="replace") if path.exists() else "" for path in paths)
         code = self.process.exitcode
         assert code is not None
-        return Ended(code, *said)
+        return Ended(code, out, err)
 
 
-def timed(arguments: list[str], work: Path, said: Path) -> tuple[Ended, float]:
-    """An undisturbed run and its seconds; raises RuntimeError if it fails."""
-    start = time.monotonic()
-    ended = Command(arguments, work, said).end()
+def start(arguments: list[str], work: Path, said: Path | None = None) -> Forked:
+    """Starts `bsm ARGUMENTS` in a folder."""
+    return Forked(_command, arguments, work, said=said or work / "said")
+
+
+def timed(arguments: list[str], work: Path) -> float:
+    """Seconds of an undisturbed run; raises RuntimeError if it fails."""
+    begin = time.monotonic()
+    ended = start(arguments, work).end()
     if ended.code:
         raise RuntimeError(f"the undisturbed run failed: {ended.err}")
-    return ended, time.monotonic() - start
+    return time.monotonic() - begin
 
 
 @functools.cache
 def _server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    slow = ["bsmamba2.training.train", "bsmamba2.cli.train", "torch._dynamo", "onnxruntime"]
-    quick = ["bsmamba2.cli.infer", "bsmamba2.runtime.songs.separate_files", "tqdm.contrib.logging"]
-    context.set_forkserver_preload([*slow, *quick, "torch.utils.tensorboard", __name__])
+    context.set_forkserver_preload(list(_IMPORTED))
+    before = dict(os.environ)
+    os.environ.update(_ENVIRONMENT)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     return context
 
 
-def _command(arguments: list[str], work: Path, said: Path) -> None:
+def _redirected(function: Callable[..., None], said: Path, *arguments: Any) -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
-        handle = os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        handle = os.open(said / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
         os.dup2(handle, number)
         os.close(handle)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-    os.chdir(work)
+        setattr(sys, name, os.fdopen(number, "w", buffering=1, errors="backslashreplace"))
     import torch
 
     torch.set_num_threads(1)
+    function(*arguments)
+
+
+def _command(arguments: list[str], work: Path) -> None:
     from bsmamba2.cli import main
 
+    os.chdir(work)
     main(arguments)
-
-
-def can_mount() -> bool:
-    """Whether this process may mount file systems."""
-    return os.name == "posix" and os.geteuid() == 0 and _mount_works()
-
-
-@functools.cache
-def _mount_works() -> bool:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with small_disk(Path(folder), 1 << 16):
-                return True
-        except (OSError, subprocess.CalledProcessError):
-            return False
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[None]:
-    """A file system of so many bytes in memory over an empty folder; unmounted afterwards."""
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
-        check=True,
-        capture_output=True,
-    )
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def resize(folder: Path, options: str) -> None:
-    """Mounts a `small_disk` with other options, such as "size=1000000" or "ro"."""
-    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)

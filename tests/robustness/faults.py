@@ -28,9 +28,8 @@ from typing import Any
 
 import faults_infer
 import faults_train
-from faults_process import Command, can_mount
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
+from commands import start
+from disks import can_mount
 
 from bench.common.report import report_head, write_report
 
@@ -39,10 +38,9 @@ _INFER_BYTES = 5_200_000
 _TURN = 10  # kills of one command before it is the other's turn
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Does it all, prints and writes what came of it."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args()
     start = time.monotonic()
     results = []
     # What was done before Ctrl-C counts.
@@ -56,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             line = f"{len(results)} {result['kind']}, {result['stage']}: {verdict}"
             print(line, file=sys.stderr, flush=True)
     report = {
-        **report_head(__file__, arguments),
+        **report_head(__file__, sys.argv[1:]),
         "seed": options.seed,
         "elapsed_s": round(time.monotonic() - start, 1),
         "mounted": can_mount(),
@@ -73,7 +71,7 @@ def run_faults(work: Path, seed: int, kills: int, sizes: int) -> Iterator[dict[s
     places = [work / name for name in ("infer", "train")]
     for place in places:
         place.mkdir()
-    Command(["--version"], work, work / "said").end()  # so that no timed one waits for imports
+    start(["--version"], work).end()  # so that no timed one waits for imports
     folder = faults_infer.Folder(places[0], seed)
     training = faults_train.Training(places[1], seed)
     for first in range(0, kills, _TURN):

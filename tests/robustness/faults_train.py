@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from faults_infer import hidden, visible
-from faults_process import Command, Ended, resize, small_disk, timed
+from commands import start, timed
+from disks import hidden, remount, small_disk, visible
 
 _RATE = 44100
 _STEMS = ("vocals", "drums", "bass", "other")
@@ -34,7 +34,7 @@ class Training:
 
     def __init__(self, work: Path, seed: int) -> None:
         """Makes them in an empty folder."""
-        self.work, self.songs, self.said = work, work / "songs", work / "said"
+        self.work, self.songs = work, work / "songs"
         self.config = work / "tiny.yaml"
         self.config.write_text(CONFIG)
         rng = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ class Training:
                 soundfile.write(song / f"{name}.wav", samples, _RATE, subtype="FLOAT")
             soundfile.write(song / "mixture.wav", stems.sum(0), _RATE, subtype="FLOAT")
         self.whole = work / "whole"
-        _, self.elapsed_s = timed(self.arguments(self.whole), work, self.said)
+        self.elapsed_s = timed(self.arguments(self.whole), work)
         self._state = final_state(self.whole)
         self.bytes = sum(path.stat().st_size for path in self.whole.rglob("*") if path.is_file())
 
@@ -64,8 +64,7 @@ class Training:
         wrong = [
             f"{name} differs"
             for name in sorted(self._state.keys() | state.keys())
-            if name not in state
-            or name not in self._state
+            if name not in state.keys() & self._state.keys()
             or not torch.equal(state[name], self._state[name])
         ]
         names = [sorted(p.name for p in (r / "best").iterdir()) for r in (run, self.whole)]
@@ -75,17 +74,20 @@ class Training:
             wrong.append("log.jsonl has other steps")
         return wrong + [f"{name} is left" for name in hidden(run)]
 
+    def complete(self, run: Path) -> list[str]:
+        """What is wrong with a run that goes on to its end."""
+        ended = start(self.arguments(run), self.work).end()
+        return [f"exit code {ended.code}: {ended.err}"] if ended.code else self.wrong_end(run)
 
-def kills(training: Training, random: Random, count: int, first: int = 0) -> list[dict[str, Any]]:
+
+def kills(training: Training, random: Random, count: int) -> list[dict[str, Any]]:
     """Kills runs until `count` kills have met one at work; each run goes on till its end."""
     results: list[dict[str, Any]] = []
-    number = first
+    run = training.work / "killed"
     while len(results) < count:
-        run = training.work / f"killed {number}"
-        arguments, number = training.arguments(run), number + 1
         while len(results) < count:
             moment_s = random.uniform(0, _MOMENTS * training.elapsed_s)
-            ended = Command(arguments, training.work, training.said).kill_after(moment_s)
+            ended = start(training.arguments(run), training.work).kill_after(moment_s)
             if ended.code == 0:
                 break
             wrong = wrong_files(run)
@@ -100,8 +102,7 @@ def kills(training: Training, random: Random, count: int, first: int = 0) -> lis
                     "wrong": wrong,
                 }
             )
-        ended = Command(arguments, training.work, training.said).end()
-        wrong = [f"exit code {ended.code}: {ended.err}"] if ended.code else training.wrong_end(run)
+        wrong = training.complete(run)
         if results:  # a first run may have ended before its kill
             results[-1]["wrong"] += wrong
         shutil.rmtree(run)
@@ -111,31 +112,19 @@ def kills(training: Training, random: Random, count: int, first: int = 0) -> lis
 def fill(training: Training, size: int) -> dict[str, Any]:
     """One run onto a disk of `size` bytes, and one that goes on when it is larger."""
     disk = training.work / "disk"
-    disk.mkdir(exist_ok=True)
     with small_disk(disk, size):
         run = disk / "run"
-        arguments = training.arguments(run)
-        ended = Command(arguments, training.work, training.said).end()
+        ended = start(training.arguments(run), training.work).end()
         wrong = wrong_files(run) + [f"{name} is left" for name in hidden(disk)]
-        wrong += _full_wrong(ended)
+        last = ended.err.strip().rpartition("\n")[2]
+        said = last.startswith("Error: ") and "No space left" in last
+        strange = "nexpected" in ended.err or "Traceback" in ended.err
+        if ended.code and (ended.code != 1 or not said or strange):
+            wrong.append(f"exit code {ended.code}: {ended.err}")
         stage = "complete" if ended.code == 0 else _stage(run)
-        resize(disk, "size=100000000")
-        again = Command(arguments, training.work, training.said).end()
-        if again.code:
-            wrong.append(f"the second run failed, {again.code}: {again.err}")
-        else:
-            wrong += training.wrong_end(run)
+        remount(disk, "size=100000000")
+        wrong += training.complete(run)
     return {"kind": "train disk full", "bytes": size, "stage": stage, "left": 0, "wrong": wrong}
-
-
-def _full_wrong(ended: Ended) -> list[str]:
-    lines = ended.err.strip().splitlines()
-    if ended.code == 0:
-        return []
-    good = ended.code == 1 and lines and lines[-1].startswith("Error: ")
-    if good and "No space left" in lines[-1] and "nexpected" not in ended.err:
-        return [ended.err] if "Traceback" in ended.err else []
-    return [f"exit code {ended.code}: {ended.err}"]
 
 
 def wrong_files(run: Path) -> list[str]:

@@ -4,9 +4,8 @@
 
 Cases are damaged audio of every container, names, data folders, checkpoints (pickles that call,
 archives that swell), safetensors, ONNX files, plans and sidecars, runs of training, YAML. A case is
-a function of the seed and its number. Cases run one after another in a process with limits of
-memory and of processor time; one that crashes or hangs costs that process, and the next case gets
-a new one. `--case N` runs one case alone, prints all of it and keeps its folder.
+a function of the seed and its number, and runs in a process of its own with limits of memory and of
+processor time. `--case N` runs one case alone and prints all that came of it.
 
 Right are an exit code 0; and 1 or 2 with one sentence on stderr. Wrong are tracebacks, "unexpected"
 errors, crashes, more time or memory than the limits, files outside the output folder, half files
@@ -18,11 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import select
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,10 +27,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from commands import Forked
 from fuzz_corpus import keep_corpus, make_corpus
-from fuzz_judge import GOOD
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
+from fuzz_worker import GOOD, run_one
 
 from bench.common.report import report_head, write_report
 
@@ -44,38 +39,38 @@ CPU_S = 10
 """Processor time of a case."""
 WALL_S = 60
 """Time of a case, for one that waits for something; generous, as the machine may be busy."""
-_START_S = 600
-"""Time of a worker's imports."""
-_HERE = Path(__file__).parent
 _SHOWN = 20  # bugs that the JSON names
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Runs cases, prints and writes what came of them."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args()
+    last = options.first + options.cases
+    numbers = range(options.first, last) if options.case is None else [options.case]
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         work, corpus = Path(folder), options.corpus or Path(folder) / "corpus"
         if not (corpus / "corpus.json").exists():
             corpus.mkdir(parents=True, exist_ok=True)
             keep_corpus(make_corpus(corpus.absolute()))
-        last = options.first + options.cases
-        numbers = range(options.first, last) if options.case is None else [options.case]
         start = time.monotonic()
-        results = list(run_cases(work, corpus, options.seed, numbers, _bugs_to_stderr))
-        elapsed_s = time.monotonic() - start
+        results = []
+        for result in run_cases(work, corpus.absolute(), options.seed, numbers):
+            results.append(result)
+            if result["outcome"] not in GOOD:
+                what = f"case {result['case']}, {result['kind']}, {shlex.join(result['arguments'])}"
+                print(f"{result['outcome']}: {what[:300]}\n    {result['detail']}", file=sys.stderr)
     report = {
-        **report_head(__file__, arguments),
+        **report_head(__file__, sys.argv[1:]),
         "seed": options.seed,
         "limits": {"memory_mib": MEMORY_MIB, "cpu_s": CPU_S, "wall_s": WALL_S},
-        "elapsed_s": round(elapsed_s, 1),
+        "elapsed_s": round(time.monotonic() - start, 1),
         **summary(results),
     }
     if options.output:
         write_report(options.output, report)
-    if options.case is not None:
-        print(json.dumps(results, indent=2))
-    print(_table(report))
+    shown = results if options.case is not None else {k: report[k] for k in ("kinds", "largest")}
+    print(json.dumps(shown, indent=2))
+    print(f"{report['cases']} cases of seed {options.seed}: {report['wrong']} wrong.")
     return 0 if report["wrong"] == 0 else 1
 
 
@@ -84,108 +79,37 @@ def run_cases(
     corpus: Path,
     seed: int,
     numbers: Sequence[int],
-    tell: Callable[[dict[str, Any]], None] = lambda result: None,
+    run: Callable[..., None] = run_one,
 ) -> Iterator[dict[str, Any]]:
-    """Runs cases in worker processes; a result for each, in order.
+    """Runs cases one after another; a result for each, in order.
 
     Args:
         work: An empty folder.
         corpus: Where `keep_corpus` left one.
         seed: Of all cases.
         numbers: Which.
-        tell: Gets every result that is wrong.
+        run: What makes, runs and judges one.
 
     Yields:
         case, kind, arguments, outcome, detail, and if it ended: wall_s, cpu_s, memory_mib.
     """
-    worker: _Worker | None = None
     for number in numbers:
-        worker = worker or _Worker(work, corpus, seed)
-        result = worker.run(number)
-        if "wall_s" not in result:
-            worker.end()
-            worker = None
-        if result["outcome"] not in GOOD:
-            tell(result)
-        yield result
-    if worker:
-        worker.end()
-
-
-class _Worker:
-    """A process that runs cases."""
-
-    def __init__(self, work: Path, corpus: Path, seed: int) -> None:
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1",
-            "MALLOC_ARENA_MAX": "2",  # each reserves 64 MiB of the address space that is counted
-            "XDG_CACHE_HOME": str(work / "cache"),
-            "PYTHONWARNINGS": "default,ignore::DeprecationWarning",  # nobody is shown those
-        }
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                str(_HERE / "fuzz_worker.py"),
-                str(work),
-                str(corpus.absolute()),
-                str(seed),
-                str(MEMORY_MIB),
-                str(CPU_S),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            cwd=work,
-        )
-        self._work = work
-        self._buffer = b""
-        if not self._line(_START_S):
-            raise RuntimeError(f"No worker: {self._death(silent=False)['detail']}")
-
-    def run(self, number: int) -> dict[str, Any]:
-        """Runs a case; without figures if it ended the process."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{number}\n".encode())
-        self._process.stdin.flush()
-        result: dict[str, Any] = {"case": number, "kind": "unknown", "arguments": []}
-        for _ in range(2):
-            line = self._line(WALL_S)
-            if not line:
-                return result | self._death(silent=line is None)
-            result |= json.loads(line)
-        return result
-
-    def _line(self, timeout_s: float) -> bytes | None:
-        """A line of the process; nothing if it ends, None if it is silent for too long."""
-        assert self._process.stdout
-        deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            wait = deadline - time.monotonic()
-            if wait <= 0 or not select.select([self._process.stdout], [], [], wait)[0]:
-                return None
-            block = os.read(self._process.stdout.fileno(), 1 << 16)
-            if not block:
-                return b""
-            self._buffer += block
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        return line
-
-    def _death(self, *, silent: bool) -> dict[str, Any]:
-        if silent:
-            return {"outcome": "hang", "detail": f"more than {WALL_S} s"}
-        code = self._process.wait(WALL_S)
-        if code == -signal.SIGXCPU:
-            return {"outcome": "hang", "detail": f"more than {CPU_S} s of processor time"}
-        said = (self._work / f"stderr-{self._process.pid}").read_text(errors="replace")[-1000:]
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return {"outcome": "crash", "detail": f"{name} {said}".strip()}
-
-    def end(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        self._process.communicate()
-        for stream in ("stdout", "stderr"):
-            (self._work / f"{stream}-{self._process.pid}").unlink(missing_ok=True)
+        for name in ("case", "result"):
+            (work / name).unlink(missing_ok=True)
+        process = Forked(run, seed, number, corpus, work, MEMORY_MIB, CPU_S, said=work / "said")
+        try:
+            ended = process.end(WALL_S)
+        except TimeoutError as error:
+            came = {"outcome": "hang", "detail": str(error)}
+        else:
+            outcome = "hang" if ended.code == -signal.SIGXCPU else "crash"
+            came = {"outcome": outcome, "detail": f"exit code {ended.code} {ended.err[-1000:]}"}
+            if ended.code == 0 and (work / "result").exists():
+                came = json.loads((work / "result").read_text())
+        known = {"case": number, "kind": "unknown", "arguments": []}
+        if (work / "case").exists():
+            known = json.loads((work / "case").read_text())
+        yield known | came
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -208,25 +132,6 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "largest": largest,
         "bugs": wrong[:_SHOWN],
     }
-
-
-def _table(report: dict[str, Any]) -> str:
-    rows = [
-        f"{kind:18} {sum(counts.values()):6}  "
-        + ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-        for kind, counts in report["kinds"].items()
-    ]
-    largest = ", ".join(
-        f"{name} {entry['value']} (case {entry['case']}, {entry['kind']})"
-        for name, entry in report["largest"].items()
-    )
-    head = f"{report['cases']} cases of seed {report['seed']} in {report['elapsed_s']} s"
-    return "\n".join([*rows, f"Most: {largest}", f"{head}: {report['wrong']} wrong."])
-
-
-def _bugs_to_stderr(result: dict[str, Any]) -> None:
-    what = f"case {result['case']}, {result['kind']}, {shlex.join(result['arguments'])[:300]}"
-    print(f"{result['outcome']}: {what}\n    {result['detail']}", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from fuzz_bytes import HOSTILE_TEXTS, mutate_bytes
-from fuzz_case import Case, Corpus, infer, put
+from fuzz_corpus import Case, Corpus, infer, put
 
 _RATES = (0, 1, 7, 100, 8000, 11_025, 48_000, 192_000, 768_000, 1 << 20, (1 << 31) - 1, 1 << 31)
 _FLOATS = (  # NaN with and without payload, infinities, huge and tiny numbers

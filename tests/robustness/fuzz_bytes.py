@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
-_SIZES = (1, 2, 3, 4, 8)
 _HEADER = 128  # bytes at the start, where most of what decides lies
 HOSTILE_TEXTS = (
     "",
@@ -92,88 +90,48 @@ def _place(random: Random, value: Any) -> tuple[Any, Any]:
     return random.choice(places) if places else (None, None)
 
 
-def mutate_bytes(random: Random, data: bytes, times: int | None = None) -> bytes:
-    """Bytes with one to some dozen places damaged, or as many as `times`."""
-    if times is None:
-        times = random.choice((1, 1, 1, 2, 3, 8, 40))
-    for _ in range(times):
-        data = random.choice(_DAMAGES)(random, data)
+def mutate_bytes(random: Random, data: bytes) -> bytes:
+    """Bytes with one to some dozen places damaged."""
+    for _ in range(random.choice((1, 1, 1, 2, 3, 8, 40))):
+        data = _damaged(random, data)
     return data
 
 
-def _at(random: Random, data: bytes) -> int:
+def _damaged(random: Random, data: bytes) -> bytes:
+    """Bytes of which some are others, gone, doubled, swapped, or with more between them."""
     end = len(data) if random.random() < 0.5 else min(_HEADER, len(data))
-    return random.randrange(end) if end else 0
+    at, size = random.randrange(max(1, end)), random.choice((1, 3, 4, 37, 200, 5000))
+    old, gone = data[at : at + size], size
+    match random.randrange(12):
+        case 0 | 1:
+            new, gone = bytes(byte ^ 1 << random.randrange(8) for byte in old[:1]), 1
+        case 2 | 3 | 4:
+            new = _number(random, len(data), len(data) - at)
+            gone = len(new)
+        case 5:
+            new = random.randbytes(len(old))
+        case 6:
+            new, gone = random.randbytes(size), 0
+        case 7:
+            new = b""
+        case 8:
+            new = old * random.choice((2, 3, 20))
+        case 9:
+            return data[:at]
+        case 10:
+            new = bytes(len(old))
+        case _:
+            other = random.randrange(at, max(at + 1, len(data)))
+            new, gone = (
+                data[other : other + size] + data[at + size : other] + old,
+                other + size - at,
+            )
+    return data[:at] + new + data[at + gone :]
 
 
-def _flip(random: Random, data: bytes) -> bytes:
-    at = _at(random, data)
-    return (
-        data[:at] + bytes(b ^ 1 << random.randrange(8) for b in data[at : at + 1]) + data[at + 1 :]
-    )
-
-
-def _number(random: Random, data: bytes) -> bytes:
+def _number(random: Random, *lengths: int) -> bytes:
     """An integer that is the smallest, the largest, or near a border."""
-    at, size = _at(random, data), random.choice(_SIZES)
+    size = random.choice((1, 2, 3, 4, 8))
     most = (1 << 8 * size) - 1
-    near = (
-        0,
-        1,
-        2,
-        0x7F,
-        0xFF,
-        1000,
-        len(data),
-        len(data) - at,
-        most >> 1,
-        (most >> 1) + 1,
-        most - 1,
-    )
-    value = min(most, max(0, random.choice((*near, most))))
-    order = random.choice(("little", "big"))
-    return data[:at] + value.to_bytes(size, order) + data[at + size :]
-
-
-def _noise(random: Random, data: bytes) -> bytes:
-    at = _at(random, data)
-    noise = random.randbytes(random.choice((1, 4, 64)))
-    return data[:at] + noise + data[at + len(noise) :]
-
-
-def _insert(random: Random, data: bytes) -> bytes:
-    at = _at(random, data)
-    return data[:at] + random.randbytes(random.choice((1, 3, 16, 500))) + data[at:]
-
-
-def _delete(random: Random, data: bytes) -> bytes:
-    at = _at(random, data)
-    return data[:at] + data[at + random.choice((1, 2, 4, 37, 1000)) :]
-
-
-def _double(random: Random, data: bytes) -> bytes:
-    at = _at(random, data)
-    part = data[at : at + random.choice((1, 8, 200, 5000))]
-    return data[:at] + part * random.choice((2, 3, 20)) + data[at + len(part) :]
-
-
-def _truncate(random: Random, data: bytes) -> bytes:
-    return data[: _at(random, data)]
-
-
-def _zeros(random: Random, data: bytes) -> bytes:
-    at, size = _at(random, data), random.choice((4, 100, 5000))
-    return data[:at] + bytes(min(size, len(data) - at)) + data[at + size :]
-
-
-def _swap(random: Random, data: bytes) -> bytes:
-    one, other = sorted((_at(random, data), _at(random, data)))
-    size = min(random.choice((4, 64, 1000)), other - one, len(data) - other)
-    first, second = data[one : one + size], data[other : other + size]
-    return data[:one] + second + data[one + size : other] + first + data[other + size :]
-
-
-_DAMAGES: tuple[Callable[[Random, bytes], bytes], ...] = (
-    *(_flip, _flip, _number, _number, _number, _noise, _insert),
-    *(_delete, _double, _truncate, _zeros, _swap),
-)
+    near = (0, 1, 2, 0x7F, 0xFF, 1000, *lengths, most >> 1, (most >> 1) + 1, most - 1, most)
+    return min(most, random.choice(near)).to_bytes(size, random.choice(("little", "big")))

@@ -7,7 +7,7 @@ from random import Random
 
 import yaml
 from fuzz_bytes import HOSTILE_TEXTS, mutate_bytes, mutate_value, nested
-from fuzz_case import Case, Corpus, put
+from fuzz_corpus import Case, Corpus, put
 
 _BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join(9 * [f'*{a}'])}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)

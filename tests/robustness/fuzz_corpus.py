@@ -1,18 +1,18 @@
-"""The intact files that cases are made of: the smallest network in every form, and short songs."""
+"""A case, and the intact files it is made of: the smallest network in every form, short songs."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import soundfile
-from fuzz_case import Corpus
+from commands import timed
 
-from bsmamba2.cli import main
 from bsmamba2.config.file import load_config
 from bsmamba2.data.tracks import MIXTURE
 
@@ -54,6 +54,54 @@ _CONTAINERS = {  # suffix -> container and codec of FFmpeg
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One command in a folder of its own."""
+
+    kind: str
+    """What is attacked: "wav", "pickle", ..."""
+    arguments: list[str]
+    """Of `bsm`; paths are relative to the folder, and only `out` may be written to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Intact files, made once, that cases are made of; nothing may write to them."""
+
+    folder: Path
+    onnx: Path
+    """The smallest network, exported, in chunks of one second."""
+    safetensors: Path
+    """Its checkpoint."""
+    config: Path
+    """Its configuration."""
+    songs: Path
+    """A data folder with a song in each split."""
+    run: Path
+    """A finished training run on these songs."""
+    audio: dict[str, bytes]
+    """Suffix -> a song of a third of a second."""
+
+
+Maker = Callable[[Random, Corpus, Path], Case]
+"""Writes the files of a case into a folder that exists."""
+
+
+def put(folder: Path, name: str, data: bytes | str) -> str:
+    """Writes an input of a case; returns its path within the folder."""
+    path = folder / "in" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+    return f"in/{name}"
+
+
+def infer(engine: str | Path, song: str, *more: str, out: str = "") -> list[str]:
+    """`bsm infer` of a song with an engine of the corpus or of the case."""
+    chunks = ("--overlap", "0.1", "--threads", "1", "--device", "cpu")
+    out = out or "out/{track}/{stem}.{ext}"
+    return ["infer", "--engine", str(engine), "-o", out, *chunks, *more, "--", song]
+
+
 def make_corpus(folder: Path) -> Corpus:
     """Writes all of it into a folder that exists; takes some seconds, most of them the export."""
     config = folder / "small.yaml"
@@ -61,12 +109,12 @@ def make_corpus(folder: Path) -> Corpus:
     songs, run = folder / "songs", folder / "run"
     for split in ("train", "valid", "test"):
         _write_song(songs / split / "song")
-    _bsm("train", "--config", config, "--data", songs, "--out", run, "--threads", 1, "--quiet")
-    weights = folder / "small.safetensors"
+    options = ["--data", str(songs), "--out", str(run), "--threads", "1", "--quiet"]
+    timed(["train", "--config", str(config), *options], folder)
+    weights, onnx = folder / "small.safetensors", folder / "small.onnx"
     (run / "ema.safetensors").rename(weights)
     (run / "best.safetensors").unlink()
-    onnx = folder / "small.onnx"
-    _bsm("export", weights, "-o", onnx)
+    timed(["export", str(weights), "-o", str(onnx)], folder)
     return Corpus(
         folder=folder,
         onnx=onnx,
@@ -95,19 +143,6 @@ def tone(samples: int, seed: int = 0) -> np.ndarray:
     """A tone in noise, (samples, 2), float32."""
     noise = 0.05 * np.random.default_rng(seed).standard_normal((samples, 2))
     return (noise + 0.2 * np.sin(np.arange(samples)[:, None] / 30)).astype(np.float32)
-
-
-def _bsm(*arguments: object) -> None:
-    """A command that must succeed; its prints are dropped."""
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()) as out,
-    ):
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as done:
-            if done.code:
-                raise RuntimeError(out.getvalue()) from done
 
 
 def _write_song(folder: Path) -> None:

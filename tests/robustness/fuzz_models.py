@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzz_bytes import HOSTILE_TEXTS, hostile_value, mutate_bytes, mutate_value
-from fuzz_case import Case, Corpus, infer, put
+from fuzz_bytes import HOSTILE_TEXTS, mutate_bytes, mutate_value
+from fuzz_corpus import Case, Corpus, infer, put
 from fuzz_pickles import PROGRAMS, repacked
 
 from bsmamba2.formats.metadata import parse_metadata
@@ -259,20 +259,14 @@ def _run(random: Random, data: bytes) -> bytes:
     import torch
 
     content = torch.load(io.BytesIO(data), weights_only=True)
-    holder = content
-    for _ in range(random.choice((0, 0, 1, 2, 3))):
-        inner = [value for value in holder.values() if isinstance(value, dict) and value]
-        holder = random.choice(inner) if inner else holder
-    key = random.choice(list(holder))
-    match random.randrange(4):
-        case 0:
-            del holder[key]
-        case 1:
-            holder[key] = torch.zeros(random.choice((0, 1, 7)))
-        case 2 if isinstance(holder[key], torch.Tensor):
-            holder[key] = holder[key] * float("nan")
-        case _:
-            holder[key] = hostile_value(random)
+    if random.random() < 0.3:
+        tensors = random.choice((content["network"], content["ema"]))
+        name = random.choice(list(tensors))
+        tensors[name] = random.choice(
+            (tensors[name] * float("nan"), torch.zeros(7), torch.zeros(0))
+        )
+    else:
+        content = mutate_value(random, content)
     with io.BytesIO() as file:
         try:
             torch.save(content, file)

@@ -1,36 +1,27 @@
-"""Runs cases one after another in one process, whose memory and processor time are limited.
+"""One case: made, run in a process of its own with limits, and judged.
 
-    python tests/robustness/fuzz_worker.py WORK CORPUS SEED MEMORY_MIB CPU_S < numbers
-
-It prints "ready" when everything is imported, and of every case two lines of JSON: what it is,
-before it runs, and what came of it. A case that kills the process leaves the second one out, and
-the one who started it (`fuzz.py`) knows.
+A case is a function of the seed and its number. What it is and what came of it are left as JSON; a
+case that kills its process leaves the first only, and the one who started it (`fuzz.py`) knows.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from fuzz_audio import audio_case, name_case, songs_case
-from fuzz_case import Case, Corpus, Maker
 from fuzz_configs import config_case, value_case
-from fuzz_corpus import open_corpus
-from fuzz_judge import Traces, judge
+from fuzz_corpus import Case, Corpus, Maker, open_corpus
 from fuzz_models import checkpoint_case, onnx_case, plan_case, run_case, safetensors_case
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
-
 
 MAKERS: tuple[Maker, ...] = (
     *(audio_case, audio_case, audio_case, audio_case, audio_case, name_case),
@@ -39,6 +30,15 @@ MAKERS: tuple[Maker, ...] = (
     *(config_case, config_case, value_case, songs_case, run_case),
 )
 """Case N is made by the entry N modulo their number, from the seed and N."""
+GOOD = ("success", "sentence", "usage")
+"""Outcomes that are right; every other one is a bug."""
+_LONGEST = 1500  # letters of a sentence
+_UNEXPECTED = re.compile(r"[Uu]nexpected \w+:")
+"""How a command tells of an error that is no BsmError."""
+_SENTENCE = re.compile(r"^(?:Error|Failed): (.*)$", re.MULTILINE)
+_NOISE = re.compile(r"^(?:\S+\.py:\d+: |\[\S+ @ 0x|.*\[[WE]:onnxruntime)", re.MULTILINE)
+"""Python's warnings, and what FFmpeg and ONNX Runtime print by themselves. What libmpg123 says of a
+damaged MP3 cannot be turned off."""
 _RUNNING = (
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile"),
     *("socket.__new__", "socket.connect", "pickle.find_class", "webbrowser.open"),
@@ -50,16 +50,16 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Watch:
-    """Notes what Python does that no case may do; an audit hook stays to the process's end."""
+    """Notes what Python does that no case may do, while it is on."""
 
-    def __init__(self) -> None:
-        self.allowed: Path | None = None
-        """Folder that may be written to; None while nothing is watched."""
+    def __init__(self, allowed: Path) -> None:
+        """Watches from now on; `allowed` is the folder that may be written to."""
+        self.on, self.allowed = True, allowed
         self.seen: list[str] = []
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, values: tuple[Any, ...]) -> None:
-        if self.allowed is None:
+        if not self.on:
             return
         if event in _RUNNING and values[0] != "git":  # the version of a run's code
             self.seen.append(f"{event} {str(values)[:200]}")
@@ -78,25 +78,35 @@ class Watch:
             self.seen.append(f"{event} {values[0]}")
 
     def _written(self, event: str, path: Any, folder: int = -1) -> None:
-        if isinstance(path, int) or self.allowed is None:
+        if isinstance(path, int):
             return
         above = os.getcwd() if folder < 0 else os.readlink(f"/proc/self/fd/{folder}")
         place = os.path.normpath(os.path.join(above, os.fsdecode(path)))
-        if place != os.devnull and Path(place) != self.allowed:
-            try:
-                Path(place).relative_to(self.allowed)
-            except ValueError:
-                self.seen.append(f"{event} {place}")
+        if place != os.devnull and not Path(place).is_relative_to(self.allowed):
+            self.seen.append(f"{event} {place}")
+
+
+def run_one(seed: int, number: int, corpus: Path, work: Path, memory_mib: int, cpu_s: int) -> None:
+    """Makes, runs and judges a case, in a process of its own; leaves `case`, `result` in work."""
+    folder = work / "cases" / str(number)
+    folder.mkdir(parents=True)
+    case = make_case(seed, number, open_corpus(corpus), folder)
+    said = {"case": number, "kind": case.kind, "arguments": case.arguments}
+    (work / "case").write_text(json.dumps(said))
+    os.environ["XDG_CACHE_HOME"] = str(work / "cache")
+    sys.dont_write_bytecode = True
+    tempfile.gettempdir()  # tries once whether it can write there
+    (work / "result").write_text(json.dumps(_run(case, folder, memory_mib, cpu_s)))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_case(seed: int, number: int, corpus: Corpus, folder: Path) -> Case:
     """Writes a case; the same for the same seed and number."""
-    maker = MAKERS[number % len(MAKERS)]
     depth, digits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
     sys.setrecursionlimit(100_000)  # to write what readers must not fall over
     sys.set_int_max_str_digits(0)
     try:
-        case = maker(Random(f"{seed}/{number}"), corpus, folder)
+        case = MAKERS[number % len(MAKERS)](Random(f"{seed}/{number}"), corpus, folder)
     finally:
         sys.setrecursionlimit(depth)
         sys.set_int_max_str_digits(digits)
@@ -111,90 +121,81 @@ def _argument(text: str) -> str:
         return text.encode("utf-8", "replace").decode()
 
 
-def main() -> None:
-    """Reads numbers, runs cases."""
-    work, corpus = Path(sys.argv[1]), open_corpus(Path(sys.argv[2]))
-    seed, memory_mib, cpu_s = map(int, sys.argv[3:6])
-    answers = os.fdopen(os.dup(1), "w")
-    run = _prepared(work, memory_mib)
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        number = int(line)
-        folder = work / "cases" / str(number)
-        folder.mkdir(parents=True)
-        case = make_case(seed, number, corpus, folder)
-        print(json.dumps({"case": number, **asdict(case)}), file=answers, flush=True)
-        result = run(case, folder, cpu_s)
-        print(json.dumps({"case": number, **result}), file=answers, flush=True)
+def _run(case: Case, folder: Path, memory_mib: int, cpu_s: int) -> dict[str, Any]:
+    from bsmamba2.cli import main
+
+    (folder / "out").mkdir(exist_ok=True)
+    before = _names(folder)
+    os.chdir(folder)
+    memory, start, used = _memory_mib("VmHWM"), time.monotonic(), time.process_time()
+    _limit(resource.RLIMIT_CPU, int(used) + 1 + cpu_s)
+    _limit(resource.RLIMIT_AS, (int(_memory_mib("VmSize")) + memory_mib) << 20)
+    watch = Watch(folder / "out")
+    try:
+        main(case.arguments)
+        code = 0
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else 1
+    watch.on = False
+    _limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+    figures = {
+        "wall_s": round(time.monotonic() - start, 3),
+        "cpu_s": round(time.process_time() - used, 3),
+        "memory_mib": round(_memory_mib("VmHWM") - memory, 1),
+    }
+    sys.stdout.flush()
+    sys.stderr.flush()
+    printed, errors = (_said(number) for number in (1, 2))
+    after = _names(folder)
+    strange = [f"file {name}" for name in after - before if not name.startswith("out/")]
+    outcome, detail = judge(case.arguments, code, printed, errors, after, watch.seen + strange)
+    return {"outcome": outcome, "detail": detail[:2000], **figures}
 
 
-def _prepared(work: Path, memory_mib: int) -> Callable[[Case, Path, int], dict[str, Any]]:
-    """Imports what commands import, redirects stdout and stderr; what runs a case."""
-    import torch
-    import torch._dynamo
-    import torch._inductor.config
-    import torch.utils.tensorboard
-    import tqdm.contrib.logging  # noqa: F401
+def judge(
+    arguments: list[str],
+    code: int,
+    printed: str,
+    errors: str,
+    files: set[str],
+    forbidden: list[str],
+) -> tuple[str, str]:
+    """An outcome, one of GOOD or the name of a bug, and what shows it.
 
-    from bsmamba2.cli import COMMANDS, cli, main
+    A command may succeed or say one sentence; nothing else.
 
-    sys.dont_write_bytecode = True
-    tempfile.gettempdir()  # tries once whether it can write there
-    torch.set_num_threads(1)
-    for name in COMMANDS:
-        cli.get_command(None, name)  # type: ignore[arg-type]
-    outputs = []
-    for number, stream in ((1, "stdout"), (2, "stderr")):
-        path = work / f"{stream}-{os.getpid()}"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
-        os.dup2(handle, number)
-        outputs.append(path)
-        setattr(sys, stream, os.fdopen(number, "w", buffering=1, errors="backslashreplace"))
-    watch = Watch()
-
-    def run(case: Case, folder: Path, cpu_s: int) -> dict[str, Any]:
-        for number in (1, 2):
-            os.ftruncate(number, 0)
-        (folder / "out").mkdir(exist_ok=True)
-        before = _names(folder)
-        os.chdir(folder)
-        used = _cpu_s()
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used) + 1 + cpu_s, resource.RLIM_INFINITY))
-        _limit_memory(memory_mib)
-        memory = _peak_mib(reset=True)
-        start = time.monotonic()
-        watch.allowed, watch.seen = folder / "out", []
-        try:
-            main(case.arguments)
-            code = 0
-        except SystemExit as done:
-            code = done.code if isinstance(done.code, int) else 1
-        watch.allowed = None
-        _limit_memory(None)
-        figures = {
-            "wall_s": round(time.monotonic() - start, 3),
-            "cpu_s": round(_cpu_s() - used, 3),
-            "memory_mib": round(_peak_mib() - memory, 1),
-        }
-        os.chdir(work)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        printed, errors = (path.read_bytes().decode("utf-8", "replace") for path in outputs)
-        after = _names(folder)
-        strange = [f"file {name}" for name in after - before if not name.startswith("out/")]
-        traces = Traces(
-            arguments=case.arguments,
-            code=code,
-            printed=printed,
-            errors=errors,
-            files=sorted(name for name in after if name.startswith("out/")),
-            forbidden=watch.seen + strange,
-        )
-        outcome, detail = judge(traces)
-        shutil.rmtree(folder, ignore_errors=True)
-        return {"outcome": outcome, "detail": detail[:2000], **figures}
-
-    return run
+    Args:
+        arguments: Of the command.
+        code: Its exit code.
+        printed: On stdout.
+        errors: On stderr.
+        files: In its folder.
+        forbidden: What it did besides: files elsewhere, processes, sockets, libraries, calls.
+    """
+    sentences = _SENTENCE.findall(errors)
+    if forbidden:
+        return "forbidden", forbidden[0]
+    if "Traceback" in errors:
+        return "traceback", errors.strip().splitlines()[-1]
+    for sentence in sentences:
+        if _UNEXPECTED.search(sentence):
+            return "unexpected", sentence
+    if noise := _NOISE.search(errors):
+        return "noise", errors[noise.start() :].splitlines()[0]
+    if half := [name for name in files if ".partial-" in name]:
+        return "half a file", half[0]
+    if code == 0:
+        return ("success", "") if not sentences else ("wrong code", sentences[0])
+    if code == 2 and errors.startswith("Usage: "):
+        return "usage", errors.strip().splitlines()[-1]
+    if code == 1 and arguments[0] == "parity" and "FAILED" in printed:
+        return "success", ""  # the engines differ, which is its answer
+    if code != 1 or not sentences:
+        return "no sentence", f"exit code {code}: {errors[-300:]}"
+    for sentence in sentences:
+        if len(sentence) > _LONGEST or not sentence.rstrip().endswith((".", ":", "?")):
+            return "no sentence", sentence[:_LONGEST]
+    return "sentence", sentences[0]
 
 
 def _names(folder: Path) -> set[str]:
@@ -204,27 +205,18 @@ def _names(folder: Path) -> set[str]:
     }
 
 
-def _limit_memory(more_mib: int | None) -> None:
-    """Lets the process have so much more address space than it has; None ends that."""
-    limit = resource.RLIM_INFINITY
-    if more_mib is not None:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + (more_mib << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+def _said(number: int) -> str:
+    """What went to an output of this process, which is a file."""
+    with open(os.dup(number), "rb") as file:
+        file.seek(0)
+        return file.read().decode("utf-8", "replace")
 
 
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+def _limit(kind: int, value: int) -> None:
+    resource.setrlimit(kind, (value, resource.RLIM_INFINITY))
 
 
-def _peak_mib(*, reset: bool = False) -> float:
-    """The most memory since the last reset; with `reset`, what is used now."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
+def _memory_mib(name: str) -> float:
+    """VmSize, the address space; VmHWM, the most memory so far."""
     status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-if __name__ == "__main__":
-    main()
+    return int(status.split(f"{name}:")[1].split()[0]) / 1024

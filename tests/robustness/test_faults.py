@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from disks import can_mount
+from faults import run_faults, summary
+from faults_infer import Folder, read_only, rivals
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
 def test_killed_and_full_disk_runs_leave_whole_files_and_are_completed(tmp_path: Path):
-    from faults import run_faults, summary
-    from faults_process import can_mount
-
     results = list(run_faults(tmp_path, seed=1, kills=4, sizes=2))
     assert [result for result in results if result["wrong"]] == []
     kinds = summary(results)
@@ -23,11 +21,7 @@ def test_killed_and_full_disk_runs_leave_whole_files_and_are_completed(tmp_path:
     assert "complete" in kinds["train disk full"]["stages"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="shares what the kills use")
 def test_two_runs_into_one_folder_and_one_into_a_read_only_folder(tmp_path: Path):
-    from faults_infer import Folder, read_only, rivals
-    from faults_process import can_mount
-
     folder = Folder(tmp_path, seed=2)
     assert rivals(folder, "flac") == []
     if not can_mount():

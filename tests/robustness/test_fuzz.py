@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import fuzz
 import pytest
-from fuzz_audio import audio_case, name_case, songs_case
 from fuzz_bytes import mutate_bytes, mutate_value
-from fuzz_case import Corpus
-from fuzz_configs import config_case, value_case
-from fuzz_corpus import keep_corpus, make_corpus, open_corpus
-from fuzz_judge import GOOD, Traces, judge
-from fuzz_models import checkpoint_case, onnx_case, plan_case, run_case, safetensors_case
-from fuzz_worker import MAKERS, make_case
+from fuzz_corpus import Case, Corpus, keep_corpus, make_corpus, open_corpus
+from fuzz_worker import GOOD, MAKERS, judge, make_case, run_one
 
 from bsmamba2.cli import main
 
@@ -67,11 +63,6 @@ def test_a_case_is_a_function_of_seed_and_number(corpus: Corpus, tmp_path: Path,
         assert made[0][1] == made[1][1]
 
 
-def test_every_maker_takes_part():
-    kinds = (audio_case, name_case, songs_case, checkpoint_case, safetensors_case, onnx_case)
-    assert set(MAKERS) == {*kinds, plan_case, run_case, config_case, value_case}
-
-
 def differs(one: object, other: object) -> bool:
     try:
         return repr(one) != repr(other)
@@ -86,16 +77,6 @@ def test_mutations_are_seeded_and_change_something():
     assert sum(changed) > 180
     assert sum(differs(mutate_value(Random(seed), value), value) for seed in range(40)) > 30
     assert value == {"a": [1, {"b": "c"}], "d": 2.5}
-
-
-def traces(**changes: object) -> Traces:
-    usual = {
-        "arguments": ["info", "x"],
-        "code": 1,
-        "printed": "",
-        "errors": "Error: No x: add it.\n",
-    }
-    return Traces(**{**usual, "files": [], "forbidden": [], **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -113,51 +94,47 @@ def traces(**changes: object) -> Traces:
         ({"errors": "Failed: a: unexpected KeyError: 'a'; run it.\n"}, "unexpected"),
         ({"errors": "Traceback (most recent call last):\nKeyError: 'a'\n"}, "traceback"),
         ({"errors": "/a/b.py:70: RuntimeWarning: overflow\nError: No x: add it.\n"}, "noise"),
-        ({"files": ["out/a/.partial-x.wav"]}, "half a file"),
+        ({"files": {"out/a/.partial-x.wav"}}, "half a file"),
         ({"forbidden": ["open /tmp/x"]}, "forbidden"),
         ({"arguments": ["parity", "a", "b"], "errors": "", "printed": "FAILED"}, "success"),
     ],
 )
 def test_judge_tells_right_from_wrong(changes: dict[str, object], outcome: str):
-    assert judge(traces(**changes))[0] == outcome
+    usual = {"arguments": ["info", "x"], "code": 1, "printed": "", "errors": "Error: No x: add.\n"}
+    assert judge(**{**usual, "files": set(), "forbidden": [], **changes})[0] == outcome
 
 
-BAD = {  # what a command does -> what it is called; the last two end the worker
+BAD = {  # what a command does -> what it is called; the last two end the process
     "bytearray(1 << 34)": "unexpected",
     "open('in/x', 'w').close()": "forbidden",
     "import traceback\ntry: 1 / 0\nexcept Exception: traceback.print_exc(); raise": "traceback",
     "while True: pass": "hang",
     "import os; os.abort()": "crash",
 }
-_WORKER = """
-import click, fuzz_worker, bsmamba2.cli
-from fuzz_case import Case
 
-real = bsmamba2.cli.main
 
-def maker(random, corpus, folder):
-    (folder / "in").mkdir()
-    return Case(kind="bad", arguments=[PROGRAMS[int(folder.name)]])
+def misbehave(seed: int, number: int, corpus: Path, *others: Any) -> None:
+    """A case whose command runs a program of BAD."""
+    import click
+    import fuzz_worker
 
-def main(arguments):
-    command = click.Command("bad", callback=lambda: exec(arguments[0], {}))
+    import bsmamba2.cli
+
+    def maker(random: Random, corpus: Corpus, folder: Path) -> Case:
+        (folder / "in").mkdir()
+        return Case(kind="bad", arguments=[list(BAD)[number]])
+
+    command = click.Command("bad", callback=lambda: exec(list(BAD)[number], {}))
     bsmamba2.cli.cli.main = lambda *_, **__: command.main([], standalone_mode=False)
-    real(arguments)
-
-bsmamba2.cli.main, fuzz_worker.MAKERS = main, (maker,)
-fuzz_worker.main()
-"""
+    fuzz_worker.MAKERS = (maker,)
+    run_one(seed, number, corpus, *others)
 
 
 @pytest.mark.slow
 def test_what_is_looked_for_is_found(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The real worker with commands that misbehave; after a hang the next case runs."""
-    path = f"import sys; sys.path.insert(0, {str(Path(fuzz.__file__).parent)!r})\n"
-    (tmp_path / "fuzz_worker.py").write_text(f"{path}PROGRAMS = {list(BAD)}\n{_WORKER}")
-    monkeypatch.setattr(fuzz, "_HERE", tmp_path)
+    """With commands that misbehave; after a hang the next case runs."""
     monkeypatch.setattr(fuzz, "CPU_S", 1)
-    (tmp_path / "work").mkdir()
-    results = list(fuzz.run_cases(tmp_path / "work", corpus.folder, 0, range(len(BAD))))
+    results = list(fuzz.run_cases(tmp_path, corpus.folder, 0, range(len(BAD)), misbehave))
     assert [result["outcome"] for result in results] == list(BAD.values())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults_process import Command, Ended
+from commands import Ended, start
 from small_runs import assert_same_state, records
 
 STEPS = 16
@@ -25,7 +25,7 @@ def arguments(config_file: Path, songs: Path, run: Path, *settings: str) -> list
 
 def finish(arguments: list[str], tmp_path: Path) -> Ended:
     """A command that is left to end by itself."""
-    return Command(arguments, tmp_path, tmp_path / "said").end()
+    return start(arguments, tmp_path).end()
 
 
 def steps_done(run: Path) -> int:
@@ -47,7 +47,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(config_file, songs,
     command = arguments(config_file, songs, killed, *settings)
     in_a_write = 0
     for moment in (1, 3, 6, 7, 11):
-        running = Command(command, tmp_path, tmp_path / "said")
+        running = start(command, tmp_path)
         process = running.process
         # Before a step's line, after it, or while its checkpoint is written.
         while process.is_alive() and steps_done(killed) < moment:
@@ -82,7 +82,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
 ):
     run = tmp_path / "run"
     settings = "training.max_steps=1000000", "training.checkpoint_minutes=60", "training.workers=1"
-    running = Command(arguments(config_file, songs, run, *settings), tmp_path, tmp_path / "said")
+    running = start(arguments(config_file, songs, run, *settings), tmp_path)
     process = running.process
     while process.is_alive() and steps_done(run) < 2:
         process.join(0.001)
