@@ -1,9 +1,10 @@
 """Files and folders that appear whole or not at all, and locks against other processes.
 
 What is not complete yet lies in a hidden folder, `.partial-...`, beside the place that it will
-take. The folder is locked as long as its process lives. A process that is killed leaves it, but no
-lock: the next one that writes beside it removes it. Where there are no such locks (Windows, some
-network file systems), what is left stays until somebody deletes it; nothing takes it for a song.
+take, or beside the first of the folders that are missing above that place. The folder is locked as
+long as its process lives. A process that is killed leaves it, but no lock: the next one that writes
+beside it removes it. Where there are no such locks (Windows, some network file systems), what is
+left stays until somebody deletes it; nothing takes it for a song.
 
 An OSError in a block of `atomic_path`, `atomic_paths` or `atomic_folder` passes as it is: it may
 come from reading a song or from training. Only what is within `writing`, which surrounds nothing
@@ -16,8 +17,8 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,13 +26,8 @@ from bsmamba2.errors import FileError
 
 _PREFIX = ".partial-"
 _NAME = re.compile(r"\.partial-[a-z0-9_]{8}")  # as tempfile makes them
-_ATTEMPTS = 100  # to make a folder that others remove
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
-_folders_lock = threading.Lock()
-"""Held where folders are made and removed, so that threads take none from each other."""
-_made: set[Path] = set()
-"""Folders that were made for what is not complete; they go again if they stay empty."""
 _swept: set[Path] = set()
 """Folders in which this process has looked for what others left, once: they may hold millions."""
 _locks: set[int] = set()
@@ -57,8 +53,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """An empty file elsewhere, of the same name, that takes the path when the block succeeds.
 
-    Missing folders are made. When the block raises, whatever the path was before stays as it was,
-    and folders that were made go again.
+    Missing folders are made then. When the block raises, whatever the path was before stays as it
+    was.
 
     Raises:
         FileError: The folder cannot be made or written, or the path is one.
@@ -78,19 +74,21 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         folders: dict[Path, Path] = {}
         partials: list[Path] = []
         for path in paths:
-            with writing(path):  # a name may be too long to ask for
-                is_folder = path.is_dir()
-            if is_folder:
-                raise FileError(f"Cannot write {path}: a folder has that name.")
-            if path.parent not in folders:
-                folders[path.parent] = stack.enter_context(temporary_folder(path.parent))
-            partials.append(folders[path.parent] / path.name)
+            with writing(path), contextlib.suppress(FileNotFoundError):  # a name may be too long
+                if stat.S_ISDIR(path.stat().st_mode):
+                    raise FileError(f"Cannot write {path}: a folder has that name.")
+            above, rest = _existing_folder(path)
+            if above not in folders:
+                folders[above] = stack.enter_context(temporary_folder(above))
+            partials.append(folders[above] / rest)
             with writing(path):
+                partials[-1].parent.mkdir(parents=True, exist_ok=True)
                 partials[-1].touch()
         yield partials
         with writing(" and ".join(map(str, paths))):
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
             _take_paths(partials, paths)
-        _keep_made(paths)
 
 
 @contextlib.contextmanager
@@ -103,13 +101,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         FileError: The folder above cannot be made or written.
     """
-    with temporary_folder(path.parent) as folder:
-        new, earlier = folder / path.name, folder / f"{_PREFIX}earlier"
+    above, rest = _existing_folder(path)
+    with temporary_folder(above) as folder:
+        new, earlier = folder / rest, folder / f"{_PREFIX}earlier"
         with writing(path):
-            new.mkdir()
+            new.mkdir(parents=True)
         yield new
         with writing(path):
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 if os.path.lexists(path):
                     path.rename(earlier)
                 new.rename(path)
@@ -117,7 +117,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 if new.exists() and os.path.lexists(earlier):
                     earlier.rename(path)
                 raise
-        _keep_made([path])
 
 
 @contextlib.contextmanager
@@ -127,14 +126,13 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     Raises:
         FileError: It cannot be made.
     """
-    with contextlib.ExitStack() as stack:
-        with writing(f"into {parent}" if parent else "a temporary file (TMPDIR names the folder)"):
-            parent = parent or Path(tempfile.gettempdir())
-            stack.callback(_remove_made, parent)
-            path, lock = _new_folder(parent)
-        stack.callback(_release, lock)
-        stack.callback(shutil.rmtree, path, ignore_errors=True)
+    with writing(f"into {parent}" if parent else "a temporary file (TMPDIR names the folder)"):
+        path, lock = _new_folder((parent or Path(tempfile.gettempdir())).absolute())
+    try:
         yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        _release(lock)
 
 
 @contextlib.contextmanager
@@ -206,47 +204,25 @@ def _take_paths(partials: Sequence[Path], paths: Sequence[Path]) -> None:
         raise
 
 
+def _existing_folder(path: Path) -> tuple[Path, Path]:
+    """The folder above a path that exists, and the rest of the path."""
+    path = path.absolute()
+    above = next(folder for folder in path.parents if os.path.lexists(folder))
+    return above, path.relative_to(above)
+
+
 def _new_folder(parent: Path) -> tuple[Path, int | None]:
-    """A locked temporary folder and its lock, if there are locks; missing folders are made."""
-    with _folders_lock:
-        first = (place := parent.absolute()) not in _swept
-        _swept.add(place)
-    if first:
+    """A locked temporary folder and its lock, if there are locks."""
+    if parent not in _swept:
+        _swept.add(parent)
         remove_abandoned(parent)
-    attempts = _ATTEMPTS
     while True:
-        try:
-            with _folders_lock:
-                for folder in reversed((place, *place.parents)):
-                    if not folder.exists():
-                        folder.mkdir(exist_ok=True)
-                        _made.add(folder)
-                path = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+        with contextlib.suppress(FileNotFoundError):  # another process took it for abandoned
             handle = _open(path)
-        except FileNotFoundError:  # another process has just removed an empty folder
-            attempts -= 1
-            if not attempts:
-                raise
-            continue
-        if handle is None or (_lock(handle) and _is_still(handle, path)):
-            return Path(path), handle
-        _release(handle)  # another process took it for abandoned
-
-
-def _keep_made(paths: Sequence[Path]) -> None:
-    """Notes that the folders above complete files were not made for nothing."""
-    with _folders_lock:
-        _made.difference_update(*(path.absolute().parents for path in paths))
-
-
-def _remove_made(parent: Path) -> None:
-    """Removes the empty folders that were made for nothing, the deepest first."""
-    with _folders_lock:
-        for folder in (parent.absolute(), *parent.absolute().parents):
-            if folder in _made:
-                with contextlib.suppress(OSError):  # others have something in it
-                    folder.rmdir()
-                    _made.discard(folder)
+            if handle is None or (_lock(handle) and _is_still(handle, path)):
+                return Path(path), handle
+            _release(handle)
 
 
 def _remove_if_abandoned(path: str) -> None:

@@ -4,8 +4,46 @@
 
 #include <NvInferRuntime.h>
 
-#include "creator.h"
+#include <new>
+
 #include "log.h"
+#include "plugin.h"
+
+namespace bsm {
+namespace {
+
+using nvinfer1::PluginField;
+using nvinfer1::PluginFieldCollection;
+using nvinfer1::PluginFieldType;
+
+// Makes layers from the attributes of an ONNX node, or from those that an engine kept.
+class ScanCreator final : public nvinfer1::IPluginCreatorV3One {
+public:
+    // Null after logging a sentence when an attribute is missing or out of range. Others than
+    // those of getFieldNames are ignored.
+    nvinfer1::IPluginV3* createPlugin(char const*, PluginFieldCollection const* fields,
+        nvinfer1::TensorRTPhase) noexcept override {
+        Attributes attributes{};
+        if (!check_attributes(fields, &attributes)) return nullptr;
+        auto* const plugin = new (std::nothrow) ScanPlugin(attributes);
+        if (plugin == nullptr) log_error("out of memory");
+        return plugin;
+    }
+    // What the ONNX parser passes on: it drops all other attributes.
+    PluginFieldCollection const* getFieldNames() noexcept override { return &collection_; }
+    char const* getPluginName() const noexcept override { return kNAME; }
+    char const* getPluginVersion() const noexcept override { return kVERSION; }
+    char const* getPluginNamespace() const noexcept override { return kNAMESPACE; }
+
+private:
+    PluginField fields_[3] = {{"n_heads", nullptr, PluginFieldType::kINT32, 1},
+        {"d_state", nullptr, PluginFieldType::kINT32, 1},
+        {"eps", nullptr, PluginFieldType::kFLOAT32, 1}};
+    PluginFieldCollection collection_{3, fields_};
+};
+
+}  // namespace
+}  // namespace bsm
 
 #define BSM_EXPORT extern "C" __attribute__((visibility("default")))
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <new>
 
+#include "bsm_scan.h"
 #include "log.h"
 
 namespace bsm {
@@ -39,6 +40,55 @@ bool succeeded(int status, char const* what) noexcept {
     char const* const detail = status == BSM_CUDA_ERROR ? bsm_scan_cuda_error() : "";
     log_error("%s: %s%s%s", what, bsm_scan_status_text(status), *detail ? ": " : "", detail);
     return false;
+}
+
+// What checks look at.
+struct Inputs {
+    explicit Inputs(PluginTensorDesc const* inputs) noexcept {
+        for (int32_t i = 0; i < kINPUTS; ++i) shapes[i] = inputs[i].dims, types[i] = inputs[i].type;
+    }
+    // Those of a build: sizes that it has not fixed are -1.
+    explicit Inputs(DynamicPluginTensorDesc const* inputs) noexcept {
+        for (int32_t i = 0; i < kINPUTS; ++i) {
+            shapes[i] = inputs[i].desc.dims, types[i] = inputs[i].desc.type;
+        }
+    }
+    Dims shapes[kINPUTS];
+    DataType types[kINPUTS];
+};
+
+// Checks shapes and types that are all known; fills everything but pointers.
+bool describe(Attributes const& attributes, Inputs const& inputs, BsmScan* scan) noexcept {
+    Sizes sizes{};
+    if (!check_types(inputs.types) || !check_shapes(attributes, inputs.shapes, &sizes)) {
+        return false;
+    }
+    if (sizes.n_sequences < 0 || sizes.length < 0 || sizes.headdim < 0) {
+        log_error("zxbcdt %s has a size that is not known", ShapeText(inputs.shapes[kZXBCDT]).text);
+        return false;
+    }
+    *scan = BsmScan{};
+    scan->size = sizeof(BsmScan);
+    scan->n_sequences = sizes.n_sequences;
+    scan->length = sizes.length;
+    scan->n_heads = attributes.n_heads;
+    scan->headdim = sizes.headdim;
+    scan->d_state = attributes.d_state;
+    scan->d_conv = kTAPS;
+    scan->eps = attributes.eps;
+    scan->dtype = dtype_of(inputs.types[kZXBCDT]);
+    return true;
+}
+
+// For the largest shapes that the engine is built for; 0 for empty ones.
+bool find_workspace(Attributes const& attributes, DynamicPluginTensorDesc const* inputs,
+    size_t* bytes) noexcept {
+    Inputs largest(inputs);
+    for (int32_t i = 0; i < kINPUTS; ++i) largest.shapes[i] = inputs[i].max;
+    BsmScan scan;
+    if (!describe(attributes, largest, &scan)) return false;
+    if (scan.n_sequences == 0 || scan.length == 0) return true;
+    return succeeded(bsm_scan_workspace(&scan, bytes), "no workspace size");
 }
 
 }  // namespace
@@ -124,49 +174,32 @@ bool ScanPlugin::supportsFormatCombination(int32_t position, DynamicPluginTensor
 int32_t ScanPlugin::configurePlugin(DynamicPluginTensorDesc const* inputs, int32_t n_inputs,
     DynamicPluginTensorDesc const*, int32_t n_outputs) noexcept {
     if (!check_count(n_inputs, n_outputs)) return 1;
-    Dims shapes[kINPUTS];
-    DataType types[kINPUTS];
-    for (int32_t input = 0; input < kINPUTS; ++input) {
-        shapes[input] = inputs[input].desc.dims;
-        types[input] = inputs[input].desc.type;
-    }
+    Inputs const given(inputs);
     Sizes sizes{};
     size_t bytes = 0;  // a builder that asks for them takes 0 for an answer, not for a failure
-    return check_types(types) && check_shapes(attributes_, shapes, &sizes) &&
-            workspace_bytes(inputs, &bytes) ? 0 : 1;
+    return check_types(given.types) && check_shapes(attributes_, given.shapes, &sizes) &&
+            find_workspace(attributes_, inputs, &bytes) ? 0 : 1;
 }
 
 size_t ScanPlugin::getWorkspaceSize(DynamicPluginTensorDesc const* inputs, int32_t n_inputs,
     DynamicPluginTensorDesc const*, int32_t n_outputs) const noexcept {
     size_t bytes = 0;
-    return check_count(n_inputs, n_outputs) && workspace_bytes(inputs, &bytes) ? bytes : 0;
-}
-
-bool ScanPlugin::workspace_bytes(
-    DynamicPluginTensorDesc const* inputs, size_t* bytes) const noexcept {
-    Dims shapes[kINPUTS];
-    DataType types[kINPUTS];
-    for (int32_t input = 0; input < kINPUTS; ++input) {
-        shapes[input] = inputs[input].max;
-        types[input] = inputs[input].desc.type;
-    }
-    BsmScan scan;
-    if (!describe(shapes, types, &scan)) return false;
-    if (scan.n_sequences == 0 || scan.length == 0) return true;
-    return succeeded(bsm_scan_workspace(&scan, bytes), "no workspace size");
+    bool const known =
+        check_count(n_inputs, n_outputs) && find_workspace(attributes_, inputs, &bytes);
+    return known ? bytes : 0;
 }
 
 int32_t ScanPlugin::onShapeChange(PluginTensorDesc const* inputs, int32_t n_inputs,
     PluginTensorDesc const*, int32_t n_outputs) noexcept {
     BsmScan scan;
-    return check_count(n_inputs, n_outputs) && describe(inputs, &scan) ? 0 : 1;
+    return check_count(n_inputs, n_outputs) && describe(attributes_, Inputs(inputs), &scan) ? 0 : 1;
 }
 
 int32_t ScanPlugin::enqueue(PluginTensorDesc const* input_tensors, PluginTensorDesc const*,
     void const* const* inputs, void* const* outputs, void* workspace,
     cudaStream_t stream) noexcept {
     BsmScan scan;
-    if (!describe(input_tensors, &scan)) return 1;
+    if (!describe(attributes_, Inputs(input_tensors), &scan)) return 1;
     if (scan.n_sequences == 0 || scan.length == 0) return 0;
     scan.zxbcdt = inputs[kZXBCDT];
     scan.conv_weight = inputs[kCONV_WEIGHT];
@@ -180,37 +213,6 @@ int32_t ScanPlugin::enqueue(PluginTensorDesc const* input_tensors, PluginTensorD
     scan.workspace = workspace;
     scan.workspace_bytes = bytes;  // TensorRT provides those of the largest shapes
     return succeeded(bsm_scan_enqueue(&scan, stream), "not run") ? 0 : 1;
-}
-
-bool ScanPlugin::describe(PluginTensorDesc const* inputs, BsmScan* scan) const noexcept {
-    Dims shapes[kINPUTS];
-    DataType types[kINPUTS];
-    for (int32_t input = 0; input < kINPUTS; ++input) {
-        shapes[input] = inputs[input].dims;
-        types[input] = inputs[input].type;
-    }
-    return describe(shapes, types, scan);
-}
-
-bool ScanPlugin::describe(
-    Dims const* shapes, DataType const* types, BsmScan* scan) const noexcept {
-    Sizes sizes{};
-    if (!check_types(types) || !check_shapes(attributes_, shapes, &sizes)) return false;
-    if (sizes.n_sequences < 0 || sizes.length < 0 || sizes.headdim < 0) {
-        log_error("zxbcdt %s has a size that is not known", ShapeText(shapes[kZXBCDT]).text);
-        return false;
-    }
-    *scan = BsmScan{};
-    scan->size = sizeof(BsmScan);
-    scan->n_sequences = sizes.n_sequences;
-    scan->length = sizes.length;
-    scan->n_heads = attributes_.n_heads;
-    scan->headdim = sizes.headdim;
-    scan->d_state = attributes_.d_state;
-    scan->d_conv = kTAPS;
-    scan->eps = attributes_.eps;
-    scan->dtype = dtype_of(types[kZXBCDT]);
-    return true;
 }
 
 }  // namespace bsm

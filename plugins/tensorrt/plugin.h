@@ -3,7 +3,6 @@
 
 #include <NvInferRuntime.h>
 
-#include "bsm_scan.h"
 #include "operands.h"
 
 namespace bsm {
@@ -60,14 +59,6 @@ public:
     nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
 
 private:
-    // Checks shapes and types that are all known; fills everything but pointers.
-    bool describe(nvinfer1::Dims const* shapes, nvinfer1::DataType const* types,
-        BsmScan* scan) const noexcept;
-    bool describe(nvinfer1::PluginTensorDesc const* inputs, BsmScan* scan) const noexcept;
-    // For the largest shapes that the engine is built for; 0 for empty ones.
-    bool workspace_bytes(
-        nvinfer1::DynamicPluginTensorDesc const* inputs, size_t* bytes) const noexcept;
-
     Attributes attributes_;
     nvinfer1::PluginField fields_[3];
     nvinfer1::PluginFieldCollection collection_;

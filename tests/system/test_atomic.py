@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,7 @@ def test_the_next_process_takes_away_what_a_killed_one_left_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out, scratch = tmp_path / "out", tmp_path / "scratch"
+    out.mkdir()
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -140,25 +143,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_folders_above_one_that_cannot_be_made_go_again(tmp_path: Path):
-    with pytest.raises(FileError, match=r"Cannot write into .*: File name too long"):
-        write_atomic(tmp_path / "deep" / ("x" * 300) / "a", "text")
+@pytest.mark.parametrize("name", ["x" * 300, f"deep/{'x' * 300}/a"])
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path: Path, name: str):
+    with pytest.raises(FileError, match=r"\ACannot write \S*: File name too long\.\Z"):
+        write_atomic(tmp_path / name, "text")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_is_too_long_is_one_sentence(tmp_path: Path):
-    with pytest.raises(FileError, match=r"\ACannot write \S*x: File name too long\.\Z"):
-        write_atomic(tmp_path / ("x" * 300), "text")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_holds_complete_files_was_not_made_for_nothing(tmp_path: Path):
-    path = tmp_path / "album" / "a"
-    write_atomic(path, "text")
-    path.unlink()
-    with pytest.raises(BsmError), atomic_path(path):
+@pytest.mark.parametrize("make", [atomic_path, atomic_folder])
+def test_missing_folders_are_made_when_all_is_done(tmp_path: Path, make: Callable[..., Any]):
+    path = tmp_path / "deep" / "album" / "a"
+    with pytest.raises(BsmError), make(path):
         raise BsmError("no song")
-    assert path.parent.exists()
+    assert list(tmp_path.iterdir()) == []
+    with make(path):
+        pass
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_file_that_somebody_has_removed_leaves_the_others_as_they_were(tmp_path: Path):
@@ -175,65 +175,36 @@ def write_new(paths: list[Path]) -> None:
             file.write_bytes(b"new")
 
 
-@pytest.mark.parametrize("links", [True, False])
-@pytest.mark.parametrize("earlier", [True, False])
+@pytest.mark.parametrize("earlier", ["none", "linked", "copied"])
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "no"), KeyboardInterrupt()])
-@pytest.mark.parametrize("moment", ["at the first", "after the first", "at the second"])
-def test_files_are_what_they_were_when_a_rename_fails_or_is_interrupted(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    moment: str,
-    error: BaseException,
-    earlier: bool,
-    links: bool,
+@pytest.mark.parametrize("moment", ["before a", "after a", "before b", "after b"])
+def test_all_files_are_new_or_what_they_were_when_a_rename_fails_or_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException, earlier: str
 ):
-    paths = [tmp_path / name for name in ("vocals.wav", "instrumental.wav")]
-    if earlier:
+    paths = [tmp_path / name for name in "ab"]
+    if earlier != "none":
         for path in paths:
             path.write_bytes(b"earlier " + path.name.encode())
-    before = contents(tmp_path)
-    replace = Path.replace
-    renamed: list[Path] = []
+    before, replace = contents(tmp_path), Path.replace
 
     def fail(source: Path, target: Path) -> None:
-        if source.name == target.name:  # no earlier file on its way back
-            renamed.append(target)
-            if moment == f"at the {'first' if len(renamed) == 1 else 'second'}":
-                raise error
+        is_new = source.name == target.name  # no earlier file on its way back
+        if is_new and moment == f"before {target.name}":
+            raise error
         replace(source, target)
-        if moment == "after the first" and len(renamed) == 1:
-            renamed.append(target)
+        if is_new and moment == f"after {target.name}":
             raise error
 
     def no_links(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "none")
 
     monkeypatch.setattr(Path, "replace", fail)
-    if not links:
+    if earlier == "copied":
         monkeypatch.setattr(os, "link", no_links)
-    expected = FileError if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(expected):
+    with pytest.raises(FileError if isinstance(error, OSError) else KeyboardInterrupt):
         write_new(paths)
-    assert renamed
-    assert contents(tmp_path) == before
+    assert contents(tmp_path) == (dict.fromkeys("ab", b"new") if moment == "after b" else before)
     assert partials(tmp_path) == []
-
-
-def test_an_interrupt_after_the_last_rename_leaves_the_new_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    paths = [tmp_path / name for name in "ab"]
-    replace = Path.replace
-
-    def interrupted(source: Path, target: Path) -> None:
-        replace(source, target)
-        if target == paths[-1]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_new(paths)
-    assert contents(tmp_path) == {"a": b"new", "b": b"new"}
 
 
 @pytest.mark.parametrize("fails", ["block", "rename", None])
