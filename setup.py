@@ -16,9 +16,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-PACKAGE = "bsmamba2.plugins"
 RECIPE = runpy.run_path(str(Path(__file__).parent / "plugins" / "cpu_sources.py"))
-FOLDER = f"plugins/{RECIPE['FOLDER']}"
+COMPILATIONS = RECIPE["compilations"]()
 
 
 class BuildScan(build_ext):
@@ -28,24 +27,17 @@ class BuildScan(build_ext):
         """Compiles and links; setuptools makes a warning of a failure, as `ext` is optional."""
         if self.compiler.compiler_type != "unix":
             raise CompileError("the scan for CPUs needs GCC or Clang")
-        objects = []
-        for variant in RECIPE["variants"]():
-            objects += self._compile(RECIPE["KERNELS"], variant.name, variant.arguments)
-        for source in RECIPE["OTHERS"]:
-            objects += self._compile(source, "all", RECIPE["choice_arguments"]())
+        objects: list[str] = []
+        for source, name, flags in COMPILATIONS:
+            folder = os.path.join(self.build_temp, name)
+            objects += self.compiler.compile(
+                [f"plugins/cpu/{source}"], output_dir=folder, extra_postargs=flags
+            )
         path = self.get_ext_fullpath(ext.name)
         self.mkpath(os.path.dirname(path))
         self.compiler.link_shared_object(
             objects, path, extra_postargs=["-pthread"], target_lang="c++"
         )
-
-    def _compile(self, source: str, name: str, arguments: tuple[str, ...] = ()) -> list[str]:
-        objects: list[str] = self.compiler.compile(
-            [f"{FOLDER}/{source}"],
-            output_dir=os.path.join(self.build_temp, name),
-            extra_postargs=[*RECIPE["FLAGS"], *arguments],
-        )
-        return objects
 
     def get_ext_filename(self, fullname: str) -> str:
         """Without Python's own suffix: it is no module, and serves every version."""
@@ -60,17 +52,11 @@ class Wheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-sources = [f"{FOLDER}/{name}" for name in (RECIPE["KERNELS"], *RECIPE["OTHERS"])]
-headers = [*glob(f"{FOLDER}/*.h"), "plugins/include/bsm_scan_cpu.h"]
-setup(
-    ext_modules=[
-        Extension(
-            f"{PACKAGE}.libbsm_scan_cpu",
-            sources,
-            depends=[*headers, "plugins/cpu_sources.py"],
-            language="c++",
-            optional=True,
-        )
-    ],
-    cmdclass={"build_ext": BuildScan, "bdist_wheel": Wheel},
+scan = Extension(
+    "bsmamba2.plugins.libbsm_scan_cpu",
+    sorted({f"plugins/cpu/{source}" for source, _, _ in COMPILATIONS}),
+    depends=[*glob("plugins/cpu/*.h"), "plugins/include/bsm_scan_cpu.h", "plugins/cpu_sources.py"],
+    language="c++",
+    optional=True,
 )
+setup(ext_modules=[scan], cmdclass={"build_ext": BuildScan, "bdist_wheel": Wheel})

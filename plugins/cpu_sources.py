@@ -1,8 +1,7 @@
 """How the scan's library for CPUs is compiled; read by setup.py before anything is installed.
 
 One file of kernels is compiled once for each instruction set; which one runs is decided when the
-library is called. There is nothing here but constants and two functions, and no import of the
-package.
+library is called. Nothing here imports from the package.
 """
 
 from __future__ import annotations
@@ -10,55 +9,31 @@ from __future__ import annotations
 import platform
 import sys
 import sysconfig
-from typing import NamedTuple
 
 LIBRARY = "libbsm_scan_cpu.so"
 """Opened by path, so that it has one name on every system."""
-FOLDER = "cpu"
-"""Of the sources, beside this file."""
-KERNELS = "kernel.cpp"
-OTHERS = ("scan.cpp", "onnxruntime_op.cpp")
-FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-g0",
-    "-fPIC",
-    "-fvisibility=hidden",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-pthread",
+_FLAGS = (
+    *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-pthread"),
+    *("-ffp-contract=fast", "-fno-math-errno"),
 )
+_WIDE = {  # floats of a vector, and flags of the instruction set
+    "avx2": (8, ("-mavx2", "-mfma")),
+    "avx512": (16, ("-mavx512f", "-mfma", "-mprefer-vector-width=512")),
+}
 
 
-class Variant(NamedTuple):
-    """One compilation of the kernels."""
+def compilations() -> list[tuple[str, str, list[str]]]:
+    """What is linked: a source in the folder `cpu`, a name for its objects, and the flags.
 
-    name: str
-    width: int
-    """Floats of a vector."""
-    flags: tuple[str, ...] = ()
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """Of the compiler, beside FLAGS."""
-        return (*self.flags, f"-DBSM_ISA={self.name}", f"-DBSM_WIDTH={self.width}")
-
-
-_PORTABLE = Variant("portable", 4)
-_X86 = (
-    Variant("avx2", 8, ("-mavx2", "-mfma")),
-    Variant("avx512", 16, ("-mavx512f", "-mfma", "-mprefer-vector-width=512")),
-)
-
-
-def variants() -> tuple[Variant, ...]:
-    """Those for this machine's processor; vectors of four floats are SSE2 or NEON elsewhere."""
-    return (_PORTABLE, *_X86) if _is_x86() else (_PORTABLE,)
-
-
-def choice_arguments() -> tuple[str, ...]:
-    """Arguments that tell the file that chooses the kernels whether those of x86 are there."""
-    return ("-DBSM_HAS_X86",) if _is_x86() else ()
+    Vectors of four floats are SSE2 or NEON, whatever the processor.
+    """
+    wide = _WIDE if _is_x86() else {}
+    kernels = [
+        ("kernel.cpp", isa, [*_FLAGS, *flags, f"-DBSM_ISA={isa}", f"-DBSM_WIDTH={width}"])
+        for isa, (width, flags) in ({"portable": (4, ())} | wide).items()
+    ]
+    chooser = [*_FLAGS, *(["-DBSM_HAS_X86"] if wide else [])]
+    return [*kernels, ("scan.cpp", "all", chooser), ("onnxruntime_op.cpp", "all", chooser)]
 
 
 def _is_x86() -> bool:
