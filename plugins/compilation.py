@@ -71,8 +71,9 @@ def compile_libraries(
     Raises:
         PluginError: It failed; `log`, which the sentence names, says why.
     """
-    scan, plugin = _scan_objects(sources, tree, options), _plugin_objects(sources, options)
-    jobs = options.jobs
+    scan, jobs = _scan_objects(sources, tree, options), options.jobs
+    paths = sorted((sources / "tensorrt").glob("*.cpp")) if options.headers else []
+    plugin = {f"{path.stem}.o": ["-isystem", str(options.headers), str(path)] for path in paths}
     code = [f"-gencode=arch=compute_{t.partition('_')[2]},code={t}" for t in options.architectures]
     more = [*code, f"--threads={max(1, jobs // len(scan))}", f"-I{sources / 'include'}"]
     compiling = {name: [*FLAGS, *more, *rest] for name, rest in (scan | plugin).items()}
@@ -102,13 +103,6 @@ def _scan_objects(sources: Path, tree: Path, options: Options) -> dict[str, list
         instance = str(sources / "cuda/scan_instance.cu")
         objects[f"scan_{'_'.join(size)}.o"] = [*defines, instance]
     return objects
-
-
-def _plugin_objects(sources: Path, options: Options) -> dict[str, list[str]]:
-    if options.headers is None:
-        return {}
-    paths = sorted((sources / "tensorrt").glob("*.cpp"))
-    return {f"{path.stem}.o": ["-isystem", str(options.headers), str(path)] for path in paths}
 
 
 def _run_all(

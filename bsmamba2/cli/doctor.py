@@ -22,7 +22,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         for name, value in report.machine.items():
-            click.echo(f"{name:13}  {', '.join(value) if isinstance(value, list) else value}")
+            click.echo(f"{name:13}  {value}")
         for title, checks in report.checks.items():
             click.echo(f"\n{title.upper() if title == 'cuda' else title.capitalize()}")
             for check in checks:

@@ -62,27 +62,24 @@ class Report:
 def examine() -> Report:
     """Looks at this machine; raises nothing for what is absent or broken."""
     driver = Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
-    providers = _providers()
     return Report(
         machine={
             "bsmamba2": __version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "cpus": _cpus(),
+            "cpus": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count(),
             "nvidia_driver": driver,
-            "providers": providers,
         },
         checks={
             "core": (_guarded("embedded engine", _run_embedded_engine),),
             "engines": (
-                _guarded(".onnx", lambda: _onnx_detail(providers, driver)),
+                _guarded(".onnx", lambda: _onnx_detail(driver)),
                 _guarded(".safetensors", _torch_detail),
                 _guarded(".plan", _plan_detail),
             ),
-            "cuda": (
-                _guarded("scan library", _scan_library_detail),
-                _guarded("plan builder", _plan_builder_detail),
-            ),
+            "cuda": (_guarded("scan library", _scan_library_detail),),
             "audio": (_guarded("soundfile", _soundfile_detail), _guarded("m4a, mp4", _av_detail)),
         },
         packages={name: version(name) for name in PACKAGES},
@@ -129,16 +126,7 @@ def _run_embedded_engine() -> str:
     return f"masks {_TEST_FRAMES} frames in {time.perf_counter() - start:.2f} s{trained}"
 
 
-def _providers() -> list[str]:
-    try:
-        import onnxruntime
-
-        return list(onnxruntime.get_available_providers())
-    except Exception:  # the check of the embedded engine says why
-        return []
-
-
-def _onnx_detail(providers: list[str], driver: bool) -> str:
+def _onnx_detail(driver: bool) -> str:
     import onnxruntime
 
     if version("onnxruntime") and version("onnxruntime-gpu"):
@@ -146,7 +134,7 @@ def _onnx_detail(providers: list[str], driver: bool) -> str:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "pip uninstall both, then install the one you want"
         )
-    cuda = "CUDAExecutionProvider" in providers
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     device = "CUDA and CPU" if cuda else "CPU"
     if driver and not cuda:
         device = "CPU; for the GPU: pip uninstall onnxruntime, pip install onnxruntime-gpu"
@@ -234,12 +222,6 @@ def _scan_library_detail() -> str:
     return f"for {', '.join(libraries.architectures)}, {plugin} the TensorRT plugin"
 
 
-def _plan_builder_detail() -> str:
-    from bsmamba2.export.plan.builder import choose_builder
-
-    return f"{choose_builder()}: bsm export MODEL --trt"
-
-
 def _av_detail() -> str:
     found = version("av")
     if not found:
@@ -255,10 +237,3 @@ def _soundfile_detail() -> str:
     if absent:
         raise _Unusable(f"{library} lacks {', '.join(absent)}: pip install --upgrade soundfile")
     return f"{library}: {', '.join(_FORMATS).lower()}"
-
-
-def _cpus() -> int:
-    """CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

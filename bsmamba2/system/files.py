@@ -13,15 +13,8 @@ from typing import Any
 from bsmamba2.errors import CheckpointError, FileError
 
 _MAX_HEADER = 16 << 20  # bytes; ours has some 100 kB, and JSON takes 20 times its size in memory
-_HEADER_ERRORS = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
-"""Of JSON that is none, or that holds something else."""
+_NO_HEADER = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What JSON raises that is none, or that holds something else."""
 
 
 def sha256_file(path: Path) -> str:
@@ -83,7 +76,7 @@ def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dic
                 raise TypeError("metadata")
             shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
             end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-        except _HEADER_ERRORS as error:
+        except _NO_HEADER as error:
             raise CheckpointError(
                 f"{damaged}: its header cannot be read; copy or download it again."
             ) from error
