@@ -158,16 +158,6 @@ def test_nan_shows_from_its_step_on(library: ScanLibrary, dtype: torch.dtype, le
     assert forward[1].isfinite().all()
 
 
-@pytest.mark.parametrize("length", [62, 130])
-@pytest.mark.parametrize("name", ["dt_bias", "A", "D", "conv_bias"])
-def test_nan_of_a_parameter_shows_everywhere(library: ScanLibrary, name: str, length: int):
-    inputs = rounded(scan_inputs(1, length, THREE_HEADS), torch.float32)
-    getattr(inputs, name)[0, 0] = math.nan
-    forward, backward = scan(library, inputs).split(THREE_HEADS.d_inner, -1)
-    assert forward.isnan().all()
-    assert backward.isfinite().all()
-
-
 def test_float16_saturates(library: ScanLibrary):
     """Where the reference passes 65504 on the way: no infinity, and no NaN out of one."""
     inputs = scan_inputs(1, 200, head_sizes(2, 64, 128))
@@ -200,15 +190,14 @@ def test_nothing_is_written_around_the_outputs(library: ScanLibrary, length: int
 
 
 @pytest.mark.parametrize("length", [62, 130])
-def test_a_gpu_too_small_for_clusters_norms_in_two_steps(
+def test_a_gpu_too_small_for_clusters_norms_as_one_without(
     library: ScanLibrary, monkeypatch: pytest.MonkeyPatch, length: int
 ):
+    inputs = rounded(scan_inputs(1, length, head_sizes(16, 32, 32)), torch.float16)
     monkeypatch.setenv("BSM_EMULATED_CLUSTER", "1")
-    inputs = scan_inputs(1, length, head_sizes(16, 32, 32))
-    check(library, inputs, torch.float16)
-    y = scan(library, rounded(inputs, torch.float16))
+    y = scan(library, inputs)
     monkeypatch.setenv("BSM_EMULATED_COMPUTE", "80")
-    assert torch.equal(scan(library, rounded(inputs, torch.float16)), y)
+    assert torch.equal(scan(library, inputs), y)
 
 
 @pytest.mark.parametrize("length", [62, 130])
