@@ -74,7 +74,7 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         folders: dict[Path, Path] = {}
         partials: list[Path] = []
         for path in paths:
-            with writing(path), contextlib.suppress(FileNotFoundError):  # a name may be too long
+            with writing(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 if stat.S_ISDIR(path.stat().st_mode):
                     raise FileError(f"Cannot write {path}: a folder has that name.")
             above, rest = _existing_folder(path)
@@ -206,7 +206,6 @@ def _take_paths(partials: Sequence[Path], paths: Sequence[Path]) -> None:
 
 def _existing_folder(path: Path) -> tuple[Path, Path]:
     """The folder above a path that exists, and the rest of the path."""
-    path = path.absolute()
     above = next(folder for folder in path.parents if os.path.lexists(folder))
     return above, path.relative_to(above)
 

@@ -150,6 +150,15 @@ def test_a_name_that_is_too_long_is_one_sentence(tmp_path: Path, name: str):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_in_place_of_a_folder_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_atomic(Path("text"), "text")
+    with pytest.raises(FileError, match=r"\ACannot write into text: Not a directory\.\Z"):
+        write_atomic(Path("text/deep/a"), "text")
+
+
 @pytest.mark.parametrize("make", [atomic_path, atomic_folder])
 def test_missing_folders_are_made_when_all_is_done(tmp_path: Path, make: Callable[..., Any]):
     path = tmp_path / "deep" / "album" / "a"
