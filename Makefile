@@ -30,7 +30,7 @@ FIND_SONG := import importlib.util as u, pathlib as p; \
 
 demo:
 	$(PYTHON) -m venv $(DEMO)
-	rm -rf build
+	rm -rf build/lib
 	$(DEMO)/bin/pip install --quiet '.[av]'
 	$(if $(SONG),,$(DEMO)/bin/pip install --quiet --no-deps $(EXCERPT))
 	$(DEMO)/bin/bsm infer -o 'demo/{stem}.{ext}' \
