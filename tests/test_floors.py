@@ -53,7 +53,8 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.module and not node.level, f"{path}: a relative import"
+            assert not node.level, f"{path}: a relative import"
+            assert node.module
             full = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in FILES else node.module for name in full}
     return found & FILES.keys()
