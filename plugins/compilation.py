@@ -139,8 +139,9 @@ def _run_all(
             time.sleep(_POLL_S)
     finally:
         for process in running.values():
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _failure(log: Path, toolchain: Toolchain) -> str:
