@@ -41,10 +41,6 @@ class OnnxFile:
     """Name -> dimensions of the main graph's constant tensors."""
     functions: list[tuple[str, str]]
     """(domain, name) of the functions that the file carries."""
-    inputs: list[str]
-    """Names of the main graph's inputs."""
-    outputs: list[str]
-    """Names of the main graph's outputs."""
 
 
 class _DamagedError(Exception):
@@ -78,15 +74,13 @@ def _model(data: Buffer) -> OnnxFile:
     functions: list[tuple[str, str]] = []
     nodes: Counter[tuple[str, str]] = Counter()
     initializers: dict[str, tuple[int, ...]] = {}
-    inputs: list[str] = []
-    outputs: list[str] = []
     for number, value in _fields(data, (0, len(data))):
         match number, value:
             case 1, int():
                 ir_version = value
             case 7, (int(), int()):
                 has_graph = True
-                _graph(data, value, nodes, initializers, inputs, outputs)
+                _graph(data, value, nodes, initializers)
             case 8, (int(), int()):
                 opsets[_string(data, value, 1)] = _integer(data, value, 2)
             case 14, (int(), int()):
@@ -102,8 +96,6 @@ def _model(data: Buffer) -> OnnxFile:
         node_counts=dict(nodes),
         initializers=initializers,
         functions=functions,
-        inputs=inputs,
-        outputs=outputs,
     )
 
 
@@ -112,8 +104,6 @@ def _graph(
     span: Span,
     nodes: Counter[tuple[str, str]],
     initializers: dict[str, tuple[int, ...]],
-    inputs: list[str],
-    outputs: list[str],
 ) -> None:
     """Adds a GraphProto to the collections."""
     for number, value in _fields(data, span):
@@ -122,10 +112,6 @@ def _graph(
                 nodes[_string(data, value, 7), _string(data, value, 4)] += 1
             case 5, (int(), int()):
                 initializers[_string(data, value, 8)] = _dims(data, value)
-            case 11, (int(), int()):
-                inputs.append(_string(data, value, 1))
-            case 12, (int(), int()):
-                outputs.append(_string(data, value, 1))
 
 
 def _dims(data: Buffer, tensor: Span) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The sidecar of a TensorRT plan: what it was built from and with, and where it runs.
 
 A plan is opaque and bound to the version of its builder and to GPUs. So what decides whether
-it runs here is in `model.plan.json` beside it, which `export.tensorrt` writes and the runtime
+it runs here is in `model.plan.json` beside it, which `export.to_plan` writes and the runtime
 checks first. A library, whose code would run, is looked for in the plan itself (`read_plan`).
 """
 

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import logging
 import re
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,9 +48,15 @@ def choose_builder(name: str = "auto") -> PlanBuilder:
         ExportError: It is not installed, does not load, is too old, or needs a GPU.
     """
     gpu = current_gpu()
+    installed = [key for key, module in BUILDERS.items() if importlib.util.find_spec(module)]
     if name == "auto":
-        name = _best(has_gpu=gpu is not None)
-    elif not _is_installed(name):
+        if not installed:
+            raise ExportError(
+                "Neither TensorRT nor TensorRT-RTX is installed: pip install 'bsmamba2[trt]' on "
+                "the machine with the GPU, or pip install tensorrt-rtx, which builds without one."
+            )
+        name = installed[0] if gpu is not None else installed[-1]
+    elif name not in installed:
         raise ExportError(f"{name} is not installed: {_INSTALL[name]}.")
     if name == "tensorrt" and gpu is None:
         raise ExportError(
@@ -61,21 +66,6 @@ def choose_builder(name: str = "auto") -> PlanBuilder:
         )
     bound = (dotted(gpu),) if name == "tensorrt" and gpu is not None else ()
     return PlanBuilder(name=name, trt=_load(name), architectures=bound)
-
-
-def _best(*, has_gpu: bool) -> str:
-    installed = [name for name in BUILDERS if _is_installed(name)]
-    if not installed:
-        raise ExportError(
-            "Neither TensorRT nor TensorRT-RTX is installed: pip install 'bsmamba2[trt]' on the "
-            "machine with the GPU, or pip install tensorrt-rtx, which builds without one."
-        )
-    usable = [name for name in installed if has_gpu or name != "tensorrt"]
-    return (usable or installed)[0]
-
-
-def _is_installed(name: str) -> bool:
-    return importlib.util.find_spec(BUILDERS[name]) is not None
 
 
 def _load(name: str) -> ModuleType:
@@ -158,7 +148,6 @@ def attach_progress(
         goes_on: Asked at every step; False ends the build.
         interval_s: Seconds between two sentences.
     """
-    lock = threading.Lock()
     steps: dict[str, int] = {}
     said = time.monotonic()
 
@@ -167,15 +156,12 @@ def attach_progress(
             trt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase: str, parent: str | None, count: int) -> None:
-            with lock:
-                steps[phase] = count
+            steps[phase] = count
 
         def step_complete(self, phase: str, step: int) -> bool:
             nonlocal said
-            with lock:
-                due = time.monotonic() - said >= interval_s
-                said = time.monotonic() if due else said
-            if due:
+            if time.monotonic() - said >= interval_s:
+                said = time.monotonic()
                 report(f"{phase}: {step + 1} of {steps.get(phase, step + 1)}.")
             return goes_on()
 

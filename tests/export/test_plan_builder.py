@@ -124,17 +124,6 @@ def test_wrong_builder_is_one_sentence():
         PlanOptions(builder="trt")
 
 
-@pytest.mark.parametrize("option", [["--batch", "2"], ["--frames", "1"]])
-def test_options_of_a_plan_need_a_plan(tmp_path: Path, option: list[str]):
-    done = bsm(tmp_path, "export", "tiny", *option)
-    assert refusal(done) == f"{option[0]} is about a plan: add --trt."
-
-
-def test_onnx_engine_without_a_plan_is_nothing_to_export(tmp_path: Path):
-    sentence = "default is an ONNX engine already: add --trt to build a plan of it."
-    assert refusal(bsm(tmp_path, "export", "default")) == sentence
-
-
 def test_checkpoint_without_torch_names_the_extra(tmp_path: Path):
     sentence = refusal(bsm(tmp_path, "export", "tiny", "--trt"))
     assert sentence.endswith("needs the 'export' extra: pip install 'bsmamba2[export]'")
@@ -235,13 +224,4 @@ tensorrt_rtx.Builder = start
         "TensorRT 10.13.2.6 does not start (CUDA initialization failure with error: 35): update "
         "the NVIDIA driver."
     )
-    assert not list(tmp_path.iterdir())
-
-
-def test_tensorrt_alone_without_a_gpu_is_one_sentence(tiny_onnx: Path, tmp_path: Path):
-    pytest.importorskip("tensorrt_rtx")
-    no_gpu = AS_TENSORRT.replace("lambda: 90", "lambda: None")
-    arguments = ("export", tiny_onnx, "--trt", "--builder", "tensorrt", "-o", "a.plan")
-    sentence = refusal(bsm(tmp_path, *arguments, before=no_gpu))
-    assert sentence.startswith("TensorRT builds a plan only on the GPU that runs it")
     assert not list(tmp_path.iterdir())

@@ -255,6 +255,10 @@ def test_overflow_that_onnx_runtime_does_not_see_refuses_the_file(tmp_path: Path
         (["tiny", "--int8", "--trt"], "int8 is for CPUs"),
         (["tiny", "--audio", "song.wav"], "add --fp16 or --int8"),
         (["tiny", "--fp16", "--audio", "absent.wav"], "No such file: absent.wav"),
+        (["default"], "default is an ONNX engine already: add --trt to build a plan of it."),
+        (["default", "--trt", "--card", "a.yaml"], "--card goes into an ONNX file"),
+        (["tiny", "--batch", "2"], "--batch is about a plan: add --trt."),
+        (["tiny", "--frames", "1"], "--frames is about a plan: add --trt."),
     ],
 )
 def test_bad_usage_is_one_sentence(arguments: list[str], words: str, tmp_path: Path):

@@ -49,19 +49,6 @@ def inlined(report: dict[str, Any], model: ModelProto) -> set[str]:
     return made & set(report["names"])
 
 
-def assert_only_plugins(model: ModelProto, plugin: Path, folder: Path) -> None:
-    """One plugin layer a scan node, and nothing of the body."""
-    nodes = len(scans(model))
-    path = folder / "model.onnx"
-    onnx.save(model, path)
-    report = parse(path, "--plugin", plugin, "--scan-nodes", str(nodes))
-    assert report["errors"] == []
-    assert report["parsed"]
-    assert report["plugins"] == report["types"].count("PLUGIN_V3") == nodes
-    assert report["check"] == ""
-    assert not inlined(report, model)
-
-
 @pytest.fixture
 def model(tiny_onnx: Path) -> ModelProto:
     return onnx.load(tiny_onnx)
@@ -73,18 +60,18 @@ def half_model() -> ModelProto:
     return export_graph(fold(network, torch.float16), metadata)
 
 
-def test_every_scan_node_becomes_a_plugin_layer(
-    model: ModelProto, plugin_library: Path, tmp_path: Path
+@pytest.mark.parametrize("name", ["model", "half_model"])
+def test_every_scan_node_becomes_a_plugin_layer_and_nothing_of_the_body_is_left(
+    request: pytest.FixtureRequest, plugin_library: Path, tmp_path: Path, name: str
 ):
-    assert len(scans(model)) == 4
-    assert_only_plugins(model, plugin_library, tmp_path)
-
-
-def test_every_scan_node_becomes_a_plugin_layer_in_float16(
-    half_model: ModelProto, plugin_library: Path, tmp_path: Path
-):
-    assert len(scans(half_model)) == 4
-    assert_only_plugins(half_model, plugin_library, tmp_path)
+    model, path = request.getfixturevalue(name), tmp_path / "model.onnx"
+    onnx.save(model, path)
+    report = parse(path, "--plugin", plugin_library, "--scan-nodes", "4")
+    assert report["errors"] == []
+    assert report["parsed"]
+    assert report["plugins"] == report["types"].count("PLUGIN_V3") == len(scans(model)) == 4
+    assert report["check"] == ""
+    assert not inlined(report, model)
 
 
 # --- what goes wrong silently elsewhere ---
