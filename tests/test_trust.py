@@ -87,8 +87,3 @@ def test_everything_that_loads_native_code_is_on_the_page() -> None:
             )
             for call in re.findall(r"torch\.load\((.*?)\)", text):
                 assert "weights_only=True" in call, name
-
-
-def test_links_of_the_page_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
