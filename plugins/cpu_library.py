@@ -10,7 +10,7 @@ import ctypes
 from pathlib import Path
 
 from bsmamba2.plugins.cpu_sources import LIBRARY
-from bsmamba2.plugins.library import load_library
+from bsmamba2.plugins.cuda_library import load_library
 
 ABI = 1
 """BSM_CPU_SCAN_ABI of the header that this file was written for."""

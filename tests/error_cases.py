@@ -37,7 +37,7 @@ class ErrorCase:
 
 
 def _load_scan() -> None:
-    from bsmamba2.plugins.library import ScanLibrary
+    from bsmamba2.plugins.cuda_library import ScanLibrary
 
     ScanLibrary("gone.so")
 

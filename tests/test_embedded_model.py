@@ -8,7 +8,7 @@ import pytest
 from processes import bsm
 from songs import decoded, excerpt
 
-from bsmamba2.cli.file_info import inspect_file
+from bsmamba2.cli.info_record import inspect_file
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.runtime import EngineOptions, Separator, load_engine
 

@@ -24,7 +24,7 @@ from bsmamba2.models.cuda_scan import library_scan
 from bsmamba2.models.folded import fold
 from bsmamba2.models.graphed import CudaCapture, Function
 from bsmamba2.models.kernels import uses_mamba_ssm
-from bsmamba2.plugins.library import ScanLibrary
+from bsmamba2.plugins.cuda_library import ScanLibrary
 
 BATCHES = (1, 4)
 PUBLISHED = "published, float16 autocast"

@@ -19,7 +19,7 @@ from bench.gpu.report import text
 from bsmamba2.models.cuda_scan import library_scan
 from bsmamba2.models.kernels import mamba_ssm_chunk, mamba_ssm_direction
 from bsmamba2.models.scan import Sizes, bimamba2_scan_chunked, bimamba2_scan_reference
-from bsmamba2.plugins.library import ScanLibrary
+from bsmamba2.plugins.cuda_library import ScanLibrary
 
 LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """Of the relative RMS, by type."""

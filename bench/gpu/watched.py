@@ -22,7 +22,7 @@ from bench.gpu.part import Part
 from bench.gpu.report import text
 from bench.gpu.scan import make_case
 from bsmamba2.formats.operator import INPUTS
-from bsmamba2.plugins.library import DTYPES, ScanArrays, ScanLibrary, ScanSizes
+from bsmamba2.plugins.cuda_library import DTYPES, ScanArrays, ScanLibrary, ScanSizes
 
 WORKER = Path(__file__).with_name("worker.py")
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")

@@ -167,7 +167,7 @@ def _report(onnx: str, target: Path, record: PlanRecord | None) -> str:
     import json
     from dataclasses import asdict
 
-    from bsmamba2.cli.file_info import inspect_file
+    from bsmamba2.cli.info_record import inspect_file
     from bsmamba2.formats.trt_plan import sidecar_path
 
     found = inspect_file(onnx)

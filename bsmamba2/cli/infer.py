@@ -166,7 +166,8 @@ def command(
     from bsmamba2.runtime.separation.batching import useful_batch
     from bsmamba2.runtime.separation.separator import RESIDUAL, Separator
     from bsmamba2.runtime.songs.headers import is_complete, read_headers
-    from bsmamba2.runtime.songs.jobs import OutputTemplate, make_jobs
+    from bsmamba2.runtime.songs.jobs import make_jobs
+    from bsmamba2.runtime.songs.output_template import OutputTemplate
     from bsmamba2.runtime.songs.sources import found_sources
 
     template = OutputTemplate(out)

@@ -16,7 +16,7 @@ def command(name: str, as_json: bool) -> None:
     """
     import json
 
-    from bsmamba2.cli.file_info import inspect_file, lines
+    from bsmamba2.cli.info_record import inspect_file, lines
     from bsmamba2.errors import one_line
 
     record = inspect_file(name)

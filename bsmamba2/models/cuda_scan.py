@@ -19,7 +19,7 @@ from torch import Tensor
 from bsmamba2.errors import BsmError, warn_once
 from bsmamba2.formats.operator import INPUTS, SIGNAL_INPUTS
 from bsmamba2.models.scan import ScanParameters, bimamba2_scan_chunked, scan_sizes
-from bsmamba2.plugins.library import ScanArrays, ScanError, ScanLibrary, ScanSizes
+from bsmamba2.plugins.cuda_library import ScanArrays, ScanError, ScanLibrary, ScanSizes
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from processes import bsm, bsm_json, printed
 from safetensors.torch import save_file
 
 from bsmamba2.checkpoints.weights import save_weights
-from bsmamba2.cli.file_info import inspect_file, lines
+from bsmamba2.cli.info_record import inspect_file, lines
 from bsmamba2.errors import BsmError, CheckpointError, ConfigError
 from bsmamba2.formats.metadata import MaskParity, Metadata, ModelCard, PrecisionCheck, Provenance
 from bsmamba2.formats.tensors import parameter_count, tensor_shapes

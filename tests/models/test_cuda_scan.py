@@ -39,7 +39,7 @@ from bsmamba2.models.scan import (
 )
 from bsmamba2.models.scan_operator import SCAN_OPERATOR, bimamba2_scan
 from bsmamba2.plugins import build
-from bsmamba2.plugins.library import ScanError, ScanLibrary, ScanSizes, Status
+from bsmamba2.plugins.cuda_library import ScanError, ScanLibrary, ScanSizes, Status
 
 SMALL = head_sizes(2, 32, 32)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -24,7 +24,7 @@ from bench.common.scans import (
 )
 from bsmamba2.models.cuda_scan import library_scan
 from bsmamba2.models.scan import bimamba2_scan_reference
-from bsmamba2.plugins.library import ScanLibrary
+from bsmamba2.plugins.cuda_library import ScanLibrary
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LENGTHS = (1, 2, 63, 64, 65, 129, 801)

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.common.scans import ScanInputs, scan_inputs
 from bsmamba2.formats.operator import INPUTS
 from bsmamba2.models.scan import ScanParameters, bimamba2_scan_reference
-from bsmamba2.plugins.library import ScanLibrary, ScanSizes
+from bsmamba2.plugins.cuda_library import ScanLibrary, ScanSizes
 
 # --- engines ---
 

@@ -14,8 +14,15 @@ from processes import printed
 
 from bsmamba2.errors import PluginError
 from bsmamba2.formats.operator import INPUTS
-from bsmamba2.plugins import library as binding
-from bsmamba2.plugins.library import DTYPES, ScanArrays, ScanError, ScanLibrary, ScanSizes, Status
+from bsmamba2.plugins import cuda_library as binding
+from bsmamba2.plugins.cuda_library import (
+    DTYPES,
+    ScanArrays,
+    ScanError,
+    ScanLibrary,
+    ScanSizes,
+    Status,
+)
 
 HEADER = Path(__file__).parents[2] / "plugins" / "include" / "bsm_scan.h"
 SIZES = ScanSizes(n_sequences=1, length=2, n_heads=2, headdim=32, d_state=32)
@@ -77,7 +84,7 @@ def test_structure_is_the_headers(tmp_path: Path):
 
 def test_binding_imports_neither_torch_nor_numpy():
     code = (
-        "import sys, bsmamba2.plugins.library;"
+        "import sys, bsmamba2.plugins.cuda_library;"
         "print({'torch', 'numpy', 'cupy', 'yaml'} & set(sys.modules))"
     )
     assert printed(code) == "set()\n"

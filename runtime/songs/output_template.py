@@ -1,0 +1,90 @@
+"""What the files of a song's stems are called."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+from bsmamba2.errors import OptionError
+from bsmamba2.runtime.audio.writing import FORMATS
+from bsmamba2.runtime.songs.pipes import PIPE, STDOUT, check_stdout
+from bsmamba2.runtime.songs.sources import Source
+
+DEFAULT_TEMPLATE = "out/{folder}/{track}/{stem}.{ext}"
+FIELDS = ("folder", "track", "stem", "ext")
+PICTURE = "spectrograms"
+"""In the place of the stem, in a picture's name."""
+
+
+class OutputTemplate:
+    """Names of output files, such as 'out/{track}/{stem}.{ext}', or '-' for stdout."""
+
+    def __init__(self, text: str) -> None:
+        """Checks the text; raises OptionError for unknown fields and for a stdout nobody reads."""
+        self.to_stdout = text == PIPE
+        self.text = text = str(STDOUT) if self.to_stdout else text
+        if self.to_stdout:
+            check_stdout()
+        try:
+            parts = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise OptionError(f"The output name '{text}' cannot be read: {error}.") from error
+        self._fields = {name for _, name, _, _ in parts if name is not None}
+        for _, name, spec, conversion in parts:
+            if name is not None and (name not in FIELDS or spec or conversion):
+                known = ", ".join(f"{{{field}}}" for field in FIELDS)
+                raise OptionError(f"The output name '{text}' has an unknown field: use {known}.")
+
+    def format_name(self, wanted: str | None) -> str:
+        """The format's name: as wanted, or by the template's own suffix, or wav.
+
+        Raises:
+            BsmError: The two differ, or the suffix is none that can be written.
+        """
+        if self.to_stdout or self.text.endswith(".{ext}"):
+            return wanted or FORMATS[0]
+        suffix = Path(self.text).suffix.lower().removeprefix(".")
+        if suffix not in FORMATS:
+            raise OptionError(
+                f"The output name '{self.text}' must end in .{{ext}} or one of "
+                f".{', .'.join(FORMATS)}, as in '{DEFAULT_TEMPLATE}'."
+            )
+        if wanted not in (None, suffix):
+            raise OptionError(
+                f"The output name '{self.text}' does not fit --format {wanted}: leave one out."
+            )
+        return suffix
+
+    def check_stems(self, stems: Sequence[str]) -> None:
+        """Raises OptionError if several stems would get one name."""
+        if len(stems) > 1 and "stem" not in self._fields:
+            raise OptionError(
+                f"The output name '{self.text}' needs {{stem}} to tell {' and '.join(stems)} "
+                f"apart: write it as in '{DEFAULT_TEMPLATE}'."
+            )
+
+    def path(self, source: Source, stem: str, ext: str) -> Path:
+        """The file of one stem."""
+        names = {"track": source.path.stem, "stem": stem, "ext": ext}
+        safe = {field: _safe_name(name) for field, name in names.items()}
+        folder = "/".join(map(_safe_name, source.folder.parts)) or "."
+        return Path(self.text.format(folder=folder, **safe))
+
+    def picture_path(self, source: Source) -> Path:
+        """The PNG of a song: beside its stems, or with the song's name if they share a folder."""
+        stem = PICTURE if "stem" in self._fields else ""
+        path = self.path(source, stem, "png").with_suffix(".png")
+        return path if stem else path.with_stem(f"{path.stem}.{PICTURE}")
+
+    @property
+    def top(self) -> Path | None:
+        """The folder that all files will be in, if the text names one."""
+        folder, found, _ = self.text.partition("{")[0].rpartition("/")
+        return Path(folder or "/") if found else None
+
+
+def _safe_name(name: str) -> str:
+    """A name that stays in its folder and on one line."""
+    name = "".join("_" if char in "/\\" or not char.isprintable() else char for char in name)
+    return name if name.strip(". ") else "_" * len(name)
