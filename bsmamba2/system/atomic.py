@@ -3,8 +3,8 @@
 What is not complete yet lies in a hidden folder, `.partial-...`, beside the place that it will
 take, or beside the first of the folders that are missing above that place. The folder is locked as
 long as its process lives. A process that is killed leaves it, but no lock: the next one that writes
-beside it removes it. Where there are no such locks (Windows, some network file systems), what is
-left stays until somebody deletes it; nothing takes it for a song.
+there or below removes it. Where there are no such locks (Windows, some network file systems), what
+is left stays until somebody deletes it; nothing takes it for a song.
 
 An OSError in a block of `atomic_path`, `atomic_paths` or `atomic_folder` passes as it is: it may
 come from reading a song or from training. Only what is within `writing`, which surrounds nothing
@@ -212,9 +212,9 @@ def _existing_folder(path: Path) -> tuple[Path, Path]:
 
 def _new_folder(parent: Path) -> tuple[Path, int | None]:
     """A locked temporary folder and its lock, if there are locks."""
-    if parent not in _swept:
-        _swept.add(parent)
-        remove_abandoned(parent)
+    for folder in {parent, *parent.parents} - _swept:  # a killed one's may lie above
+        _swept.add(folder)
+        remove_abandoned(folder)
     while True:
         path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
         with contextlib.suppress(FileNotFoundError):  # another process took it for abandoned

@@ -91,6 +91,16 @@ def test_the_next_process_takes_away_what_a_killed_one_left_and_nothing_else(
     assert list(scratch.iterdir()) == []
 
 
+def test_what_was_left_above_folders_that_were_missing_then_is_taken_away(tmp_path: Path):
+    killed, _ = holder(tmp_path / "out/b/b.wav")
+    write_atomic(tmp_path / "out/a/a.wav", "whole")
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert len(partials(tmp_path)) == 1
+    holder(tmp_path / "out/b/b.wav")[0].communicate("")
+    assert partials(tmp_path) == []
+
+
 RIVAL = """
 import contextlib, sys
 from pathlib import Path
