@@ -118,7 +118,8 @@ def find_libraries(*, plugin: bool = False) -> Libraries | None:
     """
     sources, gpus = sources_sha256(), [gpu for gpu in arch.gpus() if gpu >= arch.OLDEST]
     wanted = PLUGIN if plugin else SCAN
-    for folder in sorted(cache_folder("plugins").iterdir(), key=_modified, reverse=True):
+    there = cache_folder("plugins", make=False).glob("*")
+    for folder in sorted(there, key=_modified, reverse=True):
         found = None if folder.suffix else load_build(folder)
         if found is None or found.sources != sources or len(found.sizes) < len(SIZES):
             continue

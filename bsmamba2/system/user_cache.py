@@ -9,14 +9,16 @@ from pathlib import Path
 from bsmamba2.errors import FileError
 
 
-def cache_folder(name: str) -> Path:
-    """The folder bsmamba2/NAME in XDG_CACHE_HOME or ~/.cache, made where it is absent.
+def cache_folder(name: str, *, make: bool = True) -> Path:
+    """The folder bsmamba2/NAME in XDG_CACHE_HOME or ~/.cache; one that is absent is made, or not.
 
     Raises:
         FileError: It cannot be made, or others can write into it or exchange it.
     """
     folder = _user_cache() / "bsmamba2" / name
     try:
+        if not (make or folder.exists()):
+            return folder
         folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (folder.parent, folder):
             path.mkdir(mode=0o700, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bsmamba2.errors import FileError
+from bsmamba2.plugins.build import find_libraries
 from bsmamba2.system.user_cache import cache_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs owners and modes")
@@ -24,6 +25,12 @@ def test_folders_are_made_private_and_found_again(cache: Path):
     assert folder == cache / "bsmamba2/kernels" == cache_folder("kernels")
     for path in (folder, folder.parent, cache):
         assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_looking_into_a_folder_makes_none(cache: Path):
+    assert cache_folder("kernels", make=False) == cache / "bsmamba2/kernels"
+    assert find_libraries() is None
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize("name", ["bsmamba2", "bsmamba2/kernels"])
