@@ -74,6 +74,8 @@ class OnnxEngine:
             raise EngineError(
                 f"ONNX Runtime failed: {short_reason(error)}; free memory, or export it again."
             ) from error
+        if np.shape(mask) != spectrum.shape:
+            raise EngineError(f"The file gives a mask of shape {np.shape(mask)}: export it again.")
         return np.asarray(mask, np.float32)
 
     def describe(self) -> dict[str, Any]:

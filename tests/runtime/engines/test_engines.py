@@ -234,6 +234,19 @@ def tampered(path: Path, tmp_path: Path) -> Callable[..., Path]:
     return tamper
 
 
+def test_an_onnx_file_whose_mask_has_another_shape_is_one_sentence(tiny_export: Path):
+    model = onnx.load(tiny_export)
+    (mask,) = model.graph.output
+    last = next(node for node in model.graph.node if mask.name in node.output)
+    last.output[list(last.output).index(mask.name)] = "whole"
+    model.graph.node.append(onnx.helper.make_node("Concat", ["whole"] * 2, [mask.name], axis=0))
+    mask.type.tensor_type.ClearField("shape")
+    onnx.save(model, tiny_export.with_name("twice.onnx"))
+    engine = load_engine(tiny_export.with_name("twice.onnx"))
+    with pytest.raises(EngineError, match=r"gives a mask of shape \(2, .*: export it again"):
+        engine(fixed_spectrum(AUDIO, 3))
+
+
 def test_metadata_of_other_layers_is_refused(tampered: Callable[..., Path]):
     target = tampered(lambda metadata: edit_config(metadata, layers=3))
     sentence = refused(target)
