@@ -105,7 +105,7 @@ class AudioReader:
             try:
                 self._held = stack.enter_context(self.path.open("rb"))
             except OSError as error:
-                raise AudioError(f"{name} cannot be read: {error.strerror}; copy it.") from error
+                raise AudioError(f"{name} cannot be read: {error.strerror}; try again.") from error
             self._before = os.fstat(self._held.fileno())
             if self._before.st_size == 0:
                 raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")

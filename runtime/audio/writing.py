@@ -155,7 +155,7 @@ class AudioWriter:
             )
             for tag, text in (tags or {}).items():
                 setattr(self._file, tag, text)
-        except (soundfile.SoundFileError, RuntimeError) as error:
+        except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
             self._sink.close()
             raise self._failed(error) from error
 

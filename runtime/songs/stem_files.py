@@ -21,7 +21,7 @@ from bsmamba2.system.atomic import writing
 logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 16  # samples
-_WAITING = "a temporary file beside the stems"
+_WAITING = "a temporary file beside the stems (make room, or name another folder in --out)"
 
 
 class StemFiles:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import soundfile
 from audio_files import RATE, encode, load, noise, save
 
+from bsmamba2.errors import BsmError
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.tags import NAMES, clean_tags
 from bsmamba2.runtime.audio.writing import FORMATS, AudioWriter, OutputFormat
@@ -75,6 +78,29 @@ def test_stems_below_full_scale_are_not_rescaled(write: Write, caplog: pytest.Lo
     paths = write(stems, OutputFormat("wav", None, "rescale"))
     assert all(np.array_equal(load(paths[stem]), stems[stem]) for stem in stems)
     assert not caplog.records
+
+
+def test_what_cannot_be_kept_or_encoded_says_how_to_mend_it(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(error: Exception) -> Callable[..., None]:
+        def fail(*arguments: object, **options: object) -> None:
+            raise error
+
+        return fail
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "TemporaryFile", refuse(full))
+        with pytest.raises(BsmError, match=r"\(make room, .*\): No space left on device\.$"):
+            write(loud(), OutputFormat("wav", clip="rescale"))
+    unknown = ValueError("Invalid combination of format, subtype and endian")
+    song = save(tmp_path / "song.wav", noise())
+    job = Job(source=song, name="song", outputs={"vocals": tmp_path / "a.mp3"})
+    with AudioReader(song) as reader, monkeypatch.context() as patched:
+        patched.setattr(soundfile.SoundFile, "__init__", refuse(unknown))  # of an old libsndfile
+        with pytest.raises(BsmError, match=r"a\.mp3: Invalid combination of format"):
+            StemFiles(reader, job, OutputFormat("mp3"))
 
 
 def test_clamped_floats_are_cut_off_and_counted(write: Write, caplog: pytest.LogCaptureFixture):
