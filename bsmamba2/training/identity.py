@@ -93,5 +93,5 @@ def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
     values = {"processes": identity["processes"], "start": start and str(start["sha256"])}
     for section, keys in identity["config"].items():
         values |= {f"{section}.{key}": value for key, value in keys.items()}
-    values |= {f"samples of track {shown(name)}": n for name, n in identity["tracks"].items()}
+    values |= {f"samples of track {shown(name, 300)}": n for name, n in identity["tracks"].items()}
     return {name: value for name, value in values.items() if name not in _FREE}

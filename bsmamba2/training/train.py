@@ -97,8 +97,8 @@ def train(
         changes: list[str] = []
         if saved is not None:
             with folder.reading():
-                if start is None:
-                    identity["start"] = saved.get("start")  # it is needed once only
+                if start is None and (first := saved.get("start")):  # it is needed once only
+                    identity["start"] = {key: str(first[key]) for key in ("file", "sha256")}
                 changes = check_same_run(
                     saved, identity, folder.last, allow_change=allow_config_change
                 )
