@@ -163,6 +163,27 @@ def locked(path: Path, taken: Callable[[], object]) -> Iterator[None]:
         _release(lock)
 
 
+@contextlib.contextmanager
+def claimed(folder: Path, lock: str = "") -> Iterator[None]:
+    """Makes a folder and keeps a second run out of it, as long as this process lives.
+
+    Args:
+        folder: Is locked itself, or a file in it, which network file systems can lock, too.
+        lock: The name of that file.
+
+    Raises:
+        FileError: Another run is there, or the folder cannot be made.
+    """
+
+    def refuse() -> None:
+        raise FileError(f"Another run is writing into {folder}: wait for it, or name another one.")
+
+    with writing(f"into {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / lock, refuse):
+        yield
+
+
 def link_or_copy(source: Path, target: Path) -> bool:
     """Gives a file a second name, or copies it where that is impossible; whether it is a link."""
     try:

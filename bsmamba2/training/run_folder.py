@@ -33,7 +33,6 @@ from bsmamba2.formats.metadata import Metadata
 from bsmamba2.system.atomic import (
     atomic_paths,
     link_or_copy,
-    locked,
     remove_abandoned,
     write_atomic,
     writing,
@@ -177,22 +176,3 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
             raise OSError(errno.EIO, str(error).splitlines()[0]) from error
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Makes a run's folder and keeps a second run out of it, as long as this process lives.
-
-    Raises:
-        BsmError: Another run is there, or the folder cannot be made.
-    """
-
-    def refuse() -> None:
-        raise TrainingError(
-            f"Another run is writing into {path}: wait for it or choose another --out."
-        )
-
-    with writing(f"into {path}"):
-        path.mkdir(parents=True, exist_ok=True)
-    with locked(path / "lock", refuse):
-        yield

@@ -20,12 +20,13 @@ from bsmamba2.data.salience import find_salient
 from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import TrainingError
 from bsmamba2.formats.metadata import Metadata, Provenance
+from bsmamba2.system.atomic import claimed
 from bsmamba2.system.signals import stop_on_signals
 from bsmamba2.training.distributed import Processes, joined
 from bsmamba2.training.identity import check_same_run, run_identity
 from bsmamba2.training.loader import load_batches
 from bsmamba2.training.logs import Listener, RunLog, open_log
-from bsmamba2.training.run_folder import RunFolder, claimed
+from bsmamba2.training.run_folder import RunFolder
 from bsmamba2.training.state import TrainingState, new_state
 from bsmamba2.training.step import NotFiniteError, Stepper, total_steps
 from bsmamba2.training.validation import validate
@@ -86,7 +87,7 @@ def train(
         processes = stack.enter_context(joined(device))
         is_first = processes.rank == 0
         if is_first:
-            stack.enter_context(claimed(out))
+            stack.enter_context(claimed(out, "lock"))
         folder = RunFolder(out)
         saved = folder.load()
         _set_threads(threads, saved)

@@ -24,9 +24,10 @@ from bsmamba2.config.file import load_config
 from bsmamba2.errors import BsmError, CheckpointError, DataError, TrainingError
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.runtime import Separator, load_engine
+from bsmamba2.system.atomic import claimed
 from bsmamba2.training import train as train_module
+from bsmamba2.training.identity import check_same_run
 from bsmamba2.training.logs import open_log
-from bsmamba2.training.run_folder import claimed
 from bsmamba2.training.train import Outcome, train
 
 
@@ -165,6 +166,16 @@ def test_other_songs_are_refused_by_name(copy, songs, tmp_path):
         go_on(copy, others)
 
 
+def test_songs_of_long_names_are_told_apart():
+    names = [60 * "name" + end for end in ("a", "b")]
+    one, other = (
+        {"processes": 1, "config": {}, "tracks": dict.fromkeys(names, 1) | {names[0]: length}}
+        for length in (1, 2)
+    )
+    with pytest.raises(TrainingError, match="1 -> 2"):
+        check_same_run(one, other, Path("last.ckpt"), allow_change=False)
+
+
 def test_a_damaged_checkpoint_is_a_sentence_and_stays(copy, songs):
     whole = (copy / "last.ckpt").read_bytes()
     (copy / "last.ckpt").write_bytes(whole[: len(whole) // 2])
@@ -247,9 +258,9 @@ def test_weights_that_are_not_finite_are_never_saved(songs, tmp_path):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(copy):
-    code = "import sys, pathlib; from bsmamba2.training.run_folder import claimed\n"
-    code += "with claimed(pathlib.Path(sys.argv[1])): pass"
-    with claimed(copy):
+    code = "import sys, pathlib; from bsmamba2.system.atomic import claimed\n"
+    code += "with claimed(pathlib.Path(sys.argv[1]), 'lock'): pass"
+    with claimed(copy, "lock"):
         second = python(code, copy)
     assert "Another run is writing" in second.stderr.splitlines()[-1]
 
@@ -286,6 +297,13 @@ def test_without_a_gpu_cuda_is_refused(songs, tmp_path):
         pytest.skip("there is a GPU")
     with pytest.raises(BsmError, match="--device cpu"):
         train(small_config(tmp_path), songs, tmp_path / "run", device="cuda")
+
+
+def test_a_checkpoint_that_does_not_name_its_start_is_a_sentence(copy, songs):
+    content = torch.load(copy / "last.ckpt", weights_only=True)
+    torch.save(content | {"start": {"sha256": "0"}}, copy / "last.ckpt")
+    with pytest.raises(TrainingError, match=r"last\.ckpt is damaged.*best"):
+        go_on(copy, songs, allow=True)
 
 
 @pytest.mark.parametrize("key", ["threads", "optimizer", "config", "ema", "best", "step"])

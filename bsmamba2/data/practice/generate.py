@@ -17,7 +17,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ from bsmamba2.data.practice.instruments import SAMPLE_RATE
 from bsmamba2.data.practice.song import Pcm, make_song
 from bsmamba2.data.practice.sounds import check_soundfont, choose_sounds, find_soundfonts
 from bsmamba2.data.practice.workers import share_out
-from bsmamba2.errors import DataError, FileError
-from bsmamba2.system.atomic import locked, temporary_folder, write_atomic, writing
+from bsmamba2.errors import DataError
+from bsmamba2.system.atomic import claimed, temporary_folder, write_atomic, writing
 
 SPLITS = ("train", "valid", "test")
 RECIPE = 3
@@ -79,7 +80,8 @@ def generate_songs(
     songs = replace(songs, soundfonts=songs.soundfonts or tuple(find_soundfonts()))
     for soundfont in songs.soundfonts:
         check_soundfont(soundfont)
-    with _claimed(folder, songs), temporary_folder(folder) as workshop:
+    with claimed(folder), temporary_folder(folder) as workshop:
+        _mark(folder, songs)
         tasks = [
             (songs, workshop, split, index)
             for split in SPLITS
@@ -124,23 +126,8 @@ def write_stems(folder: Path, stems: Mapping[str, Pcm]) -> None:
         (folder / f"{stem}.wav").write_bytes(wav.getbuffer())
 
 
-@contextlib.contextmanager
-def _claimed(folder: Path, songs: PracticeSet) -> Iterator[None]:
-    """Keeps a second run out of the folder, which is marked with its set, or is this set's."""
-
-    def refuse() -> None:
-        raise FileError(
-            f"Another run is making songs in {folder}: wait for it or choose another folder."
-        )
-
-    with writing(f"into {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, refuse):
-        _mark(folder, songs)
-        yield
-
-
 def _mark(folder: Path, songs: PracticeSet) -> None:
+    """Marks a folder without songs with its set; raises DataError if it holds others."""
     mark = folder / "practice.json"
     this: dict[str, Any] = {
         "recipe": RECIPE,
@@ -148,7 +135,10 @@ def _mark(folder: Path, songs: PracticeSet) -> None:
         "seconds": songs.seconds,
         "soundfonts": sorted(path.name for path in songs.soundfonts),
     }
-    if not any(song for split in SPLITS for song in folder.glob(f"{split}/*")):
+    with writing(f"into {folder}"):
+        splits = [path for path in map(folder.joinpath, SPLITS) if path.exists()]
+        is_empty = not any(os.listdir(path) for path in splits)
+    if is_empty:
         write_atomic(mark, json.dumps(this, indent=2) + "\n")
         return
     try:
