@@ -18,8 +18,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("bsmamba2", "export", "plugins", "runtime")
 DATA = (
     *("bsmamba2/py.typed", "bsmamba2/runtime/default.onnx", "bsmamba2/config/bsmamba2.yaml"),
-    *("bsmamba2/plugins/CMakeLists.txt", "bsmamba2/plugins/include/bsm_scan.h"),
-    "bsmamba2/plugins/libbsm_scan_cpu.so",
+    *("bsmamba2/plugins/include/bsm_scan.h", "bsmamba2/plugins/libbsm_scan_cpu.so"),
 )
 
 
