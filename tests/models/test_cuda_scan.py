@@ -208,13 +208,23 @@ def test_unsupported_sizes_take_the_chunked_form_with_a_line_each(
 
 
 @pytest.mark.usefixtures("named")
-def test_an_error_of_cuda_is_raised(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "status", [Status.OLD_GPU, Status.NO_KERNEL, Status.OLD_DRIVER, Status.CUDA_ERROR]
+)
+def test_a_gpu_that_cannot_takes_the_chunked_form_and_an_error_of_cuda_is_raised(
+    status: Status, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     def fail(self: ScanLibrary, sizes: ScanSizes) -> int:
-        raise ScanError("Scan: CUDA failed.", Status.CUDA_ERROR)
+        raise ScanError("Scan: it failed.", status)
 
     monkeypatch.setattr(ScanLibrary, "workspace_bytes", fail)
-    with pytest.raises(PluginError, match="CUDA failed"):
-        chosen(scan_inputs(1, 3, SMALL).to(torch.float32))
+    inputs = scan_inputs(1, 3, SMALL).to(torch.float32)
+    if status == Status.CUDA_ERROR:
+        with pytest.raises(PluginError, match="it failed"):
+            chosen(inputs)
+    else:
+        assert torch.equal(chosen(inputs), chunked(inputs))
+        assert "it failed" in caplog.text
 
 
 @pytest.mark.usefixtures("named")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,14 @@ def test_threads_change_no_bit(library: CpuScan, threads: int):
     inputs = scan_inputs(5, 70, head_sizes(2, 16, 16))
     expected = library.scan(inputs, threads=1)
     assert torch.equal(library.scan(inputs, threads=threads), expected)
+
+
+def test_calls_from_several_threads_do_not_touch_each_other(library: CpuScan):
+    many = [scan_inputs(2, 65 + seed, head_sizes(2, 16, 16), seed=seed) for seed in range(6)]
+    expected = [library.scan(inputs, threads=1) for inputs in many]
+    with ThreadPoolExecutor(len(many)) as pool:
+        found = list(pool.map(lambda inputs: library.scan(inputs, threads=2), 5 * many))
+    assert all(map(torch.equal, found, 5 * expected))
 
 
 def test_sequences_do_not_touch_each_other(library: CpuScan):

@@ -92,6 +92,16 @@ def test_loading_registers_the_creator_and_twice_is_no_error(rtx: ModuleType, pl
     assert creator is not None
 
 
+def test_opening_the_library_registers_nothing(rtx: ModuleType, plugin_library: Path):
+    """LD_PRELOAD does no more."""
+    code = """
+import ctypes, sys, tensorrt_rtx
+ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
+print([creator.name for creator in tensorrt_rtx.get_plugin_registry().all_creators])
+"""
+    assert OP_TYPE not in printed(code, plugin_library)
+
+
 LOAD = """
 import sys, tensorrt_rtx
 from bsmamba2.errors import BsmError
