@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bsmamba2.errors import FileError, PluginError
 from bsmamba2.plugins import architectures as arch
-from bsmamba2.plugins.compilation import FLAGS, PLUGIN, SCAN, SIZES, Options, compile_libraries
+from bsmamba2.plugins.compilation import PLUGIN, RECIPE, SCAN, SIZES, Options, compile_libraries
 from bsmamba2.plugins.toolchain import Toolchain, find_toolchain
 from bsmamba2.system.atomic import atomic_folder, locked, temporary_folder, writing
 from bsmamba2.system.files import sha256_file
@@ -154,10 +154,10 @@ def source_folder() -> Path:
 
 
 def sources_sha256() -> str:
-    """SHA-256 of all sources: equal ones give interchangeable libraries."""
+    """SHA-256 of sources and recipe: equal ones give interchangeable libraries."""
     folder = source_folder()
     files = [path for name in ("cuda", "include", "tensorrt") for path in folder.glob(f"{name}/*")]
-    return hashlib.sha256(f"{FLAGS} {_hash_files(folder, files)}".encode()).hexdigest()
+    return hashlib.sha256(f"{RECIPE} {_hash_files(folder, files)}".encode()).hexdigest()
 
 
 def load_build(folder: Path) -> Libraries | None:

@@ -17,7 +17,7 @@ from bsmamba2.plugins.toolchain import Toolchain
 SCAN, PLUGIN = "libbsm_scan.so", "libbsm_trt_plugin.so"
 SIZES = tuple(f"{t}:{p}:{n}" for t in (0, 1, 2) for p in (32, 64) for n in (32, 64, 128))
 """All kernels: BsmDtype's number, headdim and d_state."""
-FLAGS = (
+_FLAGS = (
     *("-c", "-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-Xptxas=-v"),
     "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden,-Wall",
 )
@@ -27,6 +27,7 @@ _EXPORTED = {
            "bsm_scan_cuda_error"),
     PLUGIN: ("setLoggerFinder", "getCreators"),
 }  # fmt: skip
+RECIPE = (_FLAGS, _LINK, _EXPORTED)
 _ERROR = re.compile(r"^.*(?:\berror\b|\bfatal\b|undefined).*$", re.MULTILINE)
 _HINTS = (  # what the log says, what it means
     (r"unsupported \w+ version", "nvcc {0.release} refuses {0.host}, name another in CUDAHOSTCXX"),
@@ -76,7 +77,7 @@ def compile_libraries(
     plugin = {f"{path.stem}.o": ["-isystem", str(options.headers), str(path)] for path in paths}
     code = [f"-gencode=arch=compute_{t.partition('_')[2]},code={t}" for t in options.architectures]
     more = [*code, f"--threads={max(1, jobs // len(scan))}", f"-I{sources / 'include'}"]
-    compiling = {name: [*FLAGS, *more, *rest] for name, rest in (scan | plugin).items()}
+    compiling = {name: [*_FLAGS, *more, *rest] for name, rest in (scan | plugin).items()}
     linking = {SCAN: [*_LINK, *code, *scan]}
     if plugin:
         linking[PLUGIN] = [*_LINK, *code, *scan, *plugin]

@@ -112,9 +112,10 @@ def _wheel_roots() -> list[Path]:
 
 
 def _find_host() -> Path:
-    """The compiler that CUDAHOSTCXX or CXX names, or the system's."""
-    if named := _named_program("CUDAHOSTCXX") or _named_program("CXX"):
-        return named
+    """The compiler that nvcc's own variables or CXX name, or the system's."""
+    for variable in ("CUDAHOSTCXX", "NVCC_CCBIN", "CXX"):
+        if named := _named_program(variable):
+            return named
     for name in ("g++", "c++", "clang++"):
         if found := shutil.which(name):
             return Path(found)

@@ -12,7 +12,7 @@ from bsmamba2.errors import PluginError
 from bsmamba2.plugins import toolchain
 from bsmamba2.plugins.toolchain import find_nvcc, find_toolchain
 
-VARIABLES = ("CUDACXX", "CUDA_HOME", "CUDA_PATH", "CUDAHOSTCXX", "CXX")
+VARIABLES = ("CUDACXX", "CUDA_HOME", "CUDA_PATH", "CUDAHOSTCXX", "NVCC_CCBIN", "CXX")
 NVCC = 'case $1 in --version) echo "release 12.4, V12.4.131";; *) echo compute_80 compute_90;; esac'
 
 
@@ -106,7 +106,7 @@ def test_old_or_broken_program_is_named(
         find_toolchain()
 
 
-@pytest.mark.parametrize("variable", ["CUDACXX", "CUDAHOSTCXX", "CXX"])
+@pytest.mark.parametrize("variable", ["CUDACXX", "CUDAHOSTCXX", "NVCC_CCBIN", "CXX"])
 def test_variable_that_names_no_program_is_named(
     programs: Programs, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
