@@ -37,3 +37,14 @@ def assert_close(
     limit = slack * RELATIVE_RMS[str(dtype).removeprefix("torch.")]
     found = relative_rms(actual, expected)
     assert found <= limit, f"relative RMS of the difference {found:.2e}, limit {limit:.2e}"
+
+
+def extreme_slack(kind: str, dtype: torch.dtype | str) -> float:
+    """How much more than on usual inputs a chunked form may differ.
+
+    Outputs of loud states cancel, and are normalised then. And float32 knows the sum of a chunk's
+    log decays, here some -12000, to 1e-3, which the memory behind it inherits.
+    """
+    if kind == "decay stops" and str(dtype).endswith("float32"):
+        return 400
+    return {"strong decay": 5, "dt large": 5}.get(kind, 3)

@@ -129,14 +129,3 @@ def extreme_inputs(kind: str, N: int, L: int, sizes: Sizes = ODD, **made: Any) -
             zxbcdt[:, third] = 0
             return replace(inputs, zxbcdt=zxbcdt)
     raise AssertionError(kind)
-
-
-def extreme_slack(kind: str, dtype: torch.dtype | str) -> float:
-    """How much more than on usual inputs a chunked form may differ.
-
-    Outputs of loud states cancel, and are normalised then. And float32 knows the sum of a chunk's
-    log decays, here some -12000, to 1e-3, which the memory behind it inherits.
-    """
-    if kind == "decay stops" and str(dtype).endswith("float32"):
-        return 400
-    return {"strong decay": 5, "dt large": 5}.get(kind, 3)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from foreign_files import model_of
 from onnx import ModelProto, NodeProto, TensorProto, helper
-from tolerances import assert_close, relative_rms
+from tolerances import assert_close, extreme_slack, relative_rms
 from torch import Tensor
 
 from bench.common.scans import (
@@ -24,7 +24,6 @@ from bench.common.scans import (
     ONE_HEAD,
     ScanInputs,
     extreme_inputs,
-    extreme_slack,
     head_sizes,
     scan_inputs,
 )

@@ -15,18 +15,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from networks import random_network, random_spectrum
-from tolerances import assert_close
+from tolerances import assert_close, extreme_slack
 from torch import Tensor
 
-from bench.common.scans import (
-    EXTREMES,
-    FULL,
-    ScanInputs,
-    extreme_inputs,
-    extreme_slack,
-    head_sizes,
-    scan_inputs,
-)
+from bench.common.scans import EXTREMES, FULL, ScanInputs, extreme_inputs, head_sizes, scan_inputs
 from bsmamba2.errors import PluginError, warn_once
 from bsmamba2.models import cuda_scan as module
 from bsmamba2.models import folded

@@ -9,7 +9,7 @@ import numpy as np
 import plain_scan
 import pytest
 import torch
-from tolerances import assert_close, relative_rms
+from tolerances import assert_close, extreme_slack, relative_rms
 from torch import Tensor
 
 from bench.common.scans import (
@@ -20,7 +20,6 @@ from bench.common.scans import (
     ONE_HEAD,
     ScanInputs,
     extreme_inputs,
-    extreme_slack,
     head_sizes,
     scan_inputs,
 )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from cpu_scan import CpuScan, Isa
-from tolerances import assert_close
+from tolerances import assert_close, extreme_slack
 from torch import Tensor
 
 from bench.common.scans import (
@@ -22,7 +22,6 @@ from bench.common.scans import (
     ONE_HEAD,
     ScanInputs,
     extreme_inputs,
-    extreme_slack,
     head_sizes,
     scan_inputs,
 )

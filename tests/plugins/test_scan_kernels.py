@@ -11,17 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from tolerances import assert_close, relative_rms
+from tolerances import assert_close, extreme_slack, relative_rms
 from torch import Tensor
 
-from bench.common.scans import (
-    EXTREMES,
-    ScanInputs,
-    extreme_inputs,
-    extreme_slack,
-    head_sizes,
-    scan_inputs,
-)
+from bench.common.scans import EXTREMES, ScanInputs, extreme_inputs, head_sizes, scan_inputs
 from bsmamba2.models.cuda_scan import library_scan
 from bsmamba2.models.scan import bimamba2_scan_reference
 from bsmamba2.plugins.cuda_library import ScanLibrary
