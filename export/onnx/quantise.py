@@ -14,8 +14,8 @@ tensors are called.
 All of it is standard operators, so that the file runs wherever the float32 one does.
 
 ONNX Runtime's own ways were measured against it (1.32, AVX-512 VNNI): DynamicQuantizeLinear is a
-sixth faster at two to three times the error, com.microsoft.MatMulNBits half as fast, and takes no
-batch of matrices, which the masks are.
+sixth to a third faster at two to three times the error, com.microsoft.MatMulNBits half as fast, and
+takes no batch of matrices, which the masks are.
 """
 
 from __future__ import annotations
