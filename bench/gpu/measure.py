@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="after gpu (default: all)")
     add("--quick", action="store_true", help="fewer cases, rounds and types")
     add("--mamba-ssm", type=Path, metavar="FOLDER", help="checkout of state-spaces/mamba")
-    add("--timeout", type=float, default=300, metavar="S", help="of a part (default: 300)")
+    add("--timeout", type=float, default=900, metavar="S", help="of a part (default: 900)")
     add("--rehearse", type=Path, metavar="LIBRARY", help="on the CPU, with the emulated scan")
     add("--plugin", type=Path, metavar="FILE", help="a rehearsal's libbsm_trt_plugin")
     add("-o", "--output", type=Path, metavar="FILE", help="(default: bench/results/gpu-NAME.json)")
