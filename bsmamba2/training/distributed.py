@@ -73,8 +73,8 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     Raises:
         TrainingError: No GPU for "cuda", or fewer GPUs than processes.
     """
-    rank, local = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
-    count = int(os.environ.get("WORLD_SIZE", 1))
+    rank, local = (int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK"))
+    count = int(os.environ.get("WORLD_SIZE") or 1)
     chosen = _device(device, local)
     if count == 1:
         yield Processes(rank=0, count=1, device=chosen)
