@@ -1,8 +1,8 @@
 """Hours of stereo through `bsm infer`: memory, length, and what Ctrl-C leaves.
 
-    bsm export bench/long_file.yaml -o least.onnx    # hardly any network: files are what is tested
-    python bench/long_file.py --minutes 180 --rate 96000 --engine least.onnx
-    python bench/long_file.py --minutes 30 --rate 44100                      # the embedded engine
+    bsm export tests/robustness/long_file.yaml -o least.onnx    # hardly any network
+    python tests/robustness/long_file.py --minutes 180 --rate 96000 --engine least.onnx
+    python tests/robustness/long_file.py --minutes 30 --rate 44100           # the embedded engine
 
 Makes a song of that length and 12345 samples more (six seconds of noise again and again, FLAC of 16
 bits) and separates it into 32-bit float WAV, which must become RF64 above 4 GB; then the command
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
 
 from bench.common.report import ROOT, report_head, write_report
 
