@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
 from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, check_spectrum
 
 logger = logging.getLogger(__name__)
+_arena_lock = threading.Lock()
 _CUDA = "CUDAExecutionProvider"
 _FUNCTION_BODY = "function body"
 _NATIVE_PRECISIONS = ("float32", "int8")  # of files whose scans are of float32
@@ -101,7 +103,9 @@ def _options(threads: int | None, library: CpuScanLibrary | None) -> ort.Session
         options.intra_op_num_threads = threads
     if library:
         options.register_custom_ops_library(str(library.path))
-    if _exact_arena():
+    with _arena_lock:  # of two that register one at once, the second would seem to be another's
+        exact = _exact_arena()
+    if exact:
         options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 
