@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace, head: Report, save: Callable[[Report], 
 def _why_not(options: argparse.Namespace, name: str) -> str | None:
     """Why a row cannot be here, in a sentence."""
     if name == "plan" and not options.plan:
-        return "Plans run on NVIDIA GPUs: name one with --plan; bench/gpu/plan.py builds plans."
+        return "Plans run on NVIDIA GPUs: name one with --plan; bench/gpu/measure.py builds plans."
     if name == "gemm-int8" and not version("onnx"):
         return f"{MissingExtraError('Its graph', 'export')}."
     if name == "onnx-native" and not find_cpu_library():

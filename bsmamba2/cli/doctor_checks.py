@@ -148,7 +148,7 @@ def _cpu_scan() -> str:
     slow = "scans by the body in the file, which makes a chunk take about twice as long: "
     path = find_cpu_library()
     if path is None:
-        return f"{slow}install a C++ compiler (g++ or clang++), then bsmamba2 again from its source"
+        return f"{slow}with a C++ compiler (g++ or clang++), pip install bsmamba2 from its source"
     try:
         return f"native scans, {CpuScanLibrary(path).instructions}"
     except BsmError as error:

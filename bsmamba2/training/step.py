@@ -9,7 +9,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,13 @@ class Stepper:
         self._skipped = state.skipped  # and this process's own in the step
 
     def step(
-        self, batches: Iterator[TrainingBatch], *, signal: int = 0
+        self, batches: Iterator[TrainingBatch], *, signal: Callable[[], int] = lambda: 0
     ) -> tuple[dict[str, Any], bool]:
         """One step.
 
         Args:
             batches: Of this process; `accumulation` of them are taken.
-            signal: Not 0 if this process was told to stop.
+            signal: Asked near the end of the step; not 0 if this process was told to stop.
 
         Returns:
             The record for the log (`bsmamba2.training.logs`), and whether any process was told to
@@ -102,7 +102,7 @@ class Stepper:
             ]
         sums = [sum(p.losses[i] for p in passes) / len(passes) for i in range(3)]
         skipped = self._skipped - state.skipped
-        *sums, all_skipped, signals = self._processes.sum([*sums, skipped, signal])
+        *sums, all_skipped, signals = self._processes.sum([*sums, skipped, signal()])
         total, waveform, spectral = (value / self._processes.count for value in sums)
         norm = self._update(total, passes)
         state.items += training.items_per_step * self._processes.count

@@ -124,7 +124,7 @@ def train(
             if stopped or state.step >= total:
                 break
             try:
-                record, stopped = stepper.step(batches, signal=request.signal)
+                record, stopped = stepper.step(batches, signal=lambda: request.signal)
             except NotFiniteError as error:
                 raise run.failure(error) from error
             run.write("step", record)

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from bsmamba2.errors import BsmError, CheckpointError, DataError, TrainingError
 from bsmamba2.evaluation.metrics import usdr
 from bsmamba2.runtime import Separator, load_engine
 from bsmamba2.system.atomic import claimed
+from bsmamba2.training import step as step_module
 from bsmamba2.training import train as train_module
 from bsmamba2.training.identity import check_same_run
 from bsmamba2.training.logs import open_log
@@ -47,6 +49,19 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def go_on(run: Path, songs: Path, *assignments: str, allow: bool = False) -> Outcome:
     config = small_config(run.parent, *assignments)
     return train(config, songs, run, allow_config_change=allow)
+
+
+def test_a_signal_within_a_step_ends_the_run_after_that_step(songs, tmp_path, monkeypatch):
+    real = step_module.separation_loss
+
+    def told(*arguments: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr(step_module, "separation_loss", real)
+        return real(*arguments)
+
+    monkeypatch.setattr(step_module, "separation_loss", told)
+    outcome = train(small_config(tmp_path), songs, tmp_path / "run")
+    assert (outcome.step, outcome.stopped_by) == (1, signal.SIGTERM)
 
 
 def test_a_run_keeps_the_last_the_best_and_weights_for_use(finished, tmp_path):
