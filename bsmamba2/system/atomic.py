@@ -202,6 +202,14 @@ def remove_abandoned(folder: Path) -> None:
                 _remove_if_abandoned(entry.path)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what killed processes left in a folder and above it, once in this process."""
+    folder = folder.absolute()
+    for each in {folder, *folder.parents} - _swept:
+        _swept.add(each)
+        remove_abandoned(each)
+
+
 def _take_paths(partials: Sequence[Path], paths: Sequence[Path]) -> None:
     """Renames all files; if one fails, every path is what it was before."""
     earlier = [partial.with_name(f"{_PREFIX}{index}") for index, partial in enumerate(partials)]
@@ -233,9 +241,7 @@ def _existing_folder(path: Path) -> tuple[Path, Path]:
 
 def _new_folder(parent: Path) -> tuple[Path, int | None]:
     """A locked temporary folder and its lock, if there are locks."""
-    for folder in {parent, *parent.parents} - _swept:  # a killed one's may lie above
-        _swept.add(folder)
-        remove_abandoned(folder)
+    sweep(parent)
     while True:
         path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
         with contextlib.suppress(FileNotFoundError):  # another process took it for abandoned

@@ -11,6 +11,7 @@ from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.songs.jobs import Job
 from bsmamba2.runtime.songs.pipes import STDOUT
 from bsmamba2.runtime.songs.sources import Failure
+from bsmamba2.system.atomic import sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,17 @@ def read_headers(jobs: Iterable[Job]) -> tuple[list[SongHeader], list[Failure]]:
 def is_complete(job: Job) -> bool:
     """Whether an earlier run with the same options has done the job.
 
-    Where files are missing, the song is not opened.
+    Where files are missing, the song is not opened. If that run was killed at its very end, what
+    it left beside them is removed, for nothing will be written there any more.
     """
     try:
-        return all(file.is_file() for file in job.files) and _read(job).complete
+        if not (all(file.is_file() for file in job.files) and _read(job).complete):
+            return False
     except (BsmError, OSError):  # a name that is too long, too
         return False  # the song will be told in its turn
+    for folder in {file.parent for file in job.files}:
+        sweep(folder)
+    return True
 
 
 def _read(job: Job) -> SongHeader:

@@ -18,6 +18,7 @@ from audio_files import RATE, load, noise, save
 from processes import MAIN, Command, printed
 
 from bsmamba2.cli.infer import Time
+from bsmamba2.system import atomic
 
 
 def song(name: str, n: int = RATE) -> str:
@@ -123,6 +124,17 @@ def test_complete_songs_are_skipped_and_others_done(bsm_infer: Command):
     again = bsm_infer("album", "--skip-existing")
     assert (again.code, again.out) == (0, "")
     assert again.err == "5 songs are there already.\n"
+
+
+def test_what_a_run_that_was_killed_at_its_end_left_is_removed_by_one_that_skips(
+    bsm_infer: Command, monkeypatch: pytest.MonkeyPatch
+):
+    bsm_infer(song("song.wav"))
+    for folder in ("out", "out/song"):
+        Path(folder, ".partial-abcdefgh").mkdir()
+    monkeypatch.setattr(atomic, "_swept", set())  # as in a process of its own
+    bsm_infer("song.wav", "--skip-existing")
+    assert not list(Path().rglob(".partial-*"))
 
 
 def test_a_part_is_not_taken_for_the_whole(bsm_infer: Command):
