@@ -165,7 +165,7 @@ def command(
     from bsmamba2.runtime.engines import load_engine, read_metadata
     from bsmamba2.runtime.separation.batching import useful_batch
     from bsmamba2.runtime.separation.separator import RESIDUAL, Separator
-    from bsmamba2.runtime.songs.headers import is_complete, read_headers
+    from bsmamba2.runtime.songs.headers import read_headers, split_complete
     from bsmamba2.runtime.songs.jobs import make_jobs
     from bsmamba2.runtime.songs.output_template import OutputTemplate
     from bsmamba2.runtime.songs.sources import found_sources
@@ -188,10 +188,7 @@ def command(
             else:
                 report.print_headers(headers, skip_existing=skip_existing, quiet=quiet)
             ctx.exit(_tell(failures))
-        todo: list[Job] = []
-        skipped: list[Job] = []
-        for job in found:
-            (skipped if skip_existing and is_complete(job) else todo).append(job)
+        todo, skipped = split_complete(found) if skip_existing else (found, [])
         summary = None
         if todo:
             loaded = load_engine(engine, backend)

@@ -202,7 +202,7 @@ def remove_abandoned(folder: Path) -> None:
                 _remove_if_abandoned(entry.path)
 
 
-def sweep(folder: Path) -> None:
+def remove_abandoned_above(folder: Path) -> None:
     """Removes what killed processes left in a folder and above it, once in this process."""
     folder = folder.absolute()
     for each in {folder, *folder.parents} - _swept:
@@ -241,7 +241,7 @@ def _existing_folder(path: Path) -> tuple[Path, Path]:
 
 def _new_folder(parent: Path) -> tuple[Path, int | None]:
     """A locked temporary folder and its lock, if there are locks."""
-    sweep(parent)
+    remove_abandoned_above(parent)
     while True:
         path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
         with contextlib.suppress(FileNotFoundError):  # another process took it for abandoned

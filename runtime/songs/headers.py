@@ -11,7 +11,7 @@ from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.songs.jobs import Job
 from bsmamba2.runtime.songs.pipes import STDOUT
 from bsmamba2.runtime.songs.sources import Failure
-from bsmamba2.system.atomic import sweep
+from bsmamba2.system.atomic import remove_abandoned_above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +42,26 @@ def read_headers(jobs: Iterable[Job]) -> tuple[list[SongHeader], list[Failure]]:
     return headers, failures
 
 
-def is_complete(job: Job) -> bool:
-    """Whether an earlier run with the same options has done the job.
+def split_complete(jobs: Iterable[Job]) -> tuple[list[Job], list[Job]]:
+    """The jobs that are to be done, and those that an earlier run with their options has done.
 
     Where files are missing, the song is not opened. If that run was killed at its very end, what
     it left beside them is removed, for nothing will be written there any more.
     """
+    todo: list[Job] = []
+    complete: list[Job] = []
+    for job in jobs:
+        (complete if _is_complete(job) else todo).append(job)
+    for folder in {file.parent for job in complete for file in job.files}:
+        remove_abandoned_above(folder)
+    return todo, complete
+
+
+def _is_complete(job: Job) -> bool:
     try:
-        if not (all(file.is_file() for file in job.files) and _read(job).complete):
-            return False
+        return all(file.is_file() for file in job.files) and _read(job).complete
     except (BsmError, OSError):  # a name that is too long, too
         return False  # the song will be told in its turn
-    for folder in {file.parent for file in job.files}:
-        sweep(folder)
-    return True
 
 
 def _read(job: Job) -> SongHeader:
