@@ -1,4 +1,4 @@
-"""From a checkpoint to an ONNX file that passed its gates."""
+"""Export of a checkpoint to an ONNX file that has passed its gates."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ def export_onnx(
     Args:
         source: A `.safetensors` checkpoint, or a configuration for random weights.
         target: The `.onnx` file to write.
-        seed: Of random weights.
-        card: A YAML file for people, a `ModelCard`, that goes into the ONNX file.
-        precision: "float32"; "float16", whose matrices and products are that; or "int8", whose big
-            products are. Input, output and norms are float32 in all of them.
-        excerpt: A song to measure a lower precision on, or None (`load_reference_excerpt`).
+        seed: Seed of the random weights, if `source` is a configuration.
+        card: A YAML file with a `ModelCard`, which goes into the ONNX file.
+        precision: "float32", "float16" (matrices and their products) or "int8" (large products).
+            Input, output and norms are float32 in all of them.
+        excerpt: A song to measure a lower precision on, or None (see `load_reference_excerpt`).
         report: Called with a sentence at each step.
 
     Returns:
-        What the file says of itself, measured figures included.
+        The file's metadata, measured figures included.
 
     Raises:
-        BsmError: An unusable source, target or song.
-        ExportError: The exported mask is not PyTorch's, or the precision costs too much; `target`
-            is as it was.
+        BsmError: The source, target or song is unusable.
+        ExportError: The exported mask differs from PyTorch's, or the precision costs too much;
+            `target` is left unchanged.
     """
     target = Path(target)
     if target.suffix != ".onnx":
@@ -76,7 +76,7 @@ def export_onnx(
     known = load_card(card) if card else metadata.card
     metadata = replace(metadata, precision=precision, card=known)
     audio = metadata.model.audio
-    heard = None if precision == "float32" else load_reference_excerpt(excerpt, audio)
+    music = None if precision == "float32" else load_reference_excerpt(excerpt, audio)
     folded = fold(network, torch.float16 if precision == "float16" else None)
     model = _graph(folded, metadata)
     report(f"Exported {len(model.graph.node)} nodes; comparing with PyTorch.")
@@ -84,12 +84,12 @@ def export_onnx(
         with writing(target):
             onnx.save_model(model, partial)
         report(f"{precision}, {partial.stat().st_size / 1e6:.1f} MB.")
-        metadata = _measured(network, folded, partial, metadata, heard, report)
+        metadata = _measured(network, folded, partial, metadata, music, report)
         helper.set_model_props(model, metadata.to_pairs())
         with writing(target):
             onnx.save_model(model, partial)
     if not metadata.provenance.trained:
-        report("Random weights: the stems of this engine are no separation.")
+        report("Random weights: the stems of this engine are meaningless.")
     return metadata
 
 
@@ -109,7 +109,7 @@ def _measured(
     excerpt: ReferenceExcerpt | None,
     report: Callable[[str], None],
 ) -> Metadata:
-    """The metadata with the figures of all gates; raises ExportError where one is missed."""
+    """The metadata with the figures of all gates; raises ExportError if one is not passed."""
 
     @torch.inference_mode()
     def reference(spectrum: NDArray[np.float32]) -> Mask:
@@ -117,9 +117,9 @@ def _measured(
         return mask
 
     precision, audio = metadata.precision, metadata.model.audio
-    # The body in the file is what is measured: any ONNX runtime must be able to use it.
+    # Measure the function body in the file: any ONNX runtime must be able to use it.
     engine = OnnxEngine(path, EngineOptions(device="cpu"), native_scan=False)
-    # In lower precisions a chunk of audio, the last of these, is the excerpt's.
+    # In lower precisions the excerpt replaces the last of these, a chunk of audio.
     frames = gates.PARITY_FRAMES[: None if precision == "float32" else -1]
     parity = []
     for figure in measure_parity(reference, engine, audio, frames):

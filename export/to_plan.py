@@ -1,7 +1,7 @@
-"""From an exported ONNX file to a TensorRT plan and its sidecar, without torch and onnx.
+"""Builds a TensorRT plan and its sidecar from an exported ONNX file, without torch and onnx.
 
-Plans are built where they run, or with TensorRT-RTX anywhere. Types are the graph's, and TF32 is
-off: no builder decides about precision.
+TensorRT builds a plan on the machine that will run it, TensorRT-RTX anywhere. Types are those of
+the graph and TF32 is off: no builder decides about precision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bsmamba2.system.files import existing_file, sha256_file
 from bsmamba2.system.signals import stop_on_signals
 
 _ACTUAL_SHAPE = "RUNTIME_ACTIVATION_RESIZE_10_10"
-"""Preview feature with which a context's memory is that of its batch, not of the largest one."""
+"""Preview feature that gives a context the memory of its own batch, not of the largest one."""
 
 
 def export_plan(
@@ -45,20 +45,20 @@ def export_plan(
     """Builds `model.plan` and `model.plan.json`; both get their names, or neither.
 
     Args:
-        source: An ONNX file of `bsm export`, or "default" for the one in the package.
+        source: An ONNX file of `bsm export`, or "default" for the embedded engine.
         target: The `.plan` file to write.
-        options: What can be chosen; None takes all defaults.
-        report: Called with a sentence at each step, from whatever thread.
+        options: Options of the plan; None takes all defaults.
+        report: Called with a sentence at each step, from any thread.
 
     Returns:
-        What the sidecar says.
+        The record in the sidecar.
 
     Raises:
-        BsmError: No such file, or a target that cannot be written.
-        CheckpointError: The source is no ONNX file, or not of this tool.
-        ExportError: The builder is absent, cannot build here or fails, or the source's graph is
+        BsmError: The source does not exist, or the target cannot be written.
+        CheckpointError: The source is not an ONNX file that this tool has exported.
+        ExportError: The builder is missing, cannot build here or fails, or the source's graph is
             not that of its network.
-        PluginError: The plugin cannot be built or loaded, or TensorRT does not take it.
+        PluginError: The plugin cannot be built or loaded, or TensorRT does not use it.
     """
     target, options = Path(target), options or PlanOptions()
     if target.suffix != ".plan":
@@ -95,29 +95,29 @@ def export_plan(
 
 
 def _read_source(path: Path) -> Metadata:
-    """What the file says of itself.
+    """The metadata of a file that a plan can be built from.
 
     Raises:
-        CheckpointError: It is damaged or of another tool.
-        ExportError: It is for CPUs, or has not one scan node a block.
+        CheckpointError: The file is damaged, or another tool's.
+        ExportError: The file is for CPUs, or does not have one scan node per block.
     """
     file = read_onnx_file(path)
     metadata = parse_metadata(file.metadata, path)
     if metadata.precision == "int8":
         raise ExportError(
-            f"{path} is int8, which is for CPUs: build the plan of the float32 or float16 file."
+            f"{path} is int8, which is for CPUs: build the plan from the float32 or float16 file."
         )
     nodes, blocks = file.node_counts.get(SCAN_NODE, 0), 2 * metadata.model.network.layers
     if nodes != blocks:
         raise ExportError(
-            f"{path} has {nodes} nodes of {NAME} for {blocks} blocks: "
+            f"{path} has {nodes} {NAME} nodes for {blocks} blocks: "
             "export it again with 'bsm export'."
         )
     return metadata
 
 
 def _plugin_library(options: PlanOptions, report: Callable[[str], None]) -> Path:
-    """The plugin's file, built where it is not there."""
+    """The plugin's library, built if necessary."""
     if options.plugin:
         return existing_file(options.plugin).resolve()
     if options.arch:
@@ -129,7 +129,7 @@ def _plugin_library(options: PlanOptions, report: Callable[[str], None]) -> Path
 
 
 def _plugin_record(library: Path) -> PluginRecord:
-    """The library, and the sources that it was built of where its folder tells."""
+    """Digests of the library and, if its folder records them, of the sources it was built from."""
     digest = sha256_file(library)
     build = load_build(library.parent)
     known = build is not None and build.sha256.get(library.name) == digest
@@ -148,7 +148,7 @@ def _build(
     frames: str,
     report: Callable[[str], None],
 ) -> Any:
-    """The serialised plan of an ONNX file, an `IHostMemory`; the plugin is registered."""
+    """The serialised plan of an ONNX file, an `IHostMemory`; the plugin must be registered."""
     trt, log = builder.trt, BuilderLog()
     trt_log = attach_log(trt, log)
     trt_builder = _start(builder, trt_log, log)
@@ -164,7 +164,7 @@ def _build(
     config = trt_builder.create_builder_config()
     profile = _profile(trt_builder, network.get_input(0), batch, read_frames(frames))
     if config.add_optimization_profile(profile) < 0:
-        raise ExportError(f"{builder} does not take {shapes}: {log.last_error()}.")
+        raise ExportError(f"{builder} refuses {shapes}: {log.last_error()}.")
     config.clear_flag(trt.BuilderFlag.TF32)
     if feature := getattr(trt.PreviewFeature, _ACTUAL_SHAPE, None):
         config.set_preview_feature(feature, True)
@@ -184,7 +184,7 @@ def _build(
 
 
 def _profile(trt_builder: Any, spectrum: Any, batch: Range, frames: Range) -> Any:
-    """The fewest, best and most chunks and frames, as an `IOptimizationProfile`."""
+    """An `IOptimizationProfile` with the ranges of chunks and frames."""
     profile = trt_builder.create_optimization_profile()
     _, channels, _, bins, parts = spectrum.shape
     sizes = [(n, channels, length, bins, parts) for n, length in zip(batch, frames, strict=True)]
@@ -193,17 +193,17 @@ def _profile(trt_builder: Any, spectrum: Any, batch: Range, frames: Range) -> An
 
 
 def _start(builder: PlanBuilder, trt_log: Any, log: BuilderLog) -> Any:
-    """TensorRT's own `Builder`, which needs a working CUDA."""
+    """Creates TensorRT's `Builder`, which needs a working CUDA."""
     try:
         return builder.trt.Builder(trt_log)
-    except TypeError as error:  # of pybind, for a constructor that gives nothing
+    except TypeError as error:  # pybind's, when the constructor returns nothing
         raise ExportError(
             f"{builder} does not start ({log.last_error()}): update the NVIDIA driver."
         ) from error
 
 
 def _parser_error(parser: Any) -> str:
-    """The first error, with its node; "" where there is none."""
+    """The first error, with its node; "" if there is none."""
     if not parser.num_errors:
         return ""
     error = parser.get_error(0)

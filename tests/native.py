@@ -15,7 +15,7 @@ _FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"
 
 
 def compile_plugin(output: Path, scan_library: Path, *more: Path) -> Path:
-    """The plugin library, with the scan of another library in place of the CUDA kernels.
+    """Compiles the plugin library, with another library's scan in place of the CUDA kernels.
 
     Args:
         output: The file to write.
@@ -30,7 +30,7 @@ def compile_plugin(output: Path, scan_library: Path, *more: Path) -> Path:
 
 
 def compile_host(output: Path, *flags: str) -> Path:
-    """What stands in for TensorRT, of the headers' version unless -DHOST_MAJOR says another."""
+    """Compiles the stand-in for TensorRT, of the headers' version unless -DHOST_MAJOR sets one."""
     _compile(output, *flags, HERE / "plugin_host.cpp")
     return output
 

@@ -1,4 +1,4 @@
-"""Commands in processes of their own: a registered plugin stays registered."""
+"""Builds plans in processes of their own, because a registered plugin stays registered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ trt.Builder.build_serialized_network = build
 def bsm(
     folder: Path, *arguments: str | Path, before: str = "", torch: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `bsm` in a folder, where torch and onnx are not to be had, after some Python code."""
+    """Runs `bsm` in a folder, by default without torch and onnx, after some Python code."""
     code = ("" if torch else WITHOUT_TORCH) + before + MAIN
     return python(code, *arguments, folder=folder)
 
@@ -37,21 +37,21 @@ def bsm(
 def build(
     folder: Path, source: Path | str, plugin: Path, *arguments: str, before: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """`bsm export SOURCE --trt` with TensorRT-RTX and a plugin that is built already."""
+    """Runs `bsm export SOURCE --trt` with TensorRT-RTX and a plugin that is built already."""
     pytest.importorskip("tensorrt_rtx")
     chosen = ("--builder", "tensorrt-rtx", "--plugin", str(plugin))
     return bsm(folder, "export", source, "--trt", *chosen, *arguments, before=before)
 
 
 def built(folder: Path, source: Path | str, plugin: Path, *arguments: str) -> Path:
-    """The plan of a build that went well."""
+    """The path of a plan whose build must succeed."""
     done = build(folder, source, plugin, *arguments)
     assert done.returncode == 0, done.stderr
     return folder / done.stdout.splitlines()[-1]
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """The one sentence of a command that failed, without those that say what it did."""
+    """The error sentence of a command that failed, without its reports of progress."""
     assert done.returncode == 1, done.stderr
     *before, last = done.stderr.splitlines()
     assert last.startswith("Error: "), done.stderr
@@ -67,7 +67,7 @@ def scans(model: ModelProto) -> list[NodeProto]:
 
 
 def keep_in_cache(plugin: Path) -> None:
-    """A plugin as if `bsm plugin build` had built it here."""
+    """Puts a plugin into the cache as if `bsm plugin build` had built it here."""
     folder = cache_folder("plugins") / "build"
     folder.mkdir(mode=0o700)
     files = {SCAN: b"a scan", PLUGIN: plugin.read_bytes()}

@@ -1,4 +1,4 @@
-"""What pip makes of the checkout: a wheel that holds everything, and separates on its own."""
+"""The wheel that pip builds from the checkout: it holds everything and separates on its own."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_wheel_holds_every_module_and_its_data(wheel: Path):
 
 
 def environment(folder: Path) -> Path:
-    """The programs of a fresh environment with the dependencies of the tests, but without us."""
+    """The `bin` of a fresh environment that has the tests' dependencies but not this package."""
     run(sys.executable, "-m", "venv", "env", folder=folder)
     (site,) = folder.glob("env/lib/python*/site-packages")
     (site / "dependencies.pth").write_text(f"{Path(np.__file__).parents[1]}\n")

@@ -1,4 +1,4 @@
-"""What runs code from files is told; nothing goes to the network."""
+"""Everything that runs code from files is documented; nothing goes to the network."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ needs_filter = pytest.mark.skipif(not can_forbid(), reason="needs seccomp, as Li
 @needs_filter
 @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6"])
 def test_a_process_that_opens_a_socket_is_ended(family: str) -> None:
-    """Or the law below would hold of anything."""
+    """Otherwise the next test would pass whatever the commands do."""
     done = python(f"{_FORBIDDEN}import socket; socket.socket(socket.{family})")
     assert done.returncode == -signal.SIGSYS, done.stderr
 
@@ -75,7 +75,8 @@ def test_no_command_opens_a_socket(tmp_path: Path) -> None:
 
 
 def test_everything_that_loads_native_code_is_on_the_page() -> None:
-    """Calls that open libraries, in the modules that SECURITY.md names, and no pickles at all."""
+    """Only modules that SECURITY.md names open libraries, and none reads pickles."""
+
     opening = re.compile(r"ctypes\.CDLL|load_library\(|register_custom_ops_library")
     for room in ("bsmamba2", "export", "runtime", "plugins"):
         for path in (ROOT / room).rglob("*.py"):

@@ -27,32 +27,32 @@ from bsmamba2.models.folded import FoldedBSMamba2
 from bsmamba2.models.scan_operator import SCAN_OPERATOR
 
 PRECISIONS = {torch.float32: "float32", torch.float16: "float16"}
-"""Types of the matrices that a network may have -> what the file says of them."""
+"""Type of the network's matrices -> the precision in the file's metadata."""
 _ONNX_TYPES = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16}
-IR_VERSION = 10  # of opset 20; older runtimes refuse newer files
+IR_VERSION = 10  # not the newest: runtimes refuse files of a newer version than theirs
 SPECTRUM, MASK = "spectrum", "mask"
 
 
 def export_graph(network: FoldedBSMamba2, metadata: Metadata) -> ModelProto:
     """The network as an ONNX model that any ONNX runtime can run.
 
-    Its input `spectrum` and its output `mask` are (batch, channels, frames, bins, 2) float32,
-    batch and frames free. Every block is one `bsm::BiMamba2Scan` node; the operator's portable
-    body is in the file. In float16 the matrices, their products and what flows between them are
-    that; both kinds of norm are float32, and so are dt_bias, A and D.
+    Its input `spectrum` and its output `mask` are (batch, channels, frames, bins, 2) float32, with
+    batch and frames dynamic. Every block has one `bsm::BiMamba2Scan` node, whose portable function
+    body is in the file. In float16 the matrices, their products and the activations between them
+    are float16; both kinds of norm stay float32, as do dt_bias, A and D.
 
     Args:
-        network: The folded network on the CPU, of a type in PRECISIONS.
-        metadata: Written to the file's metadata, with the network's precision.
+        network: The folded network on the CPU, its matrices of a type in PRECISIONS.
+        metadata: Written into the file, with the network's precision.
     """
     dtype = network.blocks[0].get_buffer("in_proj").dtype
     metadata = replace(metadata, precision=PRECISIONS[dtype])
     audio = metadata.model.audio
-    # Sizes above 1, different from each other: torch.export takes 1 for a constant.
+    # Dynamic sizes that differ and exceed 1: torch.export takes a 1 for a constant.
     example = torch.zeros(2, audio.channels, 3, audio.bins, 2)
     free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("frames")}
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporter about its own internals
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             network,
@@ -73,7 +73,7 @@ def export_graph(network: FoldedBSMamba2, metadata: Metadata) -> ModelProto:
 
 
 def _scan_node(*inputs: Any) -> Any:
-    """Translation of the scan to one node."""
+    """Translates the scan into one node."""
     tensors, (n_heads, d_state, eps) = inputs[: len(INPUTS)], inputs[len(INPUTS) :]
     opset = onnxscript.values.Opset(DOMAIN, VERSION)
     return onnxscript.values.Op(opset, OP_TYPE, scan_schema())(
@@ -81,14 +81,14 @@ def _scan_node(*inputs: Any) -> Any:
         n_heads=n_heads,
         d_state=d_state,
         eps=eps,
-        # TensorRT takes the plugin instead of the body only when these name its creator.
+        # TensorRT uses the plugin instead of the function body only if these name its creator.
         plugin_namespace=PLUGIN_NAMESPACE,
         plugin_version=PLUGIN_VERSION,
     )
 
 
 def _finish(model: ModelProto, metadata: Metadata, dtype: int) -> None:
-    """Function body, versions, names of free sizes and metadata."""
+    """Adds the function body, versions, names of the dynamic sizes, and metadata."""
     model.ir_version = IR_VERSION
     model.functions.append(scan_function(metadata.model.network, dtype))
     del model.opset_import[:]
@@ -101,7 +101,7 @@ def _finish(model: ModelProto, metadata: Metadata, dtype: int) -> None:
         value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, shape))
     helper.set_model_props(model, metadata.to_pairs())
     model.producer_name = "bsmamba2"
-    # The exporter's notes on every node (source lines with the paths of this machine).
+    # Drop the exporter's notes on every node: source lines with paths of this machine.
     del model.graph.metadata_props[:]
     for node in model.graph.node:
         del node.metadata_props[:]

@@ -11,7 +11,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, num
 
 
 class Nodes:
-    """Nodes in order of calculation; every call appends one and returns its output's name."""
+    """Nodes in topological order; a call appends one and returns the name of its output."""
 
     def __init__(self, names: Iterator[int] | None = None) -> None:
         self.protos: list[NodeProto] = []
@@ -19,34 +19,34 @@ class Nodes:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def __call__(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """A node with one output."""
+        """Appends a node with one output; returns its name."""
         return self.many(op, inputs, 1, **attributes)[0]
 
     def many(self, op: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
-        """A node with several outputs."""
+        """Appends a node with several outputs; returns their names."""
         names = [f"{op}_{next(self._names)}" for _ in range(outputs)]
         self.protos.append(helper.make_node(op, list(inputs), names, **attributes))
         return names
 
     def branch(self) -> Nodes:
-        """Nodes of a subgraph, with names that differ from those outside."""
+        """An empty list for a subgraph, whose names differ from those outside."""
         return Nodes(self._names)
 
     def graph(self, name: str, output: str) -> GraphProto:
-        """A subgraph without inputs: it sees the names outside."""
+        """The nodes as a subgraph without inputs; it uses the outer graph's names directly."""
         result = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
         return helper.make_graph(self.protos, name, [], [result])
 
     def ints(self, *values: int) -> str:
-        """A vector of int64."""
+        """A constant int64 vector."""
         return self.tensor(np.array(values, np.int64))
 
     def scalar(self, value: float) -> str:
-        """A float32 or, for an int, an int64 without dimensions."""
+        """A constant scalar, float32 or, for an int, int64."""
         return self.tensor(np.array(value, np.int64 if isinstance(value, int) else np.float32))
 
     def attribute(self, name: str) -> str:
-        """The value of a float attribute of the function that the nodes are the body of."""
+        """The value of a float attribute of the function whose body these nodes are."""
         node = helper.make_node("Constant", [], [f"{name}_{next(self._names)}"])
         node.attribute.append(
             AttributeProto(name="value_float", ref_attr_name=name, type=AttributeProto.FLOAT)
@@ -55,7 +55,7 @@ class Nodes:
         return str(node.output[0])
 
     def dim(self, tensor: str, axis: int) -> str:
-        """The size of one axis, as a vector of one."""
+        """The size of one axis, as a vector with one element."""
         return self("Shape", tensor, start=axis, end=axis + 1)
 
     def slice(self, tensor: str, start: int, end: int | str, axis: int) -> str:
@@ -64,7 +64,7 @@ class Nodes:
         return self("Slice", tensor, self.ints(start), stop, self.ints(axis))
 
     def reshape(self, tensor: str, *dims: int) -> str:
-        """Other dimensions: 0 keeps one, -1 takes what is left."""
+        """The tensor with other dimensions: 0 keeps one, -1 is inferred."""
         return self("Reshape", tensor, self.ints(*dims))
 
     def unsqueeze(self, tensor: str, axis: int) -> str:
@@ -76,7 +76,7 @@ class Nodes:
         return self("Mul", tensor, self("Sigmoid", tensor))
 
     def decay(self, log: str) -> str:
-        """exp(min(log, 0)): sums rounded in another order can come out slightly positive."""
+        """exp(min(log, 0)): rounding can make a log decay slightly positive."""
         return self("Exp", self("Clip", log, "", self.scalar(0.0)))
 
     def tensor(self, array: np.ndarray[Any, Any]) -> str:

@@ -1,21 +1,21 @@
-"""The big products of an exported graph in int8, for CPUs.
+"""Quantisation of an exported graph's large products to int8, for CPUs.
 
-Weights become int8 with one scale a column, of 7 bits: by ONNX Runtime's documentation, x86 without
-VNNI adds pairs of products in 16 bits, which 255 * 127 twice would saturate. What they are
-multiplied with is quantised where it is used, to uint8 around 128 with one scale a row: rows are
-normed, but their largest values differ much, and one scale for all of them costs three times the
-error for a sixth of the time saved.
+Weights become int8 with one scale per column and only 7 bits: according to ONNX Runtime's
+documentation, x86 without VNNI adds pairs of products in 16 bits, where 255 * 127 twice would
+saturate. Activations are quantised where they are used, to uint8 around 128 with one scale per row:
+rows are normalised, but their peaks differ so much that one scale for all of them would triple the
+error to save a sixth of the time.
 
-Every product with a constant matrix becomes int8 but for two kinds, which take a hundredth of the
-work: the first ones on the way from the spectrum, which are the band split, and those with a square
-matrix, which are the residuals of the blocks. The graph alone tells which they are, whatever its
-tensors are called.
+Every product with a constant matrix becomes int8, except two kinds that make up a hundredth of the
+work: the first products after the spectrum, which are the band split, and those with a square
+matrix, which are the residuals of the blocks. They are recognised by the graph alone, not by the
+names of its tensors.
 
-All of it is standard operators, so that the file runs wherever the float32 one does.
+Only standard operators are used, so the file runs wherever the float32 one does.
 
-ONNX Runtime's own ways were measured against it (1.32, AVX-512 VNNI): DynamicQuantizeLinear is a
-sixth to a third faster at two to three times the error, com.microsoft.MatMulNBits half as fast, and
-takes no batch of matrices, which the masks are.
+Alternatives in ONNX Runtime were measured (1.32, AVX-512 VNNI): DynamicQuantizeLinear is a sixth to
+a third faster at two to three times the error; com.microsoft.MatMulNBits is half as fast, and does
+not take a batch of matrices, which the masks need.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _SUFFIXES = ("int8", "scale")
 
 
 def quantise(model: ModelProto) -> None:
-    """Puts int8 products in place of the big ones, in place.
+    """Replaces the large products by int8 ones, in place.
 
     Args:
-        model: From `export_graph`, float32.
+        model: A float32 graph from `export_graph`.
 
     Raises:
-        ExportError: It has no such products.
+        ExportError: The graph has no such product.
     """
     graph = model.graph
     wanted = big_matrices(graph)
     if not wanted:
-        raise ExportError("int8 finds no product to quantise in this network: use float32.")
+        raise ExportError("This network has no matrix product to quantise to int8: use float32.")
     matrices = {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in graph.initializer
@@ -72,11 +72,11 @@ def quantise(model: ModelProto) -> None:
 
 
 def big_matrices(graph: GraphProto) -> set[str]:
-    """Names of the constant matrices whose products are to be int8."""
+    """Names of the constant matrices whose products become int8."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    multiplied = set[str]()  # values that a product with a constant matrix has gone into
+    multiplied = set[str]()  # values downstream of a product with a constant matrix
     found = set[str]()
-    for node in graph.node:  # in topological order, says ONNX
+    for node in graph.node:  # ONNX requires topological order
         shape = shapes.get(node.input[1], ()) if node.op_type in _PRODUCTS else ()
         is_first = multiplied.isdisjoint(node.input)
         if len(shape) > 1 or not is_first:
@@ -99,7 +99,7 @@ def _constants() -> Iterator[TensorProto]:
 
 
 def _quantised(name: str, matrix: NDArray[Any]) -> Iterator[TensorProto]:
-    """A matrix (..., K, N) as int8, and what a column's integer sums are worth."""
+    """A matrix (..., K, N) as int8, and the scale of each column's integer sums."""
     scale = np.maximum(np.abs(matrix).max(axis=-2, keepdims=True), 1e-30) / _WEIGHT_LEVELS
     values = np.rint(matrix / scale).astype(np.int8)
     for suffix, array in zip(_SUFFIXES, (values, scale / _LEVELS), strict=True):
@@ -107,7 +107,7 @@ def _quantised(name: str, matrix: NDArray[Any]) -> Iterator[TensorProto]:
 
 
 def _product(node: NodeProto, matrix: str, rows: dict[str, tuple[str, str]]) -> Iterator[NodeProto]:
-    """x @ matrix, and of a Gemm also + its third input."""
+    """x @ matrix in int8, plus the third input for a Gemm."""
     source, result = node.input[0], node.output[0]
     if source not in rows:
         yield from _quantised_rows(source)
@@ -124,7 +124,7 @@ def _product(node: NodeProto, matrix: str, rows: dict[str, tuple[str, str]]) -> 
 
 
 def _quantised_rows(source: str) -> Iterator[NodeProto]:
-    """x / peak in 127 steps to either side of 128, peak = max |x| of a row."""
+    """x / peak in 127 steps on either side of 128, with peak = max |x| of a row."""
     high, low, negated, peak, unit, values = (
         f"{source}.{name}" for name in ("high", "low", "negated", "peak", "unit", "uint8")
     )

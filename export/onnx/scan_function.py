@@ -2,12 +2,11 @@
 
 Attached to the exported file as a function of the operator's own name, it lets any ONNX runtime
 compute the scan; TensorRT takes the plugin instead. It is a straight line of matrix products,
-without Loop or Scan. It calculates in float32: for a half type it casts what comes in and the
-result.
+without Loop or Scan. It computes in float32; for a half type, its inputs and its result are cast.
 
-Its twin in PyTorch is `bsmamba2.models.scan.bimamba2_scan_chunked`. They differ where ONNX
-Runtime is quicker another way: step and skip are part of the decay mask, heads come before
-chunks, and the states reach their chunks by one product with the decays between chunks.
+Its counterpart in PyTorch is `bsmamba2.models.scan.bimamba2_scan_chunked`. They differ where
+another form is faster in ONNX Runtime: step and skip are part of the decay mask, heads come before
+chunks, and the states reach their chunks through one product with the decays between chunks.
 
 Shape suffixes: N sequences, L steps, H heads, P channels of a head, S state size, c chunks,
 Q steps of a chunk, I = H * P inner channels, W = 2 I + 2 S + H inputs of a direction.
@@ -68,7 +67,7 @@ class _Signal(NamedTuple):
 
 
 class _Scan(NamedTuple):
-    """One direction between convolution and gate."""
+    """Inputs of one direction's scan, between convolution and gate."""
 
     x_NIL: str
     B_NSL: str
@@ -84,11 +83,11 @@ def scan_function(net: NetworkConfig, dtype: int = TensorProto.FLOAT) -> Functio
     """The function body, written for the sizes of one network and one type.
 
     Sizes are literals because `Conv` takes its number of groups only as one; the length and the
-    number of sequences are free. `eps` is read from the node.
+    number of sequences are dynamic. `eps` is read from the node.
 
     Args:
         net: The network.
-        dtype: T of `scan_schema`, of the signal and the convolution: TensorProto.FLOAT or FLOAT16.
+        dtype: T in `scan_schema`, the type of signal and convolution: TensorProto.FLOAT or FLOAT16.
     """
     nodes = Nodes()
     signal = _Signal(*SIGNAL_INPUTS)
@@ -123,7 +122,7 @@ def _direction(nodes: Nodes, net: NetworkConfig, signal: _Signal, reverse: int) 
     z_NLI = nodes.slice(signal.zxbcdt, start, xbc_start, 2)
     dt_NLH = nodes.slice(signal.zxbcdt, dt_start, start + net.d_in_proj, 2)
     dt_NLH = nodes("Softplus", nodes("Add", dt_NLH, _parameter(nodes, "dt_bias", reverse)))
-    # x and [B, C] apart: splitting them afterwards would copy x once more.
+    # x and [B, C] are convolved separately: splitting them afterwards would copy x once more.
     x_NIL = _convolve(nodes, net, signal, xbc_start, 0, net.d_inner, reverse)
     bc = _convolve(nodes, net, signal, xbc_start, net.d_inner, net.d_xbc, reverse)
     B_NSL, C_NSL = nodes.many("Split", [bc], 2, axis=1, num_outputs=2)
@@ -193,7 +192,7 @@ def _heads(nodes: Nodes, net: NetworkConfig, x_NIL: str) -> str:
 
 
 def _one_chunk(nodes: Nodes, net: NetworkConfig, scan: _Scan) -> GraphProto:
-    """No more than CHUNK steps: no state at all."""
+    """Branch for at most CHUNK steps, which needs no state."""
     cs_NHL = _cumsum(nodes, nodes("Mul", scan.dt_NHL, scan.A_H1), 2, scan.reverse)
     CB_NLL = nodes("MatMul", nodes("Transpose", scan.C_NSL, perm=[0, 2, 1]), scan.B_NSL)
     mask = _mask(nodes, net, CB_NLL, cs_NHL, scan.dt_NHL, scan, axis=2)
@@ -202,7 +201,7 @@ def _one_chunk(nodes: Nodes, net: NetworkConfig, scan: _Scan) -> GraphProto:
 
 
 def _many_chunks(nodes: Nodes, net: NetworkConfig, scan: _Scan) -> GraphProto:
-    """Chunks of CHUNK steps, padded at the end with steps whose dt is 0: they change no state."""
+    """Branch for more: chunks of CHUNK steps, padded with steps of dt = 0, which keep the state."""
     count = nodes("Div", nodes("Add", scan.length, nodes.ints(CHUNK - 1)), nodes.ints(CHUNK))
     missing = nodes("Sub", nodes("Mul", count, nodes.ints(CHUNK)), scan.length)
     pads = nodes("Concat", nodes.ints(0, 0, 0, 0, 0), missing, axis=0)
@@ -243,7 +242,7 @@ def _mask(
     mask = nodes("Mul", nodes.decay(log), triangle)
     mask = nodes("Mul", mask, nodes.unsqueeze(dt, axis))
     steps = nodes.dim(cs, axis)
-    # Not EyeLike, which TensorRT's parser refuses for free sizes.
+    # Not EyeLike, which TensorRT's parser refuses for dynamic sizes.
     ones = nodes("Expand", nodes.scalar(1.0), nodes("Concat", steps, steps, axis=0))
     identity = nodes("Trilu", nodes("Trilu", ones, upper=0), upper=1)
     skip = nodes.reshape(scan.D_H, net.n_heads, *([1] * (axis - 1)), 1)
@@ -253,9 +252,9 @@ def _mask(
 def _states(
     nodes: Nodes, net: NetworkConfig, x: str, B_NcSQ: str, cs: str, dt: str, reverse: int
 ) -> str:
-    """The state (N, H, c, S, P) that enters each chunk: what earlier chunks fed, decayed.
+    """The state (N, H, c, S, P) that enters each chunk: all earlier chunks' states, decayed.
 
-    Chunk i receives from each earlier chunk j exp(sum of the log decays of the chunks between).
+    Chunk i gets that of chunk j times exp(sum of the log decays of the chunks between them).
     """
     edge = 0 if reverse else CHUNK - 1
     last_NHc1 = nodes.slice(cs, edge, edge + 1, 3)
@@ -263,7 +262,7 @@ def _states(
     weighted = nodes("Mul", x, nodes.unsqueeze(weight, 4))
     feed = nodes("MatMul", nodes.unsqueeze(B_NcSQ, 1), weighted)
 
-    # The sum over the chunks between, row by row: no difference of two long sums, whose rounding
+    # The sum over the chunks between, row by row: the rounding of a difference of two long sums
     # would grow with the length.
     ones = nodes("Expand", nodes.scalar(1.0), nodes.dim(last_NHc1, 2))
     diagonal = nodes.scalar(1 if reverse else -1)

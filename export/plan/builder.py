@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX as builders: which one is here, its log, its progress."""
+"""TensorRT and TensorRT-RTX as builders of plans: choosing one, its log, its progress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bsmamba2.plugins.architectures import current_gpu, dotted
 logger = logging.getLogger(__name__)
 
 OLDEST = {"tensorrt": (10, 13), "tensorrt-rtx": (1, 2)}
-"""The first versions with everything that is used here."""
+"""The oldest versions that have everything used here."""
 _INSTALL = {"tensorrt": "pip install 'bsmamba2[trt]'", "tensorrt-rtx": "pip install tensorrt-rtx"}
 _LEVELS = {"WARNING": logging.WARNING, "INFO": logging.INFO, "VERBOSE": logging.DEBUG}
 _PROGRESS_S = 5.0
@@ -28,24 +28,24 @@ _PROGRESS_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class PlanBuilder:
-    """A builder that can build here."""
+    """A builder that works on this machine."""
 
     name: str
     """A key of BUILDERS."""
     trt: ModuleType
     """Its module."""
     architectures: tuple[str, ...]
-    """What binds its plans; TensorRT-RTX builds one plan for every GPU that it knows."""
+    """What its plans are bound to; empty for TensorRT-RTX, whose plans run on any supported GPU."""
 
     def __str__(self) -> str:
         return f"{TITLES[self.name]} {self.trt.__version__}"
 
 
 def choose_builder(name: str = "auto") -> PlanBuilder:
-    """The builder of that name; "auto" is TensorRT where it can build, else TensorRT-RTX.
+    """The builder of that name; "auto" is TensorRT where it can build, otherwise TensorRT-RTX.
 
     Raises:
-        ExportError: It is not installed, does not load, is too old, or needs a GPU.
+        ExportError: The builder is not installed, does not load, is too old, or needs a GPU.
     """
     gpu = current_gpu()
     installed = [key for key, module in BUILDERS.items() if importlib.util.find_spec(module)]
@@ -60,16 +60,16 @@ def choose_builder(name: str = "auto") -> PlanBuilder:
         raise ExportError(f"{name} is not installed: {_INSTALL[name]}.")
     if name == "tensorrt" and gpu is None:
         raise ExportError(
-            "TensorRT builds a plan only on the GPU that runs it, and there is none here: build it "
-            "there, or with TensorRT-RTX, which needs none: pip install tensorrt-rtx, "
-            "--builder tensorrt-rtx."
+            "TensorRT builds a plan only on the GPU that will run it, and this machine has none: "
+            "build it there, or with TensorRT-RTX, which needs no GPU (pip install tensorrt-rtx, "
+            "--builder tensorrt-rtx)."
         )
     bound = (dotted(gpu),) if name == "tensorrt" and gpu is not None else ()
     return PlanBuilder(name=name, trt=_load(name), architectures=bound)
 
 
 def _load(name: str) -> ModuleType:
-    """The module, of a version that will do."""
+    """Imports a builder's module and checks its version."""
     try:
         trt = importlib.import_module(BUILDERS[name])
         version = str(trt.__version__)
@@ -80,21 +80,21 @@ def _load(name: str) -> ModuleType:
     if numbers < OLDEST[name]:
         oldest = ".".join(map(str, OLDEST[name]))
         raise ExportError(
-            f"{name} {version} is too old, {oldest} or newer is needed: "
+            f"{name} {version} is too old; {oldest} or newer is needed: "
             f"pip install --upgrade {name}."
         )
     return trt
 
 
 class BuilderLog:
-    """Messages of a builder, which go to `logging`, and its errors, which become one sentence."""
+    """Sends a builder's messages to `logging`, and keeps its errors for the caller to raise one."""
 
     def __init__(self) -> None:
         self._errors: list[str] = []
         self._warning = ""
 
     def add(self, severity: str, message: str) -> None:
-        """Takes a message; safe to call from any thread.
+        """Logs a message, or keeps an error; safe to call from any thread.
 
         Errors are kept, because the caller raises the one that matters.
         """
@@ -107,16 +107,16 @@ class BuilderLog:
             self._errors.append(text)
 
     def last_error(self) -> str:
-        """The plugin's last error, or the builder's; failed calls of CUDA only follow from others.
+        """The plugin's last error, or the builder's; failed CUDA calls are only consequences.
 
-        Without any it is the last warning, as TensorRT calls it that CUDA does not start.
+        Without any error it is the last warning: TensorRT only warns if CUDA does not start.
         """
         ours = [error for error in self._errors if error.startswith(NAME)]
         telling = ours or [error for error in self._errors if "catchCudaError" not in error]
         return (telling or self._errors or [self._warning or "it does not say why"])[-1].rstrip(".")
 
     def warn_of_errors(self) -> None:
-        """Shows the errors in spite of which all went well."""
+        """Logs, as warnings, the errors of a build that succeeded nevertheless."""
         for error in self._errors:
             logger.warning("%s", error)
 
@@ -140,13 +140,13 @@ def attach_progress(
     goes_on: Callable[[], bool],
     interval_s: float = _PROGRESS_S,
 ) -> Any:
-    """An `IProgressMonitor` that says every few seconds where the builder is.
+    """An `IProgressMonitor` that reports every few seconds how far the builder is.
 
     Args:
         trt: The builder's module.
-        report: Gets a sentence, from whatever thread.
-        goes_on: Asked at every step; False ends the build.
-        interval_s: Seconds between two sentences.
+        report: Called with a sentence, from any thread.
+        goes_on: Called at every step; False ends the build.
+        interval_s: Seconds between two reports.
     """
     steps: dict[str, int] = {}
     said = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a TensorRT plan is to be like: which builder, how many chunks, how many frames."""
+"""Options of a TensorRT plan: the builder, the batch, the frames of a chunk."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from bsmamba2.errors import ExportError
 from bsmamba2.formats.trt_plan import BUILDERS
 
 Range = tuple[int, int, int]
-"""Fewest, as optimised for, most."""
-_MAX_SIZE = (1 << 31) - 1  # a builder refuses less, and says why
+"""Smallest size, size to optimise for, largest size."""
+_MAX_SIZE = (1 << 31) - 1  # builders refuse much smaller sizes themselves, with a reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What can be chosen of a plan; raises ExportError for values that no plan can have."""
+    """Options of a plan; raises ExportError for values that no plan can have."""
 
     builder: str = "auto"
-    """A key of BUILDERS, or "auto": TensorRT where it can build, else TensorRT-RTX."""
+    """A key of BUILDERS, or "auto": TensorRT where it can build, otherwise TensorRT-RTX."""
     batch: int = 4
-    """The most chunks at a time; the plan is optimised for as many."""
+    """The largest batch, in chunks; the plan is optimised for it."""
     frames: str | None = None
-    """Frames of a chunk, as `read_frames` takes them; None for the network's own chunks only."""
+    """Frames of a chunk, as `read_frames` takes them; None for the network's chunk length only."""
     plugin: Path | None = None
     """`libbsm_trt_plugin.so`; None takes the one in the cache, or builds it."""
     arch: str | None = None
     """GPUs to build the plugin for, as `build_libraries` takes them; None takes any build that
-    fits this machine, or builds for its GPUs, without any for all."""
+    fits this machine, or builds for its GPUs, or for all GPUs if it has none."""
 
     def __post_init__(self) -> None:
         if self.builder not in ("auto", *BUILDERS):
@@ -39,23 +39,23 @@ class PlanOptions:
         if self.frames is not None:
             read_frames(self.frames)
         if self.plugin and self.arch:
-            raise ExportError("A plugin that is named is not built: leave the architectures out.")
+            raise ExportError("A plugin given as a file is not built: leave out the architectures.")
 
     @property
     def batch_range(self) -> Range:
-        """Chunks at a time. A song has more than a batch, so most batches are the largest."""
+        """Sizes of a batch, optimised for the largest: most batches of a song are full."""
         return 1, self.batch, self.batch
 
     def command(self, source: str, target: str, builder: str) -> str:
-        """The `bsm export` command that builds the same.
+        """The `bsm export` command that builds the same plan.
 
-        A plugin's file is not named: its path means nothing on another machine. There the command
-        takes the plugin of `bsm plugin build`; add `--plugin FILE` for another one.
+        It does not name the plugin's file, whose path means nothing on another machine. There the
+        command takes the plugin of `bsm plugin build`; add `--plugin FILE` for another one.
 
         Args:
             source: Name of the ONNX file, or "default".
             target: Name of the plan.
-            builder: The one that was taken.
+            builder: The builder that was used.
         """
         words = ["bsm", "export", source, "--trt", "-o", target, "--builder", builder]
         words += ["--batch", str(self.batch)]
@@ -69,10 +69,10 @@ def read_frames(text: str) -> Range:
     numbers = text.split(":")
     if len(numbers) not in (1, 3) or not all(n.isascii() and n.isdigit() for n in numbers):
         raise ExportError(
-            f"'{text}' is no number of frames: write 801, or 1:801:1601 for the fewest, as many as "
-            "to optimise for, and the most."
+            f"'{text}' is not a number of frames: write 801, or 1:801:1601 for the fewest, the "
+            "number to optimise for, and the most."
         )
     fewest, optimal, most = (int(number) for number in (numbers * 3)[:3])
     if not 1 <= fewest <= optimal <= most <= _MAX_SIZE:
-        raise ExportError(f"Frames must be 1 to {_MAX_SIZE} and in rising order, not {text}.")
+        raise ExportError(f"Frames must be 1 to {_MAX_SIZE}, in ascending order, not {text}.")
     return fewest, optimal, most

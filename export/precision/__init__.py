@@ -1,1 +1,1 @@
-"""What a file must be before it gets its name, and what a lower precision costs."""
+"""The gates that an exported file must pass, and what a lower precision costs."""

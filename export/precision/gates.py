@@ -1,15 +1,15 @@
-"""The gates that an exported file passes before it gets its name.
+"""The gates that an exported file must pass before it gets its name.
 
-In every precision its mask is PyTorch's on a fixed spectrum. In a lower one it must also separate
-music as float32 does, and stay finite on inputs that break half precision elsewhere. Two engines
-can be asked what a float16 file does, and each sees something else:
+In every precision its mask must match PyTorch's on a fixed spectrum. In a lower one it must also
+separate music as float32 does, and stay finite on inputs that tend to break half precision. A
+float16 file is tested with two engines, each of which reveals something else:
 
-- ONNX Runtime runs the file itself, so it sees that the graph is the network. On a CPU it computes
-  float16 in float32 (`rounding`), so it sees the rounding of weights but hardly that of what flows
-  between products, and no overflow.
-- The folded network in PyTorch, every value rounded to float16, sees those, but not the file.
+- ONNX Runtime runs the file itself, which shows that the graph is the network. On a CPU it computes
+  float16 in float32 (`rounding`): this shows the rounding of weights but hardly that of
+  activations, and no overflow.
+- The folded network in PyTorch, with every value rounded to float16, shows those, but not the file.
 
-Both must pass. An int8 file is for CPUs, where ONNX Runtime runs it as it is and sees all.
+Both must pass. An int8 file is for CPUs, where ONNX Runtime runs it as it is and shows everything.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from bsmamba2.runtime.audio.samples import Samples
 
 PARITY_FRAMES = (1, 2, 63, 801)  # one step, a pair, one chunk of the scan, a chunk of audio
 HOSTILE_FRAMES = 201
-"""Frames of hostile inputs, where overflow is seen. A state that is fed the same grows at most in
-proportion to time: a number that leaves room for that needs no longer input."""
-_SHORT_FRAMES = 65  # more than one chunk of the scan; where no overflow is seen
+"""Frames of hostile inputs for engines that show overflow. With constant input a state grows at
+most in proportion to time: if the largest value leaves room for that, no longer input is needed."""
+_SHORT_FRAMES = 65  # more than one chunk of the scan; for engines that do not show overflow
 _MAX_HALF = float(np.finfo(np.float16).max)
 
 Mask = NDArray[np.float32]
@@ -59,7 +59,7 @@ def measure_parity(
     audio: AudioConfig,
     frames: Sequence[int] = PARITY_FRAMES,
 ) -> Iterator[MaskParity]:
-    """Compares two engines on the fixed spectrum, one figure for each number of frames."""
+    """Compares two engines on the fixed spectrum; yields a figure for each number of frames."""
     for count in frames:
         spectrum = fixed_spectrum(audio, count)
         expected, mask = reference(spectrum), candidate(spectrum)
@@ -86,7 +86,7 @@ def check_parity(figures: Sequence[MaskParity], precision: str = "float32") -> N
 
 
 class Reference:
-    """The float32 network on a reference excerpt; its mask is calculated when first asked for."""
+    """The float32 network on a reference excerpt; its mask is computed on first use."""
 
     def __init__(
         self, network: MaskFunction, excerpt: ReferenceExcerpt, audio: AudioConfig
@@ -102,7 +102,7 @@ class Reference:
 
     @cached_property
     def voice(self) -> Samples:
-        """What it separates."""
+        """The voice that this mask separates, (channels, n)."""
         return self.voice_of(self.mask)
 
     def mask_of(self, engine: MaskFunction) -> Mask:
@@ -110,7 +110,7 @@ class Reference:
         return np.concatenate([engine(np.ascontiguousarray(s[None])) for s in self._spectrum])
 
     def voice_of(self, mask: Mask) -> Samples:
-        """What a mask separates: (channels, n)."""
+        """The voice that a mask separates, (channels, n)."""
         return synthesis(mask, self._spectrum, self.audio, self.excerpt.mixture.shape[1])
 
 
@@ -120,9 +120,9 @@ def check_precision(
     """Runs one engine through all gates of a precision.
 
     Args:
-        name: What the engine is, for people.
-        candidate: The engine. One with an attribute `largest`, the largest magnitude in float16 of
-            its last call (`RoundedNetwork`), is also watched for overflow.
+        name: Description of the engine for the report.
+        candidate: The engine. If it has an attribute `largest`, the largest float16 magnitude of
+            its last call (`RoundedNetwork`), it is also checked for overflow.
         reference: The same network in float32.
         precision: A key of LIMITS.
 
@@ -146,23 +146,23 @@ def check_precision(
 
 
 def _check_limits(check: PrecisionCheck, precision: str) -> None:
-    """Where the true voice is known its loss counts, otherwise the bound on it (see LIMITS)."""
+    """Checks the loss of uSDR if the true voice is known, otherwise the bound on it (LIMITS)."""
     limits = LIMITS[precision]
     problems = []
     if not check.relative_rms <= limits.relative_rms:
-        problems.append(f"the mask's relative RMS may be {limits.relative_rms:g}")
+        problems.append(f"the mask's relative RMS may be at most {limits.relative_rms:g}")
     if check.usdr_loss_db is None:
         if not check.sdr_db >= limits.sdr_db:
-            problems.append(f"the SDR to float32 must be {limits.sdr_db:g} dB")
+            problems.append(f"the SDR to float32 must be at least {limits.sdr_db:g} dB")
     # A quantised file may come out better by chance; one that is only rounded may not differ.
     elif not (check.usdr_loss_db if precision == "int8" else abs(check.usdr_loss_db)) <= (
         limits.usdr_db
     ):
-        problems.append(f"the uSDR may change by {limits.usdr_db:g} dB")
+        problems.append(f"the uSDR may change by at most {limits.usdr_db:g} dB")
     if problems:
         raise ExportError(
             f"{precision} costs this network too much ({check}; "
-            f"{' and '.join(problems)}): use float32, or have it hear music of yours (--audio); "
+            f"{' and '.join(problems)}): use float32, or measure it on your own music (--audio); "
             "nothing was written."
         )
 
@@ -170,7 +170,7 @@ def _check_limits(check: PrecisionCheck, precision: str) -> None:
 def _check_hostile(
     name: str, candidate: MaskFunction, audio: AudioConfig
 ) -> tuple[tuple[str, ...], float | None]:
-    """The inputs on which all is finite, and the largest number of float16 on the way."""
+    """Names of the inputs, after checking that all is finite, and the largest float16 magnitude."""
     watched = hasattr(candidate, "largest")
     largest, names = 0.0, []
     for what, samples in hostile_samples(audio):
@@ -180,7 +180,7 @@ def _check_hostile(
             seen: float = getattr(candidate, "largest", 0.0)
             if not (np.isfinite(mask).all() and math.isfinite(seen)):
                 raise ExportError(
-                    f"On {what} this precision gives numbers that are NaN or infinite ({name}): "
+                    f"On {what} this precision produces NaN or infinite numbers ({name}): "
                     "use float32; nothing was written."
                 )
             largest = max(largest, seen)
@@ -191,7 +191,7 @@ def _check_hostile(
 
 
 def hostile_samples(audio: AudioConfig) -> Iterator[tuple[str, Samples]]:
-    """What breaks half precision elsewhere: name and a chunk of samples (channels, n)."""
+    """Inputs that tend to break half precision: name and a chunk of samples (channels, n)."""
     shape = (audio.channels, audio.chunk_samples)
     random = np.random.default_rng(0)
     time_s = np.arange(audio.chunk_samples) / audio.sample_rate

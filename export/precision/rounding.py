@@ -1,10 +1,10 @@
-"""Float16 as a GPU has it, on a CPU: float32 products, every result rounded to float16.
+"""A GPU's float16 emulated on a CPU: float32 products, every result rounded to float16.
 
 ONNX Runtime's CPU provider has no float16 products. It casts to float32 and back, then drops the
-casts that cancel, so that whole chains of operators run in float32 and an overflow on the way is
-never seen (read off the optimised graph of version 1.32). PyTorch's own float16 on a CPU rounds
-every value but took 15 to 40 times as long as float32. So the float16 network runs in float32
-here, and every value that it would keep as float16 is rounded to that.
+casts that cancel, so that whole chains of operators run in float32 and an overflow within them goes
+unnoticed (as the optimised graph of version 1.32 shows). PyTorch's own float16 on a CPU rounds
+every value, but took 15 to 40 times as long as float32. Therefore the float16 network runs in
+float32 here, and every value that it would keep as float16 is rounded to it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _MOVES = (
     _aten.stack.default,
     _aten.constant_pad_nd.default,
 )
-"""Operations that only move values; casts and views are looked at first."""
+"""Operations, besides casts and views, that only move values."""
 
 
 class HalfRounding(TorchDispatchMode):
-    """Within it, operations on float16 tensors are float32 ones whose results are rounded.
+    """Runs operations on float16 tensors in float32 and rounds their results.
 
-    Sees what it means to keep values as float16: rounding, overflow to Inf, underflow to 0. Does
-    not see sums of products that are kept in float16 while they grow, as a GPU library may choose.
+    This shows the effects of keeping values as float16: rounding, overflow to Inf, underflow to 0.
+    It does not show those of accumulating products in float16, as a GPU library may choose to do.
 
     Attributes:
-        largest: The largest magnitude in float16 so far; Inf or NaN where one did not fit.
+        largest: The largest float16 magnitude so far; Inf or NaN after an overflow.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class HalfRounding(TorchDispatchMode):
         """Runs one operation."""
         kwargs = dict(kwargs or {})
         if func is SCAN_OPERATOR:
-            with self:  # its own operations one by one
+            with self:  # to see its operations one by one
                 return with_flat_arguments(bimamba2_scan_chunked)(*args)
         floats = [leaf for leaf in tree_leaves((args, kwargs)) if _is_float(leaf)]
         halves = [tensor.dtype == torch.float16 for tensor in floats]
@@ -82,8 +82,7 @@ class RoundedNetwork:
     """A folded float16 network in which every value is rounded to float16.
 
     Attributes:
-        largest: The largest magnitude in float16 of the last call; Inf or NaN where one did not
-            fit.
+        largest: The largest float16 magnitude of the last call; Inf or NaN after an overflow.
     """
 
     def __init__(self, network: FoldedBSMamba2) -> None:

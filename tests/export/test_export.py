@@ -1,4 +1,4 @@
-"""Laws of `bsm export`: the file is the network, says what it is, or is not there."""
+"""Laws of `bsm export`: the file is the network and describes itself, or is not written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from bsmamba2.system.files import sha256_file
 
 @pytest.fixture
 def quick_gate(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
-    """The gate without its 801 frames, which take most of an export's time."""
+    """Leaves out the gate's 801 frames, which take most of an export's time."""
     frames = (1, 65)
     monkeypatch.setattr(gates, "PARITY_FRAMES", frames)
     return frames
@@ -90,7 +90,7 @@ def test_metadata_comes_back_and_equal_weights_make_equal_files(
     assert (tmp_path / "a.onnx").read_bytes() == tiny_export.read_bytes()
 
 
-def test_file_does_not_tell_of_the_machine(tiny_checkpoint: Path, tiny_export: Path):
+def test_file_holds_nothing_of_the_machine(tiny_checkpoint: Path, tiny_export: Path):
     data = tiny_export.read_bytes()
     folders = {Path.home(), Path(sys.prefix), Path(torch.__file__).parent}
     folders |= {Path(__file__).parents[2], tiny_checkpoint.parent, tiny_export.parent}
@@ -129,7 +129,7 @@ def break_initializer(model: ModelProto, name: str, factor: float) -> ModelProto
 
 
 def assert_gate_fails(source: Path, folder: Path, older: bytes | None) -> None:
-    """And leaves the folder as it was."""
+    """The gate fails and leaves the folder as it was."""
     target = folder / "a.onnx"
     if older:
         target.write_bytes(older)

@@ -25,7 +25,7 @@ def twos(spectrum: np.ndarray) -> np.ndarray:
 
 
 def figures(difference: float, share: float = 1) -> list[MaskParity]:
-    """Of a mask that differs from 2 by a number, in the first part of its values."""
+    """Figures of a mask of which the first `share` of values differs from the reference's 2."""
 
     def candidate(spectrum: np.ndarray) -> np.ndarray:
         mask = twos(spectrum)
@@ -66,7 +66,9 @@ def test_a_rare_difference_shows_in_the_rms_only():
         (math.inf, math.inf, False),
     ],
 )
-def test_limits_are_the_issues_and_nan_fails(p999: float, relative_rms: float, passes: bool):
+def test_figures_within_the_limits_pass_and_nan_fails(
+    p999: float, relative_rms: float, passes: bool
+):
     good = MaskParity(frames=1, p999=0, relative_rms=0)
     figure = MaskParity(frames=63, p999=p999, relative_rms=relative_rms)
     if passes:

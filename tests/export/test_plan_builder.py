@@ -26,7 +26,7 @@ from bsmamba2.formats.trt_plan import BUILDERS, read_sidecar
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *, gpu: int | None, **versions: str | None) -> None:
-    """Modules of these versions, None for one that does not load, and no other builder."""
+    """Installs stand-ins of these versions, None for one that does not load, and no others."""
     find = importlib.util.find_spec
 
     def find_builder(name: str) -> ModuleSpec | None:
@@ -70,7 +70,7 @@ def test_tensorrt_is_taken_where_it_can_build_and_tensorrt_rtx_elsewhere(
     assert str(builder).endswith(str(versions[BUILDERS[name]]))
 
 
-def test_asked_for_builder_is_taken(monkeypatch: pytest.MonkeyPatch):
+def test_named_builder_is_taken(monkeypatch: pytest.MonkeyPatch):
     install(monkeypatch, gpu=90, tensorrt="11.4.0", tensorrt_rtx="1.7.1.116")
     assert choose_builder("tensorrt-rtx").name == "tensorrt-rtx"
 
@@ -81,11 +81,16 @@ def test_asked_for_builder_is_taken(monkeypatch: pytest.MonkeyPatch):
         ("auto", None, {}, "Neither TensorRT nor TensorRT-RTX is installed: pip install"),
         ("tensorrt", 90, {"tensorrt_rtx": "1.7.1"}, r"^tensorrt is not installed: .*bsmamba2\[trt"),
         ("tensorrt-rtx", 90, {"tensorrt": "11.4.0"}, "^tensorrt-rtx is not installed: pip install"),
-        ("auto", None, {"tensorrt": "11.4.0"}, "only on the GPU that runs it, and there is none"),
-        ("tensorrt", None, {"tensorrt": "11.4.0", "tensorrt_rtx": "1.7.1"}, "there is none here"),
-        ("auto", 90, {"tensorrt": "10.12.0.36"}, "tensorrt 10.12.0.36 is too old, 10.13 or newer"),
-        ("auto", 90, {"tensorrt": "8.6.1"}, "is too old, 10.13 or newer is needed: pip install"),
-        ("auto", None, {"tensorrt_rtx": "1.1.1"}, "tensorrt-rtx 1.1.1 is too old, 1.2 or newer"),
+        ("auto", None, {"tensorrt": "11.4.0"}, "only on the GPU that will run it, and this"),
+        (
+            "tensorrt",
+            None,
+            {"tensorrt": "11.4.0", "tensorrt_rtx": "1.7.1"},
+            "this machine has none",
+        ),
+        ("auto", 90, {"tensorrt": "10.12.0.36"}, "tensorrt 10.12.0.36 is too old; 10.13 or newer"),
+        ("auto", 90, {"tensorrt": "8.6.1"}, "is too old; 10.13 or newer is needed: pip install"),
+        ("auto", None, {"tensorrt_rtx": "1.1.1"}, "tensorrt-rtx 1.1.1 is too old; 1.2 or newer"),
         ("auto", 90, {"tensorrt": None}, "tensorrt does not load .*: install it again"),
     ],
 )
@@ -115,7 +120,7 @@ def test_frames_are_one_number_or_a_range(text: str, frames: tuple[int, int, int
 
 @pytest.mark.parametrize("text", ["", "a", "1:2", "1:2:3:4", "1::3", "-1", "1.5", " 1", "\u00b2"])
 def test_what_is_no_number_of_frames_is_one_sentence(text: str):
-    with pytest.raises(ExportError, match=r"is no number of frames: write 801, or 1:801:1601"):
+    with pytest.raises(ExportError, match=r"is not a number of frames: write 801, or 1:801:1601"):
         read_frames(text)
 
 
@@ -132,7 +137,7 @@ def test_checkpoint_without_torch_names_the_extra(tmp_path: Path):
 # --- log and progress ---
 
 
-def test_errors_wait_until_it_is_known_what_came_of_them(caplog: pytest.LogCaptureFixture):
+def test_errors_are_kept_until_the_build_has_ended(caplog: pytest.LogCaptureFixture):
     log = BuilderLog()
     with caplog.at_level(logging.INFO):
         log.add("INFO", "one\n  line")
@@ -160,7 +165,7 @@ def test_last_error_is_the_plugins_or_the_builders_own(errors: list[str], last: 
     assert log.last_error() == last
 
 
-def test_progress_is_said_now_and_then():
+def test_progress_is_reported_now_and_then():
     trt = pytest.importorskip("tensorrt_rtx")
     said: list[str] = []
     monitor = attach_progress(trt, said.append, lambda: True, interval_s=0)

@@ -59,7 +59,7 @@ def short_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def half_graph() -> ModelProto:
-    """Of the tiny network, its scans' bodies in place of the scans."""
+    """The float16 graph of the tiny network."""
     network = random_network(dtype=torch.float32)
     metadata = Metadata(model=network.model, provenance=Provenance(source="a test", trained=False))
     return export_graph(fold(network, torch.float16), metadata)
@@ -74,7 +74,7 @@ def types(model: ModelProto) -> dict[str, int]:
 
 
 def of_type(model: ModelProto, *kinds: str) -> set[int]:
-    """Element types of everything float that nodes of some kinds take and give."""
+    """Element types of all float inputs and outputs of nodes of some kinds."""
     known = types(model)
     nodes = [node for node in model.graph.node if node.op_type in kinds]
     assert {node.op_type for node in nodes} == set(kinds)
@@ -165,19 +165,19 @@ def test_figures_of_a_known_difference_are_known():
     ("precision", "factor", "voice", "words"),
     [
         ("float16", 1.0025, False, ""),
-        ("float16", 1.0035, False, "relative RMS may be 0.003"),
-        ("float16", 0.9965, True, "relative RMS may be 0.003 and the uSDR may change by 0.02 dB"),
-        ("float16", 1.0025, True, "may change by 0.02 dB"),
+        ("float16", 1.0035, False, "relative RMS may be at most 0.003"),
+        ("float16", 0.9965, True, "at most 0.003 and the uSDR may change by at most 0.02 dB"),
+        ("float16", 1.0025, True, "may change by at most 0.02 dB"),
         ("int8", 1.02, False, ""),
-        ("int8", 1.04, False, "SDR to float32 must be 30 dB"),
+        ("int8", 1.04, False, "SDR to float32 must be at least 30 dB"),
         ("int8", 1.005, True, ""),
-        ("int8", 1.02, True, "uSDR may change by 0.1 dB"),
-        ("int8", 0.96, True, ""),  # which comes nearer to the voice
-        ("int8", 0.85, False, "relative RMS may be 0.1 and the SDR to float32 must be 30 dB"),
+        ("int8", 1.02, True, "uSDR may change by at most 0.1 dB"),
+        ("int8", 0.96, True, ""),  # closer to the voice than the reference
+        ("int8", 0.85, False, "may be at most 0.1 and the SDR to float32 must be at least 30 dB"),
         ("float16", math.nan, False, "NaN or infinite"),
     ],
 )
-def test_limits_are_the_issues(precision: str, factor: float, voice: bool, words: str):
+def test_each_precision_has_its_limits(precision: str, factor: float, voice: bool, words: str):
     candidate, known = scaled(0.5 * factor), reference(voice)
     if not words:
         check_precision("a test", candidate, known, precision)

@@ -21,11 +21,11 @@ from bsmamba2.models.load import load_network
 from bsmamba2.runtime.engines import default_engine_path
 
 OUR_NAMES = re.compile(r"in_proj|out_proj|masks\.(hidden|(value|gate)_\d+)")
-"""Of the matrices to quantise, as the exporter makes them of ours."""
+"""Names of the matrices to quantise, as the exporter derives them from ours."""
 
 
 def product_model(matrix: np.ndarray, op: str) -> ModelProto:
-    """x @ 1 @ matrix, for Gemm + c: the first product is not quantised."""
+    """x @ 1 @ matrix, for Gemm plus c: only the second product is quantised."""
     K, N = matrix.shape[-2:]
     rows = ["bands", "M"] if matrix.ndim == 3 else ["M"]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [*rows, K])]
@@ -135,7 +135,7 @@ def quantised_matrices(model: ModelProto) -> set[str]:
 
 
 def renamed(model: ModelProto) -> tuple[ModelProto, dict[str, str]]:
-    """The model with another name for every node and value, and the names."""
+    """The model with a new name for every node and value, and the map of names."""
     model = copy.deepcopy(model)
     graph = model.graph
     values = [tensor.name for tensor in graph.initializer]
@@ -163,7 +163,9 @@ def full_size_graph() -> ModelProto:
     ("make", "count"),
     [(embedded_graph, 25), pytest.param(full_size_graph, 39, marks=pytest.mark.slow)],
 )
-def test_graph_and_not_its_names_says_what_is_quantised(make: Callable[[], ModelProto], count: int):
+def test_the_graph_not_its_names_decides_what_is_quantised(
+    make: Callable[[], ModelProto], count: int
+):
     model = make()
     found = quantised_matrices(model)
     matrices = {t.name for t in model.graph.initializer if OUR_NAMES.search(t.name)}
@@ -175,5 +177,5 @@ def test_graph_and_not_its_names_says_what_is_quantised(make: Callable[[], Model
 
 def test_a_graph_without_such_products_is_refused():
     model = product_model(np.ones((8, 8)), "MatMul")
-    with pytest.raises(ExportError, match="no product to quantise"):
+    with pytest.raises(ExportError, match="no matrix product to quantise"):
         quantise(model)

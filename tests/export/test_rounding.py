@@ -20,7 +20,7 @@ def half(*values: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("frames", [1, 3, 65])
 def test_rounded_network_is_pytorchs_own_float16(frames: int):
-    """Which is slow, and rounds some sums where this does not: within its own error."""
+    """PyTorch's float16 also rounds some sums, so the two agree within its own error."""
     network = fold(random_network(dtype=torch.float32), torch.float16)
     spectrum = random_spectrum(1, frames, dtype=torch.float32)
     with torch.inference_mode():
@@ -78,7 +78,7 @@ def test_a_cast_that_overflows_is_seen():
 
 
 def test_overflow_inside_the_scan_is_seen():
-    """And is none in float32, where the scan's norm takes the size away."""
+    """In float32 there is none: the scan's norm removes the scale."""
     network = random_network(dtype=torch.float32)
     spectrum = random_spectrum(1, 3, dtype=torch.float32).numpy()
     block = network.layers[0][0].forward_blocks[0]

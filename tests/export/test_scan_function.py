@@ -144,7 +144,7 @@ def test_sequences_do_not_touch_each_other(L: int):
 
 
 def all_nodes(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    """Nodes and those of their subgraphs."""
+    """The nodes, and those of their subgraphs."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
@@ -178,7 +178,7 @@ def test_function_declares_what_the_operator_has():
 
 
 def test_names_are_assigned_once():
-    """Of all nodes, those of subgraphs too: some runtimes refuse shadowed names."""
+    """In all nodes, those of subgraphs included: some runtimes refuse shadowed names."""
     names = [
         name for node in all_nodes(one_node_model(ODD).functions[0].node) for name in node.output
     ]

@@ -134,7 +134,7 @@ def test_built_plugin_is_found_and_its_sources_recorded(
     assert record.plugin.library_sha256 == digest(plugin_library)
     assert record.plugin.sources_sha256 == sources_sha256()
     named = read_sidecar(built(tmp_path, tiny_onnx, plugin_library, "-o", "b.plan"))[0].plugin
-    assert named.sources_sha256 == ""  # nobody knows which
+    assert named.sources_sha256 == ""  # they are unknown
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,8 @@ def test_plugin_is_built_for_what_is_asked_or_here_or_all(
 def test_tensorrt_rtx_runs_code_in_a_plan_unasked_and_we_refuse_it(
     tiny_onnx: Path, emulated_scan: Path, tmp_path: Path
 ):
-    """Why `read_plan` looks for it. When the end fails, TensorRT-RTX guards it itself."""
+    """Why `read_plan` looks for code; if the last line fails, TensorRT-RTX itself refuses it."""
+
     from native import compile_plugin
 
     speaking = tmp_path / "speaking.cpp"
@@ -219,7 +220,7 @@ def test_builder_gets_the_sizes_and_may_not_round_to_tf32(
 def export_both(
     folder: Path, checkpoint: Path, graph: Path, plugin: Path | str, target: str
 ) -> subprocess.CompletedProcess[str]:
-    """From a checkpoint, with a graph that is exported already and the quickest of gates."""
+    """Exports a checkpoint with a graph that is exported already and the quickest of gates."""
     quick = f"""
 import onnx
 from bsmamba2.export import to_onnx

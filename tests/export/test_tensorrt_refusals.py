@@ -16,7 +16,7 @@ from bsmamba2.formats.trt_plan import sidecar_path
 
 
 def assert_refused(folder: Path, sentence: str, *arguments: Any, before: str = "") -> None:
-    """One sentence, and nothing is left in the folder that was not there."""
+    """Refused with one sentence, and the folder is left as it was."""
     names = sorted(folder.rglob("*"))
     assert re.search(sentence, refusal(build(folder, *arguments, before=before)))
     assert sorted(folder.rglob("*")) == names
@@ -48,9 +48,9 @@ def with_a_body_to_inline(model: ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (without_our_nodes, "has 1 nodes of bsm::BiMamba2Scan for 4 blocks: export it again with"),
+        (without_our_nodes, "has 1 bsm::BiMamba2Scan nodes for 4 blocks: export it again with"),
         (of_another_tool, "a.onnx carries no BSMamba2 configuration"),
-        (in_int8, "^a.onnx is int8, which is for CPUs: build the plan of the float32 or float16 f"),
+        (in_int8, "^a.onnx is int8, which is for CPUs: build the plan from the float32 or float16"),
         (with_an_unknown_operator, "TensorRT-RTX .* cannot parse a.onnx: .*NoSuchOperator"),
         (with_a_body_to_inline, "The network has 3 plugin layers for 4 scan nodes"),
     ],
@@ -84,7 +84,7 @@ def test_missing_or_wrong_plugin_is_refused(tiny_onnx: Path, tmp_path: Path):
 
 
 def test_plugin_without_kernels_for_the_network_is_refused(tiny_onnx: Path, tmp_path: Path):
-    """Else TensorRT-RTX would build a plan that could not run. Why is on stderr."""
+    """Otherwise TensorRT-RTX would build a plan that cannot run. The reason is on stderr."""
     from emulation import build_scan
     from native import compile_plugin
 
@@ -116,12 +116,12 @@ def test_builders_refusal_is_its_last_error_and_an_older_plan_stays(
         (("-o", "a"), "a must end in .plan"),
         (("-o", "folder.plan"), "Cannot write folder.plan: a folder has that name"),
         (("-o", "text/a.plan"), "Cannot write into text"),
-        (("-o", "a.plan", "--frames", "3:2:4"), "in rising order, not 3:2:4"),
+        (("-o", "a.plan", "--frames", "3:2:4"), "in ascending order, not 3:2:4"),
         (("-o", "a.plan", "--frames", "0"), "must be 1 to"),
-        (("-o", "a.plan", "--frames", "1:2"), "'1:2' is no number of frames"),
+        (("-o", "a.plan", "--frames", "1:2"), "'1:2' is not a number of frames"),
         (("-o", "a.plan", "--frames", "9" * 30), "Frames must be 1 to 2147483647"),
         (("-o", "a.plan", "--batch", "9" * 30), "The batch must be 1 to 2147483647"),
-        (("-o", "a.plan", "--arch", "90"), "A plugin that is named is not built"),
+        (("-o", "a.plan", "--arch", "90"), "A plugin given as a file is not built"),
     ],
 )
 def test_bad_targets_and_sizes_are_one_sentence(
