@@ -1,1 +1,1 @@
-"""Training data: songs in MUSDB18-HQ's layout, checked, and mixtures drawn from them."""
+"""Training data: checked songs in MUSDB18-HQ's layout, and random mixtures drawn from them."""

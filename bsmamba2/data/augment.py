@@ -1,6 +1,6 @@
-"""Augmentations of a stem before it is mixed, each off unless its probability is above 0.
+"""Augmentations of a stem before mixing, each off unless its probability is above 0.
 
-The published training has none of them: only independent draws, silencing and gains.
+The published training uses none of them: only independent draws, silencing and gains.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bsmamba2.errors import MissingExtraError
 Samples = NDArray[np.float32]
 
 _BELLS = 3  # filters in series
-_BELL_HZ = (60.0, 10_000.0)  # range of their centres, log-uniform
+_BELL_HZ = (60.0, 10_000.0)  # range of the centre frequencies, log-uniform
 _BELL_Q = 0.7  # about two octaves wide
 
 
 def check_augmentations(data: DataConfig) -> None:
-    """Raises MissingExtraError if the configuration asks for what is not installed."""
+    """Raises MissingExtraError if a configured augmentation needs a package that is missing."""
     if data.pitch_probability > 0 and importlib.util.find_spec("python_stretch") is None:
         raise MissingExtraError("data.pitch_probability above 0", "augment")
 
@@ -30,14 +30,14 @@ def check_augmentations(data: DataConfig) -> None:
 def augment(
     samples: Samples, rng: np.random.Generator, data: DataConfig, sample_rate: int
 ) -> Samples:
-    """A stem, changed at random.
+    """Applies random augmentations to a stem.
 
-    The generator gives the same numbers whatever the probabilities are, so that one augmentation
-    does not depend on another being on.
+    The same random numbers are drawn whatever the probabilities are, so that switching one
+    augmentation on or off does not affect the others.
 
     Args:
         samples: float32 (channels, n); may be changed in place.
-        rng: Decides.
+        rng: Source of all random choices.
         data: Probabilities and ranges.
         sample_rate: Hz.
 
@@ -66,10 +66,10 @@ def equalise(
     gains_db: NDArray[np.float64],
     sample_rate: int,
 ) -> Samples:
-    """Bell filters in series, the same for all channels; float32 of the same shape.
+    """Applies bell filters in series, the same to all channels; float32 of the same shape.
 
-    A bell has the gain at its centre and 1 far from it (Bristow-Johnson, Audio EQ Cookbook,
-    "peakingEQ"). A centre above 0.45 of the sample rate is lowered to it.
+    A bell has its gain at the centre and unity gain far from it (Bristow-Johnson, Audio EQ
+    Cookbook, "peakingEQ"). A centre above 0.45 of the sample rate is lowered to that.
     """
     from scipy.signal import sosfilt
 
@@ -84,7 +84,7 @@ def equalise(
 
 
 def transpose(samples: Samples, semitones: float, sample_rate: int) -> Samples:
-    """Another pitch at the same length and time (Signalsmith Stretch); float32, same shape."""
+    """Shifts the pitch but not the timing (Signalsmith Stretch); float32, same shape."""
     from python_stretch import Signalsmith
 
     stretch = Signalsmith.Stretch()

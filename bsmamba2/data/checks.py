@@ -1,4 +1,4 @@
-"""Checks of a data folder before the first step: everything that is wrong with it, at once."""
+"""Checks of a data folder before training begins; all problems are reported together."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def check_tracks(
     *,
     jobs: int = 1,
 ) -> None:
-    """Passes if the songs of the splits can be used; the mixture of a training song is not read.
+    """Checks that the songs of the splits can be used; mixtures of training songs are not read.
 
-    Of every file, the header and the length are checked. The files of the training split are also
-    read through, to look for salient segments, unless the cache knows them.
+    The header and the length of every file are checked. Stems of the training split are also read
+    completely to find their salient segments, unless these are in the cache.
 
     Args:
         root: Folder of the whole data set.
-        splits: Of "train", "valid" and "test".
-        data: Stems, and what is salient.
-        audio: Rate and channels that the files must have.
-        cache: As for `find_salient`, which finds there what was read here.
+        splits: Any of "train", "valid" and "test".
+        data: Names of the stems, and the definition of salience.
+        audio: Sample rate and channels that the files must have.
+        cache: As for `find_salient`, which then reuses the segments found here.
         jobs: As for `find_salient`.
 
     Raises:
@@ -58,14 +58,14 @@ def check_tracks(
                 find_salient(sound, data, audio, cache, jobs=jobs)
             except DataError as error:
                 problems += str(error).splitlines()
-    problems = list(dict.fromkeys(problems))  # without any data folder, each split says the same
+    problems = list(dict.fromkeys(problems))  # a missing root is reported by every split
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise DataError("\n".join([f"{root} cannot be used, {count}:", *problems]))
+        raise DataError("\n".join([f"{root} cannot be used ({count}):", *problems]))
 
 
 def _track_problems(track: Track, stems: Sequence[str], audio: AudioConfig) -> list[str]:
-    """What the headers of a song's files show."""
+    """Problems that the headers of a song's files reveal."""
     problems: list[str] = []
     lengths: dict[str, int] = {}
     for stem in stems:
@@ -78,14 +78,14 @@ def _track_problems(track: Track, stems: Sequence[str], audio: AudioConfig) -> l
     for stem, frames in lengths.items():
         if frames != usual[0][0]:
             problems.append(
-                f"{track.stem(stem)} has {frames} samples, the song's other files have "
+                f"{track.stem(stem)} has {frames} samples, but the song's other files have "
                 f"{usual[0][0]}: export them together."
             )
     return problems
 
 
 def _check_file(path: Path, audio: AudioConfig) -> int:
-    """The samples per channel of a file; raises BsmError or OSError."""
+    """Returns the samples per channel of a file; raises BsmError or OSError."""
     if not path.is_file():
         raise DataError(f"{path} is missing: every song needs this file.")
     completed = open_wav(existing_file(path), str(path))
@@ -95,10 +95,11 @@ def _check_file(path: Path, audio: AudioConfig) -> int:
     try:
         info = soundfile.info(c_path(path))
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise DataError(f"{path} is no WAV file or is damaged: copy it again.") from error
+        raise DataError(f"{path} is not a WAV file or is damaged: copy it again.") from error
     if info.samplerate != audio.sample_rate:
         raise DataError(
-            f"{path} has {info.samplerate} Hz instead of {audio.sample_rate}: resample it."
+            f"{path} has a sample rate of {info.samplerate} Hz instead of {audio.sample_rate} Hz: "
+            "resample it."
         )
     if info.channels != audio.channels:
         raise DataError(

@@ -1,7 +1,7 @@
-"""Training mixtures: independent draws of each stem, silenced, scaled and summed.
+"""Training mixtures: each stem is drawn independently, sometimes silenced, scaled and summed.
 
-Every item is a pure function of (seed, index), with index the number of the item since training
-began: any number of workers and processes, and a resumed run, see the same items.
+Every item is a pure function of (seed, index), where index counts items since training began. The
+items are therefore the same for any number of workers and processes, and in a resumed run.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from bsmamba2.data.salience import Salience, SalientStem
 from bsmamba2.data.tracks import Track, read_segment
 from bsmamba2.errors import DataError
 
-_ATTEMPTS = 8  # draws of a stem before it stays silent in an item
+_ATTEMPTS = 8  # unreadable draws of a stem before it is left out of an item
 
 
 class TrainingBatch(NamedTuple):
-    """One training item, or several that are stacked for a forward pass."""
+    """One training item, or several stacked for a forward pass."""
 
     mixture: Tensor
     """float32 ([batch,] 2, samples), the sum of the scaled stems."""
     target: Tensor
-    """Of the same shape: the stem that the network estimates, as it is in the mixture."""
+    """The stem that the network estimates, as scaled for the mixture; same shape."""
     sources: tuple[str, ...]
-    """What sounds: "track/stem@seconds"."""
+    """Where the audible stems come from: "track/stem@seconds"."""
     unreadable: tuple[str, ...]
     """A sentence for each draw that could not be read and was repeated."""
 
@@ -44,27 +44,27 @@ class _Draw(NamedTuple):
 
 
 class TrainingMixtures(Dataset[TrainingBatch]):
-    """Mixtures without end: `items[index]` for any index from 0 on; it has no length."""
+    """An endless dataset of mixtures: `items[index]` for any index >= 0; it has no length."""
 
     def __init__(
         self, salience: Salience, data: DataConfig, audio: AudioConfig, *, seed: int
     ) -> None:
-        """Takes what `find_salient` found; reads no audio.
+        """Takes the result of `find_salient`; reads no audio.
 
         Args:
             salience: Salient segments of every stem.
             data: How to mix.
             audio: Length of an item, name of the target.
-            seed: Of all draws, at least 0.
+            seed: Seed of all draws, at least 0.
 
         Raises:
-            DataError: The target is none of the stems.
+            DataError: The target is not one of the stems.
             MissingExtraError: A library for an augmentation is not installed.
         """
         check_augmentations(data)
         if audio.target not in data.stems:
             raise DataError(
-                f"audio.target '{audio.target}' is none of data.stems: name one of them."
+                f"audio.target '{audio.target}' is not one of data.stems: name one of them."
             )
         self._salience = salience
         self._data = data
@@ -72,7 +72,7 @@ class TrainingMixtures(Dataset[TrainingBatch]):
         self._seed = seed
 
     def __getitem__(self, index: int) -> TrainingBatch:
-        """Item number `index` since training began."""
+        """Returns item number `index`, counted since training began."""
         data, audio = self._data, self._audio
         rng = self._rng(index)
         silent = rng.random(len(data.stems)) < data.silent_probability
@@ -102,16 +102,16 @@ class TrainingMixtures(Dataset[TrainingBatch]):
         )
 
     def _rng(self, *numbers: int) -> np.random.Generator:
-        """Of an item (index), or of a draw in it (index, whose, attempt)."""
+        """The generator of an item (index), or of a draw in it (index, stream, attempt)."""
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=numbers))
 
     def _read(
         self, index: int, number: int, coherent: bool, unreadable: list[str]
     ) -> tuple[NDArray[np.float32], _Draw] | None:
-        """A segment of stem `number`; None if even repeated draws cannot be read."""
+        """Draws and reads a segment of stem `number`; None if all attempts are unreadable."""
         stem = self._data.stems[number]
         for attempt in range(_ATTEMPTS):
-            # The stems of a coherent item share a generator, hence place and augmentations.
+            # Stems of a coherent item share a generator, hence song, position and augmentations.
             rng = self._rng(index, 0 if coherent else 1 + number, attempt)
             draw = _draw(self._salience[self._audio.target if coherent else stem], rng)
             try:
@@ -123,7 +123,7 @@ class TrainingMixtures(Dataset[TrainingBatch]):
         return None
 
     def _segment(self, draw: _Draw, stem: str) -> NDArray[np.float32]:
-        """float32 (channels, chunk_samples); zeros follow the end of a track that is shorter."""
+        """Reads float32 (channels, chunk_samples), padded with zeros where the track ends."""
         wanted = self._audio.chunk_samples
         frames = min(wanted, draw.track.frames - draw.start)
         samples = read_segment(draw.track.stem(stem), draw.start, frames)
@@ -136,7 +136,7 @@ class TrainingMixtures(Dataset[TrainingBatch]):
 
 
 def collate(items: Sequence[TrainingBatch]) -> TrainingBatch:
-    """Stacks items."""
+    """Stacks items into a batch."""
     return TrainingBatch(
         mixture=torch.stack([item.mixture for item in items]),
         target=torch.stack([item.target for item in items]),
@@ -146,6 +146,6 @@ def collate(items: Sequence[TrainingBatch]) -> TrainingBatch:
 
 
 def _draw(places: Sequence[SalientStem], rng: np.random.Generator) -> _Draw:
-    """A track, then one of its segments, both uniform."""
+    """Draws a track, then one of its segments, both uniformly."""
     place = places[int(rng.integers(len(places)))]
     return _Draw(place.track, int(place.starts[rng.integers(len(place.starts))]))

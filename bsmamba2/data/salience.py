@@ -1,10 +1,10 @@
-"""Where a stem sounds: the segments that training mixtures are made of.
+"""Salient segments: the parts of a stem that are not silent, from which mixtures are made.
 
 A stem is cut into windows of `audio.chunk_s` seconds that overlap by half, each window into ten
 pieces. In each channel, the threshold is the 0.15 quantile of the RMS of the window's pieces, but
 at least 1e-3. A window is salient if, in every channel, more than half of its pieces exceed the
-threshold: as good as always the floor, since eight of ten pieces exceed their quantile unless they
-are equal (the authors' code). A track shorter than a window is one window that ends in zeros.
+threshold (the authors' code). In practice only the floor of 1e-3 decides: unless pieces are
+equally loud, eight of ten exceed the quantile. A track shorter than a window is padded with zeros.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bsmamba2.system.files import c_path
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 1 << 16  # samples per channel read at a time: what a CPU's cache holds
+_BLOCK = 1 << 16  # samples per channel read at a time, so that a block fits the CPU's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class SalientStem:
 
     track: Track
     starts: NDArray[np.int64]
-    """First samples, ascending."""
+    """First sample of each segment, ascending."""
 
 
 Salience = dict[str, tuple[SalientStem, ...]]
@@ -52,21 +52,21 @@ def find_salient(
     *,
     jobs: int = 1,
 ) -> Salience:
-    """Salient segments of all stems of all tracks; from the cache where that is possible.
+    """Finds the salient segments of all stems of all tracks, using the cache where possible.
 
     Args:
-        tracks: Of one split.
-        data: Stems and the rule's numbers.
+        tracks: The tracks of one split.
+        data: Names of the stems, and the parameters of the rule.
         audio: Length of a window.
-        cache: Folder to keep the results in; by default a hidden one in the data folder.
-        jobs: Tracks that are read at a time, by threads.
+        cache: Folder of the cache; by default a hidden one in the data folder.
+        jobs: Tracks read at the same time, one thread each.
 
     Raises:
-        DataError: A line for every file that cannot be read, and for every stem that is salient
-            nowhere.
+        DataError: A line for every file that cannot be read, and for every stem without any
+            salient segment.
     """
     store = SalienceCache(cache, data, audio)
-    with ThreadPoolExecutor(jobs) as pool:  # reading and squaring release Python's lock
+    with ThreadPoolExecutor(jobs) as pool:  # reading and squaring release the GIL
         scanned = list(pool.map(lambda track: _scan(track, data, audio, store), tracks))
     problems = [line for _, lines in scanned for line in lines]
     salience: Salience = {}
@@ -78,8 +78,8 @@ def find_salient(
         salience[stem] = tuple(SalientStem(track=t, starts=s) for t, s in places if len(s))
         if not salience[stem] and any(stem in starts for starts, _ in scanned):
             problems.append(
-                f"{stem} is silent or nearly so in all readable songs of "
-                f"{tracks[0].folder.parent}: add songs in which it sounds."
+                f"{stem} is silent or nearly silent in all readable songs of "
+                f"{tracks[0].folder.parent}: add songs that contain it."
             )
     if problems:
         raise DataError("\n".join(problems))
@@ -87,7 +87,7 @@ def find_salient(
 
 
 def salient_starts(path: Path, data: DataConfig, audio: AudioConfig) -> list[int]:
-    """First samples of the salient windows of one file, which is read once in blocks.
+    """Returns the first sample of each salient window of a file, which is read once, in blocks.
 
     Raises:
         DataError: The file cannot be read or holds NaN or Inf.
@@ -110,7 +110,7 @@ def salient_starts(path: Path, data: DataConfig, audio: AudioConfig) -> list[int
 def _piece_edges(
     frames: int, data: DataConfig, window: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts of the windows (windows,) and edges of their pieces (windows, pieces + 1)."""
+    """Returns window starts (windows,) and edges of their pieces (windows, pieces + 1)."""
     step = max(1, round(window * (1 - data.salient_overlap)))
     starts = np.arange(max(frames - window, 0) // step + 1, dtype=np.int64) * step
     pieces = np.arange(data.salient_pieces + 1, dtype=np.int64)
@@ -120,16 +120,16 @@ def _piece_edges(
 def _running_energy(
     file: soundfile.SoundFile, grid: NDArray[np.int64], path: Path
 ) -> NDArray[np.float64]:
-    """Sum of squares from the beginning to each point of the grid, float64 (points, channels)."""
+    """Sum of squares from the start of the file to each grid point, float64 (points, channels)."""
     sums = np.zeros((len(grid), file.channels))
     first = 0
     while first + 1 < len(grid):
-        # To the last point that a block reaches, but by one interval at least.
+        # Read up to the last grid point within a block, but at least one interval.
         last = int(np.searchsorted(grid, grid[first] + _BLOCK, side="right")) - 1
         last = max(last, first + 1)
         wanted = int(grid[last] - grid[first])
         block = file.read(wanted, dtype="float32", always_2d=True, fill_value=0.0)
-        with np.errstate(invalid="ignore"):  # of NaN, told below
+        with np.errstate(invalid="ignore"):  # NaN is reported below
             squares = np.square(block, dtype=np.float64)
         energy = np.add.reduceat(squares, grid[first:last] - grid[first], axis=0)
         if not np.isfinite(energy).all():
@@ -142,7 +142,7 @@ def _running_energy(
 def _scan(
     track: Track, data: DataConfig, audio: AudioConfig, store: SalienceCache
 ) -> tuple[dict[str, list[int]], list[str]]:
-    """Stem -> starts, for the stems that can be read, and a line for each of the others."""
+    """Returns stem -> starts for the readable stems, and a sentence for each of the others."""
     kept = store.load(track)
     if kept is not None:
         return kept, []

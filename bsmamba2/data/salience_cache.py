@@ -1,4 +1,4 @@
-"""Keeps the salient segments of each track in a small file, beside the data or elsewhere."""
+"""Cache of salient segments: a small file for each track, in the data folder or elsewhere."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from bsmamba2.system.atomic import write_atomic
 logger = logging.getLogger(__name__)
 
 CACHE_FOLDER = ".bsmamba2"
-"""Beside the folders of the splits."""
-_VERSION = 3  # of the rule and of the file's format
+"""Name of the default folder, which lies beside the folders of the splits."""
+_VERSION = 3  # to be raised when the rule or the file format changes
 
 
 class SalienceCache:
     """Salient segments by track.
 
-    What was kept holds as long as the parameters and the sizes of the track's files are the same,
-    of which the name of the cache's file is made, and none of them is younger; otherwise, or when
-    it is damaged, it counts as not kept. Files appear whole under their names, so any number of
-    processes may read and write.
+    The name of a cache file is a hash of the parameters and of the sizes of the track's files. A
+    cache file is ignored if it is damaged or older than one of these. It is written atomically, so
+    any number of processes may read and write.
     """
 
     def __init__(self, folder: Path | None, data: DataConfig, audio: AudioConfig) -> None:
@@ -45,16 +44,16 @@ class SalienceCache:
         ]
 
     def _path(self, track: Track) -> Path:
-        """The track's file for these parameters; raises OSError."""
+        """The track's cache file for these parameters; raises OSError."""
         own = track.folder.parent.parent / CACHE_FOLDER
-        place = str(track.folder.absolute()) if self._folder else None  # data folders may share it
+        place = str(track.folder.absolute()) if self._folder else None  # several sets may share it
         sizes = {stem: track.stem(stem).stat().st_size for stem in self._stems}
         key = [place, track.folder.parent.name, track.name, sizes, self._rule]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         return (self._folder or own) / f"salience-{digest[:24]}.json"
 
     def load(self, track: Track) -> dict[str, list[int]] | None:
-        """Stem -> starts, or None if they are not kept."""
+        """Returns stem -> starts, or None if they are not cached."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             path = self._path(track)
             changed = max(track.stem(stem).stat().st_mtime_ns for stem in self._stems)
@@ -64,13 +63,13 @@ class SalienceCache:
         return None
 
     def save(self, track: Track, starts: dict[str, list[int]]) -> None:
-        """Keeps them; where that is impossible, says so once."""
+        """Writes the track's cache file; warns once if that is impossible."""
         try:
             write_atomic(self._path(track), json.dumps(starts))
         except (BsmError, OSError):
             folder = self._folder or track.folder.parent.parent
             warn_once(
                 logger,
-                f"Salient segments will be looked for again next time, {folder} cannot be written: "
-                "name a cache folder that can.",
+                f"Salient segments cannot be cached, because {folder} is not writable: they will "
+                "be searched for again next time, unless --cache names a writable folder.",
             )

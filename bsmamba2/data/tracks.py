@@ -1,10 +1,10 @@
-"""Songs whose stems are known: MUSDB18-HQ, and any folder of the same layout.
+"""Songs with known stems: MUSDB18-HQ, or any folder of the same layout.
 
     ROOT/train/NAME/{mixture,vocals,drums,bass,other}.wav
-    ROOT/valid/...      optional; without it, musdb's own validation songs are taken out of train
+    ROOT/valid/...      optional; without it, musdb's validation songs are split off from train
     ROOT/test/...
 
-Imports no torch: the evaluation finds its songs here, too.
+This module does not import torch, because the evaluation uses it too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bsmamba2.system.files import c_path
 
 SPLITS = ("train", "valid", "test")
 MIXTURE = "mixture"
-"""Beside the stems; training sums its own mixtures and does not read it."""
+"""Name of the mixture's file; training does not read it, but sums its own mixtures."""
 
 VALIDATION_TRACKS = frozenset(
     {
@@ -53,9 +53,9 @@ class Track:
     name: str
     """Name of its folder."""
     folder: Path
-    """Where its WAV files lie."""
+    """The folder of its WAV files."""
     frames: int
-    """Samples per channel by the first header that can be read, 0 if none can."""
+    """Samples per channel according to the first readable header; 0 if none is readable."""
 
     def stem(self, name: str) -> Path:
         """The file of a stem, or of the mixture."""
@@ -63,15 +63,15 @@ class Track:
 
 
 def find_tracks(root: Path, split: str, data: DataConfig) -> list[Track]:
-    """The songs of a split, sorted by name; looks at headers only and leaves checks to others.
+    """Finds the songs of a split, sorted by name; reads headers only, see `checks` for the rest.
 
     Args:
         root: Folder of the whole data set.
         split: "train", "valid" or "test".
-        data: Names the stems.
+        data: Names of the stems.
 
     Raises:
-        DataError: No such folder, none of this layout, or no song in this split.
+        DataError: The folder is missing or has another layout, or the split has no songs.
     """
     if split not in SPLITS:
         raise DataError(f"No split '{split}': name one of {', '.join(SPLITS)}.")
@@ -83,8 +83,8 @@ def find_tracks(root: Path, split: str, data: DataConfig) -> list[Track]:
         names = [name for name in names if name in VALIDATION_TRACKS]
         if not names:
             raise DataError(
-                f"{root} has no validation songs: put some into {root / 'valid'}, where none of "
-                "musdb's validation songs is in the folder train."
+                f"{root} has no validation songs: put some into {root / 'valid'}, as its folder "
+                "train contains none of MUSDB18's validation songs."
             )
     folder = _folder_of(root, split)
     tracks = []
@@ -93,20 +93,20 @@ def find_tracks(root: Path, split: str, data: DataConfig) -> list[Track]:
         tracks.append(Track(name=name, folder=path, frames=_frames(path, data.stems)))
     if not tracks:
         raise DataError(
-            f"The split '{split}' is empty: no folder in {folder} holds WAV files to take for it, "
-            "as those of MUSDB18-HQ do."
+            f"The split '{split}' is empty: no folder in {folder} contains WAV files for it; lay "
+            "the songs out like MUSDB18-HQ."
         )
     return tracks
 
 
 def read_segment(path: Path, start: int, frames: int) -> NDArray[np.float32]:
-    """Samples [start, start + frames) of a file, read by position: memory O(frames).
+    """Reads samples [start, start + frames) of a file without reading those before.
 
     Returns:
         float32 (channels, frames), full scale 1.
 
     Raises:
-        DataError: The file cannot be read, ends before, or holds NaN or Inf there.
+        DataError: The file cannot be read, is too short, or holds NaN or Inf there.
     """
     try:
         with soundfile.SoundFile(c_path(path)) as file:
@@ -126,13 +126,13 @@ def _folder_of(root: Path, split: str) -> Path:
 
 
 def _song_folders(root: Path, folder: Path, data: DataConfig) -> list[Path]:
-    """The sub-folders that hold at least one WAV file, sorted."""
+    """The sub-folders that contain at least one WAV file, sorted."""
     if not root.is_dir():
         raise DataError(f"No data folder {root}: name the folder of MUSDB18-HQ.")
     if not folder.is_dir():
         wanted = ",".join((MIXTURE, *data.stems))
         raise DataError(
-            f"{root} is not laid out as MUSDB18-HQ: {folder} is missing, which would hold a "
+            f"{root} is not laid out like MUSDB18-HQ: {folder} is missing, which should contain a "
             f"folder for each song with {{{wanted}}}.wav."
         )
     try:

@@ -1,4 +1,4 @@
-"""Songs of seconds at 8 kHz, and a configuration that fits them."""
+"""Noise songs of a few seconds at 8 kHz, and a configuration that fits them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def data_config(**changes: object) -> DataConfig:
 
 
 def noise(seconds: float, seed: int, level: float = 0.1) -> np.ndarray:
-    """Stereo, (samples, 2)."""
+    """Stereo noise, (samples, 2)."""
     return level * np.random.default_rng(seed).standard_normal((round(seconds * RATE), 2))
 
 
 def bursts(seconds: float, seed: int) -> np.ndarray:
-    """Noise whose level changes twice a second, silence among the levels; (samples, 2)."""
+    """Noise whose level, sometimes silence, changes twice a second; (samples, 2)."""
     rng = np.random.default_rng([seed, 1])
     count = int(2 * seconds) + 2
     levels = rng.choice([0.0, 0.0005, 0.01, 0.05, 0.1, 0.15, 0.2, 0.25], size=(count, 1))
@@ -54,7 +54,7 @@ def write_song(folder: Path, seconds: float, seed: int, *, make=noise) -> Track:
 
 
 def write_songs(root: Path, **counts: int) -> Path:
-    """`counts`: split -> songs of 4 s."""
+    """Writes songs of 4 s; `counts` is split -> number of songs."""
     for split, count in counts.items():
         for number in range(count):
             write_song(root / split / f"{split} song {number}", 4, number)

@@ -1,4 +1,4 @@
-"""Laws of the checks before the first step."""
+"""Laws of the checks before training begins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def problems(root: Path, *splits: str) -> list[str]:
         check(root, *splits)
     first, *lines = str(error.value).splitlines()
     count = f"{len(lines)} problem" + "s" * (len(lines) != 1)
-    assert first == f"{root} cannot be used, {count}:"
+    assert first == f"{root} cannot be used ({count}):"
     return lines
 
 
@@ -63,13 +63,13 @@ def rewrite(samples: np.ndarray, rate: int = RATE) -> Callable[[Path], None]:
 DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (Path.unlink, "is missing"),
     (truncate, "is truncated"),
-    (spoil_header, "is no WAV file or is damaged"),
-    (lambda path: path.write_bytes(b""), "is no WAV file or is damaged"),
+    (spoil_header, "is not a WAV file or is damaged"),
+    (lambda path: path.write_bytes(b""), "is not a WAV file or is damaged"),
     (forget_length, "does not state its length"),
-    (rewrite(noise(4, 0), 44100), "has 44100 Hz instead of 8000"),
+    (rewrite(noise(4, 0), 44100), "has a sample rate of 44100 Hz instead of 8000 Hz"),
     (rewrite(noise(4, 0)[:, :1]), "has 1 channel instead of 2"),
     (rewrite(noise(4, 0)[:0]), "holds no samples"),
-    (rewrite(noise(3, 0)), "has 24000 samples, the song's other files have 32000"),
+    (rewrite(noise(3, 0)), "has 24000 samples, but the song's other files have 32000"),
     (put_nan, "holds NaN or infinite samples"),
 ]
 
@@ -80,7 +80,7 @@ def test_good_songs_pass(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=[said for _, said in DAMAGES])
-def test_each_damage_is_told_with_its_path(
+def test_each_damage_is_reported_with_its_path(
     root: Path, damage: Callable[[Path], None], said: str
 ) -> None:
     path = root / "train" / "train song 1" / "bass.wav"
@@ -90,11 +90,11 @@ def test_each_damage_is_told_with_its_path(
     assert said in line
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     root = write_songs(tmp_path / "root", train=len(DAMAGES), valid=1)
-    for track in find_tracks(root, "train", DATA):  # a stem that is silent everywhere, too
+    for track in find_tracks(root, "train", DATA):  # one stem is silent everywhere too
         write(track.stem("other"), np.zeros((4 * RATE, 2)))
-    expected = {"other is silent", "is missing, which would hold"}
+    expected = {"other is silent", "is missing, which should contain"}
     for number, (damage, said) in enumerate(DAMAGES):
         damage(root / "train" / f"train song {number}" / f"{STEMS[number % 3]}.wav")
         expected.add(said)
@@ -115,7 +115,7 @@ def test_the_mixture_matters_where_it_is_read(root: Path) -> None:
     ]
 
 
-def test_a_stem_silent_in_all_songs_is_told_and_in_one_song_is_not(root: Path) -> None:
+def test_a_stem_is_reported_if_silent_in_all_songs_but_not_in_one(root: Path) -> None:
     songs = find_tracks(root, "train", DATA)
     for song in songs[1:]:
         write(song.stem("drums"), np.zeros((4 * RATE, 2)))
@@ -127,6 +127,8 @@ def test_a_stem_silent_in_all_songs_is_told_and_in_one_song_is_not(root: Path) -
 
 
 @pytest.mark.parametrize("splits", [("train",), ALL])
-def test_a_folder_that_is_no_data_set_is_told_once(tmp_path: Path, splits: tuple[str]) -> None:
+def test_a_folder_that_is_not_a_data_set_is_reported_once(
+    tmp_path: Path, splits: tuple[str]
+) -> None:
     (line,) = problems(tmp_path / "nowhere", *splits)
     assert "No data folder" in line

@@ -28,7 +28,7 @@ def mixtures(root: Path, data: DataConfig = DATA, seed: int = 7) -> TrainingMixt
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three songs of white noise, of which no test changes a file."""
+    """Three songs of white noise; no test changes their files."""
     root = tmp_path_factory.mktemp("songs")
     for number in range(3):
         write_song(root / "train" / f"song {number}", 4 + number, number)
@@ -37,7 +37,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fragile(tmp_path: Path) -> Path:
-    """Two songs of the test's own."""
+    """Two songs that a test may damage."""
     for number in range(2):
         write_song(tmp_path / "train" / f"song {number}", 4, number)
     return tmp_path
@@ -50,7 +50,7 @@ def assert_same(one: TrainingBatch, other: TrainingBatch) -> None:
 
 
 def sounding(item: TrainingBatch, root: Path) -> dict[str, np.ndarray]:
-    """Stem -> what its file holds at the place that the item names, float32 (2, samples)."""
+    """Stem -> its file's samples at the position that the item names, float32 (2, samples)."""
     found = {}
     for source in item.sources:
         path, start = place(source, root)
@@ -60,7 +60,7 @@ def sounding(item: TrainingBatch, root: Path) -> dict[str, np.ndarray]:
 
 
 def gains(item: TrainingBatch, root: Path) -> dict[str, float]:
-    """Stem -> the gain that explains the mixture best."""
+    """Stem -> its gain in the mixture, by least squares."""
     stems = sounding(item, root)
     if not stems:
         return {}
@@ -113,7 +113,7 @@ def test_the_mixture_is_the_sum_of_the_scaled_stems(songs: Path) -> None:
         np.testing.assert_allclose(item.target.numpy(), target, atol=1e-5)
 
 
-def test_what_the_network_gets_is_float32_of_a_chunk(songs: Path) -> None:
+def test_items_are_float32_and_one_chunk_long(songs: Path) -> None:
     items = mixtures(songs)
     batch = collate([items[index] for index in range(3)])
     for tensor in (batch.mixture, batch.target):
@@ -255,6 +255,6 @@ def test_a_file_that_became_mono_is_skipped(fragile: Path) -> None:
     assert all(len(item.sources) == len(STEMS) for item in drawn)
 
 
-def test_a_target_that_is_no_stem_is_an_error(songs: Path) -> None:
-    with pytest.raises(DataError, match=r"audio\.target 'vocals' is none of"):
+def test_a_target_that_is_not_a_stem_is_an_error(songs: Path) -> None:
+    with pytest.raises(DataError, match=r"audio\.target 'vocals' is not one of"):
         mixtures(songs, data_config(stems=("drums", "bass")))

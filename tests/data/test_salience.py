@@ -23,7 +23,7 @@ from bsmamba2.errors import DataError
 
 
 def plain_starts(path: Path, window: int) -> list[int]:
-    """The rule with the published numbers, sample by sample of the whole file."""
+    """The rule with the published numbers, applied to the whole file in memory."""
     song, _ = soundfile.read(path, always_2d=True)
     while len(song) < window:
         song = np.vstack([song, np.zeros((window - len(song), song.shape[1]))])
@@ -72,7 +72,7 @@ def cache_files(tracks: list[Track]) -> list[Path]:
 
 
 def spoil(track: Track) -> None:
-    """Puts noise without any header into the files; sizes and times stay."""
+    """Overwrites the files with noise and no header; sizes and times stay the same."""
     for stem in STEMS:
         path = track.stem(stem)
         before = path.stat()
@@ -219,7 +219,7 @@ def test_data_folders_may_share_a_cache_folder(tmp_path: Path) -> None:
             assert as_lists(found) == expected
 
 
-def test_a_data_folder_that_cannot_be_written_costs_one_sentence(
+def test_a_data_folder_that_cannot_be_written_causes_one_warning(
     tracks: list[Track], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = as_lists(find_salient(tracks, DATA, AUDIO, tmp_path / "cache"))

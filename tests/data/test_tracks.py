@@ -1,4 +1,4 @@
-"""Laws of finding songs and of reading them by position."""
+"""Laws of finding songs and of reading segments of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def names(root: Path, split: str) -> list[str]:
 
 @pytest.fixture
 def musdb_like(tmp_path: Path) -> Path:
-    """Folder names of MUSDB18-HQ with one tiny file in each."""
+    """The folder names of MUSDB18-HQ, with one tiny file in each."""
     for name in [*VALIDATION_TRACKS, "A Classic Education - NightOwl", "Zeno - Signs"]:
         write(tmp_path / "train" / name / "vocals.wav", noise(0.01, 0))
     write(tmp_path / "test" / "Al James - Schoolboy Facination" / "vocals.wav", noise(0.01, 0))
@@ -46,7 +46,7 @@ def test_musdb_is_split_by_its_own_list(musdb_like: Path) -> None:
     assert names(musdb_like, "test") == ["Al James - Schoolboy Facination"]
 
 
-def test_a_folder_valid_takes_the_place_of_the_list(musdb_like: Path) -> None:
+def test_a_folder_named_valid_replaces_the_list(musdb_like: Path) -> None:
     write(musdb_like / "valid" / "own" / "vocals.wav", noise(0.01, 0))
     assert names(musdb_like, "valid") == ["own"]
     assert set(names(musdb_like, "train")) > VALIDATION_TRACKS
@@ -74,8 +74,8 @@ def test_a_track_knows_its_files_and_length(tmp_path: Path) -> None:
     ("made", "split", "said"),
     [
         (None, "train", "No data folder"),
-        (".", "train", "not laid out as MUSDB18-HQ"),
-        ("songs/a/vocals.wav", "test", "not laid out as MUSDB18-HQ"),
+        (".", "train", "not laid out like MUSDB18-HQ"),
+        ("songs/a/vocals.wav", "test", "not laid out like MUSDB18-HQ"),
         ("train/notes.txt", "train", "'train' is empty"),
         ("train/a/vocals.wav", "valid", "no validation songs: put some into"),
         ("train/Leaf - Summerghost/vocals.wav", "train", "'train' is empty"),

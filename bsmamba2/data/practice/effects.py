@@ -1,4 +1,4 @@
-"""What a studio does to a sound: equaliser, compressor, reverb, echo, saturation, limiter."""
+"""Studio effects: equaliser, compressor, reverb, echo, saturation, limiter."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bsmamba2.data.practice.instruments import SAMPLE_RATE, Audio
 _EQ_HZ = (30, 100, 250, 600, 1500, 3500, 8000, 16_000)
 FLAT_DB = (0.0,) * len(_EQ_HZ)
 PRESENCE_DB = (0.0, -2.0, -6.0, 0.0, 4.0, 4.0, 6.0, 4.0)
-"""What a mix gives a voice that was spoken."""
+"""Mean equaliser gains of voices, which are made from speech."""
 BRIGHT_DB = (0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 6.0, 8.0)
-"""What it gives sampled instruments."""
+"""Mean equaliser gains of the sampled instruments in `other`."""
 
 
 def rms(audio: Audio) -> float:
@@ -28,7 +28,7 @@ def equalise(
     spread_db: float = 2.5,
     mean_db: tuple[float, ...] = FLAT_DB,
 ) -> Audio:
-    """A smooth random curve: mean and standard deviation are of the gains at eight frequencies."""
+    """Applies a smooth curve through random gains at eight frequencies (normal distribution)."""
     hz = np.fft.rfftfreq(audio.shape[1], 1 / SAMPLE_RATE) + 1
     gains_db = np.interp(np.log(hz), np.log(_EQ_HZ), rng.normal(mean_db, spread_db))
     result: Audio = np.fft.irfft(np.fft.rfft(audio) * 10 ** (gains_db / 20), audio.shape[1])
@@ -36,18 +36,18 @@ def equalise(
 
 
 def high_pass(audio: Audio, hz: float) -> Audio:
-    """Second order."""
+    """Applies a second-order Butterworth high-pass filter."""
     return np.asarray(sosfilt(butter(2, hz, "high", fs=SAMPLE_RATE, output="sos"), audio))
 
 
 def compress(audio: Audio, threshold: float, ratio: float) -> Audio:
-    """Feed-forward, 20 ms, all channels alike; the threshold is an RMS of full scale 1."""
+    """Feed-forward compressor, 20 ms, one gain for all channels; `threshold` is an RMS level."""
     level = np.sqrt(lfilter([0.001], [1, -0.999], np.mean(audio**2, axis=0)) + 1e-9)
     return audio * np.minimum(1.0, (level / threshold) ** (1 / ratio - 1))
 
 
 def reverberate(audio: Audio, rng: np.random.Generator, wet: float, decay_s: float) -> Audio:
-    """Adds a stereo room: noise that decays by 60 dB in `decay_s`, after a delay."""
+    """Adds a stereo reverb: delayed noise that decays by 60 dB within `decay_s`."""
     length = round(1.2 * decay_s * SAMPLE_RATE)
     decay = np.exp(-6.9 * np.arange(length) / (decay_s * SAMPLE_RATE))
     room = rng.normal(0, 1, (2, length)) * decay
@@ -59,7 +59,7 @@ def reverberate(audio: Audio, rng: np.random.Generator, wet: float, decay_s: flo
 
 
 def echo(audio: Audio, delay_s: float, gain: float) -> Audio:
-    """Three repeats from side to side, each `gain` of the one before."""
+    """Adds three repeats on alternating sides, each `gain` times the one before."""
     result = audio.copy()
     for repeat in (1, 2, 3):
         delay = repeat * round(delay_s * SAMPLE_RATE)
@@ -69,12 +69,12 @@ def echo(audio: Audio, delay_s: float, gain: float) -> Audio:
 
 
 def saturate(audio: Audio, drive: float) -> Audio:
-    """tanh of the sound, its peak driven to `drive`."""
+    """Scales the peak to `drive`, then applies tanh."""
     return np.tanh(audio * drive / (np.abs(audio).max() + 1e-6))
 
 
 def limiter_gain(audio: Audio, ceiling: float) -> NDArray[np.float64]:
-    """(samples,) gains of at most 1 that keep all channels below the ceiling, within 10 ms."""
+    """Gains (samples,) of at most 1, smoothed over 10 ms, to keep channels below `ceiling`."""
     needed = np.minimum(1.0, ceiling / np.maximum(np.abs(audio).max(axis=0), 1e-9))
     window = round(0.01 * SAMPLE_RATE)
     return np.asarray(uniform_filter1d(minimum_filter1d(needed, window), window))

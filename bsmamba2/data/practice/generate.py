@@ -1,15 +1,14 @@
-"""A folder of practice songs in MUSDB's layout, made in parallel, song by song.
+"""Makes a folder of practice songs in MUSDB's layout, several songs in parallel.
 
-DIR/practice.json                             what the set is
+DIR/practice.json                             what the songs of the folder share
 DIR/{train,valid,test}/song-00000/song.json   what a song is made of
 DIR/{train,valid,test}/song-00000/{mixture,vocals,drums,bass,other}.wav
 
-practice.json holds what all songs of the folder share: `recipe` (version of this generator),
-`seed`, `seconds`, and `soundfonts` (names of files). song.json holds `name`, `seed`, `seconds`,
-`tempo` (beats a minute), `key` (pitch class, 0 is C), `minor`, `soundfonts` and `programs` (of each
-stem's instruments, counted from 0 as General MIDI does; a drum kit's in bank 128), `voices` (engine
-and name) and `levels_db` (drums, bass and other: RMS of one against another; vocals: RMS where they
-sound, over the other three).
+practice.json holds `recipe` (version of this generator), `seed`, `seconds` and `soundfonts` (file
+names). song.json holds `name`, `seed`, `seconds`, `tempo` (beats per minute), `key` (pitch class,
+0 is C), `minor`, `soundfonts` and `programs` (by stem; General MIDI programs counted from 0, drum
+kits in bank 128), `voices` (engine and name) and `levels_db` (drums, bass and other: RMS relative
+to each other; vocals: RMS while active, relative to the sum of the other three).
 """
 
 from __future__ import annotations
@@ -36,21 +35,21 @@ from bsmamba2.system.atomic import claimed, temporary_folder, write_atomic, writ
 
 SPLITS = ("train", "valid", "test")
 RECIPE = 3
-"""Goes up when the same seed gives other songs."""
+"""To be raised when the same seed makes different songs than before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PracticeSet:
-    """What makes a set of songs what it is."""
+    """The parameters of a set of songs."""
 
     counts: Mapping[str, int]
-    """Songs of each split."""
+    """Split -> number of songs."""
     seconds: float
-    """Length of a song, which is made in memory: about 15 MB a second."""
+    """Length of a song, which is made in memory: about 15 MB per second."""
     seed: int
-    """Of all songs."""
+    """Seed of all songs."""
     soundfonts: tuple[Path, ...] = ()
-    """Those to use; none: what is installed."""
+    """Soundfonts to use; if empty, those that are installed."""
 
 
 def generate_songs(
@@ -60,18 +59,18 @@ def generate_songs(
     jobs: int = 1,
     progress: Callable[[], object] = lambda: None,
 ) -> int:
-    """Makes the songs that are not there yet.
+    """Makes the songs that do not exist yet.
 
-    A song's folder takes its name when it is complete.
+    A song's folder gets its final name only when it is complete.
 
     Args:
-        folder: Of the set; one that holds another set is refused.
+        folder: Folder of the set; one that holds another set is refused.
         songs: What to make.
-        jobs: Processes; the songs are the same for any number. See `workers.share_out`.
-        progress: Called for each song, those that were there already included.
+        jobs: Number of processes, which does not change the songs. See `workers.share_out`.
+        progress: Called once for each song, including those that exist already.
 
     Returns:
-        How many were made.
+        The number of songs made.
 
     Raises:
         BsmError: Something is not installed, cannot be written, or failed in a song.
@@ -101,7 +100,7 @@ def _song(folder: Path, split: str, index: int) -> Path:
 
 
 def _make(task: tuple[PracticeSet, Path, str, int]) -> None:
-    """A song, whose folder lies in a temporary one of the set until it is complete."""
+    """Makes a song in the temporary folder `workshop` and moves it into the set when complete."""
     songs, workshop, split, index = task
     spawn_key = (SPLITS.index(split), index)
     rng = np.random.default_rng(np.random.SeedSequence(songs.seed, spawn_key=spawn_key))
@@ -118,16 +117,16 @@ def _make(task: tuple[PracticeSet, Path, str, int]) -> None:
 
 
 def write_stems(folder: Path, stems: Mapping[str, Pcm]) -> None:
-    """WAV files in a folder; raises OSError."""
+    """Writes WAV files into a folder; raises OSError."""
     for stem, samples in stems.items():
-        # By way of memory: libsndfile does not tell a full disk from other faults.
+        # Encode in memory first: libsndfile does not tell a full disk from other faults.
         wav = io.BytesIO()
         soundfile.write(wav, samples.T, SAMPLE_RATE, subtype="PCM_16", format="WAV")
         (folder / f"{stem}.wav").write_bytes(wav.getbuffer())
 
 
 def _mark(folder: Path, songs: PracticeSet) -> None:
-    """Marks a folder without songs with its set; raises DataError if it holds others."""
+    """Writes practice.json into a folder without songs; DataError if it holds another set."""
     mark = folder / "practice.json"
     this: dict[str, Any] = {
         "recipe": RECIPE,
@@ -145,11 +144,11 @@ def _mark(folder: Path, songs: PracticeSet) -> None:
         there = dict(json.loads(mark.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
-            f"{folder} holds songs that are no practice songs: choose another folder."
+            f"{folder} holds songs that are not practice songs: choose another folder."
         ) from error
     different = [key for key, value in this.items() if there.get(key) != value]
     if different:
         raise DataError(
-            f"{folder} holds practice songs of another {' and '.join(different)}: choose "
+            f"{folder} holds practice songs made with another {' and '.join(different)}: choose "
             "another folder."
         )

@@ -1,4 +1,4 @@
-"""What practice songs need besides this package's own dependencies."""
+"""Checks for the programs and packages that practice songs need beyond the usual dependencies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bsmamba2.errors import DataError, MissingExtraError
 
 
 def check_installed() -> None:
-    """Raises an error that names what to install where something is missing."""
+    """Raises BsmError naming the packages to install if any are missing."""
     missing = [name for name in ("espeak-ng", "flite") if shutil.which(name) is None]
     if ctypes.util.find_library("fluidsynth") is None:
         missing.append("libfluidsynth3")
@@ -31,10 +31,10 @@ def check_installed() -> None:
 
 
 def import_quietly(name: str) -> Any:
-    """A module whose import prints or warns; raises ImportError.
+    """Imports a module without its prints and warnings; raises ImportError.
 
-    pyfluidsynth prints what it found where the environment variable CI is set, pyworld imports the
-    deprecated pkg_resources.
+    pyfluidsynth prints its library's path if the environment variable CI is set; pyworld imports
+    the deprecated pkg_resources.
     """
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

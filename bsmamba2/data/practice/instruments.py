@@ -1,4 +1,4 @@
-"""Parts played from a soundfont by FluidSynth, in memory."""
+"""Plays parts from a soundfont with FluidSynth, in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bsmamba2.data.practice.score import Part
 from bsmamba2.errors import DataError
 
 Audio = NDArray[np.float64]
-"""(channels, samples) of full scale 1."""
+"""(channels, samples), full scale 1."""
 
 SAMPLE_RATE = 44_100
 _DRUM_CHANNEL, _DRUM_BANK = 9, 128
@@ -27,7 +27,7 @@ _LOG_LEVELS = 5
 
 
 class _Event(NamedTuple):
-    """Sorted by time; of two at once, the end of a note comes first."""
+    """Start or end of a note; sorts by time, ends before starts at the same time."""
 
     time_s: float
     starts: bool
@@ -40,11 +40,11 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
     """Plays parts together.
 
     Args:
-        parts: At most nine beside drums. Instead of an instrument that the soundfont lacks, the
-            first one of its bank plays: a grand piano, the standard drum kit.
+        parts: At most nine besides drums. If the soundfont lacks an instrument, the first one of
+            its bank plays instead: a grand piano, the standard drum kit.
         soundfont: A General MIDI file, .sf2 or .sf3.
-        seconds: Length of the result; what sounds on is cut.
-        rng: Of pan, reverb and chorus.
+        seconds: Length of the result; notes still sounding then are cut off.
+        rng: Chooses pan, reverb and chorus.
 
     Returns:
         (2, samples).
@@ -55,26 +55,26 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
     _silence_log()
     synth = import_quietly("fluidsynth").Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
     try:
-        # Samples of .sf3 are compressed: only those that are needed are decoded. Not so for .sf2,
-        # which FluidSynth then renders a little differently: a seed's songs are to stay.
+        # Samples of .sf3 are compressed: decode only those in use. With .sf2 this would change the
+        # rendering slightly, and a seed must go on making the same songs.
         synth.setting("synth.dynamic-sample-loading", int(soundfont.suffix == ".sf3"))
         synth.setting("synth.reverb.active", int(rng.random() < 0.6))
         synth.setting("synth.chorus.active", int(rng.random() < 0.4))
         loaded = synth.sfload(str(soundfont))
         if loaded == _FAILED:
-            raise DataError(f"{soundfont} is no soundfont: name a .sf2 or .sf3 file.")
+            raise DataError(f"{soundfont} is not a soundfont: name a .sf2 or .sf3 file.")
         events: list[_Event] = []
         for index, part in enumerate(parts):
             drums = part.role == "drums"
             channel = _DRUM_CHANNEL if drums else index + (index >= _DRUM_CHANNEL)
             bank = _DRUM_BANK if drums else 0
-            # The instrument, or else its bank's first one.
+            # Select the instrument, or else the first one in its bank.
             if all(
                 synth.program_select(channel, loaded, bank, program) == _FAILED
                 for program in (part.program, *range(128))
             ):
                 raise DataError(
-                    f"{soundfont} is not General MIDI, it has no bank {bank}: name another file."
+                    f"{soundfont} is not General MIDI, as it has no bank {bank}: name another file."
                 )
             pan = _CENTRE if part.role in ("drums", "bass") else rng.normal(_CENTRE, 25)
             synth.cc(channel, _PAN, int(np.clip(pan, 5, 122)))
@@ -86,7 +86,7 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
 
 @functools.cache
 def _silence_log() -> None:
-    """FluidSynth's own messages would go to stderr; what they tell, return values tell, too."""
+    """Stops FluidSynth's messages on stderr; its return values report the same failures."""
     library = ctypes.CDLL(ctypes.util.find_library("fluidsynth"))
     for level in range(_LOG_LEVELS):
         library.fluid_set_log_function(level, None, None)

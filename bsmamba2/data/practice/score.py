@@ -1,7 +1,7 @@
-"""A song on paper: tempo, key, chords, notes of every instrument, phrases of the voice.
+"""Composes a song: tempo, key, chords, the notes of every instrument, the phrases of the voice.
 
-No music theory to speak of: the separator has to learn what instruments and voices sound like in
-each other's company, so that variety counts and beauty does not.
+There is little music theory in it: a separator has to learn how instruments and voices sound
+together, so variety matters and beauty does not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Note:
     start_s: float
     duration_s: float
     pitch: int
-    """MIDI note number; the instrument of a drum kit."""
+    """MIDI note number, which selects the instrument in a drum kit."""
     velocity: float = 100.0
 
 
@@ -35,7 +35,7 @@ class Part:
     """What one instrument plays."""
 
     role: str
-    """A key of `sounds.ROLES`, or drums."""
+    """A key of `sounds.ROLES`, or "drums"."""
     program: int
     notes: tuple[Note, ...]
 
@@ -45,14 +45,14 @@ class Melody:
     """What the lead voice sings."""
 
     phrases: tuple[tuple[Note, ...], ...]
-    """Sung in a breath each; between them it is silent."""
+    """Each is sung in one breath; the voice is silent between them."""
     lowest: int
-    """MIDI note of the bottom of its range."""
+    """Lowest MIDI note of the voice's range."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What all parts share."""
+    """Length, tempo, key and chords, which all parts share."""
 
     seconds: float
     beat_s: float
@@ -63,25 +63,25 @@ class Frame:
 
     @property
     def bars(self) -> int:
-        """Bars of four beats that begin in the song."""
+        """Number of bars, of four beats each, that begin within the song."""
         return int(self.seconds / (4 * self.beat_s)) + 1
 
     def bar_s(self, bar: int) -> float:
-        """Where a bar begins."""
+        """Start of a bar in seconds."""
         return bar * 4 * self.beat_s
 
     def degree(self, number: int) -> int:
-        """MIDI number, in the lowest octave, of a degree of the scale."""
+        """MIDI note number of a degree of the scale, in the lowest octave."""
         octave, step = divmod(number, len(self.scale))
         return self.key + self.scale[step] + 12 * octave
 
     def chord(self, bar: int) -> int:
-        """Degree of a bar's chord."""
+        """Scale degree on which a bar's chord is built."""
         return self.progression[bar % len(self.progression)]
 
 
 def compose_frame(rng: np.random.Generator, seconds: float) -> Frame:
-    """Tempo, key and chords."""
+    """Draws tempo, key and chords."""
     return Frame(
         seconds=seconds,
         beat_s=60 / rng.uniform(66, 162),
@@ -92,7 +92,7 @@ def compose_frame(rng: np.random.Generator, seconds: float) -> Frame:
 
 
 def compose_drums(rng: np.random.Generator, frame: Frame, kit: int) -> Part:
-    """A pattern of one bar, with fills and crashes."""
+    """A one-bar pattern with fills and crashes."""
     beat = frame.beat_s
     kicks = [0.0, *(k for k in (1.5, 2.0, 2.5, 3.5) if rng.random() < 0.45)]
     if rng.random() < 0.3:
@@ -123,7 +123,7 @@ def compose_drums(rng: np.random.Generator, frame: Frame, kit: int) -> Part:
 
 
 def compose_bass(rng: np.random.Generator, frame: Frame, program: int) -> Part:
-    """Roots, with octaves and fifths now and then."""
+    """Roots of the chords, with occasional octaves and fifths."""
     style = int(rng.integers(4))
     notes: list[Note] = []
     for bar in range(frame.bars):
@@ -142,7 +142,7 @@ def compose_bass(rng: np.random.Generator, frame: Frame, program: int) -> Part:
 
 
 def compose_layer(rng: np.random.Generator, frame: Frame, role: str, program: int) -> Part:
-    """One instrument of the accompaniment; it rests in one bar of ten."""
+    """One instrument of the accompaniment, which rests in about one bar of ten."""
     octave, velocity = int(rng.integers(4, 6)), rng.uniform(65, 110)
     notes: list[Note] = []
     for bar in range(frame.bars):
@@ -160,7 +160,7 @@ def compose_layer(rng: np.random.Generator, frame: Frame, role: str, program: in
 def _layer_bar(
     rng: np.random.Generator, frame: Frame, role: str, bar: int, chord: list[int]
 ) -> list[tuple[float, float, int]]:
-    """(place, length, pitch), the first two in beats."""
+    """Notes of a bar as (place, length, pitch), the first two in beats."""
     if role == "pad":
         return [(0.0, 3.9, pitch) for pitch in chord]
     if role == "stab":
@@ -190,7 +190,7 @@ def _layer_bar(
 
 
 def compose_melody(rng: np.random.Generator, frame: Frame) -> Melody:
-    """Phrases of one to twelve notes and silence between them, sparse in some songs."""
+    """Phrases of one to twelve notes with silence between them, few in some songs."""
     lowest = int(rng.choice([46, 48, 50, 52, 55, 57, 60]))
     range_ = [
         pitch

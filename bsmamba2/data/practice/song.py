@@ -1,4 +1,4 @@
-"""One song: its parts composed, played, sung and mixed into stems."""
+"""Makes one song: its parts are composed, played, sung and mixed into stems."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bsmamba2.data.practice.sounds import Sounds, Voice
 from bsmamba2.data.practice.voices import choose_timbre, sing
 
 Pcm = NDArray[np.int16]
-"""(2, samples)."""
+"""(2, samples), 16-bit."""
 _LAYERS = ("pad", "stab", "arpeggio", "strum", "lead")
 _LEVELS_DB = {"drums": (-8.0, 0.0), "bass": (-10.0, -2.0), "other": (-9.0, 0.0)}
 _CEILING = 0.95
@@ -33,16 +33,16 @@ _FULL_SCALE = 32_767
 def make_song(
     rng: np.random.Generator, sounds: Sounds, seconds: float
 ) -> tuple[dict[str, Pcm], dict[str, Any]]:
-    """Makes a song; the same generator state, sounds and synthesisers give the same samples.
+    """Makes a song; the same generator state, sounds and synthesisers make the same samples.
 
     Args:
-        rng: Of everything random.
-        sounds: What may play and sing.
-        seconds: Length.
+        rng: Source of all random choices.
+        sounds: Instruments and voices to choose from.
+        seconds: Length of the song.
 
     Returns:
-        Stems, name -> (2, samples), of which mixture is the sum of the others; and tempo, key,
-        instruments, voices and levels, for the song's JSON.
+        Stems as name -> (2, samples), where "mixture" is the sum of the others; and tempo, key,
+        instruments, voices and levels for song.json.
 
     Raises:
         DataError: A synthesiser failed.
@@ -70,7 +70,7 @@ def _pick(rng: np.random.Generator, programs: tuple[int, ...]) -> int:
 def _accompany(
     rng: np.random.Generator, frame: Frame, sounds: Sounds
 ) -> tuple[dict[str, Audio], dict[str, Any]]:
-    """Drums, bass and other, equalised, and what plays them."""
+    """Drums, bass and other, equalised, and the instruments used."""
     roles = rng.choice(_LAYERS, int(rng.integers(2, 5)))
     parts = {
         "drums": [compose_drums(rng, frame, _pick(rng, sounds.kits))],
@@ -99,7 +99,7 @@ def _accompany(
 def _sing_all(
     rng: np.random.Generator, frame: Frame, melody: Melody, sounds: Sounds
 ) -> tuple[Audio, list[Voice]]:
-    """The vocal stem: a lead, sometimes doubled or in harmony, with its effects."""
+    """The vocal stem, a lead that is sometimes doubled or harmonised, with effects; its voices."""
     singers = [_singer(rng, sounds) for _ in range(1 if rng.random() < 0.6 else 2)]
     timbre = choose_timbre(rng, melody.lowest)
     lead = sing(melody.phrases, singers, timbre, frame.seconds, rng)[None]
@@ -127,7 +127,7 @@ def _singer(rng: np.random.Generator, sounds: Sounds) -> Voice:
 
 
 def _beside(phrase: tuple[Note, ...], interval: int, rng: np.random.Generator) -> tuple[Note, ...]:
-    """The phrase of a second voice: an interval away and never quite in time."""
+    """The same phrase for a second voice, transposed and slightly late."""
     late = abs(rng.normal(0, 0.015))
     return tuple(
         Note(note.start_s + late, note.duration_s, note.pitch + interval) for note in phrase
@@ -137,7 +137,7 @@ def _beside(phrase: tuple[Note, ...], interval: int, rng: np.random.Generator) -
 def _balance(
     rng: np.random.Generator, accompaniment: dict[str, Audio], vocals: Audio
 ) -> tuple[dict[str, Audio], dict[str, float]]:
-    """Stems at their levels; the voice's is of where it sings, over the accompaniment."""
+    """Stems at random levels; that of vocals is the RMS while active, over the accompaniment."""
     levels = {stem: round(rng.uniform(*_LEVELS_DB[stem]), 1) for stem in accompaniment}
     stems = {
         stem: audio * 10 ** (levels[stem] / 20) / effects.rms(audio)
@@ -151,7 +151,7 @@ def _balance(
 
 
 def _master(rng: np.random.Generator, stems: dict[str, Audio]) -> dict[str, Pcm]:
-    """Loudness of a record: all stems get the gains of one limiter, which hears each of them."""
+    """Brings a song to a record's loudness; one limiter on mixture and stems scales all stems."""
     mixture = sum(stems.values(), np.zeros(1))
     loudness = 10 ** (rng.uniform(-17, -10) / 20) / effects.rms(mixture)
     gain = min(loudness, 1.8 * _CEILING / np.abs(mixture).max())

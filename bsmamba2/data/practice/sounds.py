@@ -1,7 +1,7 @@
-"""What plays and who sings: soundfonts, instruments, drum kits and voices, by split.
+"""Soundfonts, instruments, drum kits and voices, by split.
 
-The test split is kept apart: a third of the instruments of every role, kits, languages, speakers
-and, where another one is installed too, MuseScore's soundfont are heard in it only.
+The test split has sounds of its own: a third of every role's instruments, of the drum kits,
+languages and speakers, and MuseScore's soundfont if another one is installed, are used only there.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ T = TypeVar("T")
 SOUNDFONT_FOLDERS = ("/usr/share/sounds/sf2", "/usr/share/sounds/sf3", "/usr/share/soundfonts")
 """Where Debian, Ubuntu and Fedora put soundfonts."""
 
-# General MIDI programs, from 0, by what they do in a song. Choirs (52-54, 85, 91) are left out:
-# they would be voices in `other`.
+# General MIDI programs, counted from 0, by their role in a song. Choirs (52-54, 85, 91) are left
+# out: they would put voices into `other`.
 ROLES: dict[str, tuple[int, ...]] = {
     "bass": (32, 33, 34, 35, 36, 37, 38, 39),
     "pad": (16, 17, 18, 19, 21, 48, 49, 50, 51, 88, 89, 90, 92, 93, 94, 95),
@@ -58,7 +58,7 @@ LANGUAGES = ("en-us", "en-gb", "es", "fr", "it", "de", "pt", "sv", "pl", "nl", "
 VARIANTS = ("", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+f1", "+f2", "+f3", "+f4", "+f5",
             "+klatt", "+klatt2", "+klatt4")  # fmt: skip
 FLITE_VOICES = {"train": ("slt", "awb"), "test": ("rms", "kal16")}
-"""slt and rms are made of recordings; their names are flite's."""
+"""flite's names of its voices, of which slt and rms are made from recordings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +68,17 @@ class Voice:
     engine: str
     """espeak-ng or flite."""
     name: str
-    """As the engine takes it."""
+    """The engine's name for the voice."""
 
     @property
     def bandwidth(self) -> float:
-        """Hz up to which the engine's speech has energy."""
+        """Highest frequency in the engine's speech, in Hz."""
         return 10_300.0 if self.engine == "espeak-ng" else 7_600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sounds:
-    """What the songs of a split are made of."""
+    """Soundfonts, instruments and voices for the songs of a split."""
 
     soundfonts: tuple[Path, ...]
     """General MIDI soundfonts."""
@@ -87,16 +87,16 @@ class Sounds:
     kits: tuple[int, ...]
     """Programs of the drum bank."""
     espeak: tuple[Voice, ...]
-    """Synthetic speakers."""
+    """Voices of espeak-ng."""
     flite: tuple[Voice, ...]
-    """Speakers made of recordings."""
+    """Voices of flite."""
 
 
 def find_soundfonts() -> list[Path]:
-    """General MIDI soundfonts in the usual folders, each once, sorted by name.
+    """Finds the General MIDI soundfonts in the usual folders; each once, sorted by name.
 
     Raises:
-        DataError: There is none.
+        DataError: None is installed.
     """
     found = {
         path.resolve()
@@ -113,23 +113,23 @@ def find_soundfonts() -> list[Path]:
 
 
 def check_soundfont(path: Path) -> None:
-    """Raises BsmError if a file cannot be read or is no whole soundfont.
+    """Raises BsmError if a file cannot be read or is not a complete soundfont.
 
-    FluidSynth would refuse it, too, but print about it, whatever one does.
+    FluidSynth refuses such a file too, but also prints messages that cannot be switched off.
     """
     with existing_file(path).open("rb") as file:
         header = file.read(12)
     whole = 8 + int.from_bytes(header[4:8], "little")
     if header[:4] != b"RIFF" or header[8:] != b"sfbk" or path.stat().st_size < whole:
-        raise DataError(f"{path} is no soundfont or is truncated: name a .sf2 or .sf3 file.")
+        raise DataError(f"{path} is not a soundfont or is truncated: name a .sf2 or .sf3 file.")
 
 
 def choose_sounds(split: str, soundfonts: Sequence[Path]) -> Sounds:
-    """The sounds of a split: test has its own, train and valid share theirs.
+    """Chooses the sounds of a split: test has its own, train and valid share theirs.
 
     Args:
         split: train, valid or test.
-        soundfonts: All that are to be used.
+        soundfonts: The soundfonts of the whole set.
     """
     side = "test" if split == "test" else "train"
     apart = [path for path in soundfonts if path.name.startswith("MuseScore")]
@@ -150,5 +150,5 @@ def choose_sounds(split: str, soundfonts: Sequence[Path]) -> Sounds:
 
 
 def _side(side: str, choices: tuple[T, ...]) -> tuple[T, ...]:
-    """Every third choice, from the third on, is heard in the test split only."""
+    """Selects a side's choices: every third one is reserved for the test split."""
     return tuple(c for i, c in enumerate(choices) if (i % 3 == 2) == (side == "test"))

@@ -1,9 +1,10 @@
-"""Voices that sing: synthetic speech, taken apart and put together on a melody by WORLD.
+"""Singing voices: synthetic speech, analysed and resynthesised on a melody by WORLD.
 
-Speech becomes a fundamental frequency, a spectral envelope and an aperiodicity every 5 ms (WORLD:
-Morise et al., 2016). To sing, voiced frames are stretched to the phrase's length and consonants
-are not, the pitch follows the melody with glides, vibrato and drift, and the envelope is warped
-for another vocal tract. Speech engines stop at 8 or 11 kHz: above, the envelope goes on downwards.
+WORLD (Morise et al., 2016) turns speech into a fundamental frequency, a spectral envelope and an
+aperiodicity every 5 ms. For singing, voiced frames are stretched to the length of the phrase while
+consonants are not, the pitch follows the melody with glides, vibrato and drift, and the envelope is
+warped to change the vocal tract. Speech engines stop at 8 or 11 kHz; above that, the envelope is
+extrapolated with a falling slope.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ class Timbre:
     """How a speaker sounds when singing."""
 
     tract: float
-    """Factor of the formants' frequencies."""
+    """Factor by which formant frequencies are scaled."""
     vibrato: float
     """Depth in semitones."""
     breath: float
-    """Factor of the aperiodicity."""
+    """Factor by which the aperiodicity is scaled."""
 
 
 class _Speech(NamedTuple):
@@ -57,7 +58,7 @@ class _Speech(NamedTuple):
 
 
 def choose_timbre(rng: np.random.Generator, lowest: int) -> Timbre:
-    """A timbre for a voice whose range begins at a MIDI note: high voices have short tracts."""
+    """Draws a timbre for a voice whose lowest MIDI note is given; high voices have short tracts."""
     tract = rng.uniform(0.82, 1.2) if lowest < 55 else rng.uniform(0.95, 1.3)
     return Timbre(tract=tract, vibrato=rng.uniform(0, 0.5), breath=rng.uniform(0.7, 1.8))
 
@@ -72,14 +73,14 @@ def sing(
     """Sings a melody with random words.
 
     Args:
-        phrases: Each in a breath.
+        phrases: The notes of each phrase, which is sung in one breath.
         voices: Speakers; one is drawn for each phrase.
-        timbre: Of all of them.
+        timbre: Timbre of all phrases.
         seconds: Length of the result.
-        rng: Of everything random.
+        rng: Source of all random choices.
 
     Returns:
-        (samples,), silent between phrases, about -20 dBFS RMS within.
+        (samples,), silent between phrases and at about -20 dBFS RMS within them.
 
     Raises:
         DataError: A speech engine failed.
@@ -98,7 +99,7 @@ def sing(
 
 
 def _speak(text: str, voice: Voice, rng: np.random.Generator) -> Mono:
-    """(samples,) at SAMPLE_RATE."""
+    """Returns speech, (samples,) at SAMPLE_RATE; raises DataError."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         speed = str(rng.integers(110, 180))
         command = {
@@ -111,8 +112,8 @@ def _speak(text: str, voice: Voice, rng: np.random.Generator) -> Mono:
         except soundfile.LibsndfileError:
             samples, rate = np.zeros(0), 1
     if not samples.any():
-        reason = done.stderr.strip() or "it said nothing"
-        raise DataError(f"{' '.join(command[:3])} gives no speech: {reason}.")
+        reason = done.stderr.strip() or "the result is silent"
+        raise DataError(f"'{' '.join(command[:3])}' makes no speech: {reason}.")
     resampled: Mono = soxr.resample(samples, rate, SAMPLE_RATE)
     return resampled
 
@@ -126,7 +127,7 @@ def _analyse(speech: Mono, voice: Voice, rng: np.random.Generator) -> _Speech:
     f0 = world.stonemask(speech, f0, times, SAMPLE_RATE)
     envelope = world.cheaptrick(speech, f0, times, SAMPLE_RATE)
     aperiodicity = world.d4c(speech, f0, times, SAMPLE_RATE)
-    # Above the engine's band: on from the level below it, downwards, and mostly noise.
+    # Above the engine's bandwidth: start at the level below it, fall off, and be mostly noise.
     bins = envelope.shape[1]
     edge = int(voice.bandwidth / (SAMPLE_RATE / 2) * (bins - 1))
     below = np.log(envelope[:, edge - edge // 6 : edge] + 1e-16).mean(axis=1, keepdims=True)
@@ -147,7 +148,7 @@ def _sing_phrase(
     swing = np.sin(2 * np.pi * rng.uniform(4.6, 6.8) * now_s + rng.uniform(0, 2 * np.pi))
     drift = np.cumsum(rng.normal(0, 0.01, frames))
     drift -= np.linspace(drift[0], drift[-1], frames)
-    onset = np.clip(now_s % 1.0 / 0.4, 0, 1)  # vibrato comes late
+    onset = np.clip(now_s % 1.0 / 0.4, 0, 1)  # vibrato fades in
     pitch = pitch + timbre.vibrato * swing * onset + 0.5 * drift + rng.normal(0, 0.03, frames)
     f0 = np.where(speech.f0[source] > 0, 440.0 * 2 ** ((pitch - 69) / 12), 0.0)
     envelope = _warp(speech.envelope[source], timbre.tract) * level[:, None] ** 2
@@ -163,7 +164,7 @@ def _sing_phrase(
 
 
 def _time_map(voiced: NDArray[np.bool_], frames: int) -> NDArray[np.intp]:
-    """Frame of the speech for each frame of the song: vowels give way, consonants hardly."""
+    """Speech frame for each sung frame: vowels are stretched, consonants hardly."""
     consonants = max(1, int(np.count_nonzero(~voiced)))
     vowels = max(1, int(np.count_nonzero(voiced)))
     rate = min(1.0, 0.5 * frames / consonants)
@@ -176,7 +177,7 @@ def _time_map(voiced: NDArray[np.bool_], frames: int) -> NDArray[np.intp]:
 def _curves(
     phrase: Sequence[Note], frames: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pitch in MIDI numbers, gliding between notes, and level, at every frame."""
+    """Pitch (MIDI numbers, gliding between notes) and level, both (frames,)."""
     pitch, level = np.zeros(frames), np.ones(frames)
     for note in phrase:
         first = round((note.start_s - phrase[0].start_s) / FRAME_S)
@@ -190,11 +191,11 @@ def _curves(
 
 
 def _warp(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
-    """(frames, bins), read at bin / factor."""
+    """Stretches the frequency axis of (frames, bins): reads each bin at bin / factor."""
     last = values.shape[1] - 1
     at = np.minimum(np.arange(last + 1) / factor, last)
     low = at.astype(np.intp)
     weight = at - low
     high = np.minimum(low + 1, last)
     warped = values[:, low] * (1 - weight) + values[:, high] * weight
-    return np.ascontiguousarray(warped)  # as WORLD takes it
+    return np.ascontiguousarray(warped)  # WORLD requires it

@@ -1,4 +1,4 @@
-"""Processes that share out work, and that end when the process that began them ends."""
+"""Worker processes that end when the process that started them ends."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Result = TypeVar("Result")
 def share_out(
     make: Callable[[Task], Result], tasks: Sequence[Task], jobs: int
 ) -> Generator[Result, None, None]:
-    """Calls a function with each task, in this process if one is enough, else in others.
+    """Calls a function with each task, in this process if one is enough, otherwise in several.
 
-    These are started afresh, not forked, as this process may have threads: a script that comes here
-    has to keep its own beginning below `if __name__ == "__main__":`. They ignore Ctrl-C, which is
-    this process's to answer, and end when the generator is closed or this process ends.
+    Workers are spawned, not forked, because this process may have threads; a script that calls
+    this must guard its entry point with `if __name__ == "__main__":`. They ignore Ctrl-C, which
+    this process handles, and end when the generator is closed or this process ends.
 
     Args:
-        make: A function of a module.
-        tasks: Its arguments, which can be pickled.
-        jobs: Processes at most.
+        make: A module-level function.
+        tasks: Its arguments, which must be picklable.
+        jobs: Maximum number of processes.
 
     Yields:
-        Results in the order in which they come.
+        Results in order of completion.
 
     Raises:
         DataError: A process was killed.
-        Exception: The first that a task raised.
+        Exception: The first exception that a task raised.
     """
     if min(jobs, len(tasks)) <= 1:
         yield from map(make, tasks)
@@ -46,7 +46,7 @@ def share_out(
     ended, end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _end_with, (ended,))
     try:
-        # A process inherits what is blocked: it ignores Ctrl-C from its first moment on.
+        # Workers inherit the blocked signal, so they ignore Ctrl-C from their first moment on.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             futures = [pool.submit(make, task) for task in tasks]
@@ -56,7 +56,7 @@ def share_out(
             yield future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            "A process died before its work was done, perhaps for want of memory: call again with "
+            "A process died before its work was done, perhaps for lack of memory: try again with "
             "fewer --jobs."
         ) from error
     finally:
@@ -65,7 +65,7 @@ def share_out(
 
 
 def _end_with(ended: Connection) -> None:
-    """Ends this process when the other end of a pipe is closed, by whatever end of its process."""
+    """Ends this process when the other end of the pipe closes, however its process ended."""
 
     def watch() -> None:
         wait([ended])

@@ -1,4 +1,4 @@
-"""What practice songs are made of, or a visible skip."""
+"""Practice songs for tests, which are skipped visibly where a synthesiser is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOUNDFONT = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
 
 
 def skip_without_synthesisers() -> None:
-    """Skips where a Debian package or an extra is missing, and says which."""
+    """Skips the test if a Debian package or an extra is missing, naming it."""
     missing = [name for name in ("espeak-ng", "flite") if shutil.which(name) is None]
     if ctypes.util.find_library("fluidsynth") is None:
         missing.append("libfluidsynth3")
@@ -33,7 +33,7 @@ def skip_without_synthesisers() -> None:
 
 
 def read(song: Path, stem: str) -> np.ndarray:
-    """(samples, 2) as int32."""
+    """Reads (samples, 2) as int32."""
     samples, rate = soundfile.read(song / f"{stem}.wav", dtype="int16")
     assert rate == 44_100
     return samples.astype(np.int32)

@@ -17,7 +17,7 @@ from bsmamba2.data.practice.workers import share_out
 from bsmamba2.errors import BsmError, MissingExtraError
 
 SONGS = ["--valid", "0", "--test", "0", "--seconds", "2", "--soundfont", str(SOUNDFONT), "-q"]
-"""The counts of `bsm practice` but --train."""
+"""All counts of `bsm practice` except --train."""
 
 
 @pytest.fixture
@@ -87,13 +87,13 @@ def test_a_folder_belongs_to_one_set(tmp_path: Path) -> None:
     code, error = run(tmp_path, "--train", "1", "--seed", "1")
     assert (code, error) == (
         1,
-        f"Error: {tmp_path} holds practice songs of another seed: choose another folder.\n",
+        f"Error: {tmp_path} holds practice songs made with another seed: choose another folder.\n",
     )
     assert contents(tmp_path) == before
     (tmp_path / "practice.json").unlink()
     code, error = run(tmp_path, "--train", "1")
     assert code == 1
-    assert "holds songs that are no practice songs" in error
+    assert "holds songs that are not practice songs" in error
 
 
 @pytest.mark.usefixtures("_synthesisers")
@@ -121,7 +121,7 @@ except OSError as error:
 
 
 def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
-    """In a process that may write small files only; libsndfile would not say why it failed."""
+    """The process may only write small files; libsndfile would not report why it failed."""
     assert printed(FULL_DISK, tmp_path) == "File too large\n"
 
 
@@ -130,11 +130,11 @@ def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "No such file: {}."),
-        (b"no soundfont at all", "{} is no soundfont or is truncated"),
-        (b"RIFF\x00\x10\x00\x00sfbk", "{} is no soundfont or is truncated"),
+        (b"no soundfont at all", "{} is not a soundfont or is truncated"),
+        (b"RIFF\x00\x10\x00\x00sfbk", "{} is not a soundfont or is truncated"),
     ],
 )
-def test_a_file_that_is_no_soundfont_leaves_no_folder(
+def test_a_file_that_is_not_a_soundfont_leaves_no_folder(
     tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     font, folder = tmp_path / "font.sf2", tmp_path / "songs"

@@ -86,7 +86,7 @@ PHRASES = (
     tuple(Note(0.5 + 0.6 * i, 0.6, pitch) for i, pitch in enumerate((55, 59, 62, 57))),
     (Note(3.6, 1.2, 60),),
 )
-"""From 0.5 s to 2.9 s, and from 3.6 s to 4.8 s."""
+"""Sung from 0.5 s to 2.9 s and from 3.6 s to 4.8 s."""
 DRY = Timbre(tract=1.0, vibrato=0.0, breath=1.0)
 ESPEAK, FLITE = Voice(engine="espeak-ng", name="en-us"), Voice(engine="flite", name="slt")
 
@@ -107,12 +107,12 @@ def test_the_voice_is_silent_between_phrases(voice: Voice) -> None:
 
 @pytest.mark.parametrize("voice", [ESPEAK, FLITE], ids=lambda voice: voice.engine)
 def test_the_voice_sings_the_notes(voice: Voice) -> None:
-    """Measured by Harvest, which does not know the pitch curve."""
+    """The pitch is measured by Harvest, independently of the synthesis."""
     audio = sung(voice)
     f0, times = import_quietly("pyworld").harvest(audio, SAMPLE_RATE, f0_floor=80, f0_ceil=600)
     wanted = np.zeros(len(times))
     for note in (note for phrase in PHRASES for note in phrase):
-        # Past the glide from the note before.
+        # After the glide from the note before.
         held = (times > note.start_s + 0.15) & (times < note.start_s + note.duration_s - 0.02)
         wanted[held] = 440 * 2 ** ((note.pitch - 69) / 12)
     both = (f0 > 0) & (wanted > 0)
@@ -154,6 +154,8 @@ def test_songs_to_test_on_have_sounds_of_their_own(fonts: tuple[str, ...]) -> No
 
 
 def test_a_voice_that_is_not_installed_is_named() -> None:
-    with pytest.raises(DataError, match=r"espeak-ng -v xx-none gives no speech: .*voice") as error:
+    with pytest.raises(
+        DataError, match=r"'espeak-ng -v xx-none' makes no speech: .*voice"
+    ) as error:
         sung(Voice(engine="espeak-ng", name="xx-none"))
     assert "\n" not in str(error.value)
