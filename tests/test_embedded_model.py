@@ -1,4 +1,4 @@
-"""The model in the package is what the README says: small, described, and it separates."""
+"""The embedded model is small, has metadata, and separates, as the README says."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_file_is_at_most_8_mb_and_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("overlap_s", [0.0, 1.0])
-def test_voice_of_real_music_comes_out_better_than_it_went_in(overlap_s: float) -> None:
+def test_vocals_of_real_music_are_separated(overlap_s: float) -> None:
     song = excerpt()
     mixture, vocals = decoded(song).T, decoded(song, stream=4).T
     stems = Separator(
@@ -33,7 +33,7 @@ def test_voice_of_real_music_comes_out_better_than_it_went_in(overlap_s: float) 
     assert usdr(vocals, stems["vocals"]) > usdr(vocals, mixture) + 4
 
 
-def test_people_are_told_that_it_is_a_demonstration(tmp_path: Path) -> None:
+def test_infer_says_that_the_model_is_a_demonstration(tmp_path: Path) -> None:
     said = bsm("infer", excerpt(), "-o", tmp_path / "{stem}.wav").err
     notes = [line for line in said.splitlines() if "demonstration" in line]
     assert len(notes) == 1

@@ -1,4 +1,4 @@
-"""Laws of the whole way: a foreign checkpoint, imported, exported, separates music."""
+"""End to end: a foreign checkpoint is imported, exported, and separates music."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RATE = 44100
 
 
 def separate(song: Path, engine: Path, out: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The command's report about one song, and its stems, vocals first."""
+    """Runs `bsm infer` on one song; returns its JSON report and the stems, vocals first."""
     report = bsm_json(
         "infer", song, "--engine", engine, "-o", out / "{stem}.wav", "--device", "cpu"
     )
@@ -72,8 +72,8 @@ def test_foreign_checkpoint_is_imported_exported_and_separates(tmp_path: Path):
 def test_full_size_file_is_imported_exported_and_separates_real_music(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A file as Music-Source-Separation-Training keeps it. The gate leaves out a chunk of audio,
-    which takes PyTorch a minute: `bsm infer` has one."""
+    """Uses a checkpoint in the format of Music-Source-Separation-Training. The gate skips its chunk
+    of audio, which takes PyTorch a minute, because `bsm infer` separates one anyway."""
     frames = gates.PARITY_FRAMES[:-1]
     monkeypatch.setattr(gates, "PARITY_FRAMES", frames)
     foreign, checkpoint, engine = (

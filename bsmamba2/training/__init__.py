@@ -1,1 +1,1 @@
-"""Training: loss, optimisation and evaluation."""
+"""Training: loss, optimisation, validation, and the folder of a run."""

@@ -1,4 +1,4 @@
-"""One process or several, as torchrun starts them."""
+"""Training in one process, or in several started by torchrun."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bsmamba2.errors import TrainingError
 
-_TIMEOUT = datetime.timedelta(hours=2)  # a validation of the others, or salience of a whole set
+_TIMEOUT = datetime.timedelta(hours=2)  # long enough to validate or to search a whole data set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +24,21 @@ class Processes:
     """This process among those that train together."""
 
     rank: int
-    """0 writes the files and reports."""
+    """Rank of this process; rank 0 writes the files and reports."""
     count: int
-    """How many there are."""
+    """Number of processes."""
     device: torch.device
-    """Where this one computes."""
+    """Device of this process."""
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network whose backward pass averages gradients over processes."""
+        """Returns the network with a backward pass that averages gradients over processes."""
         if self.count == 1:
             return network
         ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=ids)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Sums over all processes of a few numbers, in float64."""
+        """Sums each of a few numbers over all processes, in float64."""
         if self.count == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -46,7 +46,7 @@ class Processes:
         return tensor.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """The value of each process, by rank."""
+        """Returns the values of all processes, by rank."""
         values: list[Any] = [value] * self.count
         if self.count > 1:
             dist.all_gather_object(values, value)
@@ -54,7 +54,7 @@ class Processes:
 
     @contextlib.contextmanager
     def first_alone(self) -> Iterator[None]:
-        """The block, in the first process before the others: it fills a cache that they read."""
+        """Runs the block in the first process before the others, so that it can fill a cache."""
         if self.count > 1 and self.rank:
             dist.barrier()
         yield
@@ -64,14 +64,13 @@ class Processes:
 
 @contextlib.contextmanager
 def joined(device: str = "auto") -> Iterator[Processes]:
-    """Joins the processes that torchrun started; a process by itself is the only one.
+    """Joins the process group that torchrun started; without torchrun, it has one process.
 
     Args:
-        device: "auto" takes the GPU with the process's local rank where there is one; "cpu";
-            "cuda".
+        device: "cpu", "cuda", or "auto": the GPU with the process's local rank, if there is one.
 
     Raises:
-        TrainingError: No GPU for "cuda", or fewer GPUs than processes.
+        TrainingError: "cuda" without a GPU, or fewer GPUs than processes.
     """
     rank, local = (int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK"))
     count = int(os.environ.get("WORLD_SIZE") or 1)
@@ -95,7 +94,7 @@ def _device(name: str, local_rank: int) -> torch.device:
         raise TrainingError("PyTorch finds no CUDA GPU here: use --device cpu.")
     if local_rank >= found:
         raise TrainingError(
-            f"torchrun started more processes than this machine's {found} GPU(s): "
+            f"torchrun started more processes than this machine has GPUs ({found}): "
             f"use --nproc-per-node {found}."
         )
     torch.cuda.set_device(local_rank)

@@ -1,4 +1,4 @@
-"""What makes a run this run: configuration, data, processes; compared when it is resumed."""
+"""Identity of a run: configuration, data and processes, which are compared when it is resumed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from bsmamba2.system.files import existing_file, sha256_file
 from bsmamba2.system.revision import git_revision
 
 _FREE = {"training.workers", "training.keep_best", "training.checkpoint_minutes"}
-"""Keys that change no weight."""
+"""Keys without effect on the weights."""
 _FIXED = ("audio.", "network.")
-"""Sections that no resumed run can change."""
-_LISTED = 12  # differences that a message names
+"""Sections that a resumed run cannot change."""
+_LISTED = 12  # differences listed in a message
 
 
 def run_identity(
     config: Config, tracks: Sequence[Track], processes: int, start: Path | None = None
 ) -> dict[str, Any]:
-    """Plain values that a checkpoint carries.
+    """Describes a run in plain values, for its checkpoints.
 
     Args:
-        config: Of the run.
-        tracks: Songs that it hears.
-        processes: How many train.
-        start: Checkpoint of the first weights; BsmError if there is no such file.
+        config: Configuration of the run.
+        tracks: Songs that it trains on.
+        processes: Number of processes.
+        start: Checkpoint of the initial weights; raises BsmError if there is no such file.
     """
     return {
         "version": bsmamba2.__version__,
@@ -50,19 +50,19 @@ def run_identity(
 def check_same_run(
     saved: Mapping[str, Any], now: Mapping[str, Any], where: Path, *, allow_change: bool
 ) -> list[str]:
-    """What changed since a checkpoint.
+    """Compares a run with the checkpoint from which it is resumed.
 
     Args:
         saved: `run_identity` in the checkpoint.
-        now: `run_identity` of the run that resumes.
-        where: The checkpoint, for the message.
-        allow_change: Go on with differences, except of the network's.
+        now: `run_identity` of the resumed run.
+        where: Path of the checkpoint, for the message.
+        allow_change: Accept differences other than those of audio and network.
 
     Returns:
-        The differences, each as "key: before -> now".
+        The accepted differences, each as "key: before -> now".
 
     Raises:
-        TrainingError: Differences that are not allowed, all of them listed.
+        TrainingError: There are differences that are not allowed; it lists them.
     """
     old, new = _compared(saved), _compared(now)
     names = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
@@ -77,18 +77,18 @@ def check_same_run(
         listed += f"; and {len(changes) - _LISTED} more"
     if any(name.startswith(_FIXED) for name in names):
         raise TrainingError(
-            f"{where} is of another network ({listed}): undo that, or choose another --out."
+            f"{where} belongs to another network ({listed}): undo that, or choose another --out."
         )
     if not allow_change:
         raise TrainingError(
-            f"{where} is of another run ({listed}): undo that, choose another --out, or go on "
-            "with --allow-config-change."
+            f"{where} belongs to another run ({listed}): undo that, choose another --out, or "
+            "continue with --allow-config-change."
         )
     return changes
 
 
 def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Name -> value of all that a resumed run should share with its checkpoint."""
+    """Name -> value of everything that a resumed run should share with its checkpoint."""
     start = identity.get("start")  # absent in checkpoints of earlier versions
     values = {"processes": identity["processes"], "start": start and str(start["sha256"])}
     for section, keys in identity["config"].items():

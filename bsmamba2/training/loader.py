@@ -1,4 +1,4 @@
-"""Batches for the steps of one process, drawn ahead by worker processes."""
+"""Batches for the steps of one process, prepared ahead by worker processes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from bsmamba2.training.distributed import Processes
 def load_batches(
     mixtures: TrainingMixtures, first_item: int, training: TrainingConfig, processes: Processes
 ) -> Iterator[TrainingBatch]:
-    """Batches without end, from an item on; the same for any number of workers.
+    """Loads an endless sequence of batches, the same for any number of workers.
 
     Args:
         mixtures: Item number -> item.
-        first_item: Number of the first item that nobody has drawn yet.
-        training: Batch size and workers.
-        processes: Who shares the items.
+        first_item: Number of the first item that has not been drawn yet.
+        training: Batch size and number of workers.
+        processes: The processes that share the items.
     """
-    # Workers notice by their parent that a run was killed; a fork server would be one that stays.
-    # They never touch the GPU, so that forking a process that uses it is safe.
+    # Workers end when their parent dies; a fork server as the parent would outlive a killed run.
+    # They never touch the GPU, so it is safe to fork a process that uses it.
     fork = "fork" if sys.platform == "linux" and training.workers else None
     return iter(
         DataLoader(
@@ -38,18 +38,18 @@ def load_batches(
             pin_memory=processes.device.type == "cuda",
             worker_init_fn=_ignore_signals,
             multiprocessing_context=fork,
-            generator=torch.Generator(),  # its seeds for workers are not drawn from the global one
+            generator=torch.Generator(),  # worker seeds must not advance the global generator
         )
     )
 
 
 def sample_items(first_item: int, batch_size: int, processes: Processes) -> Iterator[list[int]]:
-    """The items of one process, a list for each forward pass, without end.
+    """Yields the item numbers of one process without end, a list for each forward pass.
 
-    Item numbers count from the start of training and mean the same mixture for any number of
-    processes or workers (`bsmamba2.data.mixing`). A forward pass of all processes together takes
-    the next `processes.count * batch_size` numbers, and each process a run of `batch_size` of
-    those: two processes do with a batch of b what one does with 2 b.
+    Item numbers count from the start of training and denote the same mixture for any number of
+    processes or workers (`bsmamba2.data.mixing`). One forward pass on all processes consumes the
+    next `processes.count * batch_size` numbers, of which each process takes `batch_size`
+    consecutive ones: two processes with batches of b train as one process with batches of 2 b.
     """
     for start in itertools.count(
         first_item + processes.rank * batch_size, processes.count * batch_size
@@ -58,6 +58,6 @@ def sample_items(first_item: int, batch_size: int, processes: Processes) -> Iter
 
 
 def _ignore_signals(worker: int) -> None:
-    """A signal to the whole group reaches workers too: a step is finished with their help."""
+    """Ignores signals sent to the whole process group: workers must help to finish the step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,12 +1,12 @@
-"""What a run tells: `log.jsonl`, TensorBoard, and whoever listens.
+"""The records of a run: in `log.jsonl`, in TensorBoard, and passed to a listener.
 
-Each record is one dictionary with `kind` and `step`, the steps done:
+Each record is a dictionary with `kind` and `step`, the number of completed steps, and, by kind:
 
     started, resumed    total steps; changes since the checkpoint; revision of the code
     step                items drawn; loss, waveform and spectral, means over the items of a step;
                         gradient_norm before clipping; learning_rate; step_s; data_wait_share, the
-                        share of it in which the first process waited for mixtures; skipped, draws
-                        that met an unreadable file since the start of training
+                        share of step_s in which the first process waited for mixtures; skipped,
+                        the number of unreadable draws since the start of training
     validation          usdr and mixture_usdr in dB, means over songs; tracks: name -> usdr
     failed              what was not finite; sources of the batch
 """
@@ -37,11 +37,11 @@ class RunLog:
     """The open log of a run."""
 
     def __init__(self, folder: Path, file: IO[str], board: Any, listener: Listener | None) -> None:
-        """Takes the open files; see `open_log`."""
+        """Takes open files; see `open_log`."""
         self._folder, self._file, self._board, self._listener = folder, file, board, listener
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Writes a record that has a `step`; its numbers are scalars of TensorBoard."""
+        """Writes a record, whose values include `step`; floats become scalars in TensorBoard."""
         record: Record = {"kind": kind, **values}
         with writing(f"into {self._folder}"):
             self._file.write(json.dumps(record) + "\n")
@@ -54,7 +54,7 @@ class RunLog:
             self._listener(record)
 
     def audio(self, excerpts: Mapping[str, NDArray[np.float32]], step: int, rate: int) -> None:
-        """Excerpts, (channels, samples), for TensorBoard, which plays one channel."""
+        """Adds excerpts, (channels, samples), to TensorBoard, mixed down to mono."""
         if self._board is None:
             return
         for name, samples in excerpts.items():
@@ -65,12 +65,12 @@ class RunLog:
 
 @contextlib.contextmanager
 def open_log(folder: Path, step: int, listener: Listener | None = None) -> Iterator[RunLog]:
-    """The log of a run; a resumed one goes on where its checkpoint is.
+    """Opens the log of a run, which a resumed run continues from its checkpoint.
 
     Args:
-        folder: Of the run.
-        step: Of the checkpoint that the run goes on from; later records are dropped.
-        listener: Gets every record too.
+        folder: Folder of the run.
+        step: Step of the checkpoint; records of later steps are dropped.
+        listener: Called with every record.
 
     Raises:
         BsmError: The log cannot be written.
@@ -80,10 +80,10 @@ def open_log(folder: Path, step: int, listener: Listener | None = None) -> Itera
     usual = threading.excepthook
 
     def fail_in_thread(failure: threading.ExceptHookArgs) -> None:
-        """Says in a line what TensorBoard's own thread cannot write; the run goes on."""
+        """Logs a failed write of TensorBoard's thread as one warning; the run continues."""
         if isinstance(failure.exc_value, OSError):
             reason = failure.exc_value.strerror or failure.exc_value
-            logger.warning("TensorBoard's files are not complete: %s.", reason)
+            logger.warning("TensorBoard's files are incomplete: %s.", reason)
         else:
             usual(failure)
 
@@ -104,7 +104,7 @@ def open_log(folder: Path, step: int, listener: Listener | None = None) -> Itera
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Drops records after a step, and a last line that was cut off."""
+    """Drops the records after a step, and an incomplete last line."""
     if not path.exists():
         return
     kept = []
@@ -116,13 +116,15 @@ def _truncate(path: Path, step: int) -> None:
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
-    """TensorBoard's writer, or None where the package is not installed."""
+    """TensorBoard's writer, or None if the package is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        logger.info("TensorBoard is not installed (pip install tensorboard): only log.jsonl.")
+        logger.info(
+            "TensorBoard is not installed (pip install tensorboard): writing log.jsonl only."
+        )
         return None
     purge = step + 1 if step else None
     return SummaryWriter(str(folder / "tensorboard"), purge_step=purge)

@@ -1,8 +1,8 @@
-"""The loss: waveform and several complex spectra of the error (the authors' code).
+"""The loss: waveform and multi-resolution complex spectra of the error (the authors' code).
 
     10 mean|y - s| + sum over windows of mean|STFT(y) - STFT(s)|
 
-The transform is linear, so that one of y - s does for both.
+The transform is linear, so a single transform of y - s suffices.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from bsmamba2.config.training import LossConfig
 
 _BLOCK_BINS = {"cpu": 1 << 18}
-"""Complex bins that are worked on together: 2 MB stay in a CPU's cache."""
+"""Complex bins processed at a time, by device type: 2 MB fit into a CPU's cache."""
 _BLOCK_BINS_ELSEWHERE = 1 << 26
 
 
@@ -32,7 +32,7 @@ class LossTerms(NamedTuple):
 
 
 def separation_loss(estimate: Tensor, target: Tensor, loss: LossConfig) -> LossTerms:
-    """The loss of estimates, always in float32 or better.
+    """Computes the loss of estimates, always in float32 or better.
 
     Args:
         estimate: y, (batch, channels, n).
@@ -40,7 +40,7 @@ def separation_loss(estimate: Tensor, target: Tensor, loss: LossConfig) -> LossT
         loss: Weights and windows.
 
     Returns:
-        Scalars; the total has a gradient in `estimate`, of first order only.
+        Scalars; the total is differentiable once with respect to `estimate`.
     """
     with torch.autocast(estimate.device.type, enabled=False):
         least = torch.promote_types(torch.float32, estimate.dtype)
@@ -53,12 +53,12 @@ def separation_loss(estimate: Tensor, target: Tensor, loss: LossConfig) -> LossT
 
 
 class _SpectralError(torch.autograd.Function):
-    """Sum over windows of mean |STFT(difference)|; the gradient is made with the value.
+    """Sum over windows of mean |STFT(difference)|; the forward pass also computes the gradient.
 
     At a hop of 147 samples the spectra are 28 times as large as the signal, and autograd would
-    keep those of all windows until the backward pass. Here a block of frames is transformed,
-    measured, turned into its gradient and added up before the next one, which takes a sixth of
-    the time on a CPU.
+    keep those of all windows until the backward pass. Here each block of frames is transformed and
+    its magnitudes and gradient are accumulated before the next one, which takes a sixth of the
+    time on a CPU.
     """
 
     @staticmethod
@@ -79,10 +79,10 @@ class _SpectralError(torch.autograd.Function):
 def _mean_magnitude(
     signal_NL: Tensor, window: int, n_fft: int, hop: int, gradient_NL: Tensor | None
 ) -> Tensor:
-    """mean |STFT|, float64; adds its gradient to `gradient_NL`.
+    """Returns mean |STFT|, float64, and adds its gradient to `gradient_NL`.
 
     Frames are those of `torch.stft`: centred, reflect padding, periodic Hann. A window shorter
-    than n_fft stands at the beginning of its frame, not in its middle: only phases know.
+    than n_fft is at the start of its frame, not in the middle, which affects phases only.
     """
     n_signals, length = signal_NL.shape
     n_frames, bins = 1 + length // hop, n_fft // 2 + 1
@@ -111,9 +111,9 @@ def _mean_magnitude(
 
 
 def _frame_gradient(spectrum: Tensor, magnitude: Tensor, n_fft: int) -> Tensor:
-    """Gradient of sum |rfft(frame)| in the frame: sum over bins of Re(conj(S / |S|) e^-iwt).
+    """Gradient of sum |rfft(frame)| with respect to the frame: sum of Re(conj(S / |S|) e^-iwt).
 
-    irfft counts all bins but the first and the last twice; 0 where S is 0.
+    irfft counts all bins but the first and the last twice. Bins where S is 0 contribute 0.
     """
     scale = 0.5 / magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny)
     scale[..., 0] *= 2
@@ -123,7 +123,7 @@ def _frame_gradient(spectrum: Tensor, magnitude: Tensor, n_fft: int) -> Tensor:
 
 
 def _overlap_add(pieces_NTW: Tensor, rows: Tensor) -> None:
-    """Adds frames at distances of a hop to rows (N, frames and more, hop)."""
+    """Overlap-adds frames, a hop apart, to rows (N, at least frames, hop)."""
     n_frames, window = pieces_NTW.shape[1:]
     hop = rows.shape[-1]
     for part in range(-(-window // hop)):
@@ -132,7 +132,7 @@ def _overlap_add(pieces_NTW: Tensor, rows: Tensor) -> None:
 
 
 def _add_unpadded(padded: Tensor, signal: Tensor, before: int, after: int) -> None:
-    """Adds the gradient of a reflect-padded signal to the signal's own."""
+    """Adds the gradient of a reflect-padded signal to that of the signal."""
     length = signal.shape[1]
     padded = F.pad(padded, (0, max(0, before + length + after - padded.shape[1])))
     signal += padded[:, before : before + length]

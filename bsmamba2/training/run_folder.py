@@ -1,14 +1,14 @@
-"""A run's folder: the last checkpoint, the best ones, and the moving average for use.
+"""A run's folder: the last checkpoint, the best ones, and the moving average of the weights.
 
-    config.yaml          the configuration, for people
-    log.jsonl            a record a line; the same in tensorboard/
+    config.yaml          the configuration, for people to read
+    log.jsonl            one record per line; the same in tensorboard/
     last.ckpt            everything a resumed run needs
     best/step-N.ckpt     the same at the best validations
     best/step-N.safetensors, best.safetensors, ema.safetensors
                          the moving average, as `bsm export` and `bsm infer` read it
 
-A file takes its name when all of it is on the disk, so that a run killed at any moment leaves the
-checkpoint before.
+A file gets its final name only when it is completely on the disk, so a run killed at any moment
+leaves the previous checkpoint.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from bsmamba2.system.atomic import (
 )
 
 FORMAT = 2
-"""Format 1 held the state of a random generator, of which no step draws."""
+"""Format 1 also held the state of a random generator that no step uses."""
 
 
 class RunFolder:
-    """Where a run keeps what it knows."""
+    """The files that a run reads and writes."""
 
     def __init__(self, path: Path) -> None:
         """Takes a folder, which need not exist."""
@@ -52,10 +52,10 @@ class RunFolder:
         self._saved_step = 0
 
     def load(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None where there is none.
+        """Loads the last checkpoint; None if there is none.
 
         Raises:
-            TrainingError: It is damaged or of a newer version.
+            TrainingError: It is damaged or has a newer format.
         """
         if not self.last.exists():
             return None
@@ -67,32 +67,32 @@ class RunFolder:
                 raise ValueError("threads")
         if version > FORMAT:
             raise TrainingError(
-                f"{self.last} has format {version}, this version reads up to {FORMAT}: "
-                "upgrade bsmamba2."
+                f"{self.last} has format {version}, but this version of bsmamba2 reads formats up "
+                f"to {FORMAT}: upgrade bsmamba2."
             )
         return content
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Makes whatever a damaged checkpoint causes one sentence; raises TrainingError."""
+        """Turns any error that a damaged checkpoint causes into a TrainingError."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PyTorch's, on what it then refuses
+                warnings.simplefilter("ignore")  # PyTorch warns about what it then refuses
                 yield
         except BsmError:
             raise
         except Exception as error:  # zip, pickle and torch have no common base
             raise TrainingError(
-                f"{self.last} is damaged or no checkpoint of a run: replace it by one of "
+                f"{self.last} is damaged or not a checkpoint of a run: replace it with one from "
                 f"{self.path / 'best'}, or choose another --out."
             ) from error
 
     def prepare(self, config: Config, best: list[int] | None) -> None:
-        """Removes what a killed run left; writes the configuration for people.
+        """Removes temporary files of a killed run and writes the configuration.
 
         Args:
-            config: Of the run.
-            best: Steps of the best checkpoints, as the last one lists them; None without one.
+            config: Configuration of the run.
+            best: Steps of the best checkpoints, as listed in the last one; None if there is none.
 
         Raises:
             BsmError: The folder cannot be written.
@@ -114,17 +114,18 @@ class RunFolder:
     ) -> None:
         """Writes the last checkpoint and the moving average.
 
-        All files appear together. The last checkpoint comes last: it lists the best ones, and a run
-        that is killed in between makes the others again. Equal files are one under several names.
+        All files are renamed together when complete, the last checkpoint after the others: it lists
+        the best ones, and after a kill in between, the resumed run writes the others again. Files
+        with equal content are hard links where possible.
 
         Args:
-            content: Tensors and plain values, with `step` and `best`.
-            average: The moving average's state dict.
-            metadata: What the files of the moving average say of themselves.
-            is_best: This is one of the best validations.
+            content: Tensors and plain values, including `step` and `best`.
+            average: State dict of the moving average.
+            metadata: Metadata for the files of the moving average.
+            is_best: Whether this is one of the best validations.
 
         Raises:
-            TrainingError: It cannot be written; which checkpoint is good then.
+            TrainingError: A file cannot be written; the sentence names the last good checkpoint.
         """
         step, best = int(content["step"]), [int(step) for step, _ in content["best"]]
         paths = [self.path / "ema.safetensors", self.last]
@@ -152,10 +153,10 @@ class RunFolder:
             raise TrainingError(f"{error} {self.last_good()}") from error
 
     def last_good(self) -> str:
-        """A sentence that says where a run would go on."""
+        """A sentence that names the checkpoint from which the run can be resumed."""
         if not self._saved_step:
-            return "No checkpoint was saved yet."
-        return f"The last good checkpoint is {self.last}, of step {self._saved_step}."
+            return "No checkpoint has been saved yet."
+        return f"The last good checkpoint is {self.last}, from step {self._saved_step}."
 
     def _remove_worse(self, best: list[int]) -> None:
         kept = {f"step-{step}" for step in best}
@@ -166,11 +167,11 @@ class RunFolder:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """torch.save, down to the disk; raises OSError."""
+    """torch.save followed by fsync; raises OSError."""
     with path.open("wb") as file:
         try:
             torch.save(dict(content), file)
-        except RuntimeError as error:  # its zip writer's, after a write that failed
+        except RuntimeError as error:  # PyTorch's zip writer raises it after a failed write
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise OSError(errno.EIO, str(error).splitlines()[0]) from error

@@ -1,7 +1,7 @@
-"""What a run is at one moment: everything the next step depends on.
+"""The state of a run between two steps: everything the next step depends on.
 
-A step is a function of this state and of the items that its position names, so that a run which
-is killed and resumed goes the same way as one that is not.
+A step is a function of this state and of the next items, so a run that is killed and resumed
+arrives at the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ class TrainingState:
     """Network, moving average, optimiser and position."""
 
     network: BSMamba2
-    """What is trained."""
+    """The network being trained."""
     ema: AveragedModel
     """Its moving average, which is validated and exported."""
     optimizer: torch.optim.AdamW
-    """Of the network's parameters."""
+    """The optimiser of the network's parameters."""
     step: int = 0
-    """Steps done."""
+    """Completed steps."""
     items: int = 0
-    """Items drawn: the number of the next one."""
+    """Items drawn so far, which is the number of the next one."""
     skipped: int = 0
-    """Draws that met an unreadable file."""
+    """Draws that failed because a file was unreadable."""
     validated: int = 0
-    """Items drawn until the last validation."""
+    """Value of `items` at the last validation."""
     best: list[tuple[int, float]] = field(default_factory=list)
     """(step, uSDR) of the kept checkpoints, best first."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that `torch.load(weights_only=True)` reads it."""
+        """Returns tensors and plain values only, for `torch.load(weights_only=True)`."""
         return {
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
@@ -56,13 +56,13 @@ class TrainingState:
         }
 
     def start_from(self, path: Path, model: ModelConfig) -> None:
-        """Takes the weights of a checkpoint, for the moving average too.
+        """Initialises network and moving average with the weights of a checkpoint.
 
-        Its target and the length of its chunks may be others: they can be learned anew.
+        The checkpoint may have another target or chunk length, to which it is fine-tuned.
 
         Raises:
-            BsmError: No such file.
-            CheckpointError: It is damaged, or of another network or spectrum than `model`.
+            BsmError: There is no such file.
+            CheckpointError: It is damaged, or its network or spectrum differs from `model`.
         """
         tensors, metadata = load_weights(path)
         audio = replace(
@@ -71,14 +71,14 @@ class TrainingState:
         theirs = replace(metadata.model, audio=audio)
         if theirs != model:
             raise CheckpointError(
-                f"{path} is of another network or spectrum than this configuration "
-                f"({', '.join(differences(theirs, model))}): name the checkpoint's own --config."
+                f"{path} has another network or spectrum than this configuration "
+                f"({', '.join(differences(theirs, model))}): name its own with --config."
             )
         for network in (self.network, self.ema.module):
             network.load_state_dict(tensors)
 
     def load(self, values: Mapping[str, Any], training: TrainingConfig) -> None:
-        """The inverse of `to_dict`; the optimiser's settings are those of `training`."""
+        """Restores what `to_dict` returned, but with the optimiser's settings from `training`."""
         self.network.load_state_dict(values["network"])
         self.ema.load_state_dict(values["ema"])
         self.optimizer.load_state_dict(values["optimizer"])
@@ -93,7 +93,7 @@ class TrainingState:
 
 
 def new_state(config: Config, device: torch.device) -> TrainingState:
-    """The state before the first step; weights come from the configuration's seed."""
+    """The state before the first step, with random weights from the configuration's seed."""
     training = config.training
     torch.manual_seed(training.seed)
     network = BSMamba2(config.model, checkpoint_gradients=training.checkpoint_gradients)

@@ -1,6 +1,6 @@
-"""One step of the optimiser: draw, forward and backward passes, clip, update, average.
+"""One training step: draw batches, forward and backward passes, clip, update, moving average.
 
-How many steps there are and the learning rate of each stand here, too.
+The number of steps and the learning rate schedule are defined here too.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 
 def total_steps(config: Config, processes: int) -> int:
-    """Steps of the whole training, whichever of epochs and steps ends first."""
+    """Steps of the whole training: until the last epoch or max_steps, whichever comes first."""
     items = config.training.max_epochs * config.data.items_per_epoch
     steps = -(-items // (config.training.items_per_step * processes))
     return min(steps, config.training.max_steps or steps)
 
 
 def learning_rate(step: int, total: int, training: TrainingConfig) -> float:
-    """The learning rate of a step, which counts from 0 to total - 1."""
+    """The learning rate of a step; steps are counted from 0 to total - 1."""
     if step < training.warmup_steps:
         return training.learning_rate * (step + 1) / training.warmup_steps
     if training.schedule == "constant":
@@ -46,7 +46,7 @@ def learning_rate(step: int, total: int, training: TrainingConfig) -> float:
 
 
 class NotFiniteError(TrainingError):
-    """A loss, gradient or weight that is NaN or infinite; a step leaves the state as it was."""
+    """A loss, gradient or weight is NaN or infinite; the failed step did not change the state."""
 
     def __init__(self, what: str, step: int, sources: list[str]) -> None:
         super().__init__(f"{what} is NaN or infinite at step {step}.")
@@ -56,36 +56,37 @@ class NotFiniteError(TrainingError):
 
 
 class Stepper:
-    """Does steps, changing a state."""
+    """Carries out steps, which update a `TrainingState`."""
 
     def __init__(self, state: TrainingState, config: Config, processes: Processes) -> None:
-        """Takes the state that steps change."""
+        """Takes the state to update."""
         self._state = state
         self._config = config
         self._processes = processes
         if config.training.compile:
             for layer in state.network.layers:
                 for block in layer.children():
-                    block.compile()  # blocks of equal shapes share their code
+                    block.compile()  # blocks of equal shapes share compiled code
         self._network = processes.wrap(state.network)
         self._total = total_steps(config, processes.count)
-        self._skipped = state.skipped  # and this process's own in the step
+        self._skipped = state.skipped  # plus this process's unreadable draws in the current step
 
     def step(
         self, batches: Iterator[TrainingBatch], *, signal: Callable[[], int] = lambda: 0
     ) -> tuple[dict[str, Any], bool]:
-        """One step.
+        """Carries out one step.
 
         Args:
-            batches: Of this process; `accumulation` of them are taken.
-            signal: Asked near the end of the step; not 0 if this process was told to stop.
+            batches: Batches of this process, of which `accumulation` are taken.
+            signal: Called near the end of the step; returns the number of a signal that asks this
+                process to stop, or 0.
 
         Returns:
-            The record for the log (`bsmamba2.training.logs`), and whether any process was told to
+            The record for the log (`bsmamba2.training.logs`), and whether any process was asked to
             stop.
 
         Raises:
-            NotFiniteError: The state is as it was before.
+            NotFiniteError: Loss or gradient is not finite; the state is unchanged.
             TrainingError: Out of memory.
             DataError: Too many unreadable files.
         """
@@ -125,7 +126,7 @@ class Stepper:
         return record, bool(signals)
 
     def _pass(self, batches: Iterator[TrainingBatch], *, last: bool) -> _Pass:
-        """Forward and backward of one batch; gradients are exchanged in the last only."""
+        """Forward and backward pass of one batch; only the last one exchanges gradients."""
         training, device = self._config.training, self._processes.device
         started = time.perf_counter()
         batch = next(batches)
@@ -143,22 +144,22 @@ class Stepper:
             )
             terms = separation_loss(estimate, target, self._config.loss)
             (terms.total / training.accumulation).backward()
-        losses = torch.stack(terms).tolist()  # the one wait for the device
+        losses = torch.stack(terms).tolist()  # the only synchronisation with the device
         return _Pass(losses, waited_s, batch.sources)
 
     def _count_unreadable(self, batch: TrainingBatch) -> None:
         for sentence in batch.unreadable:
-            logger.warning("Skipped: %s", sentence)
+            logger.warning("Skipped a segment: %s", sentence)
         self._skipped += len(batch.unreadable)
         limit = self._config.data.unreadable_limit
         if batch.unreadable and self._skipped > limit:
             raise DataError(
                 f"{self._skipped} reads of training data failed, more than data.unreadable_limit = "
-                f"{limit} allows; the last: {batch.unreadable[-1]}"
+                f"{limit} allows; the last one: {batch.unreadable[-1]}"
             )
 
     def _update(self, loss: float, passes: list[_Pass]) -> float:
-        """Clips and applies the gradients unless something is not finite; the norm."""
+        """Clips and applies the gradients if all is finite; returns the norm before clipping."""
         state, training = self._state, self._config.training
         if not math.isfinite(loss):
             broken = [p for p in passes if not math.isfinite(p.losses[0])]
@@ -186,7 +187,7 @@ class _Pass:
 
 @contextlib.contextmanager
 def explained_memory() -> Iterator[None]:
-    """Turns a lack of memory into a sentence; raises TrainingError."""
+    """Turns out-of-memory errors into a TrainingError that says what to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

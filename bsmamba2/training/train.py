@@ -1,4 +1,4 @@
-"""`bsm train`: from a configuration and a folder of songs to a trained network."""
+"""`bsm train`: trains a network, given a configuration and a folder of songs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from bsmamba2.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
-_NAMED = 8  # sources that a message names
+_NAMED = 8  # sources listed in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +41,13 @@ class Outcome:
     """How a run ended."""
 
     step: int
-    """Steps done."""
+    """Completed steps."""
     total: int
     """Steps of the whole training."""
     best: tuple[int, float] | None
     """(step, uSDR in dB) of the best validation."""
     stopped_by: int
-    """Number of the signal that asked for the end, or 0."""
+    """Number of the signal that stopped the run, or 0."""
     is_first: bool
     """Whether this is the process that reports."""
 
@@ -64,24 +64,24 @@ def train(
     allow_config_change: bool = False,
     listener: Listener | None = None,
 ) -> Outcome:
-    """Trains until the last step or until a signal asks for an end; resumes by itself.
+    """Trains until the last step or a signal; resumes the run if its folder has a checkpoint.
 
     Under torchrun every process calls this.
 
     Args:
-        config: All numbers.
-        data: Folder of songs as MUSDB18-HQ has them.
+        config: Configuration of the run.
+        data: Folder of songs in MUSDB18-HQ's layout.
         out: Folder of the run; one that holds a checkpoint is resumed.
-        start: Checkpoint of the same network whose weights are the first ones; None: random ones.
-        cache: Folder for what is computed once from the songs; None: beside them.
+        start: Checkpoint of the same network with the initial weights; random weights if None.
+        cache: Folder of the cache of salient segments; if None, it is beside the songs.
         device: "auto", "cpu" or "cuda".
-        threads: CPU threads; None: those of the checkpoint, or PyTorch's choice.
-        allow_config_change: Resume although configuration, songs or processes differ.
-        listener: Gets the records of the log, in the first process.
+        threads: CPU threads; if None, as many as the checkpoint names, or PyTorch's choice.
+        allow_config_change: Resume even if configuration, songs or processes differ.
+        listener: Called with the records of the log, in the first process.
 
     Raises:
-        BsmError: What is wrong with configuration, data or folder; a loss that is not finite;
-            a lack of memory or room; too many unreadable files.
+        BsmError: Configuration, data or folder cannot be used, a loss is not finite, memory or
+            disk is full, or too many files are unreadable.
     """
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(joined(device))
@@ -98,7 +98,7 @@ def train(
         changes: list[str] = []
         if saved is not None:
             with folder.reading():
-                if start is None and (first := saved.get("start")):  # it is needed once only
+                if start is None and (first := saved.get("start")):  # resuming needs no --start
                     identity["start"] = {key: str(first[key]) for key in ("file", "sha256")}
                 changes = check_same_run(
                     saved, identity, folder.last, allow_change=allow_config_change
@@ -141,7 +141,7 @@ def train(
 
 
 class TrainingRun:
-    """What a run writes, and when; every process has one, the first one's writes."""
+    """Decides what a run writes, and when; every process has one, only the first one writes."""
 
     def __init__(
         self,
@@ -152,19 +152,19 @@ class TrainingRun:
         identity: Mapping[str, Any],
         log: RunLog | None,
     ) -> None:
-        """Takes the state, which steps change, and where it is kept; only the first has a log."""
+        """Takes the state and where to keep it; only the first process has a log."""
         self._config, self._processes, self._folder = config, processes, folder
         self._state, self._identity, self._log = state, identity, log
         self._saved_step = state.step
         self._saved_at = time.monotonic()
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
-        """A record for the log; `step` is added where it is missing."""
+        """Writes a record to the log, adding `step` if it is missing."""
         if self._log is not None:
             self._log.write(kind, {"step": self._state.step, **values})
 
     def is_validation_due(self, total: int) -> bool:
-        """Whether epochs have ended since the last validation, or the training has."""
+        """Whether the epochs between validations, or all of the training, have passed."""
         state, config = self._state, self._config
         period = config.data.items_per_epoch * config.training.validation_every
         if state.items // period > state.validated // period:
@@ -172,7 +172,7 @@ class TrainingRun:
         return state.step >= total and state.validated < state.items
 
     def validate(self, songs: Sequence[Track]) -> None:
-        """Measures the moving average, notes the result and saves."""
+        """Measures the moving average, records the result and saves."""
         state, config = self._state, self._config
         average = state.ema.module
         average.eval()
@@ -186,16 +186,16 @@ class TrainingRun:
         self.save(is_best=any(step == state.step for step, _ in state.best))
 
     def is_saving_due(self) -> bool:
-        """Whether the last save is long enough ago."""
+        """Whether `checkpoint_minutes` have passed since the last save."""
         minutes = (time.monotonic() - self._saved_at) / 60
         return minutes >= self._config.training.checkpoint_minutes
 
     def save(self, *, is_best: bool = False) -> None:
-        """Writes the last checkpoint; nothing if this step is saved already.
+        """Writes the last checkpoint, unless this step has been saved already.
 
         Raises:
-            TrainingError: It cannot be written, or an update made a weight infinite; what was
-                saved before is as it was.
+            TrainingError: It cannot be written, or a weight is not finite; earlier checkpoints
+                remain unchanged.
         """
         state = self._state
         if self._processes.rank == 0 and (is_best or state.step != self._saved_step):
@@ -208,13 +208,13 @@ class TrainingRun:
         self._saved_at = time.monotonic()
 
     def failure(self, error: NotFiniteError) -> TrainingError:
-        """Notes what was in the batch; the sentence for the user."""
+        """Logs the sources of the batch; returns the error for the user."""
         sources = error.sources
         self.write("failed", {"step": error.step, "what": error.what, "sources": sources})
         named = f", with {', '.join(sources[:_NAMED])}" if sources else ""
         if len(sources) > _NAMED:
             named += f" and {len(sources) - _NAMED} more, listed in log.jsonl"
-        mend = ", or look at these sources" if sources else ""
+        mend = ", or check these sources" if sources else ""
         return TrainingError(
             f"{error.what} is NaN or infinite at step {error.step}{named}. "
             f"{self._folder.last_good()} Lower training.learning_rate{mend}."
@@ -230,12 +230,12 @@ class TrainingRun:
 
 
 def _set_threads(threads: int | None, saved: Mapping[str, Any] | None) -> None:
-    """The last bit of a sum depends on their number: a resumed run has those of its checkpoint."""
+    """Sets the number of threads, on which rounding depends: by default as in the checkpoint."""
     if threads := threads or (saved["threads"] if saved else None):
         torch.set_num_threads(threads)
     if saved and saved["threads"] != threads:
         logger.warning(
-            "The run had %d CPU threads and goes on with %d: rounding will differ.",
+            "The run used %d CPU threads and continues with %d: rounding will differ.",
             saved["threads"],
             threads,
         )
@@ -243,15 +243,17 @@ def _set_threads(threads: int | None, saved: Mapping[str, Any] | None) -> None:
 
 def _check_precision(precision: str, device: torch.device) -> None:
     if precision == "bf16" and device.type == "cpu":
-        logger.warning("No GPU: bf16 on a CPU may be slower than training.precision=float32.")
+        logger.warning(
+            "Training on the CPU in bf16, which may be slower than training.precision=float32."
+        )
     elif precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise TrainingError("This GPU does not compute in bf16: set training.precision=float32.")
+        raise TrainingError("This GPU does not support bf16: set training.precision=float32.")
 
 
 def _find_songs(
     config: Config, root: Path, cache: Path | None, processes: Processes
 ) -> tuple[list[Track], list[Track], TrainingMixtures]:
-    """Songs for training and for validation, and the mixtures of the first ones."""
+    """Returns the songs for training and for validation, and the training mixtures."""
     data, audio, jobs = config.data, config.audio, max(1, config.training.workers)
     songs, validation_songs = (find_tracks(root, split, data) for split in ("train", "valid"))
     with processes.first_alone():

@@ -1,4 +1,4 @@
-"""uSDR of the moving average on whole songs, separated as `bsm infer --overlap 0` does."""
+"""Measures the moving average on whole songs: uSDR of what `bsm infer --overlap 0` would write."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from bsmamba2.runtime.engines.base import Spectrum
 from bsmamba2.runtime.separation.separator import Separator
 from bsmamba2.training.distributed import Processes
 
-_EXCERPT_S = 10  # seconds of the first song that TensorBoard plays
+_EXCERPT_S = 10  # seconds of the first song for TensorBoard
 
 
 class LiveEngine:
-    """The network being trained, as an engine in float32."""
+    """A float32 engine around the network being trained."""
 
     precision = "float32"
     batch: tuple[int, int, int] | None = None
 
     def __init__(self, network: nn.Module, metadata: Metadata, device: torch.device) -> None:
-        """Takes the network as it is; its later changes are heard."""
+        """Takes the network by reference: later updates of its weights take effect."""
         self.metadata = metadata
         self.device = device.type
         self._network = network
         self._device = device
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
-        """The mask; see `bsmamba2.runtime.engines.Engine`."""
-        # Both are a thread's own; Triton's kernels go to the current GPU.
+        """Returns the mask; see `bsmamba2.runtime.engines.Engine`."""
+        # Both are set per thread; Triton launches its kernels on the current GPU.
         current = torch.cuda.device(self._device) if self.device == "cuda" else nullcontext()
         with torch.inference_mode(), current:
             mask = self._network(torch.from_numpy(spectrum).to(self._device))
@@ -55,18 +55,18 @@ def validate(
     tracks: Sequence[Track],
     processes: Processes,
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
-    """Separates songs with a network; processes share them.
+    """Separates songs with a network and measures them; processes share the songs.
 
     Args:
-        network: In evaluation mode, on the processes' device.
-        metadata: Its configuration.
-        tracks: Songs whose stems are known.
-        processes: All of them call this.
+        network: The network in evaluation mode, on the device of this process.
+        metadata: Configuration of the network.
+        tracks: Songs with known stems.
+        processes: The processes, all of which must call this.
 
     Returns:
-        `usdr` in dB, mean over tracks; `mixture_usdr`, the same of the mixture taken for the
-        target, which is what no separation gives; `tracks`, uSDR by name. And, in the first process
-        only, seconds of the first song: name -> (channels, samples).
+        `usdr` in dB, mean over tracks; `mixture_usdr`, the same with the mixture as the estimate,
+        that is without any separation; `tracks`, uSDR by name. And, in the first process only,
+        an excerpt of the first song: name -> (channels, samples).
 
     Raises:
         BsmError: A file cannot be read, or the network's mask is not finite.

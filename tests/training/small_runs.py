@@ -1,4 +1,4 @@
-"""Runs of `bsm train` with hardly any network, and what they leave."""
+"""Training runs of a very small network, and what they write."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def small_config(tmp_path: Path, *assignments: str) -> Config:
 
 
 def records(run: Path, kind: str) -> list[dict[str, Any]]:
-    """Of a kind, from a run's log."""
+    """All records of one kind in a run's log."""
     lines = (run / "log.jsonl").read_text().splitlines()
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
 def assert_same_state(a: Path, b: Path) -> None:
-    """To the last bit."""
+    """Asserts that the weights of two runs are equal to the last bit."""
     left, right = final_state(a), final_state(b)
     assert left.keys() == right.keys()
     assert [name for name in left if not torch.equal(left[name], right[name])] == []

@@ -24,12 +24,12 @@ def arguments(config_file: Path, songs: Path, run: Path, *settings: str) -> list
 
 
 def finish(arguments: list[str], tmp_path: Path) -> Ended:
-    """A command that is left to end by itself."""
+    """Runs a command until it ends by itself."""
     return start(arguments, tmp_path).end()
 
 
 def steps_done(run: Path) -> int:
-    """Steps of which the log has at least begun a line."""
+    """Number of steps for which the log has at least the beginning of a line."""
     log = run / "log.jsonl"
     return log.read_bytes().count(b'"kind": "step"') if log.exists() else 0
 
@@ -60,7 +60,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(config_file, songs,
         in_a_write += bool(partial_checkpoints(killed))
     assert in_a_write, "no kill hit a checkpoint that was being written"
 
-    ended = finish(command, tmp_path)  # at once: the workers of killed runs are in no way
+    ended = finish(command, tmp_path)  # immediately: workers of killed runs do not get in the way
     assert (ended.code, partial_checkpoints(killed)) == (0, []), ended.err
     assert_same_state(whole, killed)
     logged = [

@@ -20,7 +20,7 @@ SHORT = LossConfig(waveform_weight=2.0, stft_windows=(64, 16), stft_hop=10, stft
 
 
 def formula(y: NDArray[np.float64], s: NDArray[np.float64], loss: LossConfig) -> float:
-    """weight * mean|y - s| + sum over windows of mean|STFT(y) - STFT(s)|, frame after frame."""
+    """weight * mean|y - s| + sum over windows of mean|STFT(y) - STFT(s)|, frame by frame."""
     value = loss.waveform_weight * np.abs(y - s).mean()
     for window in loss.stft_windows:
         n_fft = max(window, loss.stft_min_n_fft)

@@ -1,4 +1,4 @@
-"""The network learns: trained on one excerpt of real music, it separates that excerpt."""
+"""Overfitting: a network trained on one excerpt of real music separates that excerpt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ training: {learning_rate: 0.01, schedule: cosine, warmup_steps: 10, precision: f
 
 
 def write_song(folder: Path) -> None:
-    """The excerpt as MUSDB18-HQ would have it."""
+    """Writes the excerpt in MUSDB18-HQ's layout."""
     song = excerpt()  # skips without PyAV
     folder.mkdir(parents=True)
     for index, stem in enumerate(STREAMS):

@@ -1,4 +1,4 @@
-"""One step: what it draws, how it sums, what it changes, and when it changes nothing."""
+"""One step: which items it draws, what it updates, and when it leaves the state unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
 
 
 def mixtures(count: int, *, unreadable: int = 0, seed: int = 0) -> TrainingBatch:
-    """Noise of musical level, one second."""
+    """One second of noise at a musical level."""
     generator = torch.Generator().manual_seed(seed)
     stems = 0.1 * torch.randn(2, count, 2, 44100, generator=generator)
     return TrainingBatch(
@@ -170,7 +170,7 @@ def test_unreadable_files_are_counted_over_resumed_runs_and_limited(tmp_path):
         MemoryError(),
     ],
 )
-def test_a_lack_of_memory_says_what_to_lower(error):
+def test_out_of_memory_errors_say_what_to_lower(error):
     with pytest.raises(TrainingError, match=r"lower training\.batch_size"), explained_memory():
         raise error
 

@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, when it is resumed, when it is refused, what fails."""
+"""A run's folder: its contents, when a run is resumed or refused, and what happens on failure."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_finished_run_has_nothing_left_to_do(copy, songs):
     assert len(records(copy, "step")) == 6
 
 
-def test_what_changes_no_weight_may_change(copy, songs):
+def test_settings_without_effect_on_weights_may_change(copy, songs):
     go_on(copy, songs, "training.workers=1", "training.keep_best=1")
 
 
@@ -150,7 +150,7 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint(finished, songs, tmp_path
     assert metadata.provenance.source.endswith("step 1, from ema.safetensors")
 
 
-def test_other_first_weights_are_another_run(finished, songs, tmp_path):
+def test_other_initial_weights_are_another_run(finished, songs, tmp_path):
     run = tmp_path / "run"
     config = small_config(tmp_path, "training.max_steps=1")
     start = Path(shutil.copy(finished / "ema.safetensors", tmp_path / "first.safetensors"))
@@ -158,7 +158,7 @@ def test_other_first_weights_are_another_run(finished, songs, tmp_path):
     train(config, songs, run, start=finished / "ema.safetensors")  # its twin
     start.unlink()
     config = small_config(tmp_path, "training.max_steps=2")
-    train(config, songs, run, allow_config_change=True)  # no more needed
+    train(config, songs, run, allow_config_change=True)  # resuming needs no --start
     _, metadata = load_weights(run / "ema.safetensors")
     assert metadata.provenance.source.endswith("step 2, from first.safetensors")
     other = finished / "best" / "step-3.safetensors"
@@ -166,9 +166,9 @@ def test_other_first_weights_are_another_run(finished, songs, tmp_path):
         train(config, songs, run, start=other)
 
 
-def test_first_weights_of_another_network_are_refused(songs, tmp_path, tiny_checkpoint):
+def test_initial_weights_of_another_network_are_refused(songs, tmp_path, tiny_checkpoint):
     config = small_config(tmp_path)
-    with pytest.raises(CheckpointError, match=r"network\.layers is 2 and 1.*own --config"):
+    with pytest.raises(CheckpointError, match=r"network\.layers is 2 and 1.*own with --config"):
         train(config, songs, tmp_path / "run", start=tiny_checkpoint)
     with pytest.raises(BsmError, match="gone"):
         train(config, songs, tmp_path / "b", start=tmp_path / "gone")
@@ -199,14 +199,16 @@ def test_a_damaged_checkpoint_is_a_sentence_and_stays(copy, songs):
     assert len((copy / "last.ckpt").read_bytes()) == len(whole) // 2
 
 
-def test_a_best_checkpoint_can_take_the_place_of_the_last(copy, finished, songs):
+def test_a_best_checkpoint_can_replace_the_last(copy, finished, songs):
     shutil.copy(copy / "best" / "step-3.ckpt", copy / "last.ckpt")
     go_on(copy, songs)
     assert_same_state(copy, finished)
     assert [r["step"] for r in records(copy, "step")] == list(range(1, 7))
 
 
-def test_a_checkpoint_that_is_none_of_the_best_any_more_goes_although_no_step_is_left(copy, songs):
+def test_a_checkpoint_that_is_no_longer_among_the_best_is_removed_even_if_no_step_is_left(
+    copy, songs
+):
     kept = sorted(path.name for path in (copy / "best").iterdir())
     for suffix in (".ckpt", ".safetensors"):  # as a kill leaves them right after a save
         (copy / "best" / f"step-1{suffix}").write_bytes(b"worse")
@@ -216,7 +218,7 @@ def test_a_checkpoint_that_is_none_of_the_best_any_more_goes_although_no_step_is
 
 @contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Every write beyond `size` bytes of a file fails, as on a full disk."""
+    """Makes every write beyond `size` bytes of a file fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -231,7 +233,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(copy, finished,
     with files_of_at_most(room), pytest.raises(TrainingError) as failed:
         go_on(copy, songs, "training.max_steps=7", allow=True)
     assert "Cannot write" in str(failed.value)
-    assert f"last good checkpoint is {copy / 'last.ckpt'}, of step 6" in str(failed.value)
+    assert f"last good checkpoint is {copy / 'last.ckpt'}, from step 6" in str(failed.value)
     assert (copy / "last.ckpt").read_bytes() == before
     assert not list(copy.glob(".partial-*"))
     go_on(copy, songs)
@@ -252,7 +254,7 @@ def test_a_validation_song_that_is_damaged_meanwhile_is_named(copy, songs, tmp_p
         go_on(copy, others, "training.max_steps=7", allow=True)
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_what_was_heard(songs, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_sources(songs, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(TrainingError) as stopped:
         go_on(run, songs, "training.learning_rate=1e20")
@@ -267,7 +269,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_what_was_heard(songs, tmp_pat
 
 
 def test_weights_that_are_not_finite_are_never_saved(songs, tmp_path):
-    with pytest.raises(TrainingError, match=r"A weight is NaN.*No checkpoint was saved yet"):
+    with pytest.raises(TrainingError, match=r"A weight is NaN.*No checkpoint has been saved yet"):
         go_on(tmp_path / "run", songs, "training.learning_rate=1e38")
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
@@ -333,7 +335,7 @@ def test_a_checkpoint_of_something_else_is_a_sentence(copy, songs, key, value):
         go_on(copy, songs)
 
 
-def test_what_tensorboards_thread_cannot_write_is_one_line(tmp_path, caplog, capsys):
+def test_a_failed_write_of_tensorboards_thread_is_one_warning(tmp_path, caplog, capsys):
     def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -344,6 +346,6 @@ def test_what_tensorboards_thread_cannot_write_is_one_line(tmp_path, caplog, cap
         thread.join()
     assert threading.excepthook is before
     assert [r.getMessage() for r in caplog.records] == [
-        "TensorBoard's files are not complete: No space left on device."
+        "TensorBoard's files are incomplete: No space left on device."
     ]
     assert "Traceback" not in capsys.readouterr().err
