@@ -1,1 +1,1 @@
-"""How well an engine separates songs whose stems are known; NumPy and the runtime only."""
+"""Measures how well engines separate songs with known stems; needs NumPy and the runtime only."""

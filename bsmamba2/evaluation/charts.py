@@ -1,7 +1,7 @@
-"""Plots as SVG elements: a few shapes each, coloured by one style sheet.
+"""Plots as SVG elements, coloured by one style sheet.
 
-It has a light and a dark theme, so that colours are classes: `m0`, `m1`, ... for models,
-`own` for the untouched mixture. Every mark has a title, which a browser shows under the mouse.
+The style sheet has a light and a dark theme, so colours are given as classes: `m0`, `m1`, ... for
+models, `own` for the unprocessed mixture. Browsers show the title of a mark as its tooltip.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 44
 
 @dataclass(kw_only=True)
 class Plot:
-    """An area with axes; `marks` are drawn between the grid and the frame."""
+    """An area with axes; `marks` are its SVG elements, drawn in order."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -66,30 +66,30 @@ class Plot:
         return round(_TOP + (high - y) / (high - low) * (self.height - _TOP - self.bottom), 1)
 
     def svg(self, label: str) -> str:
-        """The whole element; `label` is for screen readers."""
+        """Returns the complete SVG element; `label` is for screen readers."""
         return (
             f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" '
             f'aria-label="{html.escape(label)}">{"".join(self.marks)}</svg>'
         )
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
-        """A line between two pixels."""
+        """Draws a line between two pixels."""
         self.marks.append(f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
 
     def text(self, x: float, y: float, text: str, kind: str = "", turned: bool = False) -> None:
-        """Text at a pixel."""
+        """Writes text at a pixel."""
         turn = f' transform="rotate(-90 {x} {y})"' if turned else ""
         self.marks.append(f'<text class="{kind}" x="{x}" y="{y}"{turn}>{html.escape(text)}</text>')
 
     def dot(self, x: float, y: float, kind: str, title: str) -> None:
-        """A dot at a value."""
+        """Draws a dot at a point given in values."""
         self.marks.append(
             f'<circle class="{kind}" cx="{self.px(x)}" cy="{self.py(y)}" r="4.5">'
             f"<title>{html.escape(title)}</title></circle>"
         )
 
     def box(self, x: tuple[float, float], y: tuple[float, float], kind: str, title: str) -> None:
-        """A rectangle between two pixel columns and two values."""
+        """Draws a rectangle between two pixel columns `x` and two values `y`."""
         top, bottom = self.py(max(y)), self.py(min(y))
         self.marks.append(
             f'<rect class="{kind}" x="{x[0]:.1f}" y="{top}" width="{x[1] - x[0]:.1f}" '
@@ -97,12 +97,12 @@ class Plot:
         )
 
     def path(self, points: Sequence[tuple[float, float]], kind: str) -> None:
-        """Straight lines between values."""
+        """Connects points, given in values, by straight lines."""
         steps = " ".join(f"{self.px(x)},{self.py(y)}" for x, y in points)
         self.marks.append(f'<polyline class="{kind}" points="{steps}"/>')
 
     def x_axis(self, ticks: Sequence[tuple[float, str]], title: str, grid: bool = True) -> None:
-        """Ticks below the area; each a value and its label."""
+        """Draws ticks, given as (value, label), and a title below the area."""
         floor = self.height - self.bottom
         for value, label in ticks:
             if grid:
@@ -111,7 +111,7 @@ class Plot:
         self.text((self.left + WIDTH - _RIGHT) / 2, floor + 37, title, "mid title")
 
     def y_axis(self, title: str) -> None:
-        """Ticks of round numbers at the left."""
+        """Draws ticks at round numbers and a title on the left."""
         for value in round_ticks(*self.y):
             row = self.py(value)
             self.line(self.left, row, WIDTH - _RIGHT, row, "grid")
@@ -120,12 +120,12 @@ class Plot:
 
 
 def tick_label(value: float) -> str:
-    """A round number with a proper minus sign."""
+    """Formats a round number with a proper minus sign."""
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def round_ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between two values."""
+    """About that many multiples of 1, 2 or 5 times a power of ten between two values."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
@@ -134,7 +134,7 @@ def round_ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def value_range(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
-    """The range of the finite values and some margin; of nothing, one around 0."""
+    """The range of the finite values with a margin; (-1, 1) if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return (-1.0, 1.0)
@@ -145,16 +145,17 @@ def value_range(values: Sequence[float], margin: float = 0.06) -> tuple[float, f
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One model's values, or the mixture's: numbers, or what a plot says that it takes."""
+    """The values of one model, or of the mixture."""
 
     name: str
     kind: str
-    """Class of the style sheet."""
+    """Class in the style sheet."""
     values: Sequence[Any]
+    """Numbers, unless a plot asks for something else."""
 
 
 def plot_tracks(names: Sequence[str], series: Sequence[Series], title: str) -> str:
-    """A row a track, a dot a series; the first series orders the rows from high to low."""
+    """One row per track, one dot per series; rows are sorted by the first series, best first."""
     first = np.nan_to_num(series[0].values, nan=-math.inf, posinf=math.inf, neginf=-math.inf)
     x = value_range([value for one in series for value in one.values])
     height = _TOP + _BOTTOM + 20 * len(names)
@@ -176,13 +177,13 @@ def plot_tracks(names: Sequence[str], series: Sequence[Series], title: str) -> s
 
 
 def plot_lengths(lengths_s: Sequence[int], series: Sequence[Series], title: str) -> str:
-    """Lines over the length of the input, in octaves."""
+    """Lines over the length of the input, on a logarithmic axis."""
     at = [math.log2(length) for length in lengths_s]
     y = value_range([value for one in series for value in one.values], 0.12)
     plot = Plot(x=(min(at) - 0.3, max(at) + 0.3), y=y)
     plot.y_axis(title)
     labels = [(x, f"{length} s") for x, length in zip(at, lengths_s, strict=True)]
-    plot.x_axis(labels, "length of the pieces, separated each alone")
+    plot.x_axis(labels, "length of the pieces, each separated on its own")
     for one in series:
         points = [(x, v) for x, v in zip(at, one.values, strict=True) if math.isfinite(v)]
         plot.path(points, f"line {one.kind}")
@@ -192,12 +193,12 @@ def plot_lengths(lengths_s: Sequence[int], series: Sequence[Series], title: str)
 
 
 def plot_boxes(series: Sequence[Series], title: str, below: str) -> str:
-    """Boxes from quartile to quartile with the median, side by side in each bin.
+    """Boxes from the first to the third quartile with the median, side by side in each bin.
 
     Args:
-        series: Values are `OnsetBin`s, in all series of the same durations.
-        title: Of the vertical axis.
-        below: Of the horizontal axis.
+        series: Series of `OnsetBin`s, whose durations are the same in all of them.
+        title: Title of the vertical axis.
+        below: Title of the horizontal axis.
     """
     boxes = [box for one in series for box in one.values]
     bins = [box.durations for box in series[0].values]
@@ -226,7 +227,7 @@ def plot_boxes(series: Sequence[Series], title: str, below: str) -> str:
 
 
 def plot_histogram(series: Sequence[Series], title: str, low: int = -20, high: int = 30) -> str:
-    """Share of values in steps of 1; those outside count into the first and the last step."""
+    """Histogram with bins of width 1; values outside the range count in the outermost bins."""
     edges = np.arange(low, high + 1)
     shares = []
     for one in series:
@@ -247,7 +248,7 @@ def plot_histogram(series: Sequence[Series], title: str, low: int = -20, high: i
 
 
 def plot_picture(uri: str, start_s: float, duration_s: float, label: str) -> str:
-    """A spectrogram's image in its axes."""
+    """A spectrogram image with axes."""
     plot = Plot(
         x=(start_s, start_s + duration_s),
         y=(math.log10(LOWEST_HZ), math.log10(HIGHEST_HZ)),
@@ -268,7 +269,7 @@ def plot_picture(uri: str, start_s: float, duration_s: float, label: str) -> str
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds; tenths where there are any."""
+    """Formats a time as m:ss, with tenths unless they are zero."""
     whole = int(seconds)
     tenths = f".{round((seconds - whole) * 10)}" if round((seconds - whole) * 10) else ""
     return f"{whole // 60}:{whole % 60:02d}{tenths}"

@@ -1,7 +1,7 @@
-"""Models over tracks: what is missing is separated and measured, what is there is read.
+"""Evaluates models on tracks; existing results are reused, missing ones are computed.
 
-The unit of work is one track through one model in chunks of one length. Each ends in a file of
-its own (`results.py`), and a failure ends only its own.
+A unit of work is one track, separated by one model in chunks of one length. The result of each unit
+is a file of its own (`results.py`), and a failure affects no other unit.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from bsmamba2.system.files import sha256_file
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float, float], None]
-"""Called with what is being done, the seconds of audio that are done, and all of them."""
-_VOICED_S = 10  # of a minute that is shown
+"""Called with the title of the current work, the seconds of audio done, and their total."""
+_VOICED_S = 10  # least seconds of voice in a minute that the report shows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """An engine and what it is called."""
+    """An engine and its name."""
 
     name: str
     engine: Engine
     sha256: str
-    """Of the engine's file: together with the audio it decides the numbers."""
+    """SHA-256 of the engine's file."""
 
     @property
     def chunk_s(self) -> int:
-        """Seconds that the engine was trained on."""
+        """Length in seconds of the chunks that the engine was trained on."""
         return self.engine.metadata.model.audio.chunk_s
 
     @property
@@ -70,16 +70,16 @@ class Settings:
     stems: Sequence[str]
     """Stems that add up to a mixture; the engine's target is one of them."""
     overlap_s: float = 0.0
-    """Seconds that neighbouring chunks share; 0 is the paper's hard concatenation."""
+    """Seconds by which neighbouring chunks overlap; 0, as in the paper, concatenates them."""
     batch: int = 1
-    """Chunks that the engine gets at a time."""
+    """Chunks per call of the engine."""
     lengths_s: Sequence[int] = ()
-    """Lengths of the pieces that are separated each alone."""
+    """Lengths of pieces that are also separated, each on its own."""
 
 
 @dataclass(frozen=True)
 class EvaluationFailure:
-    """A unit of work that gave nothing."""
+    """A unit of work that failed."""
 
     model: str
     track: str
@@ -89,28 +89,28 @@ class EvaluationFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResults:
-    """What came out for one model; tracks in the order given, those that failed left out."""
+    """The results of one model, in the order of the tracks, without those that failed."""
 
     model: Model
     tracks: list[TrackResult]
     by_length: dict[int, list[TrackResult]]
-    """Seconds of a piece -> tracks."""
+    """Length of the pieces in seconds -> tracks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extreme:
-    """A minute, and what it looks like."""
+    """The best or the worst minute, with its spectrograms."""
 
     title: str
     track: str
     minute: Minute
     pictures: dict[str, Picture]
-    """Mixture, reference, then the estimate of each model."""
+    """Spectrograms of the mixture, the reference and the estimate of each model."""
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """One track through one model in chunks of one length."""
+    """One track, separated by one model in chunks of one length."""
 
     model: Model
     track: Track
@@ -119,7 +119,7 @@ class _Unit:
 
     @property
     def title(self) -> str:
-        """For the progress bar and for failures."""
+        """Name for the progress bar and for failures."""
         own = self.chunk_s == self.model.chunk_s
         return self.track.name + ("" if own else f" in pieces of {self.chunk_s} s")
 
@@ -129,7 +129,7 @@ class _Unit:
         return self.track.frames / self.model.engine.metadata.model.audio.sample_rate
 
     def separator(self, batch: int) -> Separator:
-        """Raises BsmError for an overlap, a batch or a chunk length that cannot be."""
+        """Makes the separator; raises BsmError for an invalid overlap, batch or chunk length."""
         engine = self.model.engine
         if self.chunk_s != self.model.chunk_s:
             engine = _OtherChunks(engine, self.chunk_s)
@@ -138,7 +138,7 @@ class _Unit:
     def result(
         self, settings: Settings, store: ResultStore, progress: Callable[[float], None]
     ) -> TrackResult:
-        """From the store, or computed and stored."""
+        """Returns the stored result, or computes and stores it."""
         engine, files = self.model.engine, _files(self.track, settings)
         parameters = {
             "engine": self.model.sha256,
@@ -163,7 +163,7 @@ class _Unit:
 
 
 class _OtherChunks:
-    """An engine that is given chunks of another length than it was trained on."""
+    """An engine that takes chunks of another length than it was trained on."""
 
     def __init__(self, engine: Engine, chunk_s: int) -> None:
         model = engine.metadata.model
@@ -180,15 +180,15 @@ class _OtherChunks:
 
 
 def load_models(names: Sequence[str], options: EngineOptions | None = None) -> list[Model]:
-    """Engines by path, or 'default'; options and errors as `load_engine`.
+    """Loads engines by path, or 'default'; options and errors as for `load_engine`.
 
     Raises:
-        BsmError: One file named twice.
+        BsmError: A file is named twice.
     """
     paths = [default_engine_path() if name == "default" else Path(name) for name in names]
     for name, path in zip(names, paths, strict=True):
         if [other.resolve() for other in paths].count(path.resolve()) > 1:
-            raise OptionError(f"The model {name} is named twice: name each once.")
+            raise OptionError(f"The model {name} is named twice: name each model once.")
     return [
         Model(name=name, engine=load_engine(name, options), sha256=sha256_file(path))
         for name, path in zip(names, paths, strict=True)
@@ -202,10 +202,10 @@ def evaluate(
     store: ResultStore,
     progress: Progress = lambda *_: None,
 ) -> tuple[list[ModelResults], list[EvaluationFailure]]:
-    """Scores of all models on all tracks; those that the store holds are not computed again.
+    """Measures all models on all tracks; results that are in the store are not computed again.
 
     Raises:
-        BsmError: Settings that fit no model, before any work.
+        BsmError: The settings do not fit a model; raised before any work.
     """
     for model in models:
         _check_target(model, models[0], settings.stems)
@@ -253,17 +253,17 @@ def _check_target(model: Model, first: Model, stems: Sequence[str]) -> None:
     if model.target not in stems:
         raise OptionError(
             f"{model.name} estimates '{model.target}', but the data has {', '.join(stems)}: "
-            "evaluate an engine of one of these."
+            "evaluate an engine for one of these."
         )
     if model.target != first.target:
         raise OptionError(
             f"{first.name} estimates '{first.target}' and {model.name} '{model.target}': "
-            "evaluate them one by one."
+            "evaluate them separately."
         )
 
 
 def _cuts(model: Model, settings: Settings) -> list[tuple[int, float]]:
-    """(chunk, overlap) in s, the model's own first; a length that equals it is not done twice."""
+    """(chunk, overlap) in s, the model's own first and without duplicates."""
     own = (model.chunk_s, settings.overlap_s)
     return list(dict.fromkeys([own, *((length, 0.0) for length in settings.lengths_s)]))
 
@@ -276,10 +276,10 @@ def _files(track: Track, settings: Settings) -> dict[str, Path]:
 
 
 def find_extreme_minutes(results: Sequence[TrackResult]) -> list[tuple[TrackResult, Minute]]:
-    """The minutes of best and worst SDR, or the only one.
+    """Finds the minutes of best and worst SDR, or the only one.
 
-    Minutes with less than 10 s of voice do not count, unless there are no others: their SDR says
-    more about the silence.
+    Minutes with less than 10 s of voice are left out unless there are no others, because their
+    SDR depends mostly on the silence.
     """
     minutes = [(result, minute) for result in results for minute in result.minutes]
     voiced = [(r, m) for r, m in minutes if m.voiced_s >= min(_VOICED_S, int(m.duration_s))]
@@ -294,12 +294,12 @@ def picture_extremes(
     store: ResultStore,
     progress: Progress = lambda *_: None,
 ) -> list[Extreme]:
-    """The first model's best and worst minutes, separated once more by the models that have them.
+    """Draws the first model's best and worst minutes, as separated by every model.
 
-    Pictures are kept in the store as well.
+    The minutes are separated again, unless their pictures are in the store, and then stored.
 
     Raises:
-        BsmError: A file that could be read before cannot be now, or nothing can be written.
+        BsmError: A file can no longer be read, or the pictures cannot be written.
     """
     by_name = {track.name: track for track in tracks}
     minutes = find_extreme_minutes(results[0].tracks) if results else []
@@ -320,7 +320,7 @@ def picture_extremes(
 def _pictures(
     unit: _Unit, minute: Minute, settings: Settings, store: ResultStore
 ) -> Sequence[Picture]:
-    """Mixture, reference and the model's estimate; from the store if they are there."""
+    """Spectrograms of mixture, reference and the model's estimate, from the store if possible."""
     files = _files(unit.track, settings)
     about = [unit.model.sha256, unit.overlap_s, minute.start_s, minute.duration_s, ROWS, COLUMNS]
     key = store.key(files, {"pictures": about})

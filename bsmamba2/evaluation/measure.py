@@ -1,4 +1,4 @@
-"""One track through the separator and its meters, block by block."""
+"""Separates and measures one track, block by block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.samples import Samples
 from bsmamba2.runtime.separation.separator import RESIDUAL, Separator, Waiting
 
-_MINUTE = 60 * GRAINS_PER_S  # grains
+_MINUTE = 60 * GRAINS_PER_S  # in grains
 
 
 class TrackReader:
@@ -34,10 +34,10 @@ class TrackReader:
 
         Args:
             files: MIXTURE and every stem -> file.
-            target: Which of the stems is estimated; the others added up are what is left.
+            target: The stem that is estimated; the sum of the others is the reference for the rest.
 
         Raises:
-            BsmError: A file that is missing, no audio, or unlike the mixture.
+            BsmError: A file is missing, is not audio, or does not match the mixture.
         """
         self._target = target
         with ExitStack() as stack:
@@ -57,10 +57,10 @@ class TrackReader:
         self._stack.close()
 
     def separated(self, separator: Separator) -> Generator[tuple[Samples, ...]]:
-        """The whole track: blocks of (mixture, target, rest, estimates of these two).
+        """Separates the whole track; yields (mixture, target, rest, estimates of these two).
 
         Raises:
-            BsmError: A file is damaged, or the engine failed; one sentence.
+            BsmError: A file is damaged, or the engine failed.
         """
         channels = self._channels
         waiting = Waiting(3 * channels)
@@ -72,7 +72,7 @@ class TrackReader:
                 yield *true.reshape(3, channels, -1), *estimates
 
     def _blocks(self) -> Iterator[Samples]:
-        """Mixture, target and rest below each other: (3 channels, n)."""
+        """Yields mixture, target and rest, stacked: (3 * channels, n)."""
         blocks = (reader.blocks() for reader in self._readers.values())
         for parts in zip(*blocks, strict=True):
             block = dict(zip(self._readers, parts, strict=True))
@@ -86,12 +86,13 @@ class TrackReader:
 def _check_alike(stem: AudioReader, mixture: AudioReader) -> None:
     for what, own, other in (
         ("channels", stem.channels, mixture.channels),
-        ("Hz", stem.sample_rate, mixture.sample_rate),
+        ("Hz sample rate", stem.sample_rate, mixture.sample_rate),
         ("samples", stem.frames, mixture.frames),
     ):
         if own != other:
             raise AudioError(
-                f"{stem.path} has {own} {what}, its mixture {other}: export the track again."
+                f"{stem.path} has {own} {what}, but its mixture has {other}: export the track "
+                "again."
             )
 
 
@@ -104,7 +105,7 @@ def score_track(
     overlap_s: float,
     progress: Callable[[float], None],
 ) -> TrackResult:
-    """Separates a track and measures it, holding a few chunks at a time.
+    """Separates a track and measures it, with a few chunks in memory at a time.
 
     Args:
         separator: The engine's.
@@ -115,7 +116,7 @@ def score_track(
         progress: Called with the seconds of audio that are done.
 
     Raises:
-        BsmError: A file cannot be read, or the engine failed; one sentence.
+        BsmError: A file cannot be read, or the engine failed.
     """
     started, frames = time.perf_counter(), 0
     with TrackReader(files, separator.stems[0]) as reader:
@@ -147,13 +148,13 @@ def score_track(
 def separate_minute(
     separator: Separator, files: Mapping[str, Path], minute: Minute
 ) -> tuple[Samples, int]:
-    """What was measured of a minute, separated once more from the track's beginning.
+    """Separates a minute again, as it was measured: starting at the beginning of the track.
 
     Returns:
         Mixture, reference and estimate, (3, channels, n), and their sample rate.
 
     Raises:
-        BsmError: As `score_track`.
+        BsmError: As for `score_track`.
     """
     done, parts = 0, []
     with TrackReader(files, separator.stems[0]) as reader:
@@ -197,7 +198,7 @@ def _leakage(estimate: GrainEnergies, mixture: GrainEnergies) -> Leakage:
 def _region(
     estimate: GrainEnergies, mixture: GrainEnergies, start: int, stop: int
 ) -> dict[str, float]:
-    """A `Region`'s values, of grains [start, stop) of a track."""
+    """Values of a `Region` for grains [start, stop) of a track."""
     return {
         "start_s": start / GRAINS_PER_S,
         "duration_s": (stop - start) / GRAINS_PER_S,
@@ -207,7 +208,7 @@ def _region(
 
 
 def _minutes(estimate: GrainEnergies, mixture: GrainEnergies) -> Iterator[Minute]:
-    """Each whole minute; all of a track that is shorter."""
+    """Yields each whole minute, or the whole track if it is shorter."""
     silent, grains = silent_seconds(estimate), estimate.signal.size
     for start in range(0, max(grains - _MINUTE, 0) + 1, _MINUTE):
         stop = min(start + _MINUTE, grains)

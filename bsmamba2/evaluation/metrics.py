@@ -1,11 +1,11 @@
-"""Signal-to-distortion ratios, from energies that are added up while a song streams by.
+"""Signal-to-distortion ratios, computed from energies accumulated block by block.
 
-Everything measured here is a ratio of two energies: of the reference s and of the error s - y.
-`EnergyMeter` adds both up over grains of 20 ms, so that a song of any length takes a few
-kilobytes, and uSDR, cSDR, the leakage into silence and the SDR of a region are sums over grains.
+All metrics are ratios of two energies: that of the reference s and that of the error s - y.
+`EnergyMeter` accumulates both in grains of 20 ms, which takes a few kilobytes for a song of any
+length; uSDR, cSDR, the leakage into silence and the SDR of a region are sums over grains.
 
-Sources: uSDR is the Music Demixing Challenge's (Mitsufuji et al., arXiv 2108.13559), cSDR that of
-SiSEC 2018 (Stöter et al., arXiv 1804.06267) as the package museval computes it.
+Sources: uSDR is the metric of the Music Demixing Challenge (Mitsufuji et al., arXiv 2108.13559),
+cSDR that of SiSEC 2018 (Stöter et al., arXiv 1804.06267) as the package museval computes it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from bsmamba2.errors import DataError
 
 GRAINS_PER_S = 50
-"""Grains of a second: 20 ms each."""
+"""Grains per second, of 20 ms each."""
 USDR_EPSILON = 1e-7
-"""Added to both energies of the uSDR, which is thereby 0 dB where both are silent."""
+"""Added to both energies in uSDR, which is therefore 0 dB if both are silent."""
 FLOOR_DBFS = -120.0
-"""The lowest level that is told apart from nothing."""
+"""The lowest level that is reported, also for digital silence."""
 _BLOCK = 1 << 20  # samples converted to float64 at a time
 
 Energies = NDArray[np.float64]
@@ -32,7 +32,7 @@ Energies = NDArray[np.float64]
 
 
 def usdr(reference: ArrayLike, estimate: ArrayLike) -> float:
-    """SDR of a whole song, 10 log10((sum s^2 + 1e-7) / (sum (s - y)^2 + 1e-7)), in dB.
+    """Computes the SDR of a song, 10 log10((sum s^2 + 1e-7) / (sum (s - y)^2 + 1e-7)), in dB.
 
     Args:
         reference: s, floats (channels, n); accumulated in float64.
@@ -52,13 +52,12 @@ def usdr(reference: ArrayLike, estimate: ArrayLike) -> float:
 
 
 def csdr_frames(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> Energies:
-    """SDR of each whole second in dB; NaN where the reference or the estimate is all zero.
+    """Computes the SDR of each whole second in dB; NaN if reference or estimate is all zero.
 
-    These are the frames of museval (version 4, images, window = hop = 1 s), in which the
-    distortion filters cancel out of the SDR. What remains at the end of a song is left out, as
-    there; a song shorter than a second is one frame. museval takes a frame's channels added up
-    for zero, and so does this. One thing differs: museval raises where a whole song is silent,
-    here all its frames are NaN.
+    These are museval's frames (version 4, images, window = hop = 1 s), in which the distortion
+    filters cancel out of the SDR. As in museval, an incomplete last second is left out, a song
+    shorter than a second is one frame, and a frame is all zero if the sum of its channels is.
+    Unlike museval, which raises an error, a completely silent song has NaN in all frames.
 
     Args:
         reference: s, floats (channels, n).
@@ -70,7 +69,7 @@ def csdr_frames(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> 
 
     Raises:
         ValueError: Shapes differ.
-        BsmError: As `EnergyMeter`.
+        BsmError: As for `EnergyMeter`.
     """
     meter = EnergyMeter(sample_rate)
     meter.add(reference, estimate)
@@ -78,39 +77,39 @@ def csdr_frames(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> 
 
 
 def ratio_db(signal: float, error: float) -> float:
-    """10 log10(signal / error); +Inf without an error, NaN without either."""
+    """10 log10(signal / error); +Inf if only the error is 0, NaN if both are."""
     if error == 0:
         return math.inf if signal else math.nan
     return 10 * math.log10(signal / error) if signal else -math.inf
 
 
 def level_dbfs(energy: float, samples: int) -> float:
-    """Level of `samples` values whose squares add up to `energy`: 0 dBFS is an RMS of 1."""
+    """RMS level of `samples` values whose squares sum to `energy`: 0 dBFS is an RMS of 1."""
     power = energy / samples if samples else 0.0
     return max(FLOOR_DBFS, 10 * math.log10(power)) if power > 0 else FLOOR_DBFS
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrainEnergies:
-    """What remains of a reference and its estimate: four numbers a grain."""
+    """The energies of a reference and its estimate in each grain."""
 
     signal: Energies
-    """Of the reference."""
+    """Energy of the reference."""
     error: Energies
-    """Of reference - estimate."""
+    """Energy of reference - estimate."""
     sounding: NDArray[np.bool_]
-    """(2, grains): the channels of the reference, of the estimate, do not add up to zero."""
+    """(2, grains): whether the channel sums of reference and estimate are not all zero."""
     samples: NDArray[np.int64]
-    """Values in each grain, all channels counted; fewer in the last."""
+    """Number of values in each grain over all channels; the last grain may have fewer."""
 
     def usdr(self, start: int = 0, stop: int | None = None) -> float:
-        """uSDR of the grains [start, stop) in dB; of all by default."""
+        """uSDR in dB of the grains [start, stop), by default of all."""
         signal = float(self.signal[start:stop].sum())
         error = float(self.error[start:stop].sum())
         return ratio_db(signal + USDR_EPSILON, error + USDR_EPSILON)
 
     def frames_db(self) -> Energies:
-        """SDR of each whole second, as `csdr_frames`."""
+        """SDR of each whole second; see `csdr_frames`."""
         signal, error = self.per_second(self.signal), self.per_second(self.error)
         sounding = np.array([self.per_second(row) for row in self.sounding]).all(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -118,13 +117,13 @@ class GrainEnergies:
         return np.where(sounding, frames, np.nan)
 
     def csdr(self) -> float:
-        """Median of `frames_db` in dB; NaN if all of them were dropped."""
+        """Median of `frames_db` in dB; NaN if all frames are dropped."""
         frames = self.frames_db()
         frames = frames[~np.isnan(frames)]
         return float(np.median(frames)) if frames.size else math.nan
 
     def per_second(self, values: NDArray[np.generic]) -> Energies:
-        """Sums of a row of grains over whole seconds; over all of a song shorter than that."""
+        """Sums a row of grains over whole seconds, or over all of a song shorter than one."""
         seconds = values.size // GRAINS_PER_S
         whole = self.samples[: seconds * GRAINS_PER_S]
         if seconds and whole[-1] < whole[0]:  # its last grain is not full
@@ -136,13 +135,13 @@ class GrainEnergies:
 
 
 class EnergyMeter:
-    """Adds up the energies of a reference and its estimate, block by block."""
+    """Accumulates the energies of a reference and its estimate, block by block."""
 
     def __init__(self, sample_rate: int) -> None:
-        """Starts with nothing.
+        """Starts without any samples.
 
         Raises:
-            BsmError: The rate does not divide into grains.
+            BsmError: The sample rate is not a whole number of samples per grain.
         """
         if sample_rate < GRAINS_PER_S or sample_rate % GRAINS_PER_S:
             raise DataError(
@@ -154,7 +153,7 @@ class EnergyMeter:
         self._rows: list[NDArray[np.float64]] = []  # (5, grains) each
 
     def add(self, reference: ArrayLike, estimate: ArrayLike) -> None:
-        """The next samples of both, (channels, any n); raises ValueError if shapes differ."""
+        """Adds the next samples of both, (channels, any n); ValueError if shapes differ."""
         s_CN, y_CN = _pair(reference, estimate)
         step = self._size * max(1, _BLOCK // self._size)
         for start in range(0, s_CN.shape[1], step):
@@ -168,7 +167,7 @@ class EnergyMeter:
             self._waiting = pair[:, :, whole:]
 
     def finish(self) -> GrainEnergies:
-        """The energies of all grains; the last one may be shorter than the others."""
+        """Returns the energies of all grains, of which the last one may be shorter."""
         rows = list(self._rows)
         if self._waiting is not None and self._waiting.shape[2]:
             rows.append(_grain_rows(self._waiting, self._waiting.shape[2]))
@@ -182,7 +181,7 @@ class EnergyMeter:
 
 
 def _grain_rows(pair: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """(signal, error, samples, reference sounds, estimate sounds) of grains: (5, grains)."""
+    """Rows (5, grains): signal, error, samples, and whether reference and estimate sound."""
     channels = pair.shape[1]
     s_CGN, y_CGN = pair.reshape(2, channels, -1, size)
     error_CGN = s_CGN - y_CGN
@@ -197,7 +196,7 @@ def _grain_rows(pair: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 
 def _pair(reference: ArrayLike, estimate: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Both as arrays of one shape (channels, n)."""
+    """Returns both as arrays of equal shape (channels, n)."""
     s, y = np.asarray(reference), np.asarray(estimate)
     if s.shape != y.shape or s.ndim != 2:
         raise ValueError(f"Shapes must be equal and (channels, n), not {s.shape} and {y.shape}.")

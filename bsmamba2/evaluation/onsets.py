@@ -1,14 +1,14 @@
-"""Where a voice sets in and for how long it stays: the regions of `bsm eval --by-onset`.
+"""Passages in which the voice is active, by duration: the regions of `bsm eval --by-onset`.
 
-The paper asks how a separator does on voices that come and go. Here an onset is one stay of the
-voice, from its setting in until it falls silent, found on the reference alone:
+The paper asks how a separator copes with intermittent vocals. Here an onset is a passage from the
+voice's entry until it falls silent, detected on the reference alone:
 
 1. A grain of 20 ms is active if its level is at most 40 dB below the song's loudest grain, and
    at least -60 dBFS.
-2. Pauses shorter than 0.3 s, as between words, do not end an onset.
+2. Pauses shorter than 0.3 s, such as between words, do not end an onset.
 3. Onsets shorter than 0.2 s are dropped: they are clicks and breaths.
 
-The SDR of an onset is that of its own samples, 10 log10((sum s^2 + 1e-7) / (sum (s - y)^2 + 1e-7)).
+The SDR of an onset is 10 log10((sum s^2 + 1e-7) / (sum (s - y)^2 + 1e-7)) over its samples.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from bsmamba2.evaluation.metrics import GRAINS_PER_S, GrainEnergies
 
 BELOW_LOUDEST_DB = 40.0
 FLOOR_DBFS = -60.0
-"""Also the level below which a second counts as silent."""
+"""Lowest level of an active grain, and the level below which a second counts as silent."""
 SHORTEST_PAUSE_S = 0.3
 SHORTEST_ONSET_S = 0.2
 DURATIONS_S = (SHORTEST_ONSET_S, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
-"""Edges of the bins of durations."""
+"""Edges of the duration bins."""
 
 
 def find_onsets(energies: GrainEnergies) -> list[tuple[int, int]]:
-    """Grains [start, stop) of every stay of the reference, in order."""
+    """Finds the onsets of the reference, in order, as grains [start, stop)."""
     power = energies.signal / np.maximum(energies.samples, 1)
     if not power.size:
         return []
@@ -46,13 +46,13 @@ def find_onsets(energies: GrainEnergies) -> list[tuple[int, int]]:
 
 
 def silent_seconds(energies: GrainEnergies) -> NDArray[np.bool_]:
-    """Which whole seconds of the reference lie below -60 dBFS: (seconds,)."""
+    """Whether each whole second of the reference is below -60 dBFS: (seconds,)."""
     samples = energies.per_second(energies.samples)
     return energies.per_second(energies.signal) < _power(FLOOR_DBFS) * samples
 
 
 def _runs(active: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """[start, stop) of each run of True."""
+    """Returns [start, stop) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], active, [False]])))
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 

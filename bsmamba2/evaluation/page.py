@@ -1,6 +1,6 @@
-"""The frame of the HTML report: style sheet, script and policy, all inside the page.
+"""The frame of the HTML report: style sheet, script and content security policy, all inline.
 
-The policy forbids the browser to load anything, so that the page is complete by construction.
+The policy forbids the browser to load anything, which guarantees that the page is self-contained.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ for (const button of document.querySelectorAll("tr.keys button")) {
 
 
 def page(title: str, body: str) -> str:
-    """A whole document."""
+    """Returns a complete HTML document."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">\n'
@@ -94,6 +94,6 @@ def page(title: str, body: str) -> str:
 
 
 def section(title: str, note: str, content: str) -> str:
-    """A part of the body with its heading; `content` is HTML, a note is left out if it is ""."""
+    """Returns a part of the body with its heading; `content` is HTML, an empty note is omitted."""
     text = f'<p class="note">{html.escape(note)}</p>' if note else ""
     return f"<section><h2>{html.escape(title)}</h2>{text}{content}</section>"

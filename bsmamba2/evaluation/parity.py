@@ -1,10 +1,10 @@
-"""How far two engines are from each other, stage by stage, without torch.
+"""Measures the difference of two engines, stage by stage, without torch.
 
-    reference excerpt -> spectrum -> mask of either -> synthesis of either -> audio of the runtime
+    reference excerpt -> spectrum -> each one's mask -> each one's synthesis -> the runtime's audio
 
-Masks are what an engine makes; they are compared number by number. What they do to the sound is an
-SDR, of the engine's own transforms where it brings them. The limits follow from the precisions of
-the two; the spectrum's is that of float32.
+Masks are compared number by number. Their effect on the sound is an SDR, for which an engine's own
+transforms are used if it has any. The limits follow from the precisions of the two engines; that of
+the spectrum is for float32.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from bsmamba2.runtime.separation.separator import Separator
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What two engines of one network may differ by."""
+    """Largest differences allowed between two engines of one network."""
 
     relative_rms: float
-    """Of masks: RMS of the difference over RMS."""
+    """RMS of the difference of the masks, relative to the RMS of the mask."""
     p999: float
-    """Of masks, whose values are about 1: 99.9th percentile of |difference|."""
+    """99.9th percentile of |difference| of the masks, whose values are about 1."""
     sdr_db: float
-    """The least SDR of one's estimate against the other's."""
+    """Lowest SDR of the second engine's estimate against the first one's."""
     usdr_db: float
-    """How far their uSDRs against the true voice may lie apart."""
+    """Largest difference of their uSDRs against the true voice."""
 
 
 LIMITS = {
@@ -47,16 +47,16 @@ LIMITS = {
     "float16": Limits(relative_rms=3e-3, p999=3e-2, sdr_db=37.0, usdr_db=0.02),
     "int8": Limits(relative_rms=1e-1, p999=1.0, sdr_db=30.0, usdr_db=0.1),
 }
-"""By precision, from the strictest. What int8 costs is told by the SDR; the limits of its mask,
-wide for a single frame's sake, find a graph that is not the network.
+"""Limits by precision, the strictest first. For int8 the SDR measures the loss of quality; its mask
+limits are wide, because single frames may deviate, and only detect a graph of another network.
 
-Without a true voice the loss of uSDR is not known, but bounded. Errors of rounding have nothing to
-do with those of the network, so their energies add up: an estimate that is x dB from the voice and
-whose rounding is r dB below it loses 10 log10(1 + 10^((x - r) / 10)) dB. With the limits of sdr_db
-that is no more than usdr_db for every song that the network separates to 13.6 dB or less, and the
-published networks come to 11.
+Without a true voice the loss of uSDR is not known, but bounded. Rounding errors are uncorrelated
+with the network's errors, so their energies add up: an estimate with an SDR of x dB against the
+voice, whose rounding errors are r dB below it, loses 10 log10(1 + 10^((x - r) / 10)) dB. With the
+limits of sdr_db this is at most usdr_db for every song that the network separates with 13.6 dB or
+less; the published networks reach 11 dB.
 """
-_SPECTRUM_RMS = 1e-6  # of a transform in float32
+_SPECTRUM_RMS = 1e-6  # limit for a transform in float32
 
 
 @dataclass(frozen=True)
@@ -68,29 +68,29 @@ class Figure:
     value: float
     limit: float
     least: bool = False
-    """Whether the limit is the least that is allowed, not the most."""
+    """Whether the limit is a minimum instead of a maximum."""
 
     @property
     def passed(self) -> bool:
-        """Whether the limit is kept; NaN never does."""
+        """Whether the value is within the limit; NaN never is."""
         return self.value >= self.limit if self.least else self.value <= self.limit
 
     def document(self) -> dict[str, Any]:
-        """Plain values for JSON, which has no NaN and no infinity: null stands for them."""
+        """Returns plain values for JSON, with null for NaN and infinity."""
         value = self.value if math.isfinite(self.value) else None
         return asdict(self) | {"value": value, "passed": self.passed}
 
 
 def compare_engines(first: Engine, second: Engine, excerpt: ReferenceExcerpt) -> list[Figure]:
-    """Figures of all stages, in order.
+    """Compares two engines; returns the figures of all stages, in order.
 
     Args:
-        first: What the other one is held against.
-        second: Of the same configuration.
-        excerpt: What both hear.
+        first: The engine taken as the reference.
+        second: An engine of the same configuration.
+        excerpt: Input of both engines.
 
     Raises:
-        EngineError: Different networks or audio settings, an unknown precision, or a failure.
+        EngineError: Networks or audio settings differ, a precision is unknown, or an engine failed.
     """
     _check_same_network(first.metadata, second.metadata)
     limits = _pair_limits(first, second)
@@ -125,8 +125,10 @@ def _check_same_network(first: Metadata, second: Metadata) -> None:
         return
     listed = differences(first.model, second.model)
     hear = any(name.startswith("audio.") for name in listed)
-    what = "hear differently" if hear else "are different networks"
-    raise EngineError(f"The two {what} ({', '.join(listed)}): compare engines of one checkpoint.")
+    what = "have different audio settings" if hear else "are different networks"
+    raise EngineError(
+        f"The two engines {what} ({', '.join(listed)}): compare engines of one checkpoint."
+    )
 
 
 def _pair_limits(first: Engine, second: Engine) -> Limits:
@@ -142,12 +144,12 @@ def _pair_limits(first: Engine, second: Engine) -> Limits:
 
 
 def spectrum_of(chunks: NDArray[Any], audio: AudioConfig) -> NDArray[Any]:
-    """The real view that engines take, (batch, channels, frames, bins, 2), of the chunks' type."""
+    """The spectrum as engines take it, (batch, channels, frames, bins, 2), in the chunks' dtype."""
     return real_view(stft(chunks, n_fft=audio.n_fft, hop=audio.hop))
 
 
 def synthesis(mask: Spectrum, spectrum: Spectrum, audio: AudioConfig, length: int) -> Samples:
-    """The target that masks make of the spectra of chunks side by side: (channels, length)."""
+    """The target, (channels, length), from the masked spectra of concatenated chunks."""
     estimate = masked(mask, spectrum.view(np.complex64)[..., 0])
     chunks = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
     samples: Samples = np.concatenate(list(chunks), axis=1)[:, :length]
@@ -155,7 +157,7 @@ def synthesis(mask: Spectrum, spectrum: Spectrum, audio: AudioConfig, length: in
 
 
 def relative_rms(values: NDArray[Any], expected: NDArray[Any]) -> float:
-    """RMS of the difference over that of what is expected, in float64."""
+    """RMS of the difference relative to the RMS of `expected`, in float64."""
     expected = expected.astype(np.float64)
     difference = np.sqrt(np.mean((values - expected) ** 2))
     return float(difference / max(np.sqrt(np.mean(expected**2)), 1e-30))
@@ -167,7 +169,7 @@ def percentile_999(values: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def sdr_db(reference: Samples, estimate: Samples) -> float:
-    """10 log10(sum s^2 / sum (s - y)^2), +Inf where nothing differs; no epsilon, unlike uSDR."""
+    """10 log10(sum s^2 / sum (s - y)^2), +Inf if they are equal; without epsilon, unlike uSDR."""
     s = reference.astype(np.float64)
     error = s - estimate
     if not error.any():
@@ -176,12 +178,12 @@ def sdr_db(reference: Samples, estimate: Samples) -> float:
 
 
 def _mask(engine: Engine, spectrum: Spectrum) -> Spectrum:
-    """An engine's mask of many chunks, one after another, which takes the memory of one."""
+    """An engine's masks of many chunks, computed one by one to save memory."""
     return np.concatenate([engine(np.ascontiguousarray(chunk[None])) for chunk in spectrum])
 
 
 def _audio(engine: Engine, excerpt: ReferenceExcerpt, estimate: Samples) -> Samples:
-    """What the runtime makes of the mixture; an engine that does only masks has done it all."""
+    """The runtime's estimate; for engines that return only masks, this is `estimate`."""
     if not isinstance(engine, EstimatingEngine):
         return estimate
     separator = Separator(engine, overlap_s=0)

@@ -1,4 +1,4 @@
-"""What engines are compared on: a chunk of a song of the user's, or a mixture made up."""
+"""The audio on which engines are compared: a chunk of the user's song, or a made-up mixture."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from bsmamba2.runtime.audio.resampling import resample
 from bsmamba2.runtime.audio.samples import Samples
 from bsmamba2.runtime.separation.chunking import Chunking
 
-_STEMS, _VOCALS = ".stem.mp4", 4  # a stem file of Native Instruments, whose fifth track is vocals
-_SILENT_PEAK = 1e-4  # -80 dBFS: what lies below tells nothing
+_STEMS, _VOCALS = ".stem.mp4", 4  # Native Instruments' stem files, whose fifth track is vocals
+_SILENT_PEAK = 1e-4  # -80 dBFS: quieter audio is of no use for a comparison
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceExcerpt:
-    """A mixture as an engine takes it: at its rate, with its channels."""
+    """A mixture with the sample rate and channels that an engine takes."""
 
     name: str
-    """What it is, for reports."""
+    """Description for reports."""
     mixture: Samples
     """(channels, n)."""
     voice: Samples | None
-    """The true target of the same shape; None where it is not known."""
+    """The true target, of the same shape; None if it is not known."""
     chunks: NDArray[np.float32]
-    """(chunks, channels, samples of a chunk): the mixture side by side, zeros at the end."""
+    """The mixture in chunks, (chunks, channels, samples of a chunk), padded with zeros."""
 
 
 def load_reference_excerpt(path: str | Path | None, audio: AudioConfig) -> ReferenceExcerpt:
-    """What engines are to hear: the same on every machine.
+    """Loads the excerpt, which is the same on every machine.
 
     Args:
-        path: A song, of which the loudest chunk is taken, and with it the true voice where the song
-            is a `.stem.mp4`; None for `fixed_mixture`.
-        audio: Of the engine.
+        path: A song, of which the loudest chunk is taken, with the true voice if the song is a
+            `.stem.mp4`; None for `fixed_mixture`.
+        audio: The engine's audio settings.
 
     Raises:
-        BsmError: No such file, no audio, or a silent one.
+        BsmError: The file is missing, is not audio, or is silent.
     """
     if path is None:
         return _excerpt("a made-up mixture", fixed_mixture(audio, audio.chunk_samples), None, audio)
@@ -57,16 +57,16 @@ def load_reference_excerpt(path: str | Path | None, audio: AudioConfig) -> Refer
         whole = np.concatenate(list(_fitted([vocals], rate, audio)), axis=1)
         voice = whole[:, start : start + mixture.shape[1]]
         if voice.shape != mixture.shape:
-            raise AudioError(f"The voice of {path} ends before its mixture: name another song.")
+            raise AudioError(f"The vocals of {path} end before its mixture: name another song.")
         name += " and its voice"
     return _excerpt(name, mixture, voice, audio)
 
 
 def fixed_mixture(audio: AudioConfig, samples: int) -> Samples:
-    """A mixture that is the same everywhere: (channels, samples).
+    """Makes up a mixture that is the same on every machine: (channels, samples).
 
-    Of gliding harmonics in noise with a bar of digital silence, at musical levels; a network that
-    depends on its input shows it there, on white noise less.
+    It has gliding harmonics, noise and a second of digital silence, at musical levels: errors of an
+    engine show on such input more clearly than on white noise.
     """
     time_s = np.arange(samples) / audio.sample_rate
     random = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def _excerpt(
 
 
 def _loudest_chunk(path: Path, audio: AudioConfig) -> tuple[int, Samples]:
-    """Start and samples of the loudest of the chunks side by side, the last as long as it is."""
+    """Start and samples of the loudest of the consecutive chunks, the last one not padded."""
     loudest, most, start, done = None, 0.0, 0, 0
     with AudioReader(path) as reader:
         blocks = _fitted(reader.blocks(), reader.sample_rate, audio)
@@ -101,14 +101,14 @@ def _loudest_chunk(path: Path, audio: AudioConfig) -> tuple[int, Samples]:
                 loudest, most, start = chunk[:, :count], energy, done
             done += count
     if loudest is None or np.abs(loudest).max() < _SILENT_PEAK:
-        raise AudioError(f"{path} is silent: engines are compared on music.")
+        raise AudioError(f"{path} is silent: name a song with music in it.")
     if loudest.shape[1] <= audio.n_fft:
-        raise AudioError(f"{path} is shorter than a window of the spectrum: name a longer one.")
+        raise AudioError(f"{path} is shorter than one STFT window: name a longer song.")
     return start, loudest
 
 
 def _fitted(blocks: Iterable[Samples], rate: int, audio: AudioConfig) -> Iterator[Samples]:
-    """At the engine's rate; mono goes into each channel, and into one channel goes the mean."""
+    """Resamples to the engine's rate; copies mono to all channels, or mixes down to mono."""
     widened = (
         block
         if len(block) == audio.channels
@@ -119,7 +119,7 @@ def _fitted(blocks: Iterable[Samples], rate: int, audio: AudioConfig) -> Iterato
 
 
 def _decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
-    """One audio stream of a file, (channels, samples) float32, and its rate; needs PyAV.
+    """Decodes one audio stream, (channels, samples) float32, and its sample rate; needs PyAV.
 
     Raises:
         AudioError: There is no such stream, or it is damaged.
@@ -127,7 +127,7 @@ def _decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
     import av
 
     from bsmamba2.runtime.audio.decoding import (
-        no_audio,  # needs soundfile; bench/gpu/measure.py has none
+        no_audio,  # imported late: it needs soundfile, which bench/gpu/measure.py does without
     )
 
     try:
@@ -140,6 +140,6 @@ def _decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
                 map(resampler.resample, container.decode(audio=stream))
             )
             samples = np.concatenate([part.to_ndarray() for part in parts], axis=1)
-    except (av.FFmpegError, ValueError) as error:  # ValueError: no frame at all
+    except (av.FFmpegError, ValueError) as error:  # ValueError: the stream has no frames
         raise no_audio(str(path)) from error
     return samples, rate

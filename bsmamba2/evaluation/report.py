@@ -1,4 +1,4 @@
-"""The evaluation as one HTML page that needs nothing but itself."""
+"""The evaluation as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ from bsmamba2.evaluation.summary import (
 from bsmamba2.runtime.audio.pictures import BOTTOM_DBFS, TOP_DBFS, png
 from bsmamba2.system.atomic import write_atomic
 
-MIXTURE_NAME = "the mixture itself"
+MIXTURE_NAME = "unprocessed mixture"
 COLOURS = 6
-"""Classes m0, m1, ... of the style sheet."""
+"""Number of classes m0, m1, ... in the style sheet."""
 
 
 def write_report(path: Path, evaluation: Evaluation, extremes: Sequence[Extreme]) -> None:
-    """Writes the page, whole or not at all; raises BsmError if it cannot be written."""
+    """Writes the page atomically; raises BsmError if it cannot be written."""
     text = render_report(evaluation, extremes)
     write_atomic(path, text.encode("utf-8", "backslashreplace"))  # names need not be UTF-8
 
 
 def render_report(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:
-    """The page's text, for an evaluation with at least one result."""
+    """Returns the HTML of the page, for an evaluation with at least one result."""
     title = f"Evaluation on {evaluation.data.name or evaluation.data}, {evaluation.split}"
     parts = [
         _head(evaluation, title),
@@ -72,8 +72,8 @@ def _head(evaluation: Evaluation, title: str) -> str:
     results = max((m.tracks for m in evaluation.models), key=len)
     total = clock(round(sum(result.duration_s for result in results)))
     tracks = "1 track" if len(results) == 1 else f"{len(results)} tracks"
-    way = f"chunks overlap by {evaluation.overlap_s:g} s"
-    way = way if evaluation.overlap_s else "chunks side by side"
+    way = f"chunks overlapping by {evaluation.overlap_s:g} s"
+    way = way if evaluation.overlap_s else "chunks without overlap"
     return (
         f"<h1>{html.escape(title)}</h1>\n<p class='faint'>{tracks}, {total} min of music; {way}; "
         f"bsmamba2 {__version__}</p>"
@@ -81,7 +81,7 @@ def _head(evaluation: Evaluation, title: str) -> str:
 
 
 def _cards(evaluation: Evaluation) -> str:
-    """A box for each model with its figures over all tracks."""
+    """A card for each model with its figures over all tracks."""
     cards = []
     for index, results in enumerate(evaluation.models):
         model, about = results.model, results.model.engine.describe()
@@ -113,11 +113,12 @@ def _figures(results: ModelResults, stems: Sequence[str]) -> Iterator[tuple[str,
             small = "" if math.isnan(gain) else f"{_sign(f'{gain:+.2f}')} dB over the mixture"
             yield f"{stem}, {name}", f"{_number(value)} dB", small
     leakage = summarise_leakage(results.tracks)
-    small = f"mixture {_number(leakage.mixture_dbfs, 1)}; {leakage.silent_s} s"
-    yield f"left where {stems[0]} are silent", f"{_number(leakage.level_dbfs, 1)} dBFS", small
+    small = f"mixture: {_number(leakage.mixture_dbfs, 1)} dBFS, over {leakage.silent_s} s"
+    name = f"level where {stems[0]} should be silent"
+    yield name, f"{_number(leakage.level_dbfs, 1)} dBFS", small
     summary = summarise_stem(results.tracks, stems[0])
-    small = f"of {summary.frames}; silent, no cSDR"
-    yield f"frames dropped, {stems[0]}", str(summary.dropped), small
+    small = f"of {summary.frames}, because silent"
+    yield f"{stems[0]}, seconds without cSDR", str(summary.dropped), small
 
 
 def _failures(evaluation: Evaluation) -> str:
@@ -146,12 +147,12 @@ def _tracks_plot(evaluation: Evaluation) -> str:
 
 
 def _track_names(evaluation: Evaluation) -> list[str]:
-    """The tracks that any model has, in order."""
+    """Names of the tracks that any model has results for, in order."""
     return list(dict.fromkeys(r.track for m in evaluation.models for r in m.tracks))
 
 
 def _tracks_table(evaluation: Evaluation) -> str:
-    """A row a track; the script sorts it by the column that is clicked."""
+    """One row per track; the script sorts the table by the heading that is clicked."""
     keys = [f"{stem} {score}" for stem in evaluation.stems for score in ("uSDR", "cSDR")]
     keys.append("silent dBFS")
     groups = [(m.model.name, _kind(i)) for i, m in enumerate(evaluation.models)]
@@ -161,11 +162,12 @@ def _tracks_table(evaluation: Evaluation) -> str:
     )
     buttons = "".join(
         f'<th scope="col"><button type="button">{html.escape(key)}</button></th>'
-        for key in ["track", "min", *keys * (len(groups) + 1)]
+        for key in ["track", "length", *keys * (len(groups) + 1)]
     )
     rows = "".join(_table_row(evaluation, name) for name in _track_names(evaluation))
     return (
-        '<section><h2>All tracks</h2><p class="note">dB. A click on a heading sorts.</p>'
+        '<section><h2>All tracks</h2><p class="note">SDRs in dB; “silent dBFS” is the level in '
+        "seconds that should be silent. Click a heading to sort.</p>"
         f'<div class="scroll"><table><thead><tr class="group"><th colspan="2"></th>{head}</tr>'
         f'<tr class="keys">{buttons}</tr></thead><tbody>{rows}</tbody></table></div></section>'
     )
@@ -188,7 +190,7 @@ def _table_row(evaluation: Evaluation, name: str) -> str:
 def _row_figures(
     result: TrackResult | None, stems: Sequence[str], whose: str = ""
 ) -> Iterator[tuple[float, int]]:
-    """(value, digits) of one model's columns, or of the "mixture_"'s."""
+    """Yields (value, digits) for one model's columns, or the mixture's if `whose` is "mixture_"."""
     for stem in stems:
         for name in ("usdr", "csdr"):
             yield (getattr(result.stems[stem], whose + name) if result else math.nan), 2
@@ -199,8 +201,8 @@ def _row_figures(
 def _histogram(evaluation: Evaluation) -> str:
     series = _series(evaluation, lambda m: [v for r in m.tracks for v in r.frames_db])
     note = (
-        f"Of all seconds in which neither the reference nor the estimate of {evaluation.stems[0]} "
-        "is zero; what lies outside counts at the edge."
+        f"All seconds in which neither the reference nor the estimate of {evaluation.stems[0]} "
+        "is digital silence; values beyond the axis are counted at its ends."
     )
     plot = plot_histogram(series, f"SDR of a second of {evaluation.stems[0]}, dB")
     return _section("By second", note, series, plot)
@@ -212,8 +214,8 @@ def _lengths(evaluation: Evaluation) -> str:
         evaluation, lambda m: [summarise_stem(r, stem).usdr for r in m.by_length.values()]
     )
     note = (
-        "Each song is cut into pieces of one length, each piece separated alone, and the stems "
-        "put side by side; the last piece is filled up with zeros."
+        "Each song is cut into pieces of one length, every piece is separated on its own, and the "
+        "results are joined; the last piece is padded with zeros."
     )
     plot = plot_lengths(lengths, series, f"mean uSDR of {stem}, dB")
     return _section("By length of the input", note, series, plot)
@@ -222,10 +224,11 @@ def _lengths(evaluation: Evaluation) -> str:
 def _onsets(evaluation: Evaluation) -> str:
     series = _series(evaluation, lambda m: bin_onsets(m.tracks))
     note = (
-        f"An onset is one stay of the voice: grains of 20 ms within {BELOW_LOUDEST_DB:g} dB of the "
-        f"song's loudest and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under "
-        f"{SHORTEST_PAUSE_S:g} s do not end it; stays under {SHORTEST_ONSET_S:g} s are "
-        "left out. Quartiles and median."
+        "An onset is a passage of the voice, from its entry until it falls silent. The voice is "
+        f"active in blocks of 20 ms that are within {BELOW_LOUDEST_DB:g} dB of the song's loudest "
+        f"and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under {SHORTEST_PAUSE_S:g} s do not end "
+        f"an onset, and onsets under {SHORTEST_ONSET_S:g} s are left out. Boxes show the quartiles "
+        "and the median; n is the number of onsets."
     )
     plot = plot_boxes(series, "SDR of an onset, dB", "duration of the onset")
     return _section("By duration of vocal onsets", note, series, plot)
@@ -238,8 +241,8 @@ def _extremes(extremes: Sequence[Extreme]) -> str:
         times = f"{clock(minute.start_s)} to {clock(minute.start_s + minute.duration_s)}"
         parts.append(
             f"<section><h2>{extreme.title}</h2><p class='note'>{html.escape(extreme.track)}, "
-            f"{times}: SDR {_number(minute.sdr)} dB, of the mixture {_number(minute.mixture_sdr)} "
-            f"dB. Colours from {_number(BOTTOM_DBFS, 0)} to {_number(TOP_DBFS, 0)} dBFS.</p>"
+            f"{times}: SDR {_number(minute.sdr)} dB (mixture: {_number(minute.mixture_sdr)} dB). "
+            f"Colours range from {_number(BOTTOM_DBFS, 0)} to {_number(TOP_DBFS, 0)} dBFS.</p>"
         )
         for name, picture in extreme.pictures.items():
             uri = f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
@@ -253,18 +256,18 @@ def _method(evaluation: Evaluation) -> str:
     stem = evaluation.stems[0]
     rules = [
         "uSDR: 10 log10((Σ s² + 1e-7) / (Σ (s \N{MINUS SIGN} y)² + 1e-7)) over all samples and "
-        "channels of a song; the mean over songs.",
-        "cSDR: the same ratio without the 1e-7 in each whole second, as museval (version 4, "
-        "images) gives it; the median over seconds, then over songs. Seconds in which the "
-        "reference or the estimate is all zero are dropped. Each stem is judged alone; museval "
-        "given two stems at once drops a second for both.",
-        f"Where {stem} are silent: seconds whose reference lies below {_number(FLOOR_DBFS, 0)} "
-        "dBFS; the level is the RMS of estimate minus reference over all of them, 0 dBFS being an "
-        "RMS of 1; the median over songs that have such seconds.",
-        f"{evaluation.stems[-1]}: the mixture minus the estimate of {stem}, against the sum of the "
-        "other stems.",
-        "The mixture itself stands for an estimate that separates nothing; a silent estimate "
-        "would have a uSDR of 0 dB.",
+        "channels of a song, with reference s and estimate y; the mean over songs.",
+        "cSDR: the same ratio without the 1e-7 for each whole second, as computed by museval "
+        "(version 4, images); the median over seconds, then over songs. Seconds in which the "
+        "reference or the estimate is all zero are dropped. Each stem is evaluated on its own, "
+        "whereas museval, given two stems at once, drops a second for both.",
+        f"Level where {stem} should be silent (silent dBFS): the RMS of estimate minus reference "
+        f"over all seconds in which the reference is below {_number(FLOOR_DBFS, 0)} dBFS, where 0 "
+        "dBFS is an RMS of 1; the median over songs with such seconds.",
+        f"{evaluation.stems[-1]}: the mixture minus the estimate of {stem}, compared with the sum "
+        "of the other stems.",
+        "The unprocessed mixture, taken as the estimate, shows what no separation at all scores; "
+        "a silent estimate would have a uSDR of 0 dB.",
     ]
     items = "".join(f"<li>{html.escape(rule)}</li>" for rule in rules)
     return section("How it is measured", "", f"<ul class='note'>{items}</ul>")
@@ -273,7 +276,7 @@ def _method(evaluation: Evaluation) -> str:
 def _series(
     evaluation: Evaluation, values: Callable[[ModelResults], Sequence[Any]]
 ) -> list[Series]:
-    """What a plot shows of each model."""
+    """A series for each model."""
     return [
         Series(name=results.model.name, kind=_kind(index), values=values(results))
         for index, results in enumerate(evaluation.models)

@@ -1,7 +1,7 @@
-"""What is known of one track after one separation, and the folder that keeps it.
+"""The result of one separation of one track, and the folder that stores results.
 
-A result is a JSON file of its own, written under its final name only when it is complete, so
-that a rerun does only what is missing. Its name carries a hash of all that the numbers depend on.
+Each result is a JSON file, which is written atomically, so a rerun computes only what is missing.
+Its name contains a hash of everything that the numbers depend on.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from bsmamba2.system.files import existing_file, sha256_file
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
-"""Of result files; to be raised when their numbers get another meaning."""
-_NAME_LENGTH = 50  # letters of a track in a file name, which has 255 bytes at most
+"""Format of result files; to be raised when their numbers change their meaning."""
+_NAME_LENGTH = 50  # characters of a track's name in a file name, which may have 255 bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class StemScores:
-    """SDRs of one stem, and of the mixture in its place, in dB; NaN where none is defined."""
+    """SDRs of one stem's estimate, and of the mixture taken as the estimate, in dB; may be NaN."""
 
     usdr: float
     csdr: float
     mixture_usdr: float
     mixture_csdr: float
     frames: int
-    """Whole seconds."""
+    """Number of whole seconds."""
     dropped: int
     """Frames without a cSDR, because the reference or the estimate is all zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leakage:
-    """What is left of the music where the target is silent."""
+    """What remains in the estimate where the target should be silent."""
 
     silent_s: int
-    """Whole seconds in which the reference lies below -60 dBFS."""
+    """Whole seconds in which the reference is below -60 dBFS."""
     level_dbfs: float
-    """Of estimate - reference in those seconds; NaN if there are none."""
+    """Level of estimate - reference in those seconds; NaN if there are none."""
     mixture_dbfs: float
-    """Of mixture - reference in those seconds."""
+    """Level of mixture - reference in those seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +62,17 @@ class Region:
     start_s: float
     duration_s: float
     sdr: float
-    """Of the target, in dB."""
+    """SDR of the target in dB."""
     mixture_sdr: float
-    """Of the mixture in its place."""
+    """SDR of the mixture taken as the estimate, in dB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Minute(Region):
-    """A minute of a track, or all of a shorter one."""
+    """A minute of a track, or the whole of a shorter one."""
 
     voiced_s: int
-    """Whole seconds that are not silent."""
+    """Whole seconds in which the target is not silent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +84,9 @@ class TrackResult:
     chunk_s: int
     overlap_s: float
     elapsed_s: float
-    """Of reading, separation and measuring."""
+    """Time for reading, separation and measuring."""
     stems: dict[str, StemScores]
-    """Target, then what is left."""
+    """Scores of the target, then of the rest."""
     leakage: Leakage
     onsets: tuple[Region, ...]
     minutes: tuple[Minute, ...]
@@ -115,52 +115,51 @@ class ResultStore:
     """A folder of results."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes the folder; raises BsmError if nothing can be written there."""
+        """Creates the folder; raises BsmError if it is not writable."""
         self._folder = folder
         self._digests: dict[Path, str] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(
-                f"The folder {folder} cannot be made: {error.strerror}; name another with --out."
+                f"The folder {folder} cannot be created: {error.strerror}; name another with --out."
             ) from error
         if not os.access(folder, os.W_OK):
-            raise FileError(f"Nothing can be written to {folder}: name another with --out.")
+            raise FileError(f"The folder {folder} is not writable: name another with --out.")
 
     def key(self, files: Mapping[str, Path], parameters: Mapping[str, Any]) -> str:
-        """Hash of everything a result depends on, 16 hexadecimal digits.
+        """Returns a hash of everything a result depends on, 16 hexadecimal digits.
 
         Args:
-            files: Audio files of the track by name. All of their bytes count, but not their dates,
-                which copying changes.
-            parameters: Engine hash, chunk, overlap and the like; plain values.
+            files: Audio files of the track by name, of which the bytes are hashed.
+            parameters: Hash of the engine, chunk, overlap and so on; plain values.
 
         Raises:
             BsmError: A file cannot be read.
         """
-        for path in files.values():  # once, although a track has many results
+        for path in files.values():  # hash each file once, although a track has many results
             self._digests[path] = self._digests.get(path) or sha256_file(existing_file(path))
         audio = {name: self._digests[path] for name, path in files.items()}
         text = json.dumps([FORMAT, parameters, audio], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def load(self, track: str, key: str) -> TrackResult | None:
-        """The result of that key; None if there is none that can be read."""
+        """Loads a result; None if it does not exist or cannot be read."""
         path = self._path(track, key, "json")
         try:
             return TrackResult.from_json(path.read_text("utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            logger.warning("%s is damaged: that track is measured again.", path)
+            logger.warning("%s is damaged: its track will be measured again.", path)
             return None
 
     def save(self, key: str, result: TrackResult) -> None:
-        """Keeps a result; raises BsmError if it cannot be written."""
+        """Writes a result; raises BsmError if that is impossible."""
         write_atomic(self._path(result.track, key, "json"), result.to_json())
 
     def load_pictures(self, track: str, key: str) -> NDArray[np.uint8] | None:
-        """Spectrograms that were kept, (pictures, rows, columns); None if they cannot be read."""
+        """Loads spectrograms, (pictures, rows, columns); None if they cannot be read."""
         try:
             pictures: NDArray[np.uint8] = np.load(self._path(track, key, "npy"))
         except (OSError, ValueError, EOFError):
@@ -168,7 +167,7 @@ class ResultStore:
         return pictures if pictures.ndim == 3 and pictures.dtype == np.uint8 else None
 
     def save_pictures(self, track: str, key: str, pictures: NDArray[np.uint8]) -> None:
-        """Keeps spectrograms; raises BsmError if they cannot be written."""
+        """Writes spectrograms; raises BsmError if that is impossible."""
         path = self._path(track, key, "npy")
         with atomic_path(path) as partial, writing(path):
             np.save(partial, pictures)

@@ -1,4 +1,4 @@
-"""Results of tracks -> figures of a model, and all of them as JSON or as tables for a terminal."""
+"""Summarises the tracks of each model; writes the evaluation as JSON or as text tables."""
 
 from __future__ import annotations
 
@@ -15,52 +15,53 @@ from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
 from bsmamba2.evaluation.onsets import DURATIONS_S, FLOOR_DBFS
 from bsmamba2.evaluation.results import Leakage, StemScores, TrackResult
 
-UNEVEN = "Some tracks failed, so that not all figures are over the same ones: compare with care."
-"""To be said where `Evaluation.even` is not so."""
+UNEVEN = "Some tracks failed, so not all figures cover the same tracks: compare with care."
+"""Warning to show if `Evaluation.even` is false."""
 _TRACK_WIDTH = 34
 
 
 @dataclass(frozen=True, kw_only=True)
 class StemSummary(StemScores):
-    """One stem over all tracks: means of uSDR and medians of cSDR where it is defined, in dB."""
+    """One stem over all tracks: means of uSDR and medians of cSDR, where defined, in dB."""
 
     usdr_gain: float
-    """Mean over tracks of uSDR - the mixture's."""
+    """Mean over tracks of uSDR minus the mixture's uSDR."""
     csdr_gain: float
-    """Median over tracks of cSDR - the mixture's."""
+    """Median over tracks of cSDR minus the mixture's cSDR."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeakageSummary(Leakage):
-    """Silent seconds over all tracks: medians over those tracks that have some."""
+    """Leakage over all tracks: medians over those that have silent seconds."""
 
     tracks: int
+    """Number of tracks with silent seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnsetBin:
-    """Onsets of one range of durations, over all tracks; SDRs in dB, NaN without onsets."""
+    """Onsets of all tracks in one range of durations; SDRs in dB, NaN if there are no onsets."""
 
     from_s: float
     to_s: float
-    """Infinite in the last."""
+    """Infinite in the last bin."""
     count: int
     quartile_1: float
     median: float
     quartile_3: float
     gain: float
-    """Median of SDR - the mixture's."""
+    """Median of SDR minus the mixture's SDR."""
 
     @property
     def durations(self) -> str:
-        """The range, for people."""
+        """The range as text."""
         if math.isinf(self.to_s):
             return f"{self.from_s:g} s and more"
         return f"{self.from_s:g} to {self.to_s:g} s"
 
 
 def summarise_stem(results: Sequence[TrackResult], stem: str) -> StemSummary:
-    """Figures of one stem."""
+    """Summarises one stem over all tracks."""
     scores = [result.stems[stem] for result in results]
     return StemSummary(
         usdr=_mean(s.usdr for s in scores),
@@ -75,7 +76,7 @@ def summarise_stem(results: Sequence[TrackResult], stem: str) -> StemSummary:
 
 
 def summarise_leakage(results: Sequence[TrackResult]) -> LeakageSummary:
-    """Figures of the silent seconds."""
+    """Summarises the leakage over all tracks."""
     silent = [result.leakage for result in results if result.leakage.silent_s]
     return LeakageSummary(
         tracks=len(silent),
@@ -86,7 +87,7 @@ def summarise_leakage(results: Sequence[TrackResult]) -> LeakageSummary:
 
 
 def bin_onsets(results: Sequence[TrackResult]) -> list[OnsetBin]:
-    """Onsets of all tracks by their duration."""
+    """Sorts the onsets of all tracks into bins by duration."""
     onsets = [onset for result in results for onset in result.onsets]
     bins = []
     for from_s, to_s in itertools.pairwise(DURATIONS_S):
@@ -109,7 +110,7 @@ def bin_onsets(results: Sequence[TrackResult]) -> list[OnsetBin]:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All that a run of `bsm eval` found."""
+    """All results of a run of `bsm eval`."""
 
     data: Path
     split: str
@@ -117,7 +118,7 @@ class Evaluation:
     models: Sequence[ModelResults]
     failures: Sequence[EvaluationFailure]
     by_onset: bool
-    """Whether onsets are to be shown."""
+    """Whether onsets should be shown."""
 
     @property
     def stems(self) -> list[str]:
@@ -127,13 +128,13 @@ class Evaluation:
 
     @property
     def even(self) -> bool:
-        """Whether all figures are over the same tracks, as they are unless some failed."""
+        """Whether all figures cover the same tracks, which is so unless some failed."""
         sets = [results for m in self.models for results in (m.tracks, *m.by_length.values())]
         return len({tuple(result.track for result in results) for results in sets}) <= 1
 
     @property
     def lengths_s(self) -> list[int]:
-        """Lengths of pieces, in the order asked for."""
+        """Lengths of the pieces, in the order given."""
         return list(self.models[0].by_length) if self.models else []
 
     def document(self) -> dict[str, Any]:
@@ -174,7 +175,7 @@ class Evaluation:
 
 
 def _plain(value: Any) -> Any:
-    """Without NaN and infinities, which JSON does not know."""
+    """Replaces NaN and infinities, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -196,12 +197,12 @@ def _median(values: Iterable[float]) -> float:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A figure of a table: '-' where it is undefined."""
+    """Formats a figure for a table; '-' if it is undefined."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def text_tables(evaluation: Evaluation) -> str:
-    """All that was found: a table of tracks for each model, then what was asked for beside."""
+    """Returns a table of tracks for each model, then the optional tables."""
     return "\n".join(_lines(evaluation))
 
 
@@ -215,15 +216,16 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
             yield from ("", *_track_table(results.tracks, stems))
         yield ""
     if evaluation.lengths_s and stems:
-        yield f"{stems[0]} by length of the input, mean uSDR (dB)"
+        yield f"{stems[0]} by length of the input: mean uSDR in dB"
         yield from ("", *_length_table(evaluation), "")
     if evaluation.by_onset and stems:
-        yield f"{stems[0]} by duration of its onsets, SDR (dB)"
+        yield f"{stems[0]} by duration of the onsets: SDR in dB"
         yield from ("", *_onset_table(evaluation), "")
     if stems:
+        yield "SDRs are in dB. In brackets: the same figures for the unprocessed mixture."
         yield (
-            f"dB; in brackets the mixture's own. Silent: level of what is left in {stems[0]} "
-            f"where its reference lies below {FLOOR_DBFS:g} dBFS for a second."
+            f"Silent dBFS: level of what is left in {stems[0]} in seconds whose reference is "
+            f"below {FLOOR_DBFS:g} dBFS."
         )
     if not evaluation.even:
         yield UNEVEN
@@ -234,9 +236,10 @@ def _track_table(results: Sequence[TrackResult], stems: Sequence[str]) -> Iterat
     rows: list[tuple[str, float, Mapping[str, StemScores], Leakage]]
     rows = [(_short(r.track), r.duration_s, r.stems, r.leakage) for r in results]
     total_s = sum(result.duration_s for result in results)
-    rows.append(("mean uSDR, median of others", total_s, summaries, summarise_leakage(results)))
+    label = "mean uSDR, median of the others"
+    rows.append((label, total_s, summaries, summarise_leakage(results)))
     header = [f"{stem[:12]} {name}" for stem in stems for name in ("uSDR", "cSDR")]
-    table = [["track", "min", *header, "silent dBFS"]]
+    table = [["track", "length", *header, "silent dBFS"]]
     for name, duration_s, scores, leakage in rows:
         cells = [
             f"{number(own)} ({number(mixture)})"
@@ -254,7 +257,7 @@ def _track_table(results: Sequence[TrackResult], stems: Sequence[str]) -> Iterat
     for stem, summary in summaries.items():
         yield (
             f"{stem}: uSDR {summary.usdr_gain:+.2f} dB, cSDR {summary.csdr_gain:+.2f} dB over the "
-            f"mixture; {summary.dropped} of {summary.frames} frames dropped for silence"
+            f"mixture; {summary.dropped} of {summary.frames} seconds dropped from cSDR as silent"
         )
 
 
@@ -268,7 +271,7 @@ def _length_table(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _onset_table(evaluation: Evaluation) -> Iterator[str]:
-    rows = [["model", "duration", "onsets", "quartile", "median", "quartile", "over mixture"]]
+    rows = [["model", "duration", "onsets", "25 %", "median", "75 %", "over mixture"]]
     for results in evaluation.models:
         for part in bin_onsets(results.tracks):
             figures = map(number, (part.quartile_1, part.median, part.quartile_3, part.gain))
@@ -277,7 +280,7 @@ def _onset_table(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
-    """Columns of equal width; all but the first `left` to the right."""
+    """Aligns columns: the first `left` to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in (rows[0], ["-" * width for width in widths], *rows[1:]):
         cells = [

@@ -229,7 +229,7 @@ def test_a_data_folder_that_cannot_be_written_causes_one_warning(
         assert not caplog.records
         assert as_lists(find_salient(tracks, DATA, AUDIO)) == expected
     assert len(caplog.records) == 1
-    assert "name a cache folder" in caplog.text
+    assert "--cache names a writable folder" in caplog.text
 
 
 def test_threads_find_the_same_in_the_same_order(tracks: list[Track], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Results with numbers that are made up."""
+"""Evaluation results with made-up numbers."""
 
 from __future__ import annotations
 

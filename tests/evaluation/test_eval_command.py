@@ -1,4 +1,4 @@
-"""`bsm eval` with real engines: what it prints, writes, refuses, and does not do twice."""
+"""`bsm eval` with real engines: what it prints, writes and refuses, and that results are reused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bsmamba2.cli import main
 def bsm_eval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """Runs the command in a folder of its own with two songs in `music`."""
+    """Runs the command in its own folder, with two songs in `music`."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(["Anna - <First>", "Ben & Co - Second"]):
         write_song(Path("music"), name, voice(1.9, [(0, 0.7 + seed)]), seed=seed)

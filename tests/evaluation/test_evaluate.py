@@ -1,4 +1,4 @@
-"""Engines whose scores are known, and results that are kept."""
+"""Engines with known scores, and the reuse of stored results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DURATION_S = 5.7
 def evaluate_all(
     root: Path, *models: Model, **settings: Any
 ) -> tuple[list[ModelResults], list[EvaluationFailure]]:
-    """Models on the songs in a folder; the results are kept in it, too."""
+    """Evaluates models on the songs in a folder, in which the results are stored too."""
     store, settings = ResultStore(root / "results"), {"stems": STEMS} | settings
     return evaluate(models, tracks_of(root), Settings(**settings), store)
 
@@ -143,14 +143,14 @@ def test_onsets_have_the_sdr_of_their_samples(tmp_path: Path, song: dict):
 
 
 def loudness_mask(spectrum: Spectrum) -> Spectrum:
-    """A mask that depends on all of a piece, so that its length counts."""
+    """A mask that depends on the whole piece, so that its length matters."""
     mask = np.zeros_like(spectrum)
     mask[..., 0] = 1 / (1 + np.abs(spectrum).mean(axis=(1, 2, 3, 4), keepdims=True)[..., 0])
     return mask
 
 
 @pytest.mark.parametrize("length", [1, 4, 16])
-def test_pieces_of_a_length_are_separated_each_alone(tmp_path: Path, song: dict, length: int):
+def test_pieces_of_a_length_are_separated_on_their_own(tmp_path: Path, song: dict, length: int):
     model = model_of(loudness_mask)
     (result,) = run(tmp_path, model, lengths_s=[length]).by_length[length]
     n = song["mixture"].shape[1]
@@ -219,7 +219,7 @@ def test_only_what_is_missing_is_computed(
         assert one.stems["vocals"].usdr == pytest.approx(other.stems["vocals"].usdr, abs=1e-3)
 
 
-def test_results_survive_json_with_what_json_does_not_know(three_songs: Path):
+def test_results_survive_json_with_nan_and_infinity(three_songs: Path):
     result = run(three_songs, model_of(real_mask(0))).tracks[0]
     text = result.to_json()
     assert repr(TrackResult.from_json(text)) == repr(result)  # NaN is not itself
@@ -230,7 +230,7 @@ def test_results_survive_json_with_what_json_does_not_know(three_songs: Path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "mono", "no mixture", "short", "long"])
-def test_a_failing_track_ends_only_its_own(three_songs: Path, damage: str):
+def test_a_failing_track_does_not_affect_the_others(three_songs: Path, damage: str):
     file = three_songs / "test" / "b" / ("mixture.wav" if damage == "no mixture" else "bass.wav")
     if damage in ("missing", "no mixture"):
         file.unlink()
@@ -253,7 +253,7 @@ def test_an_engine_that_returns_nan_fails_its_tracks_and_leaves_no_results(three
     assert len(list((three_songs / "results").iterdir())) == 3
 
 
-def test_a_target_that_is_no_stem_is_refused(three_songs: Path):
+def test_a_target_that_is_not_a_stem_is_refused(three_songs: Path):
     with pytest.raises(BsmError, match="estimates 'vocals'"):
         evaluate_all(three_songs, model_of(real_mask(1)), stems=("piano", "bass"))
 

@@ -26,7 +26,7 @@ from bsmamba2.evaluation.metrics import (
 
 @pytest.fixture(scope="module")
 def museval() -> ModuleType:
-    """museval/metrics.py as a file: the package's import needs ffmpeg."""
+    """museval/metrics.py loaded as a file, because importing the package needs ffmpeg."""
     found = importlib.util.find_spec("museval")
     if found is None or not found.submodule_search_locations:
         pytest.skip("needs museval, to be compared with")
@@ -82,7 +82,7 @@ def test_usdr_changes_neither_array():
 
 
 @pytest.mark.parametrize("shapes", [((2, 5), (2, 6)), ((5,), (5,)), ((1, 5), (2, 5))])
-def test_arrays_of_other_shapes_are_refused(shapes: tuple[tuple[int, ...], ...]):
+def test_arrays_of_different_shapes_are_refused(shapes: tuple[tuple[int, ...], ...]):
     with pytest.raises(ValueError, match="channels"):
         usdr(np.zeros(shapes[0]), np.zeros(shapes[1]))
 

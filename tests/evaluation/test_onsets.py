@@ -1,4 +1,4 @@
-"""Onsets of voices that set in when it is known."""
+"""Onsets of voices whose entries are known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def onsets_s(samples: np.ndarray) -> list[tuple[float, float]]:
     return [(start / 50, stop / 50) for start, stop in find_onsets(energies(samples))]
 
 
-def test_bursts_are_found_where_they_are():
+def test_bursts_are_found_at_their_times():
     bursts = [(0.5, 1.0), (2.0, 4.0), (5.0, 5.4)]
     assert onsets_s(voice(6, bursts)) == bursts
 

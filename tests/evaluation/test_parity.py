@@ -1,4 +1,4 @@
-"""Laws of `bsm parity`: its figures are the differences, its limits those of the precisions."""
+"""Laws of `bsm parity`: its figures are the true differences, its limits those of the precision."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_nan_fails_every_stage_that_it_reaches(heard: ReferenceExcerpt):
 
 @pytest.mark.parametrize("sdr_db", [limit.sdr_db for limit in LIMITS.values()])
 def test_bound_without_a_voice_implies_the_limit_with_one(sdr_db: float):
-    """For songs at 13.6 dB and errors of rounding that are not those of the network."""
+    """Assumes a song separated with 13.6 dB and uncorrelated rounding errors."""
     (limits,) = (limits for limits in LIMITS.values() if limits.sdr_db == sdr_db)
     random = np.random.default_rng(0)
     error, rounding = random.standard_normal((2, 1_000_000))  # below a voice of power 1
@@ -97,11 +97,11 @@ def test_bound_without_a_voice_implies_the_limit_with_one(sdr_db: float):
     assert loss < limits.usdr_db * 1.02 + 1e-4
 
 
-# --- engines that do all of the way ---
+# --- engines that go from audio to audio ---
 
 
 class OwnWay(FunctionEngine):
-    """Separates with a way of its own, which makes everything louder."""
+    """An engine with transforms of its own, which make everything louder."""
 
     in_flight = 1
 
@@ -114,7 +114,7 @@ class OwnWay(FunctionEngine):
         return done
 
 
-def test_audio_is_what_an_engines_own_way_gives(heard: ReferenceExcerpt):
+def test_audio_is_from_an_engines_own_transforms(heard: ReferenceExcerpt):
     plain = engine()
     found = compare_engines(plain, OwnWay(random_mask()), heard)
     assert [figure.passed for figure in found[:4]] == [True] * 4
@@ -127,11 +127,21 @@ def test_audio_is_what_an_engines_own_way_gives(heard: ReferenceExcerpt):
 @pytest.mark.parametrize(
     ("part", "key", "value", "words"),
     [
-        ("audio", "hop", 882, r"The two hear differently \(audio.hop is 441 and 882\)"),
-        ("network", "layers", 3, r"The two are different networks \(network.layers is 2 and 3\)"),
+        (
+            "audio",
+            "hop",
+            882,
+            r"The two engines have different audio settings \(audio.hop is 441 and 882\)",
+        ),
+        (
+            "network",
+            "layers",
+            3,
+            r"The two engines are different networks \(network.layers is 2 and 3\)",
+        ),
     ],
 )
-def test_other_configurations_are_one_sentence(
+def test_different_configurations_are_refused(
     heard: ReferenceExcerpt, part: str, key: str, value: int, words: str
 ):
     second = engine()
@@ -150,7 +160,7 @@ def test_other_configurations_are_one_sentence(
 
 @pytest.fixture(scope="module")
 def short_engines(short_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The tiny network in chunks of a second, and with one weight of the masks changed."""
+    """The tiny network with chunks of a second, and a copy with one weight of the masks changed."""
     model = onnx.load(short_onnx)
     (bias,) = (t for t in model.graph.initializer if t.name == "masks.value_bias_0")
     values = onnx.numpy_helper.to_array(bias) + np.float32(0.1)
@@ -183,7 +193,7 @@ def test_command_prints_a_table_and_succeeds(short_engines: tuple[Path, Path], s
     assert all(row.endswith("passed") for row in rows[4:])
 
 
-def test_a_missed_limit_is_said_and_exits_1_without_torch(
+def test_a_missed_limit_is_reported_and_exits_with_1_without_torch(
     short_engines: tuple[Path, Path], song: Path
 ):
     command = ("parity", *short_engines, "--audio", song)

@@ -1,4 +1,4 @@
-"""Laws of what engines are compared on."""
+"""Laws of the audio on which engines are compared."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_a_short_song_ends_in_zeros(tmp_path: Path):
     [
         ("silent.wav", np.zeros((2, 44_100)), "is silent"),
         ("whisper.wav", noise(1, 1e-6), "is silent"),
-        ("click.wav", noise(0.01, 0.5), "shorter than a window"),
+        ("click.wav", noise(0.01, 0.5), "shorter than one STFT window"),
         ("absent.wav", None, "No such file"),
     ],
 )
-def test_songs_that_tell_nothing_are_refused(
+def test_useless_songs_are_refused(
     tmp_path: Path, name: str, samples: np.ndarray | None, words: str
 ):
     if samples is not None:
@@ -75,7 +75,7 @@ def test_songs_that_tell_nothing_are_refused(
 
 
 def test_made_up_mixture_is_fixed_loud_and_a_chunk_long():
-    """Also where the excerpt of real music is installed."""
+    """Holds even if the excerpt of real music is installed."""
     heard = load_reference_excerpt(None, AUDIO)
     assert (heard.name, heard.voice) == ("a made-up mixture", None)
     assert heard.mixture.shape == (2, AUDIO.chunk_samples)
@@ -84,7 +84,7 @@ def test_made_up_mixture_is_fixed_loud_and_a_chunk_long():
 
 
 def stems(path: Path, tracks: list[np.ndarray]) -> Path:
-    """A stem file of lossless tracks."""
+    """Writes a stem file with lossless tracks."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w", format="mp4") as container:
         sounds = [container.add_stream("alac", rate=44_100, layout="stereo") for _ in tracks]
@@ -109,7 +109,7 @@ def test_voice_of_a_stem_file_is_that_of_the_loudest_chunk(tmp_path: Path):
     ("tracks", "words"),
     [
         ([noise(1, 0.5)] * 2, "has no audio track 5"),
-        ([noise(1, 0.5)] * 4 + [noise(0.5, 0.5)], "ends before its mixture"),
+        ([noise(1, 0.5)] * 4 + [noise(0.5, 0.5)], "end before its mixture"),
     ],
 )
 def test_stem_files_without_a_whole_voice_are_refused(

@@ -1,4 +1,4 @@
-"""The HTML report: complete in itself, and true."""
+"""The HTML report is self-contained and correct."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VOID = {"meta", "link", "br", "img", "input"}
 
 
 class Page(HTMLParser):
-    """Checks that elements nest; collects texts and attributes."""
+    """Checks that elements are nested correctly; collects texts and attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def test_names_are_text_and_never_markup():
 
 
 @pytest.mark.parametrize("models", [1, 2, 7])
-def test_any_number_of_models_stands_side_by_side(models: int):
+def test_any_number_of_models_is_shown_side_by_side(models: int):
     page = Page(full_page(tuple(f"{k}.onnx" for k in range(models))))
     assert page.tags.count("svg") == 6
     assert len({page.texts.count(f"{k}.onnx") for k in range(models)}) == 1

@@ -1,4 +1,4 @@
-"""Figures over tracks, and the minutes that are shown."""
+"""Figures over all tracks, and the choice of minutes to show."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_an_evaluation_without_results_has_a_document_and_a_table():
     assert "0 tracks" in text_tables(nothing)
 
 
-def test_figures_over_different_tracks_are_said_to_be_so():
+def test_figures_over_different_tracks_cause_a_warning():
     both = evaluation([result("a"), result("b")], ("m.onnx", "other.onnx"))
     assert both.even
     assert UNEVEN not in text_tables(both)

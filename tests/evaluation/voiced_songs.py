@@ -1,4 +1,4 @@
-"""Songs of a few seconds in the layout of MUSDB18-HQ, whose voices sing when they are told to."""
+"""Songs of a few seconds in MUSDB18-HQ's layout, with voices that are active at given times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEMS = ("vocals", "drums", "bass", "other")
 def voice(
     duration_s: float, bursts: Sequence[tuple[float, float]], level: float = 0.1
 ) -> np.ndarray:
-    """Noise within the bursts (start, stop in s), digital silence elsewhere: (n, 2)."""
+    """Noise within the bursts, (start, stop) in s, and digital silence elsewhere: (n, 2)."""
     n = round(duration_s * RATE)
     samples = np.zeros((n, 2))
     noise = np.random.default_rng(n).standard_normal((n, 2)) * level
@@ -36,7 +36,7 @@ def voice(
 def write_song(
     root: Path, name: str, vocals: np.ndarray, *, split: str = "test", seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """A song of the given voice and of noise in the other stems; returns what was written."""
+    """Writes a song with the given voice and noise in the other stems; returns the samples."""
     random = np.random.default_rng(seed)
     stems = {"vocals": vocals}
     for level, stem in zip((0.05, 0.03, 0.02), STEMS[1:], strict=True):
@@ -47,7 +47,7 @@ def write_song(
 
 
 def write_stems(folder: Path, stems: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Files (n, channels) in float32; returns them as (channels, n)."""
+    """Writes (n, channels) as float32 files; returns them as (channels, n)."""
     folder.mkdir(parents=True)
     for stem, samples in stems.items():
         soundfile.write(
@@ -57,7 +57,7 @@ def write_stems(folder: Path, stems: Mapping[str, np.ndarray]) -> dict[str, np.n
 
 
 def plain_usdr(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """The formula, as it is written down."""
+    """uSDR, written out as its formula."""
     s, y = np.asarray(reference, np.float64), np.asarray(estimate, np.float64)
     return float(10 * np.log10((np.sum(s**2) + 1e-7) / (np.sum((s - y) ** 2) + 1e-7)))
 
