@@ -59,6 +59,7 @@ _test:
 _lint:
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/ruff check .
+	$(TEST)/bin/clang-format --dry-run --Werror plugins/*/*.cpp plugins/*/*.h
 	cd $(TEST) && bin/mypy --config-file ../pyproject.toml -p bsmamba2
 
 clean:

@@ -1,14 +1,14 @@
 // The scan of one sequence in one direction, compiled once for each instruction set.
 //
-// A sequence is walked in chunks. In a chunk, with X its convolved inputs, B and C, steps dt and
-// s_i the sum of rate * dt up to step i,
+// A sequence is processed in chunks. In a chunk with convolved inputs X, B and C, step sizes dt,
+// and s_i the sum of rate * dt up to step i,
 //
 //     M_ij = (C_i . B_j) 2^(s_i - s_j) dt_j for j <= i, + D on the diagonal
 //     Y    = M X + 2^(s_i) (C h)                          h: the state before the chunk
 //     h'   = 2^(s_last) h + B^T (2^(s_last - s_j) dt_j X)
 //
-// C B^T is that of all heads. The whole width of the inputs is read row by row, as it lies in
-// memory; the tiles between stay in the core's own cache.
+// All heads share C B^T. Inputs are read row by row over their whole width, as they lie in memory;
+// intermediate tiles stay in the core's own cache.
 #include <initializer_list>
 
 #include "problem.h"
@@ -19,13 +19,13 @@ namespace bsm_cpu {
 namespace BSM_ISA {
 namespace {
 
-constexpr int kShort = 64;  // sequences up to here are one chunk, without a state
+constexpr int kShort = 64;  // sequences of up to 64 steps are one chunk, without a state
 constexpr int kBlock = 8;   // steps that are convolved together
-constexpr int kChunk = 64;  // of longer ones: less work with shorter, more products with longer
+constexpr int kChunk = 64;  // of longer ones; shorter means less work, longer larger products
 
 constexpr int padded(int n) { return (n + kWidth - 1) / kWidth * kWidth; }
 
-// Offsets of a thread's tiles in its scratch, all multiples of a vector.
+// Sizes of a thread's tiles, rounded up to whole vectors, and their place in its scratch memory.
 struct Tiles {
     explicit Tiles(const Problem& p)
         : steps(padded(p.length <= kShort ? static_cast<int>(p.length) : kChunk)),
@@ -45,7 +45,7 @@ struct Tiles {
 };
 
 class Sequence {
-   public:
+public:
     Sequence(const Problem& p, float* scratch) : p_(p), t_(p) {
         const size_t steps = t_.steps, width = padded(p.d_inner());
         x_ = t_.take(scratch, p.n_heads * steps * t_.channels);
@@ -60,7 +60,7 @@ class Sequence {
         decay_ = t_.take(scratch, steps);
         last_ = t_.take(scratch, steps > static_cast<size_t>(t_.states) ? steps : t_.states);
         weighted_ = t_.take(scratch, steps * t_.channels);
-        y_row_ = p.n_heads * t_.channels + kWidth;  // no power of two: rows would share cache sets
+        y_row_ = p.n_heads * t_.channels + kWidth;  // rows a power of two apart share cache sets
         y_ = t_.take(scratch, steps * y_row_);
         gated_ = t_.take(scratch, width);
         totals_ = reinterpret_cast<double*>(t_.take(scratch, 2 * size_t(t_.heads)));
@@ -89,10 +89,10 @@ class Sequence {
         finish_stores();
     }
 
-   private:
+private:
     const float* in(int64_t step) const { return in_ + step * stride_; }
 
-    // Convolution, SiLU and steps of a chunk.
+    // Convolution, SiLU and step sizes of a chunk.
     void inputs(int64_t first, int steps) {
         const int inner = p_.d_inner(), channels = p_.d_conv_channels();
         const float* taps = p_.taps + int64_t(direction_) * p_.d_conv * channels;
@@ -103,7 +103,7 @@ class Sequence {
         for (int h = 0; h < p_.n_heads; ++h) totals_[h] = 0;
         for (int i = 0, rows; i < steps; i += rows) {
             const int64_t step = first + i;
-            rows = step == 0 && p_.d_conv > 1 ? p_.d_conv - 1 : kBlock;  // those that lack taps
+            rows = step == 0 && p_.d_conv > 1 ? p_.d_conv - 1 : kBlock;  // rows that lack taps
             if (rows > steps - i) rows = steps - i;
             for (int h = 0; h < p_.n_heads; ++h) {
                 float* x = x_ + (size_t(h) * t_.steps + i) * t_.channels;
@@ -122,12 +122,12 @@ class Sequence {
         }
     }
 
-    // `count` channels from `channel` on, at `rows` steps from `step` on; what lies beyond them in
-    // the last vector becomes 0.
+    // Convolves `count` channels from `channel` on, at `rows` steps from `step` on; the rest of the
+    // last vector becomes 0.
     BSM_INLINE void convolve(int64_t step, int rows, int channel, int count, const float* taps,
                              const float* bias, float* to, int to_row) const {
         int done = 0;
-        if (p_.d_conv == 4 && step >= 3) {  // four taps, all of them there
+        if (p_.d_conv == 4 && step >= 3) {  // four taps, none before the sequence
             for (; done + kWidth <= count; done += kWidth) {
                 four_taps(step, rows, channel + done, taps, bias, to + done, to_row);
             }
@@ -143,7 +143,7 @@ class Sequence {
         }
     }
 
-    // One vector of channels: weights and the last three inputs stay in registers.
+    // One vector of channels; weights and the last three inputs stay in registers.
     BSM_INLINE void four_taps(int64_t step, int rows, int channel, const float* taps,
                               const float* bias, float* to, int to_row) const {
         const int width = p_.d_conv_channels();
@@ -171,8 +171,8 @@ class Sequence {
         return sum;
     }
 
-    // Steps, and the running sums of their decays, of all heads. The sums reach some hundreds, and
-    // it is their differences that count: double, kept as two floats.
+    // Step sizes of all heads and the running sums of their decays. The sums reach some hundreds,
+    // but only their differences matter, so they are made in double and kept as two floats.
     void dt(int64_t step, int i) {
         const int H = p_.n_heads;
         const float* raw = in(step) + 2 * p_.d_inner() + 2 * p_.d_state;
@@ -193,8 +193,8 @@ class Sequence {
 
     void heads(int steps, bool has_state, bool keeps_state) {
         const Operand c{c_, t_.states, 1};
-        for (int i = 0; i < steps; i += kRows) {  // the lower triangle
-            const int rows = steps - i < kRows ? steps - i : kRows;
+        for (int i = 0; i < steps; i += kTileRows) {  // the lower triangle
+            const int rows = steps - i < kTileRows ? steps - i : kTileRows;
             const Operand from{c.data + i * c.row, c.row, c.column};
             product(rows, padded(i + rows), p_.d_state, from, b_columns_, t_.steps,
                     {products_ + size_t(i) * t_.steps, t_.steps}, nullptr);
@@ -217,17 +217,17 @@ class Sequence {
         }
     }
 
-    // What is left at step i of a vector of steps from j on.
+    // The decay from each step of a vector, the first of them step j, to step i.
     BSM_INLINE V decay(const float* sum, const float* rest, int j, int i) const {
         const V power = (sum[i] - load(sum + j)) + (rest[i] - load(rest + j));
-        return exp2(power > 0.0f ? V{} : power);  // rounding, and what is above the diagonal
+        return exp2(power > 0.0f ? V{} : power);  // by rounding, or above the diagonal
     }
 
     void decay_mask(int steps, const float* sum, const float* rest, const float* step, float D) {
         for (int i = 0; i < steps; ++i) {
             const float* row = products_ + size_t(i) * t_.steps;
             float* mask = mask_ + size_t(i) * t_.steps;
-            const int end = i + kRows < t_.steps ? i + kRows : t_.steps;
+            const int end = i + kTileRows < t_.steps ? i + kTileRows : t_.steps;
             for (int j = 0; j < end; j += kWidth) {
                 const V value = load(row + j) * decay(sum, rest, j, i) * load(step + j);
                 store(mask + j, lanes() + j <= i ? value : V{});
@@ -253,7 +253,7 @@ class Sequence {
                 {state, t_.channels}, has_state ? last_ : nullptr);
     }
 
-    // Gate and norm, row by row.
+    // Applies gate and norm, row by row.
     void outputs(int64_t first, int steps) {
         const int inner = p_.d_inner();
         const bool aligned = reinterpret_cast<uintptr_t>(out_) % (4 * kWidth) == 0 &&
@@ -272,7 +272,7 @@ class Sequence {
         }
     }
 
-    // y * SiLU(z) of a row into gated_, and the sums of its squares.
+    // Writes y * SiLU(z) of a row to gated_ and returns the sums of its squares, one per lane.
     V gate(const float* z, const float* y) {
         const int P = p_.headdim;
         V squares{};
@@ -299,7 +299,7 @@ class Sequence {
     int64_t stride_ = 0, out_stride_ = 0;
     const float* in_ = nullptr;
     float* out_ = nullptr;
-    // Tiles; steps innermost in step_ and sum_, H x steps.
+    // Tiles; step_, sum_ and rest_ are (H, steps).
     float *x_, *b_, *c_, *b_columns_, *products_, *mask_, *step_, *sum_, *rest_, *decay_, *last_;
     float *weighted_, *y_, *gated_, *state_ = nullptr;
     double* totals_;
@@ -317,8 +317,8 @@ void scan_sequence(const Problem& problem, int64_t sequence, int direction, floa
 #define BSM_TEXT_OF(name) #name
 #define BSM_TEXT(name) BSM_TEXT_OF(name)
 
-extern const Kernel kernel;
-const Kernel kernel{BSM_TEXT(BSM_ISA), scratch_floats, scan_sequence};
+extern const Kernel kKernel;
+const Kernel kKernel{BSM_TEXT(BSM_ISA), scratch_floats, scan_sequence};
 
 }  // namespace BSM_ISA
 }  // namespace bsm_cpu

@@ -1,7 +1,7 @@
 // The part of ONNX Runtime's C interface that a custom operator needs, declared from its published
-// ABI: `OrtApi` is a table of function pointers that only ever grows at its end, `OrtCustomOp` a
-// struct whose first field says how much of it is read. ONNX Runtime's own headers are in no
-// package for Python, and an installation must not depend on finding them.
+// ABI: `OrtApi` is a table of function pointers that only ever grows at its end; the first field of
+// the struct `OrtCustomOp` tells ONNX Runtime how much of it to read. No Python package has ONNX
+// Runtime's own headers, and an installation must not depend on finding them.
 //
 // Names and meanings: onnxruntime_c_api.h, version 17 (ONNX Runtime 1.17) and newer.
 #pragma once
@@ -32,9 +32,9 @@ constexpr int kMemDefault = 0;
 struct Api {
     const void* const* table;
 
-    template <size_t place, typename Function>
+    template <size_t kPlace, typename Function>
     Function* at() const {
-        return reinterpret_cast<Function*>(const_cast<void*>(table[place]));
+        return reinterpret_cast<Function*>(const_cast<void*>(table[kPlace]));
     }
 
     Status* create_status(int code, const char* text) const {
@@ -77,7 +77,7 @@ struct Api {
     }
     void release(Status* status) const { at<93, void(Status*)>()(status); }
     void release(Shape* shape) const { at<99, void(Shape*)>()(shape); }
-    // `work` is called with 0 .. total - 1, in threads of the session, in at most `batches` parts.
+    // Calls `work` with 0 .. total - 1 on threads of the session, in at most `batches` parts.
     Status* parallel_for(const KernelContext* context, void (*work)(void*, size_t), size_t total,
                          size_t batches, void* data) const {
         return at<274, Status*(const KernelContext*, void (*)(void*, size_t), size_t, size_t,

@@ -15,9 +15,9 @@ namespace {
 constexpr int kInputs = 6;
 constexpr const char* kNames[kInputs] = {"zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A", "D"};
 constexpr size_t kRanks[kInputs] = {3, 3, 2, 2, 2, 2};
-constexpr int64_t kMostWorkers = 256;  // beyond it, threads of the session stay idle
+constexpr int64_t kMostWorkers = 256;  // a session with more threads leaves the rest idle
 
-// One sentence that becomes the status of a node.
+// An error with one sentence, which becomes the status that a node returns.
 struct Failure {
     int code;
     std::string text;
@@ -44,7 +44,7 @@ struct Tensor {
     int64_t size[3];
 };
 
-// A status of ONNX Runtime's own, on its way to the caller.
+// A status of ONNX Runtime, thrown to pass it on to the caller.
 struct Passed {
     Status* status;
 };
@@ -85,7 +85,7 @@ void must_be(int index, const Tensor& tensor, int64_t columns, int64_t taps = 1)
                  (long long)size[0], (long long)size[1]);
 }
 
-// Inputs checked against each other; y is still missing.
+// Checks the inputs against each other and describes the call, except for y.
 BsmCpuScan described(const Node& node, const KernelContext* context) {
     Tensor in[kInputs];
     for (int i = 0; i < kInputs; ++i) in[i] = input(node.api, context, i);
@@ -142,7 +142,7 @@ void compute(const Node& node, KernelContext* context) {
     if (status) throw Failure{kFail, bsm_cpu_scan_status_text(status)};
 }
 
-// Runs `work` and turns what it throws into a status.
+// Runs `work` and turns an exception into a status.
 template <typename Work>
 Status* guarded(const Api& api, Work work) {
     try {
@@ -203,8 +203,7 @@ extern "C" __attribute__((visibility("default"))) bsm_cpu::ort::Status* Register
     bsm_cpu::ort::SessionOptions* options, const bsm_cpu::ort::ApiBase* base) {
     using namespace bsm_cpu::ort;
     const void* const* table = base->get_api(kApiVersion);
-    if (!table)
-        return nullptr;  // an older ONNX Runtime: its own message names the missing operator
+    if (!table) return nullptr;  // too old: ONNX Runtime then reports the operator as missing
     const Api api{table};
     Domain* domain = nullptr;  // lives as long as the library
     if (Status* status = api.create_domain("bsm", &domain)) return status;

@@ -23,10 +23,10 @@ struct Problem {
     int width() const { return 2 * d_inner() + 2 * d_state + n_heads; }
 };
 
-// What an instruction set brings.
+// The functions that are compiled for each instruction set.
 struct Kernel {
     const char* name;
-    // Floats of one thread's tiles.
+    // Returns how many floats one thread's tiles take.
     size_t (*scratch_floats)(const Problem&);
     // Scans one sequence in one direction; `scratch` is aligned to 64 bytes and not cleared.
     void (*scan_sequence)(const Problem&, int64_t sequence, int direction, float* scratch);

@@ -6,12 +6,13 @@
 namespace bsm_cpu {
 namespace BSM_ISA {
 
-// Rows and vectors of a register tile: kRows * kVectors accumulators, kVectors of B and one of A.
-constexpr int kRows = 6;
+// Rows and vectors of a register tile: kTileRows * kTileVectors accumulators, kTileVectors of B and
+// one of A.
+constexpr int kTileRows = 6;
 #if BSM_WIDTH == 16 || defined(__aarch64__)  // 32 registers
-constexpr int kVectors = 4;
+constexpr int kTileVectors = 4;
 #else
-constexpr int kVectors = 2;
+constexpr int kTileVectors = 2;
 #endif
 
 struct Operand {
@@ -24,54 +25,54 @@ struct Result {
     ptrdiff_t row;
 };
 
-template <int rows, int vectors>
+template <int kRows, int kVectors>
 inline void tile(int depth, Operand a, const float* b, ptrdiff_t b_row, Result c,
                  const float* scale) {
-    V sums[rows][vectors];
+    V sums[kRows][kVectors];
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) {
+        for (int v = 0; v < kVectors; ++v) {
             sums[r][v] = scale ? load(c.data + r * c.row + v * kWidth) * scale[r] : V{};
         }
     }
     for (int k = 0; k < depth; ++k) {
-        V row[vectors];
+        V row[kVectors];
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) row[v] = load(b + k * b_row + v * kWidth);
+        for (int v = 0; v < kVectors; ++v) row[v] = load(b + k * b_row + v * kWidth);
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; ++r) {
+        for (int r = 0; r < kRows; ++r) {
             const V factor = splat(a.data[r * a.row + k * a.column]);
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; ++v) sums[r][v] += factor * row[v];
+            for (int v = 0; v < kVectors; ++v) sums[r][v] += factor * row[v];
         }
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) store(c.data + r * c.row + v * kWidth, sums[r][v]);
+        for (int v = 0; v < kVectors; ++v) store(c.data + r * c.row + v * kWidth, sums[r][v]);
     }
 }
 
-template <int rows>
+template <int kRows>
 inline void row_block(int columns, int depth, Operand a, const float* b, ptrdiff_t b_row, Result c,
                       const float* scale) {
     int done = 0;
-    for (; done + kVectors * kWidth <= columns; done += kVectors * kWidth) {
-        tile<rows, kVectors>(depth, a, b + done, b_row, {c.data + done, c.row}, scale);
+    for (; done + kTileVectors * kWidth <= columns; done += kTileVectors * kWidth) {
+        tile<kRows, kTileVectors>(depth, a, b + done, b_row, {c.data + done, c.row}, scale);
     }
     for (; done < columns; done += kWidth) {
-        tile<rows, 1>(depth, a, b + done, b_row, {c.data + done, c.row}, scale);
+        tile<kRows, 1>(depth, a, b + done, b_row, {c.data + done, c.row}, scale);
     }
 }
 
-// Rows [0, rows), columns [0, columns) in whole vectors. `scale` has a factor for each row, or is
-// null for C = A B. `triangle` keeps to the lower one: row i has the depth i + 1 (rounded up to a
-// register tile), for which A must be 0 above its diagonal there.
+// Computes rows [0, rows) and columns [0, columns), the latter in whole vectors. `scale` has a
+// factor for each row, or is null for C = A B. `triangle`: A is 0 above its diagonal, so row i has
+// the depth i + 1, rounded up to a register tile.
 inline void product(int rows, int columns, int depth, Operand a, const float* b, ptrdiff_t b_row,
                     Result c, const float* scale, bool triangle = false) {
-    for (int i = 0; i < rows; i += kRows) {
-        const int count = rows - i < kRows ? rows - i : kRows;
+    for (int i = 0; i < rows; i += kTileRows) {
+        const int count = rows - i < kTileRows ? rows - i : kTileRows;
         const int deep = triangle ? i + count : depth;
         const Operand from{a.data + i * a.row, a.row, a.column};
         const Result to{c.data + i * c.row, c.row};

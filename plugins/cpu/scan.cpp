@@ -20,20 +20,20 @@
 namespace bsm_cpu {
 
 namespace portable {
-extern const Kernel kernel;
+extern const Kernel kKernel;
 }
 #ifdef BSM_HAS_X86
 namespace avx2 {
-extern const Kernel kernel;
+extern const Kernel kKernel;
 }
 namespace avx512 {
-extern const Kernel kernel;
+extern const Kernel kKernel;
 }
 #endif
 
 namespace {
 
-constexpr int64_t kMostElements = INT64_MAX / 64;  // floats that any offset may reach
+constexpr int64_t kMostElements = INT64_MAX / 64;  // floats in an array, so no offset overflows
 constexpr float kLog2e = 1.44269504088896341f;
 constexpr size_t kAlignment = 64;
 
@@ -42,13 +42,13 @@ const Kernel* find(int isa) {
     const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f");
     if (isa == BSM_CPU_AVX512 || (isa == BSM_CPU_BEST && has_avx512)) {
-        return has_avx512 ? &avx512::kernel : nullptr;
+        return has_avx512 ? &avx512::kKernel : nullptr;
     }
     if (isa == BSM_CPU_AVX2 || (isa == BSM_CPU_BEST && has_avx2)) {
-        return has_avx2 ? &avx2::kernel : nullptr;
+        return has_avx2 ? &avx2::kKernel : nullptr;
     }
 #endif
-    return isa == BSM_CPU_BEST || isa == BSM_CPU_PORTABLE ? &portable::kernel : nullptr;
+    return isa == BSM_CPU_BEST || isa == BSM_CPU_PORTABLE ? &portable::kKernel : nullptr;
 }
 
 bool fits(const BsmCpuScan& s) {
@@ -77,7 +77,7 @@ int check(const BsmCpuScan& s) {
     return find(s.isa) ? BSM_CPU_OK : BSM_CPU_BAD_ISA;
 }
 
-// Weights as the kernels want them.
+// Weights in the layout that the kernels read.
 struct Prepared {
     explicit Prepared(const BsmCpuScan& s) {
         const int64_t channels = int64_t(s.n_heads) * s.headdim + 2 * int64_t(s.d_state);
@@ -100,14 +100,14 @@ struct Prepared {
     Problem problem;
 };
 
-// Denormal numbers, as states decay into, count as 0 while one lives.
+// While an instance lives, denormal numbers, which decaying states end in, count as 0.
 class FlushToZero {
-   public:
+public:
 #ifdef __x86_64__
     FlushToZero() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
     ~FlushToZero() { _mm_setcsr(before_); }
 
-   private:
+private:
     unsigned before_;
 #else
     FlushToZero() {}
@@ -150,7 +150,7 @@ int run(const BsmCpuScan& scan, const Parallel& parallel) {
 
 namespace {
 
-// The calling thread works, too; threads that cannot be started are done without.
+// The calling thread works too; if a thread cannot be started, the others do its share.
 void in_threads(int64_t most, int threads, const std::function<void()>& worker) {
     int64_t count = threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency());
     if (count > most) count = most;
@@ -190,8 +190,8 @@ const char* bsm_cpu_scan_status_text(int status) {
         case BSM_CPU_NULL_POINTER: return "an array is missing";
         case BSM_CPU_BAD_SIZES: return "a size is below 1 or too large";
         case BSM_CPU_BAD_EPS: return "eps is negative or not finite";
-        case BSM_CPU_BAD_ISA: return "this CPU or this library lacks the instructions asked for";
-        case BSM_CPU_NO_MEMORY: return "there is no memory for the tiles of a thread";
+        case BSM_CPU_BAD_ISA: return "this CPU or this library lacks the requested instructions";
+        case BSM_CPU_NO_MEMORY: return "out of memory for the tiles of a thread";
         default: return "unknown status";
     }
 }

@@ -1,4 +1,4 @@
-// What the C interface and ONNX Runtime's operator share.
+// The scan as the C interface and ONNX Runtime's operator call it.
 #pragma once
 
 #include <functional>
@@ -7,8 +7,8 @@
 
 namespace bsm_cpu {
 
-// Calls a worker up to `most` times, side by side where there are threads for it. Workers share
-// out the work among themselves, so that one that is called late or never does no harm.
+// Calls a worker up to `most` times, in parallel as far as there are threads. The calls divide the
+// work among themselves, so it does not matter if one comes late or never.
 using Parallel = std::function<void(int64_t most, const std::function<void()>& worker)>;
 
 // Checks `scan`, computes it with `parallel`, and returns a BsmCpuStatus.

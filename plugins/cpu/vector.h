@@ -1,4 +1,4 @@
-// Vectors of BSM_WIDTH floats in the compiler's own extension, and the functions that a scan needs.
+// Vectors of BSM_WIDTH floats, by the compiler's vector extension, and the functions of a scan.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ BSM_INLINE V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p
 BSM_INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
 BSM_INLINE V splat(float x) { return V{} + x; }
 
-// Past the caches, for what is read long after; `p` is a multiple of a vector.
+// Stores past the caches what is read much later; `p` is aligned to a vector.
 BSM_INLINE void store_away(float* p, V v) {
 #if BSM_WIDTH == 16
     _mm512_stream_ps(p, reinterpret_cast<__m512>(v));
@@ -35,14 +35,14 @@ BSM_INLINE void store_away(float* p, V v) {
 #endif
 }
 
-// Other threads see everything that was stored away.
+// Makes everything that store_away wrote visible to other threads.
 BSM_INLINE void finish_stores() {
 #if BSM_WIDTH > 4
     _mm_sfence();
 #endif
 }
 
-// The first `count` lanes; the others are 0, or left alone.
+// Loads or stores the first `count` lanes; the others become 0, or stay as they are in memory.
 BSM_INLINE V load_part(const float* p, int count) {
     V v{};
     std::memcpy(&v, p, sizeof(float) * count);
@@ -62,7 +62,7 @@ BSM_INLINE float sum(V v) {
     return total;
 }
 
-// 2^x for x in [-126, 126]; what is smaller counts as -126. Relative error 2e-7.
+// 2^x for x in [-126, 126]; a smaller x counts as -126. Relative error 2e-7.
 BSM_INLINE V exp2_bounded(V x) {
     const V kRound = splat(0x1.8p23f);  // adding it rounds to an integer, in the lowest bits
     const V clamped = x < -126.0f ? splat(-126.0f) : x;
@@ -91,13 +91,13 @@ constexpr float kLog2e = 1.44269504088896341f;
 BSM_INLINE V quotient(V a, V b) {
 #if BSM_WIDTH == 16
     const V r = reinterpret_cast<V>(_mm512_rcp14_ps(reinterpret_cast<__m512>(b)));
-    return a * (r * (2.0f - b * r));  // one step of Newton's: relative error 2e-7, in half the time
+    return a * (r * (2.0f - b * r));  // one Newton step: relative error 2e-7, in half the time
 #else
     return a / b;
 #endif
 }
 
-// x * sigmoid(x); a NaN comes through by the product.
+// x * sigmoid(x); the product keeps a NaN.
 BSM_INLINE V silu(V x) {
     const V clamped = x < -87.0f ? splat(-87.0f) : x;
     return quotient(x, 1.0f + exp2_bounded(clamped * -kLog2e));

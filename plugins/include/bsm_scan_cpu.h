@@ -1,6 +1,6 @@
 /* bsm::BiMamba2Scan, version 1, as a C library: both directions of a Mamba2 scan on a CPU, float32.
  *
- * Shapes: N sequences, L steps, H heads, P channels of a head, S state size, K taps, I = H * P,
+ * Shapes: N sequences, L steps, H heads, P channels per head, S state size, K taps, I = H * P,
  * W = 2 I + 2 S + H. All arrays are contiguous.
  */
 #ifndef BSM_SCAN_CPU_H
@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-/* Changes whenever BsmCpuScan or the meaning of a function does. */
+/* Changes whenever BsmCpuScan or the meaning of a function changes. */
 #define BSM_CPU_SCAN_ABI 1
 
 enum BsmCpuStatus {
@@ -28,11 +28,11 @@ enum BsmCpuStatus {
     BSM_CPU_NULL_POINTER, /* an array is missing */
     BSM_CPU_BAD_SIZES,    /* a size below 1, or more elements than 64 bits address */
     BSM_CPU_BAD_EPS,      /* negative or not finite */
-    BSM_CPU_BAD_ISA,      /* instructions that this CPU or this library does not have */
+    BSM_CPU_BAD_ISA,      /* instructions that this CPU or this library lacks */
     BSM_CPU_NO_MEMORY     /* no memory for a thread's tiles */
 };
 
-/* Vector instructions, from slow to fast; what a library was built with is asked of it. */
+/* Vector instructions, from slow to fast; bsm_cpu_scan_isa_name tells which ones a library has. */
 enum BsmCpuIsa { BSM_CPU_BEST = 0, BSM_CPU_PORTABLE, BSM_CPU_AVX2, BSM_CPU_AVX512 };
 
 /* One call. Set `size` to sizeof(BsmCpuScan) first. */
@@ -52,20 +52,21 @@ typedef struct BsmCpuScan {
     int32_t d_state;          /* S */
     int32_t d_conv;           /* K */
     float eps;                /* added to the mean square of a row */
-    int32_t threads;          /* at most; 0 for one a core */
+    int32_t threads;          /* at most this many; 0 for one per core */
     int32_t isa;              /* a BsmCpuIsa */
 } BsmCpuScan;
 
-/* BSM_CPU_SCAN_ABI of the library. */
+/* Returns the BSM_CPU_SCAN_ABI that the library was built with. */
 BSM_CPU_API int bsm_cpu_scan_abi(void);
 
 /* Computes the scan and returns a BsmCpuStatus. Safe to call from several threads. */
 BSM_CPU_API int bsm_cpu_scan(const BsmCpuScan* scan);
 
-/* The name of what `isa` runs as on this CPU: avx512, avx2, portable; "" for what it has not. */
+/* Returns the name of the instructions that `isa` selects on this CPU: avx512, avx2 or portable; ""
+ * if this CPU or this library lacks them. */
 BSM_CPU_API const char* bsm_cpu_scan_isa_name(int isa);
 
-/* One sentence for a BsmCpuStatus, static. */
+/* Returns one sentence for a BsmCpuStatus, as a static string. */
 BSM_CPU_API const char* bsm_cpu_scan_status_text(int status);
 
 #ifdef __cplusplus

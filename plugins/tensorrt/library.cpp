@@ -1,6 +1,6 @@
-// What TensorRT looks for in a plugin library (IPluginRegistry::loadLibrary, trtexec
-// --dynamicPlugins). Nothing registers itself when the library is merely opened: the interface of
-// TensorRT's registry differs between versions 10 and 11, where those of plugins do not.
+// The functions that TensorRT calls in a plugin library (IPluginRegistry::loadLibrary, trtexec
+// --dynamicPlugins). Merely opening the library registers nothing: unlike the interfaces of
+// plugins, that of TensorRT's registry differs between versions 10 and 11.
 
 #include <NvInferRuntime.h>
 
@@ -16,29 +16,29 @@ using nvinfer1::PluginField;
 using nvinfer1::PluginFieldCollection;
 using nvinfer1::PluginFieldType;
 
-// Makes layers from the attributes of an ONNX node, or from those that an engine kept.
+// Makes layers from the attributes of an ONNX node, or from those stored in an engine.
 class ScanCreator final : public nvinfer1::IPluginCreatorV3One {
 public:
-    // Null after logging a sentence when an attribute is missing or out of range. Others than
-    // those of getFieldNames are ignored.
-    nvinfer1::IPluginV3* createPlugin(char const*, PluginFieldCollection const* fields,
-        nvinfer1::TensorRTPhase) noexcept override {
+    // Logs a sentence and returns null if an attribute is missing or out of range. Attributes that
+    // getFieldNames does not list are ignored.
+    nvinfer1::IPluginV3* createPlugin(const char*, const PluginFieldCollection* fields,
+                                      nvinfer1::TensorRTPhase) noexcept override {
         Attributes attributes{};
         if (!check_attributes(fields, &attributes)) return nullptr;
         auto* const plugin = new (std::nothrow) ScanPlugin(attributes);
         if (plugin == nullptr) log_error("out of memory");
         return plugin;
     }
-    // What the ONNX parser passes on: it drops all other attributes.
-    PluginFieldCollection const* getFieldNames() noexcept override { return &collection_; }
-    char const* getPluginName() const noexcept override { return kNAME; }
-    char const* getPluginVersion() const noexcept override { return kVERSION; }
-    char const* getPluginNamespace() const noexcept override { return kNAMESPACE; }
+    // The attributes that the ONNX parser passes on; it drops all others.
+    const PluginFieldCollection* getFieldNames() noexcept override { return &collection_; }
+    const char* getPluginName() const noexcept override { return kName; }
+    const char* getPluginVersion() const noexcept override { return kVersion; }
+    const char* getPluginNamespace() const noexcept override { return kNamespace; }
 
 private:
     PluginField fields_[3] = {{"n_heads", nullptr, PluginFieldType::kINT32, 1},
-        {"d_state", nullptr, PluginFieldType::kINT32, 1},
-        {"eps", nullptr, PluginFieldType::kFLOAT32, 1}};
+                              {"d_state", nullptr, PluginFieldType::kINT32, 1},
+                              {"eps", nullptr, PluginFieldType::kFLOAT32, 1}};
     PluginFieldCollection collection_{3, fields_};
 };
 

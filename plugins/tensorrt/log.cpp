@@ -12,21 +12,21 @@ namespace {
 
 std::atomic<nvinfer1::ILoggerFinder*> g_finder{nullptr};
 
-// Whether `finder` was made by a TensorRT of the same major version as the headers'. No function of
-// it may be called to find out, so the library is asked in which its functions lie.
-bool is_of_these_headers(nvinfer1::ILoggerFinder const* finder) noexcept {
-    void const* const functions = *reinterpret_cast<void const* const*>(finder);
+// Whether `finder` comes from a TensorRT of the headers' major version. None of its own functions
+// may be called to find that out, so this looks up the library that holds them and asks it.
+bool is_of_these_headers(const nvinfer1::ILoggerFinder* finder) noexcept {
+    const void* const functions = *reinterpret_cast<const void* const*>(finder);
     Dl_info image{};
     if (dladdr(functions, &image) == 0 || image.dli_fname == nullptr) return false;
     void* const library = dlopen(image.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
     if (library == nullptr) return false;  // TensorRT linked into a program
-    auto const major = reinterpret_cast<int32_t (*)()>(dlsym(library, "getInferLibMajorVersion"));
-    bool const same = major != nullptr && major() == NV_TENSORRT_MAJOR;
-    dlclose(library);  // takes back the count of this dlopen only
+    const auto major = reinterpret_cast<int32_t (*)()>(dlsym(library, "getInferLibMajorVersion"));
+    const bool same = major != nullptr && major() == NV_TENSORRT_MAJOR;
+    dlclose(library);  // undoes this dlopen only; the library stays loaded
     return same;
 }
 
-bool log_to_host(char const* message) noexcept {
+bool log_to_host(const char* message) noexcept {
     nvinfer1::ILoggerFinder* const finder = g_finder.load();
     if (finder == nullptr) return false;
     try {
@@ -45,9 +45,9 @@ void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept {
     g_finder.store(finder != nullptr && is_of_these_headers(finder) ? finder : nullptr);
 }
 
-void log_error(char const* format, ...) noexcept {
+void log_error(const char* format, ...) noexcept {
     char message[768];
-    int const prefix = std::snprintf(message, sizeof message, "bsm::BiMamba2Scan: ");
+    const int prefix = std::snprintf(message, sizeof message, "bsm::BiMamba2Scan: ");
     va_list arguments;
     va_start(arguments, format);
     std::vsnprintf(message + prefix, sizeof message - prefix, format, arguments);
@@ -55,15 +55,15 @@ void log_error(char const* format, ...) noexcept {
     if (!log_to_host(message)) std::fprintf(stderr, "%s\n", message);
 }
 
-ShapeText::ShapeText(nvinfer1::Dims const& dims) noexcept {
+ShapeText::ShapeText(const nvinfer1::Dims& dims) noexcept {
     if (dims.nbDims < 0 || dims.nbDims > nvinfer1::Dims::MAX_DIMS) {
         std::snprintf(text, sizeof text, "(of unknown rank)");
         return;
     }
     size_t used = static_cast<size_t>(std::snprintf(text, sizeof text, "("));
     for (int32_t axis = 0; axis < dims.nbDims; ++axis) {  // 8 sizes of 20 digits: always fits
-        char const* const comma = axis ? ", " : "";
-        long long const size = dims.d[axis];
+        const char* const comma = axis ? ", " : "";
+        const long long size = dims.d[axis];
         used += static_cast<size_t>(
             size < 0 ? std::snprintf(text + used, sizeof text - used, "%s?", comma)
                      : std::snprintf(text + used, sizeof text - used, "%s%lld", comma, size));
@@ -71,7 +71,7 @@ ShapeText::ShapeText(nvinfer1::Dims const& dims) noexcept {
     std::snprintf(text + used, sizeof text - used, dims.nbDims == 1 ? ",)" : ")");
 }
 
-char const* type_name(nvinfer1::DataType type) noexcept {
+const char* type_name(nvinfer1::DataType type) noexcept {
     switch (type) {
         case nvinfer1::DataType::kFLOAT: return "float32";
         case nvinfer1::DataType::kHALF: return "float16";
@@ -81,7 +81,7 @@ char const* type_name(nvinfer1::DataType type) noexcept {
         case nvinfer1::DataType::kINT64: return "int64";
         case nvinfer1::DataType::kBOOL: return "bool";
         case nvinfer1::DataType::kUINT8: return "uint8";
-        default: return "a type of another kind";
+        default: return "another type";
     }
 }
 

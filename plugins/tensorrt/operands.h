@@ -1,4 +1,4 @@
-// What the operator takes: attributes, shapes and types, checked before anything is computed.
+// The operator's attributes and its tensors' shapes and types, checked before anything is computed.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -7,23 +7,14 @@
 
 namespace bsm {
 
-constexpr char const* kNAME = "BiMamba2Scan";
-constexpr char const* kVERSION = "1";
-constexpr char const* kNAMESPACE = "bsm";
+constexpr const char* kName = "BiMamba2Scan";
+constexpr const char* kVersion = "1";
+constexpr const char* kNamespace = "bsm";
 
-// Inputs in the operator's order; the output follows them where TensorRT numbers both.
-enum Tensor : int32_t {
-    kZXBCDT,
-    kCONV_WEIGHT,
-    kCONV_BIAS,
-    kDT_BIAS,
-    kA,
-    kD,
-    kINPUTS,
-    kY = kINPUTS
-};
+// Inputs in the operator's order; where TensorRT numbers inputs and outputs together, y follows.
+enum Tensor : int32_t { kZxbcdt, kConvWeight, kConvBias, kDtBias, kA, kD, kInputs, kY = kInputs };
 
-constexpr int32_t kTAPS = 4;  // d_conv
+constexpr int32_t kTaps = 4;  // d_conv
 
 struct Attributes {
     int32_t n_heads;
@@ -31,28 +22,28 @@ struct Attributes {
     float eps;
 };
 
-// Sizes of one call; -1 where a build has not fixed them yet.
+// Sizes of one call; -1 if still unknown while an engine is built.
 struct Sizes {
     int64_t n_sequences;
     int64_t length;
     int32_t headdim;
 };
 
-// All `check_` functions return false after logging one sentence that names what does not fit.
+// Each `check_` function returns false after logging one sentence that names what does not fit.
 
-bool check_attributes(
-    nvinfer1::PluginFieldCollection const* fields, Attributes* attributes) noexcept;
+bool check_attributes(const nvinfer1::PluginFieldCollection* fields,
+                      Attributes* attributes) noexcept;
 
 bool check_count(int32_t n_inputs, int32_t n_outputs) noexcept;
 
-// The types of all inputs against each other.
-bool check_types(nvinfer1::DataType const* types) noexcept;
+// Checks that the types of all inputs go together.
+bool check_types(const nvinfer1::DataType* types) noexcept;
 
-// The shapes of all inputs against each other and the attributes; sizes of -1 fit anything.
-bool check_shapes(
-    Attributes const& attributes, nvinfer1::Dims const* shapes, Sizes* sizes) noexcept;
+// Checks that the shapes of all inputs and the attributes go together; a size of -1 fits anything.
+bool check_shapes(const Attributes& attributes, const nvinfer1::Dims* shapes,
+                  Sizes* sizes) noexcept;
 
-// Whether a tensor may have this type, given that of zxbcdt.
+// Whether a tensor may have this type, given the type of zxbcdt.
 bool type_fits(int32_t tensor, nvinfer1::DataType type, nvinfer1::DataType zxbcdt) noexcept;
 
 }  // namespace bsm

@@ -1,4 +1,4 @@
-// The layer: one call of bsm::BiMamba2Scan in a TensorRT network.
+// The layer: one bsm::BiMamba2Scan in a TensorRT network.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -7,17 +7,17 @@
 
 namespace bsm {
 
-// TensorRT owns the objects: it clones them for each engine and context and deletes them.
-// Methods return 0 or, after logging a sentence, 1; none throws.
+// TensorRT owns the objects: it clones them for each engine and context, and deletes them.
+// Methods return 0 on success; on failure they log a sentence and return 1. None throws.
 class ScanPlugin final : public nvinfer1::IPluginV3,
                          public nvinfer1::IPluginV3OneCore,
                          public nvinfer1::IPluginV3OneBuild,
                          public nvinfer1::IPluginV3OneRuntime {
 public:
-    explicit ScanPlugin(Attributes const& attributes) noexcept;
-    // The fields to serialise point into the object itself.
-    ScanPlugin(ScanPlugin const&) = delete;
-    ScanPlugin& operator=(ScanPlugin const&) = delete;
+    explicit ScanPlugin(const Attributes& attributes) noexcept;
+    // Not copyable: fields_ points into the object itself.
+    ScanPlugin(const ScanPlugin&) = delete;
+    ScanPlugin& operator=(const ScanPlugin&) = delete;
 
     // IPluginV3
     nvinfer1::IPluginCapability* getCapabilityInterface(
@@ -25,38 +25,41 @@ public:
     nvinfer1::IPluginV3* clone() noexcept override;
 
     // IPluginV3OneCore
-    char const* getPluginName() const noexcept override { return kNAME; }
-    char const* getPluginVersion() const noexcept override { return kVERSION; }
-    char const* getPluginNamespace() const noexcept override { return kNAMESPACE; }
+    const char* getPluginName() const noexcept override { return kName; }
+    const char* getPluginVersion() const noexcept override { return kVersion; }
+    const char* getPluginNamespace() const noexcept override { return kNamespace; }
 
     // IPluginV3OneBuild
     int32_t getNbOutputs() const noexcept override { return 1; }
     int32_t getOutputDataTypes(nvinfer1::DataType* outputs, int32_t n_outputs,
-        nvinfer1::DataType const* inputs, int32_t n_inputs) const noexcept override;
-    int32_t getOutputShapes(nvinfer1::DimsExprs const* inputs, int32_t n_inputs,
-        nvinfer1::DimsExprs const* shape_inputs, int32_t n_shape_inputs,
-        nvinfer1::DimsExprs* outputs, int32_t n_outputs,
-        nvinfer1::IExprBuilder& builder) noexcept override;
+                               const nvinfer1::DataType* inputs,
+                               int32_t n_inputs) const noexcept override;
+    int32_t getOutputShapes(const nvinfer1::DimsExprs* inputs, int32_t n_inputs,
+                            const nvinfer1::DimsExprs* shape_inputs, int32_t n_shape_inputs,
+                            nvinfer1::DimsExprs* outputs, int32_t n_outputs,
+                            nvinfer1::IExprBuilder& builder) noexcept override;
     bool supportsFormatCombination(int32_t position,
-        nvinfer1::DynamicPluginTensorDesc const* tensors, int32_t n_inputs,
-        int32_t n_outputs) noexcept override;
-    int32_t configurePlugin(nvinfer1::DynamicPluginTensorDesc const* inputs, int32_t n_inputs,
-        nvinfer1::DynamicPluginTensorDesc const* outputs, int32_t n_outputs) noexcept override;
-    size_t getWorkspaceSize(nvinfer1::DynamicPluginTensorDesc const* inputs, int32_t n_inputs,
-        nvinfer1::DynamicPluginTensorDesc const* outputs,
-        int32_t n_outputs) const noexcept override;
-    char const* getTimingCacheID() noexcept override { return summary_; }
-    char const* getMetadataString() noexcept override { return summary_; }
+                                   const nvinfer1::DynamicPluginTensorDesc* tensors,
+                                   int32_t n_inputs, int32_t n_outputs) noexcept override;
+    int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t n_inputs,
+                            const nvinfer1::DynamicPluginTensorDesc* outputs,
+                            int32_t n_outputs) noexcept override;
+    size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t n_inputs,
+                            const nvinfer1::DynamicPluginTensorDesc* outputs,
+                            int32_t n_outputs) const noexcept override;
+    const char* getTimingCacheID() noexcept override { return summary_; }
+    const char* getMetadataString() noexcept override { return summary_; }
 
     // IPluginV3OneRuntime
-    int32_t onShapeChange(nvinfer1::PluginTensorDesc const* inputs, int32_t n_inputs,
-        nvinfer1::PluginTensorDesc const* outputs, int32_t n_outputs) noexcept override;
-    int32_t enqueue(nvinfer1::PluginTensorDesc const* input_tensors,
-        nvinfer1::PluginTensorDesc const* output_tensors, void const* const* inputs,
-        void* const* outputs, void* workspace, cudaStream_t stream) noexcept override;
+    int32_t onShapeChange(const nvinfer1::PluginTensorDesc* inputs, int32_t n_inputs,
+                          const nvinfer1::PluginTensorDesc* outputs,
+                          int32_t n_outputs) noexcept override;
+    int32_t enqueue(const nvinfer1::PluginTensorDesc* input_tensors,
+                    const nvinfer1::PluginTensorDesc* output_tensors, const void* const* inputs,
+                    void* const* outputs, void* workspace, cudaStream_t stream) noexcept override;
     nvinfer1::IPluginV3* attachToContext(
         nvinfer1::IPluginResourceContext* context) noexcept override;
-    nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
+    const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override;
 
 private:
     Attributes attributes_;

@@ -181,9 +181,7 @@ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
     const auto value = [](uint32_t bits) { return bits_to_float(bits & ~0x1fffu); };
     multiply(
         d, 8,
-        [&](int row, int k) {
-            return value(lanes.of[row % 8 * 4 + k % 4].a[k / 4 * 2 + row / 8]);
-        },
+        [&](int row, int k) { return value(lanes.of[row % 8 * 4 + k % 4].a[k / 4 * 2 + row / 8]); },
         [&](int k, int column) { return value(lanes.of[column * 4 + k % 4].b[k / 4]); });
 }
 

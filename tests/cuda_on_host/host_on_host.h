@@ -35,11 +35,12 @@ int launch(const Device& device, const Grid& grid, void*, const Arguments&... ar
         grid.shared_bytes > device.shared_bytes)
         return BSM_CUDA_ERROR;
     const std::tuple<Arguments...> call(arguments...);
-    on_host::run({grid.blocks, grid.threads, grid.cluster, grid.shared_bytes},
-                 [](const void* to) {
-                     std::apply(kKernel, *static_cast<const std::tuple<Arguments...>*>(to));
-                 },
-                 &call);
+    on_host::run(
+        {grid.blocks, grid.threads, grid.cluster, grid.shared_bytes},
+        [](const void* to) {
+            std::apply(kKernel, *static_cast<const std::tuple<Arguments...>*>(to));
+        },
+        &call);
     return BSM_OK;
 }
 

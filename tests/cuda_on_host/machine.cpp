@@ -138,8 +138,8 @@ void set_up_cluster(int64_t first_block) {
         Block& block = cluster.blocks[rank];
         block.index = first_block + rank;
         block.rank = rank;
-        const size_t bytes = shape.shared_bytes - std::min(shape.shared_bytes,
-                                                           worker->shared_short);
+        const size_t bytes =
+            shape.shared_bytes - std::min(shape.shared_bytes, worker->shared_short);
         void* memory = nullptr;
         if (posix_memalign(&memory, 128, bytes)) std::abort();
         block.shared.reset(static_cast<char*>(memory));

@@ -22,7 +22,7 @@ namespace {
 
 class Logger final : public ILogger {
 public:
-    void log(Severity severity, AsciiChar const* message) noexcept override {
+    void log(Severity severity, const AsciiChar* message) noexcept override {
         errors += severity == Severity::kERROR;
         text += message;
         text += '\n';
@@ -46,30 +46,28 @@ public:
     bool isConstant() const override { return constant; }
     int64_t getConstantValue() const override { return constant ? value : INT64_MIN; }
     bool isSizeTensor() const override { return false; }
-    int64_t const value;
-    bool const constant;
+    const int64_t value;
+    const bool constant;
 };
 
 class Builder final : public IExprBuilder, private apiv::VExprBuilder {
 public:
     Builder() { mImpl = this; }
-    Size const* make(int64_t value, bool constant) {
-        return &sizes.emplace_back(value, constant);
-    }
-    IDimensionExpr const* constant(int64_t value) override { return make(value, true); }
-    IDimensionExpr const* operation(DimensionOperation operation, IDimensionExpr const& first,
-        IDimensionExpr const& second) override {
-        auto const& a = static_cast<Size const&>(first);
-        auto const& b = static_cast<Size const&>(second);
-        bool const constant = a.constant && b.constant;
+    const Size* make(int64_t value, bool constant) { return &sizes.emplace_back(value, constant); }
+    const IDimensionExpr* constant(int64_t value) override { return make(value, true); }
+    const IDimensionExpr* operation(DimensionOperation operation, const IDimensionExpr& first,
+                                    const IDimensionExpr& second) override {
+        const auto& a = static_cast<const Size&>(first);
+        const auto& b = static_cast<const Size&>(second);
+        const bool constant = a.constant && b.constant;
         switch (operation) {
             case DimensionOperation::kSUB: return make(a.value - b.value, constant);
             case DimensionOperation::kFLOOR_DIV: return make(a.value / b.value, constant);
             default: return nullptr;  // no other is needed so far
         }
     }
-    IDimensionExpr const* declareSizeTensor(
-        int32_t, IDimensionExpr const&, IDimensionExpr const&) override {
+    const IDimensionExpr* declareSizeTensor(int32_t, const IDimensionExpr&,
+                                            const IDimensionExpr&) override {
         return nullptr;
     }
     std::deque<Size> sizes;
@@ -97,12 +95,12 @@ struct Tensor {
     uint32_t free;
 };
 
-void* host_load(char const* path) {
+void* host_load(const char* path) {
     void* const library = dlopen(path, RTLD_NOW);
     if (library == nullptr) return nullptr;
-    auto const set_finder =
+    const auto set_finder =
         reinterpret_cast<void (*)(ILoggerFinder*)>(dlsym(library, "setLoggerFinder"));
-    auto const creators = reinterpret_cast<IPluginCreatorInterface* const* (*)(int32_t&)>(
+    const auto creators = reinterpret_cast<IPluginCreatorInterface* const* (*)(int32_t&)>(
         dlsym(library, "getCreators"));
     if (set_finder == nullptr || creators == nullptr) return nullptr;
     set_finder(&g_finder);
@@ -112,23 +110,23 @@ void* host_load(char const* path) {
 }
 
 // What was logged since the last call. Anything that is no error counts as a bug of the plugin.
-char const* host_messages() {
+const char* host_messages() {
     static std::string text;
     text.swap(g_finder.logger.text);
     g_finder.logger.text.clear();
     return text.c_str();
 }
 
-char const* host_creator_text(IPluginCreatorV3One* creator, int what) {
+const char* host_creator_text(IPluginCreatorV3One* creator, int what) {
     if (what == 0) return creator->getPluginName();
     return what == 1 ? creator->getPluginVersion() : creator->getPluginNamespace();
 }
 
-PluginFieldCollection const* host_field_names(IPluginCreatorV3One* creator) {
+const PluginFieldCollection* host_field_names(IPluginCreatorV3One* creator) {
     return creator->getFieldNames();
 }
 
-IPluginV3* host_create(IPluginCreatorV3One* creator, PluginFieldCollection const* fields) {
+IPluginV3* host_create(IPluginCreatorV3One* creator, const PluginFieldCollection* fields) {
     return creator->createPlugin("layer", fields, TensorRTPhase::kBUILD);
 }
 
@@ -140,81 +138,81 @@ IPluginV3* host_attach(IPluginV3* plugin) { return runtime(plugin)->attachToCont
 
 // Into a plan and out of it: the fields' bytes are copied, as they are there.
 IPluginV3* host_reload(IPluginCreatorV3One* creator, IPluginV3* plugin) {
-    PluginFieldCollection const* const kept = runtime(plugin)->getFieldsToSerialize();
+    const PluginFieldCollection* const kept = runtime(plugin)->getFieldsToSerialize();
     std::deque<std::string> bytes;
     std::deque<PluginField> copies;
     for (int32_t i = 0; i < kept->nbFields; ++i) {
         PluginField field = kept->fields[i];
         field.name = bytes.emplace_back(field.name).c_str();
-        auto const* const data = static_cast<char const*>(field.data);
+        const auto* const data = static_cast<const char*>(field.data);
         field.data = bytes.emplace_back(data, 4 * static_cast<size_t>(field.length)).data();
         copies.push_back(field);
     }
     PluginField fields[8];
     for (size_t i = 0; i < copies.size(); ++i) fields[i] = copies[i];
-    PluginFieldCollection const collection{kept->nbFields, fields};
+    const PluginFieldCollection collection{kept->nbFields, fields};
     return creator->createPlugin("layer", &collection, TensorRTPhase::kRUNTIME);
 }
 
-char const* host_metadata(IPluginV3* plugin) { return build(plugin)->getMetadataString(); }
+const char* host_metadata(IPluginV3* plugin) { return build(plugin)->getMetadataString(); }
 
-int32_t host_output_type(IPluginV3* plugin, DataType const* types, int32_t count, DataType* type) {
+int32_t host_output_type(IPluginV3* plugin, const DataType* types, int32_t count, DataType* type) {
     return build(plugin)->getOutputDataTypes(type, 1, types, count);
 }
 
-int32_t host_output_shape(
-    IPluginV3* plugin, Tensor const* inputs, int32_t count, int64_t* dims, bool* constant) {
+int32_t host_output_shape(IPluginV3* plugin, const Tensor* inputs, int32_t count, int64_t* dims,
+                          bool* constant) {
     Builder builder;
     DimsExprs shapes[8]{}, output{};
     for (int32_t i = 0; i < count; ++i) {
-        Dims const& from = inputs[i].desc.dims;
+        const Dims& from = inputs[i].desc.dims;
         shapes[i].nbDims = from.nbDims;
         for (int32_t axis = 0; axis < from.nbDims; ++axis) {
             shapes[i].d[axis] = builder.make(from.d[axis], !(inputs[i].free >> axis & 1));
         }
     }
-    int32_t const status =
+    const int32_t status =
         build(plugin)->getOutputShapes(shapes, count, nullptr, 0, &output, 1, builder);
     for (int32_t axis = 0; status == 0 && axis < output.nbDims; ++axis) {
-        auto const* const size = static_cast<Size const*>(output.d[axis]);
+        const auto* const size = static_cast<const Size*>(output.d[axis]);
         dims[axis] = size->value;
         constant[axis] = size->constant;
     }
     return status == 0 ? output.nbDims : -1;
 }
 
-bool host_supports(
-    IPluginV3* plugin, int32_t position, PluginTensorDesc const* tensors, int32_t count) {
+bool host_supports(IPluginV3* plugin, int32_t position, const PluginTensorDesc* tensors,
+                   int32_t count) {
     DynamicPluginTensorDesc dynamic[8]{};
     for (int32_t i = 0; i < count; ++i) dynamic[i].desc = tensors[i];
     return build(plugin)->supportsFormatCombination(position, dynamic, count - 1, 1);
 }
 
 // Builds for sizes up to those of the inputs, of which the free ones may be 0 as well.
-int32_t host_configure(IPluginV3* plugin, Tensor const* inputs, int32_t count, size_t* workspace) {
+int32_t host_configure(IPluginV3* plugin, const Tensor* inputs, int32_t count, size_t* workspace) {
     DynamicPluginTensorDesc dynamic[8]{}, output{};
     for (int32_t i = 0; i < count; ++i) {
         dynamic[i] = {inputs[i].desc, inputs[i].desc.dims, inputs[i].desc.dims,
-            inputs[i].desc.dims};
+                      inputs[i].desc.dims};
         for (int32_t axis = 0; axis < inputs[i].desc.dims.nbDims; ++axis) {
             if (!(inputs[i].free >> axis & 1)) continue;
             dynamic[i].desc.dims.d[axis] = -1;
             dynamic[i].min.d[axis] = 0;
         }
     }
-    int32_t const status = build(plugin)->configurePlugin(dynamic, count, &output, 1);
+    const int32_t status = build(plugin)->configurePlugin(dynamic, count, &output, 1);
     *workspace = build(plugin)->getWorkspaceSize(dynamic, count, &output, 1);
     return status;
 }
 
-int32_t host_shape_change(IPluginV3* plugin, PluginTensorDesc const* inputs, int32_t count) {
-    PluginTensorDesc const output{};
+int32_t host_shape_change(IPluginV3* plugin, const PluginTensorDesc* inputs, int32_t count) {
+    const PluginTensorDesc output{};
     return runtime(plugin)->onShapeChange(inputs, count, &output, 1);
 }
 
-int32_t host_enqueue(IPluginV3* plugin, PluginTensorDesc const* inputs, void const* const* data,
-    void* output, void* workspace) {
-    PluginTensorDesc const desc{};
+int32_t host_enqueue(IPluginV3* plugin, const PluginTensorDesc* inputs, const void* const* data,
+                     void* output, void* workspace) {
+    const PluginTensorDesc desc{};
     return runtime(plugin)->enqueue(inputs, &desc, data, &output, workspace, nullptr);
 }
 }
