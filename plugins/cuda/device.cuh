@@ -1,5 +1,5 @@
-// The machine under the kernels: a thin layer with two implementations of the same functions.
-// nvcc gets PTX; any other compiler gets a faithful emulation on the CPU, tests/cuda_on_host.
+// The layer between the kernels and the hardware, with two implementations of the same functions:
+// PTX under nvcc, and a faithful emulation on the CPU (tests/cuda_on_host) under other compilers.
 #pragma once
 
 #include <cstddef>

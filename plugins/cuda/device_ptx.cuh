@@ -1,5 +1,5 @@
-// The machine under the kernels, on a GPU of compute capability 8.0 or newer: one instruction a
-// function. PTX ISA 8.x names the fragments' layouts; products.cuh relies on them.
+// device.cuh on a GPU of compute capability 8.0 or newer: one instruction per function. PTX ISA 8.x
+// defines the layouts of the fragments, on which products.cuh relies.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -17,8 +17,8 @@ struct alignas(16) Bytes16 {
     uint32_t word[4];
 };
 
-// Indices are volatile, so that what follows from them is worked out where it is needed: the
-// compiler would else take every address of every fragment out of the loop over chunks, and spill.
+// Indices are volatile so that addresses are computed where they are needed: otherwise the compiler
+// would move every address of every fragment out of the loop over chunks, and spill.
 BSM_DEVICE int thread_index() {
     int index;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
@@ -42,8 +42,8 @@ BSM_DEVICE uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Order of memory: after a barrier every thread of the block, or cluster, sees what any of them
-// wrote before. Exchanges and products order nothing.
+// Memory order: after a barrier each thread of the block, or cluster, sees what any of them wrote
+// before it. Exchanges and products order nothing.
 
 BSM_DEVICE void block_barrier() { __syncthreads(); }
 
@@ -51,7 +51,7 @@ BSM_DEVICE void block_barrier() { __syncthreads(); }
 BSM_DEVICE void cluster_arrive() {
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
-// Orders no memory: for what must not begin, or end, before the others are there.
+// Orders no memory: only keeps a block from starting, or ending, before the others.
 BSM_DEVICE void cluster_arrive_relaxed() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
@@ -76,7 +76,7 @@ BSM_DEVICE void store_peer(uint32_t address, const Bytes16& v) {
                  "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
                  : "memory");
 }
-#else  // never launched with a cluster there
+#else  // never launched with a cluster
 BSM_DEVICE void cluster_arrive() { __trap(); }
 BSM_DEVICE void cluster_arrive_relaxed() { __trap(); }
 BSM_DEVICE void cluster_wait() { __trap(); }
@@ -99,7 +99,8 @@ BSM_DEVICE V shuffle_from(V value, int lane) {
     return __shfl_sync(0xffffffffu, value, lane);
 }
 
-// 16 bytes from global to shared memory, zeros if not `valid`; there after a wait and a barrier.
+// Copies 16 bytes from global to shared memory, zeros if not `valid`; visible to the block after
+// wait_copies and a barrier.
 BSM_DEVICE void copy_async(void* shared, const void* global, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
                  "l"(global), "r"(valid ? 16 : 0)
@@ -111,7 +112,7 @@ BSM_DEVICE void prefetch(const void* global) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
 }
 
-// Inputs are read once by a block: not kept in L1 longer than the neighbouring rows need.
+// For inputs, which nothing writes while the kernels run.
 BSM_DEVICE Bytes16 load_global(const void* global) {
     Bytes16 v;
     asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -120,22 +121,22 @@ BSM_DEVICE Bytes16 load_global(const void* global) {
     return v;
 }
 
-// One instruction, where the compiler would sometimes make four.
+// One instruction; the compiler would sometimes emit four.
 BSM_DEVICE void store_global(void* global, const Bytes16& v) {
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(global), "r"(v.word[0]),
                  "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
                  : "memory");
 }
 
-// Four 8x8 matrices of 16-bit values; lane i gives the address of row i % 8 of matrix i / 8, and
-// gets the pair (row lane / 4, columns 2 (lane % 4) and the next) of each.
+// Loads four 8x8 matrices of 16-bit values. Lane i passes the address of row i % 8 of matrix i / 8
+// and receives, of each matrix, row i / 4, columns 2 (i % 4) and the next.
 BSM_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(shared_address(row))
                  : "memory");
 }
-// The same of the transposed matrices.
+// The same with each matrix transposed.
 BSM_DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -156,7 +157,7 @@ BSM_DEVICE void multiply_bf16(float (&d)[4], const uint32_t (&a)[4], const uint3
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-// d += a b, 16 x 8 by 8 x 8, of float32 values rounded by round_to_tf32.
+// d += a b, 16 x 8 by 8 x 8, for float32 values rounded by round_to_tf32.
 BSM_DEVICE void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -186,7 +187,7 @@ BSM_DEVICE float float_of_f16(uint16_t bits) { return __half2float(__ushort_as_h
 BSM_DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
 BSM_DEVICE uint32_t float_to_bits(float value) { return __float_as_uint(value); }
 
-// The smaller one; NaN if one of them is.
+// The smaller of both; NaN if either is NaN.
 BSM_DEVICE float minimum(float a, float b) {
     float y;
     asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));

@@ -1,5 +1,5 @@
-// What the launching code needs of the machine: the device's limits, whether a cluster fits on it,
-// and the launch.
+// What the launching code asks of CUDA: the device's limits, whether a cluster fits on it, and the
+// launch.
 #pragma once
 
 #include <cstddef>
@@ -12,18 +12,18 @@ namespace bsm::host {
 struct Device {
     int number;
     int compute;          // capability: 10 major + minor
-    size_t shared_bytes;  // that a block can have
-    int64_t max_blocks;   // of a grid
+    size_t shared_bytes;  // most that a block can have
+    int64_t max_blocks;   // in a grid
 };
 
 struct Grid {
     int64_t blocks;
     int threads;
-    int cluster;  // blocks; 1: none
+    int cluster;  // blocks in a cluster; 1: no clusters
     size_t shared_bytes;
 };
 
-constexpr int kMaxCluster = 8;  // blocks, portably
+constexpr int kMaxCluster = 8;  // blocks; larger clusters are not portable
 
 }  // namespace bsm::host
 

@@ -1,4 +1,4 @@
-// host.cuh with the CUDA runtime.
+// host.cuh implemented with the CUDA runtime.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,7 +7,7 @@
 
 namespace bsm::host {
 
-// A BsmStatus; keeps CUDA's text for bsm_scan_cuda_error.
+// Returns a BsmStatus and keeps CUDA's text for bsm_scan_cuda_error.
 int status_of(cudaError_t error);
 const char* last_cuda_error();
 
@@ -26,10 +26,10 @@ inline int current_device(Device& device) {
     return BSM_OK;
 }
 
-constexpr int kDevices = 64;  // whose answers are kept
+constexpr int kDevices = 64;  // answers are cached for devices 0 to 63
 
-// Lets a kernel have all shared memory of a block. Once a device and always the same limit, which
-// is the kernel's and not the launch's: two threads must not lower each other's.
+// Allows a kernel all the shared memory that a block can have, once per device. The limit belongs
+// to the kernel, not to a launch, so it is always the same: threads must not lower each other's.
 template <auto kKernel>
 cudaError_t prepare(const Device& device) {
     static std::atomic<bool> done[kDevices];
@@ -42,7 +42,7 @@ cudaError_t prepare(const Device& device) {
     return error;
 }
 
-// A launch's configuration, with the attribute that it points to.
+// A launch configuration together with the attribute that it points to.
 struct Configuration {
     cudaLaunchConfig_t value = {};
     cudaLaunchAttribute cluster = {};
@@ -61,8 +61,8 @@ struct Configuration {
     Configuration(const Configuration&) = delete;
 };
 
-// Whether the code is for GPUs with clusters, and not older PTX, and whether the GPU, or the part
-// of it that is ours, has room for one.
+// Whether the code was compiled for GPUs with clusters, not from older PTX, and the GPU, or our
+// share of it, has room for one.
 template <auto kKernel>
 bool ask_cluster(const Device& device, const Grid& grid) {
     cudaFuncAttributes code;
@@ -75,7 +75,7 @@ bool ask_cluster(const Device& device, const Grid& grid) {
            clusters > 0;
 }
 
-// Whether the blocks of `grid` can come in its clusters. Asked once a device and size.
+// Whether the blocks of `grid` can run in its clusters. Asked once per device and cluster size.
 template <auto kKernel>
 bool fits_cluster(const Device& device, const Grid& grid) {
     enum : char { kUnknown, kFits, kFitsNot };

@@ -5,7 +5,7 @@
 
 namespace bsm {
 
-// The unit of 16 bytes at `from`, of any alignment.
+// Loads the unit of 16 bytes at `from`, which may have any alignment.
 template <class T>
 BSM_DEVICE Bytes16 gather_unit(const T* from) {
     Bytes16 unit;
@@ -20,8 +20,8 @@ BSM_DEVICE Bytes16 gather_unit(const T* from) {
     return unit;
 }
 
-// SiLU of the convolution of a unit of channels, kSteps steps of it, from the rows before and at
-// them. `weights` and `biases` are those of the unit.
+// SiLU of the convolution of a unit of channels at kSteps steps, from their rows and the kTaps - 1
+// rows before them. `weights` and `biases` are those of the unit.
 template <class T, int kSteps>
 BSM_DEVICE void convolve_unit(const Bytes16 (&in)[kSteps + kTaps - 1], Bytes16 (&out)[kSteps],
                               const T* weights, const T* biases) {
@@ -55,8 +55,8 @@ BSM_DEVICE void convolve_unit(const Bytes16 (&in)[kSteps + kTaps - 1], Bytes16 (
     }
 }
 
-// The rows from kTaps - 1 before `row` on, a unit of channels each; 0 where there is no row. `from`
-// is where the unit lies in `row`.
+// Loads a unit of channels of each row from row - (kTaps - 1) on; 0 where there is no row. `from`
+// is the address of the unit in `row`.
 template <class S, int kRows>
 BSM_DEVICE void load_rows(Bytes16 (&in)[kRows], const Chunk<S>& chunk, int row,
                           const typename S::T* from, bool aligned) {
@@ -75,12 +75,12 @@ BSM_DEVICE void load_rows(Bytes16 (&in)[kRows], const Chunk<S>& chunk, int row,
     }
 }
 
-// Some channels of the convolution, and the tile (kChunk, channels) that takes them.
+// Some channels of the convolution, and the tile (kChunk, channels) that receives them.
 template <class T>
 struct Part {
     T* tile;
-    int units;     // of a row of the tile
-    int channel;   // the first one, among the convolution's
+    int units;     // in a row of the tile
+    int channel;   // first one, counted in the convolution
     int channels;  // that exist; the rest of the tile is 0
 
     template <int kWidth>
@@ -143,7 +143,7 @@ BSM_DEVICE void convolve(const Params& params, const Chunk<S>& chunk,
     }
 }
 
-// The units of a tile (kChunk, kChannels) that a thread copies: one column, every kStep-th row.
+// The units of a tile (kChunk, kChannels) that a thread copies: every kStep-th row of one column.
 template <class S>
 struct UnitsOfThread {
     static constexpr int kUnits = Tile<typename S::T, S::kChannels>::kUnits;
@@ -184,7 +184,7 @@ BSM_DEVICE void copy_gate(const Tile<typename S::T, S::kChannels>& tile, const P
     }
 }
 
-// Asks for kColumns features of a chunk, to be loaded later.
+// Prefetches kColumns features of a chunk into L2.
 template <int kColumns, class S>
 BSM_DEVICE void prefetch(const Chunk<S>& chunk, int column) {
     constexpr int kLine = 128 / sizeof(typename S::T);
@@ -198,11 +198,11 @@ BSM_DEVICE void prefetch(const Chunk<S>& chunk, int column) {
     }
 }
 
-// How much a chunk's steps weigh, in float32, of the heads of a group.
+// The weights of a chunk's steps in the sums of later steps, in float32, for the heads of a group.
 //
 // With a_i = dt_i A and cs_i = a_0 + .. + a_i in units of log2, step j reaches step i >= j times
-// dt_j exp2(cs_i - cs_j) = exp2(cs_i - feed_j). Sums are made in double, and float32 keeps them as
-// two floats, because a difference of large sums must be as exact as a small sum.
+// dt_j exp2(cs_i - cs_j) = exp2(cs_i - feed_j). Sums are made in double, and the float32 kernels
+// keep them as two floats, because the difference of two large sums must be exact.
 template <class S>
 struct Decays {
     static constexpr int kArrays = S::kWide ? 6 : 4;
@@ -216,7 +216,7 @@ struct Decays {
         BSM_DEVICE float* from_start() const { return at + 2 * S::kChunk; }  // exp2(cs_i)
         // dt_i exp2(cs_last - cs_i)
         BSM_DEVICE float* to_end() const { return at + 3 * S::kChunk; }
-        // What float32 leaves of a sum, for float32 only.
+        // What rounding to float32 drops from a sum; float32 kernels only.
         BSM_DEVICE float* sum_rest() const { return at + 4 * S::kChunk; }
         BSM_DEVICE float* feed_rest() const { return at + 5 * S::kChunk; }
     };
@@ -227,7 +227,7 @@ struct Decays {
         return {reinterpret_cast<float*>(at) + number * kArrays * S::kChunk};
     }
 
-    // Of head h, by a warp: two steps a lane (one where a chunk has 32).
+    // Computes the decays of head h with one warp: two steps per lane (one if a chunk has 32).
     static BSM_DEVICE void compute(const Params& params, const Chunk<S>& chunk, int h,
                                    const Head& own) {
         constexpr int kOwn = S::kChunk / 32;
@@ -240,7 +240,7 @@ struct Decays {
         BSM_UNROLL
         for (int i = 0; i < kOwn; ++i) {
             const int row = lane_index() * kOwn + i;
-            // Steps behind the end neither decay nor feed the state.
+            // Steps past the end neither decay nor feed the state.
             dt[i] = exists && row < chunk.rows
                         ? softplus(to_float(chunk.features(row)[chunk.scan.dt_at() + h]) + bias)
                         : 0;

@@ -1,4 +1,4 @@
-// A compiled combination of type and sizes, as scan.cu calls it.
+// The kernels compiled for one type and size, as scan.cu calls them.
 #pragma once
 
 #include "host.cuh"

@@ -1,17 +1,17 @@
-// RMSNorm over all heads of a step, which no block holds alone.
+// RMSNorm over all heads of a step, which a block seldom holds alone.
 //
-// A group's outputs wait in shared memory as T, each step divided by its own RMS: in range for
-// float16 whatever their size. Once the other groups' sums of squares are known, one factor makes
-// that the norm. Blocks of a cluster read each other's sums; without a cluster the sums go to
-// global memory and a second kernel multiplies.
+// A group's outputs wait in shared memory as T, each step divided by its RMS over the group, which
+// keeps them in range for float16. Once the other groups' sums of squares are known, one factor per
+// step turns them into the norm. Blocks of a cluster read each other's sums; without a cluster the
+// sums go to global memory and a second kernel multiplies.
 #pragma once
 
 #include "outputs.cuh"
 
 namespace bsm {
 
-// The sum over warps of their squares, and what divides a step by its RMS over the group. Where the
-// sum passes float32, outputs of 1e19, the row becomes NaN.
+// Sums the warps' squares of each step into `total`; `scale` is the reciprocal of its RMS over the
+// group. If the sum overflows float32, at outputs of 1e19, the row becomes NaN.
 template <class S>
 BSM_DEVICE void sum_squares(const float* squares, float* total, float* scale) {
     for (int step = device::thread_index(); step < S::kChunk; step += S::kThreads) {
@@ -23,14 +23,14 @@ BSM_DEVICE void sum_squares(const float* squares, float* total, float* scale) {
     }
 }
 
-// Undoes `scale` of a group and divides by the RMS of the whole row.
+// The factor that undoes a group's `scale` and divides by the RMS of the whole row.
 template <class S>
 BSM_DEVICE float norm_factor(float group_squares, float row_squares, int d_inner, float eps) {
     return device::root(fmaxf(group_squares / S::kChannels, 1e-36f)) *
            device::reciprocal_root(row_squares / d_inner + eps);
 }
 
-// All threads of the block, and of its cluster, have come this far, and see what others wrote.
+// A barrier of the block, or of its cluster if there is one: threads see what others wrote before.
 BSM_DEVICE void meet(const Params& params) {
     if (params.cluster > 1) {
         device::cluster_arrive();
@@ -40,7 +40,7 @@ BSM_DEVICE void meet(const Params& params) {
     }
 }
 
-// The sum over the blocks of a cluster, if there is one, of a value at one place in all of them.
+// Sums a value over the blocks of a cluster, in which it has the same address; without one, *own.
 BSM_DEVICE float cluster_sum(const float* own, int cluster) {
     if (cluster == 1) return *own;
     float sum = 0;
@@ -62,7 +62,7 @@ BSM_DEVICE Bytes16 scaled(Bytes16 unit, float factor) {
     return unit;
 }
 
-// Writes a group's tile to y, times `factor` of the step (none: as it is).
+// Writes a group's tile to y, each step times its `factor`; null: unscaled.
 template <class S>
 BSM_DEVICE void write_outputs(const Tile<typename S::T, S::kChannels>& tile, const float* factor,
                               const Chunk<S>& chunk, const Group<S>& group) {
@@ -87,11 +87,11 @@ BSM_DEVICE void write_squares(const float* total, const Chunk<S>& chunk, const G
         chunk.squares(row, group.number) = total[row];
 }
 
-// The second kernel: a warp a row, `rows` = N L 2.
+// The second kernel, one warp per row; `rows` = 2 N L.
 template <class S>
 BSM_KERNEL(256, 4) normalise(const Params params, int64_t rows) {
     using T = typename S::T;
-    constexpr int kUnits = S::kChannels / kPerUnit<T>;  // of a group
+    constexpr int kUnits = S::kChannels / kPerUnit<T>;  // in a group
     const int d_inner = params.n_heads * S::kHeaddim;
     const int64_t step = int64_t{device::block_count()} * 8;
     for (int64_t row = int64_t{device::block_index()} * 8 + warp_index(); row < rows; row += step) {

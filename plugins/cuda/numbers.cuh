@@ -1,5 +1,5 @@
-// The types of a signal: how 16 bytes of them become float32 and back, and the functions whose
-// cost depends on the precision that the type can show.
+// The element types: conversion of 16 bytes of them to float32 and back, and the functions that are
+// cheaper where a type has less precision.
 #pragma once
 
 #include "device.cuh"
@@ -16,13 +16,13 @@ struct BFloat16 {
 using device::Bytes16;
 
 template <class T>
-constexpr int kPerUnit = 16 / sizeof(T);  // elements of a unit of 16 bytes
+constexpr int kPerUnit = 16 / sizeof(T);  // elements in a unit of 16 bytes
 
 BSM_DEVICE float to_float(float v) { return v; }
 BSM_DEVICE float to_float(Float16 v) { return device::float_of_f16(v.bits); }
 BSM_DEVICE float to_float(BFloat16 v) { return device::bits_to_float(uint32_t{v.bits} << 16); }
 
-// Neighbouring elements as float32, and rounded to T. float16 saturates.
+// Converts two neighbouring elements to float32, and back with rounding. float16 saturates.
 template <class T>
 struct Pair;
 
@@ -78,8 +78,8 @@ BSM_DEVICE void store_pair(T* to, float low, float high) {
 
 constexpr float kLog2e = 1.44269504088896340736f;
 
-// x sigmoid(x). For 16-bit types by one tanh, which is half the special functions and good to
-// |x| 2^-12; for float32 by exp and reciprocal.
+// x sigmoid(x). 16-bit types take one tanh, which is half as many special functions, with an error
+// up to |x| 2^-12; float32 takes exp and a reciprocal.
 template <class T>
 BSM_DEVICE float silu(float x) {
     const float half = 0.5f * x;

@@ -1,21 +1,21 @@
-// From tiles to outputs: the matrix products of a chunk, gate, norm, and the way to global memory.
+// From tiles to outputs: the matrix products of a chunk, the state and the gate.
 #pragma once
 
 #include "inputs.cuh"
 
 namespace bsm {
 
-// What a warp holds of C B^T: tiles of 16 steps by all steps up to them. Where there are more warps
-// than tiles, several hold the same one and share its heads.
+// A warp's part of C B^T: tiles of 16 steps by all steps up to them. If there are more warps than
+// tiles, several hold the same tile and divide the heads among them.
 template <class S>
 struct Scores {
     using P = Products<typename S::T>;
     static constexpr int kSharing = S::kWarps > S::kRowTiles ? S::kWarps / S::kRowTiles : 1;
-    static constexpr int kOwn = S::kRowTiles * kSharing / S::kWarps;  // tiles of a warp
+    static constexpr int kOwn = S::kRowTiles * kSharing / S::kWarps;  // tiles per warp
     static_assert(kOwn * S::kWarps == S::kRowTiles * kSharing);
     Accumulator value[kOwn][S::kChunk / 8];
 
-    // Warps that share run from both ends: the longest tile goes with the shortest.
+    // Alternate sets of warps count tiles from opposite ends, so long tiles pair with short ones.
     static BSM_DEVICE int row_tile(int warp, int own) {
         const int tile = (warp + own * S::kWarps) % S::kRowTiles;
         return warp / S::kRowTiles % 2 ? S::kRowTiles - 1 - tile : tile;
@@ -24,7 +24,7 @@ struct Scores {
         return warp / S::kRowTiles % kSharing == head % kSharing;
     }
 
-    // C_i B_j for j <= i, else 0.
+    // C_i B_j for j <= i, otherwise 0.
     template <class Tile>
     BSM_DEVICE void compute(const Tile& C, const Tile& B) {
         const int lane = lane_index(), warp = warp_index();
@@ -90,8 +90,7 @@ struct Scores {
         }
     }
 
-    // Above the diagonal, where the score is 0, the exponent may be anything: times infinity it
-    // would be NaN.
+    // Bounds the exponent above the diagonal, where the score is 0: 0 times infinity is NaN.
     static constexpr float kMostDecay = 127;
 };
 
@@ -154,7 +153,7 @@ struct State {
     }
 };
 
-// What a warp holds of a chunk's outputs: all steps by its slab of one head's channels.
+// A warp's part of a chunk's outputs: all steps by its slab of one head's channels.
 template <class S>
 struct Outputs {
     using T = typename S::T;
@@ -163,7 +162,7 @@ struct Outputs {
     Accumulator value[S::kRowTiles][kColumns];
 
     static BSM_DEVICE int head() { return warp_index() / S::kWarpsPerHead; }
-    // First channel of the slab, in the group.
+    // First channel of the slab, counted in the group.
     static BSM_DEVICE int column() { return warp_index() * S::kSlab; }
 
     BSM_DEVICE void clear() {
@@ -175,7 +174,7 @@ struct Outputs {
                 for (int i = 0; i < 4; ++i) value[row][j][i] = 0;
     }
 
-    // y_i += exp2(cs_i) C_i h, of the state before the chunk.
+    // y_i += exp2(cs_i) C_i h, with h the state before the chunk.
     template <class Tile>
     BSM_DEVICE void add_state(const Tile& C, const State<S>& state,
                               const typename Decays<S>::Head& head) {
@@ -254,7 +253,7 @@ struct Outputs {
             }
     }
 
-    // Stores y scaled by step, in place of z.
+    // Stores y, scaled per step, in place of z.
     template <class Tile>
     BSM_DEVICE void store(const Tile& tile, const float* scale) const {
         const int lane = lane_index(), g = lane / 4, t = lane % 4, slab = column();

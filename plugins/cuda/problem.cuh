@@ -1,34 +1,34 @@
-// What a launch is told, and how its thread blocks divide the work.
+// The parameters of a launch, and how its thread blocks divide the work.
 //
-// Letters: N sequences, L steps, H heads, P channels of a head, S state size, I = H P,
-// W = 2 I + 2 S + H. A group is the heads that a block takes at a time.
+// Letters: N sequences, L steps, H heads, P channels per head, S state size, I = H P,
+// W = 2 I + 2 S + H. A group is the heads that a block processes together.
 #pragma once
 
 #include "products.cuh"
 
 namespace bsm {
 
-constexpr int kTaps = 4;  // of the convolution
+constexpr int kTaps = 4;  // d_conv
 
-// The sizes of a kernel. The stateful kernel walks sequences of any length chunk by chunk, the
-// other one takes sequences of at most one chunk.
+// The sizes of a kernel. The stateful kernel processes sequences of any length chunk by chunk, the
+// other one sequences of at most one chunk.
 template <class T_, int kHeaddim_, int kDState_, bool kStateful>
 struct Shape {
     using T = T_;
-    static constexpr bool kWide = sizeof(T) == 4;  // float32: half of everything fits
+    static constexpr bool kWide = sizeof(T) == 4;  // float32: half as much of everything fits
     static constexpr int kHeaddim = kHeaddim_;
     static constexpr int kDState = kDState_;
     static constexpr int kChunk = kWide && kStateful ? 32 : 64;  // steps
-    static constexpr int kHeads = kWide ? 1 : 2;                 // of a group
-    // Channels of a warp's outputs: wide slabs read less shared memory for a product, narrow ones
-    // make more warps, which hide the latency of loads.
+    static constexpr int kHeads = kWide ? 1 : 2;                 // in a group
+    // Channels of a warp's outputs: wide slabs read less shared memory per product, narrow ones
+    // leave more warps, which hide the latency of loads.
     static constexpr int kSlab = kStateful && !kWide ? kHeaddim / 2 : 16;
     static constexpr int kWarpsPerHead = kHeaddim / kSlab;
     static constexpr int kWarps = kHeads * kWarpsPerHead;
     static constexpr int kThreads = 32 * kWarps;
-    static constexpr int kChannels = kHeads * kHeaddim;  // of a group
-    // Steps of the convolution that a thread makes at a time: the more, the less often a row is
-    // loaded and unpacked, and the more registers.
+    static constexpr int kChannels = kHeads * kHeaddim;  // in a group
+    // Steps that a thread convolves together: more of them load and unpack a row less often, but
+    // take more registers.
     static constexpr int kSteps = kStateful && !kWide ? 8 : 4;
     static constexpr int kRowTiles = kChunk / 16;        // products take 16 steps at a time
 };
@@ -41,11 +41,11 @@ struct Params {
     const float* A;
     const float* D;
     void* y;
-    float* squares;  // (N, L, 2, groups): sums over a group's channels; null: norm by the blocks
+    float* squares;  // (N, L, 2, groups): sums over a group's channels; null: no second kernel
     int64_t first_sequence;  // of this launch
     int64_t length;          // L
     int n_heads;             // H
-    int groups;              // ceil(H / heads of a group)
+    int groups;              // ceil(H / heads in a group)
     int groups_per_block;
     int cluster;  // blocks that share the groups of a sequence and direction
     float eps;
@@ -65,7 +65,7 @@ struct Scan {
     int direction;
     int d_inner;
 
-    // Of a row of this launch: sequences in turn, both directions of each.
+    // `launch_row` counts the sequences of this launch, both directions of each.
     BSM_DEVICE Scan(const Params& params, int launch_row)
         : length(params.length), direction(launch_row % 2), d_inner(params.n_heads * S::kHeaddim) {
         const int64_t sequence = params.first_sequence + launch_row / 2;
@@ -81,20 +81,20 @@ struct Scan {
         stride_squares = sign * 2 * params.groups;
     }
 
-    // Where the features of a step have z, x, B with C behind it, and dt.
+    // Offsets of z, x, B (followed by C) and dt in the features of a step.
     BSM_DEVICE int z_at() const { return 0; }
     BSM_DEVICE int x_at() const { return d_inner; }
     BSM_DEVICE int B_at() const { return 2 * d_inner; }
     BSM_DEVICE int dt_at() const { return 2 * d_inner + 2 * S::kDState; }
 };
 
-// The steps of a scan that a block takes at a time; row r is step start + r.
+// The steps of a scan that a block processes together; row r is step start + r.
 template <class S>
 struct Chunk {
     Scan<S> scan;
     int64_t start;
-    int first;  // row whose features exist: 0, or before it those that the convolution sees
-    int rows;   // that exist; none behind the end
+    int first;  // first row with features: 0, or -3, as the convolution reaches one chunk back
+    int rows;   // rows of this chunk that exist; 0 past the end
 
     BSM_DEVICE Chunk(const Scan<S>& scan_, int64_t start_) : scan(scan_), start(start_) {
         const int64_t left = scan.length - start;
@@ -127,7 +127,7 @@ struct Group {
     }
     BSM_DEVICE int first_channel() const { return first_head * S::kHeaddim; }
     BSM_DEVICE int channels() const { return heads * S::kHeaddim; }
-    // D of a head of the group.
+    // D of a head in the group, 0 if there is no such head.
     BSM_DEVICE float skip(const Params& params, int direction, int head) const {
         return head < heads ? params.D[direction * params.n_heads + first_head + head] : 0;
     }

@@ -1,4 +1,4 @@
-// Matrix products of a warp on tensor cores: fragments of tiles in shared memory, and their product
+// A warp's matrix products on tensor cores: fragments of tiles in shared memory, and their product
 // with float32 accumulation.
 //
 // An accumulator holds 16 x 8: lane = 4 g + t has (g, 2t), (g, 2t + 1), (g + 8, 2t) and
@@ -14,7 +14,7 @@ namespace bsm {
 
 using Accumulator = float[4];
 
-// Asked for once by each function that loops over fragments, and handed on: see thread_index.
+// A function that loops over fragments calls these once and passes the value on: see thread_index.
 BSM_DEVICE int lane_index() { return device::thread_index() % 32; }
 BSM_DEVICE int warp_index() { return device::thread_index() / 32; }
 
@@ -52,7 +52,7 @@ struct Products {
         }
         return a;
     }
-    // B(k, n) = tile(row + n, column + k), and the same eight rows further.
+    // b[0](k, n) = tile(row + n, column + k); b[1] starts eight rows further.
     template <class Tile>
     static BSM_DEVICE void load_b(int lane, const Tile& tile, int row, int column, B (&b)[2]) {
         uint32_t word[4];
@@ -61,7 +61,7 @@ struct Products {
         b[0] = {{word[0], word[1]}};
         b[1] = {{word[2], word[3]}};
     }
-    // B(k, n) = tile(row + k, column + n), and the same eight columns further.
+    // b[0](k, n) = tile(row + k, column + n); b[1] starts eight columns further.
     template <class Tile>
     static BSM_DEVICE void load_b_transposed(int lane, const Tile& tile, int row, int column,
                                              B (&b)[2]) {
@@ -71,7 +71,7 @@ struct Products {
         b[0] = {{word[0], word[1]}};
         b[1] = {{word[2], word[3]}};
     }
-    // B(k, n) = accumulators(8 half + n, k): kDepth / 8 of them side by side.
+    // B(k, n) = accumulators(8 half + n, k), with kDepth / 8 accumulators side by side.
     static BSM_DEVICE B from_accumulators(const Accumulator* across, int half) {
         B b;
         Pair<T>::pack(across[0][2 * half], across[0][2 * half + 1], &b.word[0]);

@@ -1,4 +1,4 @@
-// The C interface: checks what it is given and finds the kernels for it.
+// The C interface: checks the arguments and finds the kernels for them.
 #include <cmath>
 #include <cstring>
 
@@ -32,7 +32,7 @@ const Instance* find_instance(const BsmScan& scan) {
     return nullptr;
 }
 
-// Whether the largest array, in bytes, has a 64-bit size.
+// Whether the size of the largest array in bytes fits in 64 bits.
 bool fits(const BsmScan& scan) {
     const int64_t width = 2 * (2 * int64_t{scan.n_heads} * scan.headdim + 2 * scan.d_state +
                                scan.n_heads);
@@ -132,7 +132,7 @@ int status_of(cudaError_t error) {
         case cudaErrorNoDevice:
             return BSM_NO_DEVICE;
         case cudaErrorInsufficientDriver:
-        case cudaErrorUnsupportedPtxVersion:  // newer than what the driver translates
+        case cudaErrorUnsupportedPtxVersion:  // PTX newer than the driver can compile
         case cudaErrorCallRequiresNewerDriver:
         case cudaErrorSystemDriverMismatch:
             return BSM_OLD_DRIVER;

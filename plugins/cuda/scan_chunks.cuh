@@ -1,5 +1,5 @@
-// The scan of sequences of any length, as along time: a block takes one group of heads of one
-// direction of a sequence and walks its chunks. The state stays in registers.
+// The scan of sequences of any length, as along time: a block takes one group of heads in one
+// direction of a sequence and processes its chunks in order. The state stays in registers.
 #pragma once
 
 #include "norm.cuh"
@@ -22,7 +22,7 @@ struct ChunksMemory {
     BSM_DEVICE Tile<T, S::kDState> B() const { return {reinterpret_cast<T*>(at)}; }
     BSM_DEVICE Tile<T, S::kDState> C() const { return {reinterpret_cast<T*>(at + kB)}; }
     BSM_DEVICE Tile<T, S::kChannels> x() const { return {reinterpret_cast<T*>(at + 2 * kB)}; }
-    // z, which becomes y.
+    // z, later overwritten by y.
     BSM_DEVICE Tile<T, S::kChannels> z() const { return {reinterpret_cast<T*>(at + 2 * kB + kX)}; }
     BSM_DEVICE Tile<T, S::kChunk> M(int head) const {
         return {reinterpret_cast<T*>(at + 2 * kB + 2 * kX + head * kM)};
@@ -30,14 +30,14 @@ struct ChunksMemory {
     BSM_DEVICE Decays<S> decays() const { return {at + kDecays}; }
     // (warps, chunk)
     BSM_DEVICE float* squares() const { return reinterpret_cast<float*>(at + kSquares); }
-    // (chunk); two in turn, as other blocks of the cluster may be a chunk behind.
+    // (chunk); used alternately, as other blocks of the cluster may be a chunk behind.
     BSM_DEVICE float* totals(int turn) const { return squares() + (S::kWarps + turn) * S::kChunk; }
     // (chunk)
     BSM_DEVICE float* scale() const { return totals(2); }
 };
 
-// What a block works on. Made anew for each use: kept, it would cost registers that the state
-// needs.
+// What a block works on. Constructed again for each use, because keeping it would take registers
+// that the state needs.
 template <class S>
 struct ChunkOfBlock {
     Group<S> group;
@@ -63,7 +63,7 @@ BSM_DEVICE void load_chunk(const Params& params, const ChunksMemory<S>& memory, 
     if (head < S::kHeads)
         Decays<S>::compute(params, at.chunk, at.group.first_head + head,
                            memory.decays().head(head));
-    meet(params);  // x, B, C and decays are there, z is free
+    meet(params);  // x, B, C and decays are complete, z is free
     copy_gate<S>(memory.z(), params, at.chunk, at.group);
     const Scan<S>& scan = at.chunk.scan;
     const Chunk<S> next(scan, start + S::kChunk);
@@ -73,7 +73,7 @@ BSM_DEVICE void load_chunk(const Params& params, const ChunksMemory<S>& memory, 
     prefetch<1>(next, scan.dt_at() + at.group.first_head);
 }
 
-// y of the chunk in place of z, each row divided by its RMS over the group.
+// Computes y of the chunk in place of z, each row divided by its RMS over the group.
 template <class S>
 BSM_DEVICE void compute_chunk(const Params& params, const ChunksMemory<S>& memory, int64_t start,
                               float* totals, const State<S>& state) {
@@ -105,7 +105,7 @@ BSM_DEVICE void write_chunk(const Params& params, const ChunksMemory<S>& memory,
             memory.scale()[row] =
                 norm_factor<S>(totals[row], of_row, at.chunk.scan.d_inner, params.eps);
         }
-        device::block_barrier();  // factors are there
+        device::block_barrier();  // factors are complete
     }
     write_outputs<S>(memory.z(), params.squares ? nullptr : memory.scale(), at.chunk, at.group);
 }
@@ -113,7 +113,7 @@ BSM_DEVICE void write_chunk(const Params& params, const ChunksMemory<S>& memory,
 template <class S>
 BSM_KERNEL(S::kThreads, 2) scan_chunks(const Params params) {
     const ChunksMemory<S> memory{device::shared_memory()};
-    if (params.cluster > 1) {  // others run, so that they can be written to
+    if (params.cluster > 1) {  // the other blocks must run before their memory is written
         device::cluster_arrive_relaxed();
         device::cluster_wait();
     }
@@ -132,10 +132,10 @@ BSM_KERNEL(S::kThreads, 2) scan_chunks(const Params params) {
         compute_chunk<S>(params, memory, start, totals, state);
         state.advance(memory.x(), Outputs<S>::column(), memory.B(),
                       memory.decays().head(Outputs<S>::head()));
-        meet(params);  // y is there, and the sums of all groups; x, B, C and decays are free
+        meet(params);  // y and the sums of all groups are complete; x, B, C and decays are free
         write_chunk<S>(params, memory, start, totals);
     }
-    if (params.cluster > 1) {  // others may still read this block's sums
+    if (params.cluster > 1) {  // other blocks may still read this block's sums
         device::cluster_arrive_relaxed();
         device::cluster_wait();
     }

@@ -1,5 +1,5 @@
-// The kernels for one type and size, BSM_DTYPE, BSM_HEADDIM and BSM_D_STATE, and how they are
-// launched. Compiled once for each.
+// The kernels for one type and size (BSM_DTYPE, BSM_HEADDIM, BSM_D_STATE) and their launch.
+// Compiled once for each combination.
 #include <algorithm>
 
 #include "instance.cuh"
@@ -36,13 +36,13 @@ struct Plan {
     int groups;
     int groups_per_block;
     bool two_steps;   // the norm takes a second kernel
-    host::Grid grid;  // for one row, that is one direction of a sequence
+    host::Grid grid;  // for one direction of one sequence
 };
 
 int group_count(const BsmScan& scan) { return (scan.n_heads + Short::kHeads - 1) / Short::kHeads; }
 
-// How a scan is divided on a device: by as many groups a block as fit, or by as few less as let the
-// blocks norm their rows by themselves. `fits_cluster` says whether blocks can come in clusters.
+// Divides a scan on a device: as many groups per block as fit, or fewer if the blocks can then
+// normalise their rows without a second kernel. `fits_cluster` tells whether clusters can run.
 template <class FitsCluster>
 Plan make_plan(const BsmScan& scan, const host::Device& device, const FitsCluster& fits_cluster) {
     Plan plan = {};
@@ -67,7 +67,7 @@ Plan make_plan(const BsmScan& scan, const host::Device& device, const FitsCluste
     return plan;
 }
 
-// Sums of squares, for the norm in two steps.
+// Bytes for the sums of squares, which a norm in two steps needs.
 size_t workspace(const BsmScan& scan) {
     return sizeof(float) * scan.n_sequences * scan.length * 2 * group_count(scan);
 }
@@ -77,7 +77,7 @@ int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
         return is_short ? host::fits_cluster<scan_short<Short>>(device, grid)
                         : host::fits_cluster<scan_chunks<Long>>(device, grid);
     });
-    if (!plan.groups_per_block) return BSM_OLD_GPU;  // less shared memory than any from 8.0 on
+    if (!plan.groups_per_block) return BSM_OLD_GPU;  // less shared memory than any GPU from 8.0 on
     if (scan.workspace_bytes < workspace(scan)) return BSM_SMALL_WORKSPACE;
     const int64_t d_inner = int64_t{scan.n_heads} * scan.headdim;
     const int64_t width = 2 * d_inner + 2 * scan.d_state + scan.n_heads;
@@ -99,7 +99,7 @@ int enqueue(const BsmScan& scan, const host::Device& device, void* stream) {
     params.aligned =
         reinterpret_cast<uintptr_t>(scan.zxbcdt) % 16 == 0 && width * sizeof(T) % 16 == 0;
 
-    const int64_t most = device.max_blocks / (2 * plan.grid.blocks);  // sequences of a launch
+    const int64_t most = device.max_blocks / (2 * plan.grid.blocks);  // sequences in a launch
     for (int64_t first = 0; first < scan.n_sequences; first += most) {
         params.first_sequence = first;
         host::Grid grid = plan.grid;

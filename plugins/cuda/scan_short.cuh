@@ -1,6 +1,6 @@
 // The scan of sequences of at most one chunk, as along bands: no state. A block takes some groups
-// of heads of one direction of a sequence, with C B^T made once, and keeps all their outputs until
-// the norm is known.
+// of heads in one direction of a sequence, computes C B^T once, and keeps all their outputs in
+// shared memory until the norm is known.
 #pragma once
 
 #include "norm.cuh"
@@ -23,7 +23,7 @@ struct ShortMemory {
 
     char* at;
 
-    // Until the scores are made; then x and M lie there.
+    // B and C until the scores are computed; then x and M take their place.
     BSM_DEVICE Tile<T, S::kDState> B() const { return {reinterpret_cast<T*>(at)}; }
     BSM_DEVICE Tile<T, S::kDState> C() const { return {reinterpret_cast<T*>(at + kB)}; }
     BSM_DEVICE Tile<T, S::kChannels> x() const { return {reinterpret_cast<T*>(at)}; }
@@ -34,9 +34,9 @@ struct ShortMemory {
     BSM_DEVICE float* squares() const { return reinterpret_cast<float*>(at + kSquares); }
     // (chunk)
     BSM_DEVICE float* scale() const { return squares() + S::kWarps * S::kChunk; }
-    // (chunk), over the groups of the block.
+    // (chunk), summed over the groups of the block.
     BSM_DEVICE float* sums() const { return scale() + S::kChunk; }
-    // Of a group of the block: z, which becomes y, totals (chunk), decays.
+    // For group i of the block: z, later overwritten by y; totals (chunk); decays.
     BSM_DEVICE Tile<T, S::kChannels> z(int i) const {
         return {reinterpret_cast<T*>(at + kGroups + i * kGroup)};
     }
@@ -55,7 +55,7 @@ BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
         for (int i = 0; i < groups; ++i) sum += memory.totals(i)[step];
         memory.sums()[step] = sum;
     }
-    meet(params);  // y is there, and the sums of all groups
+    meet(params);  // y and the sums of all groups are complete
     for (int i = 0; i < groups; ++i) {
         const Group<S> group(params, first_group + i);
         float* totals = memory.totals(i);
@@ -74,7 +74,7 @@ BSM_DEVICE void finish_rows(const Params& params, const ShortMemory<S>& memory,
         write_outputs<S>(memory.z(i),
                          params.squares ? nullptr : memory.totals(i), chunk,
                          Group<S>(params, first_group + i));
-    if (params.cluster > 1) device::cluster_wait();  // others have read this block's sums
+    if (params.cluster > 1) device::cluster_wait();  // other blocks have read this block's sums
 }
 
 template <class S>
@@ -101,11 +101,11 @@ BSM_KERNEL(S::kThreads, 2) scan_short(const Params params) {
             {memory.C(), scan.d_inner + S::kDState, S::kDState}};
         convolve<S>(params, chunk, BC, 1, 0);
     }
-    device::block_barrier();  // B, C and decays are there
+    device::block_barrier();  // B, C and decays are complete
     Scores<S> scores;
     scores.compute(memory.C(), memory.B());
     device::wait_copies();
-    device::block_barrier();  // z is there, B and C are done with
+    device::block_barrier();  // z is complete, B and C are free
 
     for (int i = 0; i < groups; ++i) {
         const Group<S> group(params, first_group + i);

@@ -5,9 +5,9 @@
 
 namespace bsm {
 
-// Where a unit of 16 bytes lies in rows of `units` without padding. Units change places within
-// eight (or as many as a row has), by the row, so that eight rows of one unit, eight units of one
-// row, and what a fragment's lanes take, lie in different banks. Unsigned, because a signed
+// The index of a unit of 16 bytes in rows of `units`, without padding. Each row permutes its units
+// in sets of eight (or all, if it has fewer), so that one unit of eight rows, eight units of one
+// row, and the units of a fragment's lanes lie in different banks. Unsigned, because a signed
 // division by 2^n takes four instructions.
 BSM_DEVICE unsigned unit_index(unsigned row, unsigned unit, unsigned units) {
     const unsigned turn = units < 8 ? units : 8;
@@ -28,7 +28,7 @@ struct Tile {
     BSM_DEVICE Bytes16& unit(unsigned row, unsigned unit) const {
         return reinterpret_cast<Bytes16*>(data)[unit_index(row, unit, kUnits)];
     }
-    // An element; its neighbours follow it to the end of its unit.
+    // The address of an element; its neighbours follow it up to the end of its unit.
     BSM_DEVICE T* at(unsigned row, unsigned column) const {
         return reinterpret_cast<T*>(&unit(row, column / kPerUnit<T>)) + column % kPerUnit<T>;
     }
