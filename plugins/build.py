@@ -1,8 +1,8 @@
 """Builds libbsm_scan and libbsm_trt_plugin once, and finds them again in the user's cache.
 
-A build is a folder there. It has its name only when it is complete, and holds the SHA-256 of its
-libraries. What is found there will be loaded into processes, so nothing is taken from a folder that
-somebody else could have written.
+A build is a folder in the cache. It gets its name only when it is complete, and holds the SHA-256
+of its libraries. These are loaded into processes, so nothing is used from a folder that another
+user could have written.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ _LOG, _RECORD = "build.log", "build.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Libraries:
-    """A finished build: what it was made from, and the SHA-256 of what it gave."""
+    """A finished build: what it was made from, and the SHA-256 of its libraries."""
 
     folder: Path
     sources: str
     """SHA-256 of all sources."""
     sizes: tuple[str, ...]
-    """Kernels, of SIZES."""
+    """Its kernels, out of SIZES."""
     architectures: tuple[str, ...]
     """Targets of nvcc: sm_90 is machine code, compute_90 PTX."""
     sha256: dict[str, str]
-    """By the library's file name."""
+    """SHA-256 of each library, by file name."""
 
     @property
     def scan(self) -> Path:
-        """libbsm_scan.so, the C interface of include/bsm_scan.h."""
+        """The path of libbsm_scan.so, the C interface of include/bsm_scan.h."""
         return self.folder / SCAN
 
     @property
     def plugin(self) -> Path | None:
-        """libbsm_trt_plugin.so, which needs no other library of ours; None if it was not built."""
+        """The path of libbsm_trt_plugin.so, which needs no libbsm_scan.so; None if not built."""
         return self.folder / PLUGIN if PLUGIN in self.sha256 else None
 
     @property
     def log(self) -> Path:
-        """What the compilers said, with each kernel's registers and spills."""
+        """The compilers' output, with each kernel's registers and spills."""
         return self.folder / _LOG
 
 
@@ -76,14 +76,14 @@ def build_libraries(
         architectures: "native" for the GPUs of this machine, "all", or names: "80,90", "90+PTX".
         plugin: Build the TensorRT plugin as well.
         include_dir: The folder of TensorRT's headers; None looks for it.
-        jobs: Compilers at a time; None takes one a CPU.
-        force: Build in any case.
-        sizes: Kernels to build, of SIZES. The library refuses the others.
-        report: Gets lines on the progress.
+        jobs: Compilers to run at a time; None runs one per CPU.
+        force: Build even if the cache has the libraries.
+        sizes: Kernels to build, out of SIZES. The library refuses the others.
+        report: Called with lines of progress.
 
     Raises:
         FileError: The cache cannot be used.
-        PluginError: Something that it needs is missing, or the build failed; where its log is.
+        PluginError: Something is missing, or the build failed; the sentence names its log.
     """
     toolchain = find_toolchain()
     options = Options(
@@ -96,7 +96,7 @@ def build_libraries(
     folder = cache_folder("plugins") / _key(sources, toolchain, options)
 
     def wait() -> None:
-        report("Another process builds the same; waiting for it.")
+        report("Waiting for another process that is building the same libraries.")
 
     with locked(folder.with_suffix(".lock"), wait), writing(folder):
         found = None if force else load_build(folder)
@@ -106,12 +106,12 @@ def build_libraries(
 
 
 def find_libraries(*, plugin: bool = False) -> Libraries | None:
-    """The newest build of these sources that runs on the GPUs of this machine, if there is one.
+    """Finds the newest build of these sources that runs on all GPUs of this machine, or None.
 
-    Builds nothing and needs no compiler. Builds of some sizes only are passed over.
+    Builds nothing and needs no compiler. Ignores builds that lack some sizes.
 
     Args:
-        plugin: Only a build that has the TensorRT plugin.
+        plugin: Accept only a build that has the TensorRT plugin.
 
     Raises:
         FileError: The cache cannot be used.
@@ -126,17 +126,17 @@ def find_libraries(*, plugin: bool = False) -> Libraries | None:
         if wanted in found.sha256 and all(arch.runs_on(found.architectures, n) for n in gpus):
             if is_intact(found):
                 return found
-            logger.warning("%s is not what was built there and is not used.", folder)
+            logger.warning("%s has changed since it was built and is not used.", folder)
     return None
 
 
 def find_or_build(*, report: Callable[[str], None] = logger.info) -> Libraries:
-    """A build with the TensorRT plugin: one that is there and fits this machine, else a new one.
+    """Finds a build with the TensorRT plugin that fits this machine, or builds one.
 
-    A new one is for the GPUs here, or for all where there is none.
+    A new build is for the GPUs of this machine, or for "all" if it has none.
 
     Args:
-        report: Gets lines on the progress.
+        report: Called with lines of progress.
 
     Raises:
         FileError: The cache cannot be used.
@@ -154,14 +154,14 @@ def source_folder() -> Path:
 
 
 def sources_sha256() -> str:
-    """SHA-256 of sources and recipe: equal ones give interchangeable libraries."""
+    """SHA-256 of the sources and compiler flags: if equal, the libraries are interchangeable."""
     folder = source_folder()
     files = [path for name in ("cuda", "include", "tensorrt") for path in folder.glob(f"{name}/*")]
     return hashlib.sha256(f"{RECIPE} {_hash_files(folder, files)}".encode()).hexdigest()
 
 
 def load_build(folder: Path) -> Libraries | None:
-    """A build by its record; None where there is none. `is_intact` checks the files."""
+    """Loads the record of a build; None if there is none. `is_intact` checks the files."""
     try:
         values = json.loads((folder / _RECORD).read_text("utf-8"))
         return Libraries(
@@ -176,9 +176,9 @@ def load_build(folder: Path) -> Libraries | None:
 
 
 def is_intact(libraries: Libraries) -> bool:
-    """Whether folder and libraries are private, and these are the ones that were built.
+    """Whether folder and libraries are private to the user, and unchanged since they were built.
 
-    Nobody else can change between this and the loading what nobody else can write.
+    Because nobody else can write them, they cannot be exchanged between this check and loading.
     """
     folder, digests = libraries.folder, libraries.sha256
     try:
@@ -199,7 +199,7 @@ def _build(
     options: Options,
     report: Callable[[str], None],
 ) -> Libraries:
-    """Builds a folder that appears when it is complete; the caller holds the lock."""
+    """Builds into `folder`, which appears only when complete; the caller holds the lock."""
     what = "the scan and its TensorRT plugin" if options.headers else "the scan"
     report(
         f"Building {what}: {len(options.sizes)} kernels for {', '.join(options.architectures)}, "
@@ -211,10 +211,10 @@ def _build(
         staging.chmod(0o700)
         compile_libraries(source_folder(), tree, toolchain, options, log, report)
         if sources_sha256() != sources:
-            raise PluginError("The CUDA sources changed while they were built: build again.")
+            raise PluginError("The CUDA sources changed during the build: build again.")
         for name in names:
             (tree / name).replace(staging / name)
-            (staging / name).chmod(0o700)  # whatever the umask: what others can write is not loaded
+            (staging / name).chmod(0o700)  # whatever the umask: is_intact refuses group-writable
         log.replace(staging / _LOG)
         built = {
             "sources": sources,
@@ -230,7 +230,7 @@ def _build(
 
 
 def _key(sources: str, toolchain: Toolchain, options: Options) -> str:
-    """Hash of everything that decides what a build gives."""
+    """Hash of everything that a build depends on."""
     headers = options.headers
     parts = (
         sources,
@@ -243,10 +243,10 @@ def _key(sources: str, toolchain: Toolchain, options: Options) -> str:
 
 
 def _tensorrt_headers(include_dir: Path | None) -> Path:
-    """The folder of TensorRT's headers.
+    """Checks the folder of TensorRT's headers, or finds one.
 
     Raises:
-        PluginError: There is none.
+        PluginError: The headers are missing.
     """
     from bsmamba2.plugins.tensorrt_library import find_include_dir
 
@@ -254,7 +254,7 @@ def _tensorrt_headers(include_dir: Path | None) -> Path:
         try:
             return find_include_dir().absolute()
         except PluginError as error:
-            raise PluginError(f"{error} Without the plugin: --no-tensorrt.") from error
+            raise PluginError(f"{error} To build without the plugin: --no-tensorrt.") from error
     if not (include_dir / "NvInferRuntime.h").is_file():
         raise PluginError(
             f"No NvInferRuntime.h in {include_dir}: name the folder of TensorRT's headers."
@@ -269,7 +269,7 @@ def _modified(path: Path) -> float:
 
 
 def _hash_files(folder: Path, files: Iterable[Path]) -> str:
-    """Of contents and of names below `folder`, wherever that lies."""
+    """Hashes the contents of `files` and their names relative to `folder`."""
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(f"{path.relative_to(folder)} {sha256_file(path)}\n".encode())

@@ -16,7 +16,7 @@ from bsmamba2.plugins.toolchain import Toolchain
 
 SCAN, PLUGIN = "libbsm_scan.so", "libbsm_trt_plugin.so"
 SIZES = tuple(f"{t}:{p}:{n}" for t in (0, 1, 2) for p in (32, 64) for n in (32, 64, 128))
-"""All kernels: BsmDtype's number, headdim and d_state."""
+"""All kernels, each as dtype:headdim:d_state with the number of a BsmDtype."""
 _FLAGS = (
     *("-c", "-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-Xptxas=-v"),
     "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden,-Wall",
@@ -29,10 +29,13 @@ _EXPORTED = {
 }  # fmt: skip
 RECIPE = (_FLAGS, _LINK, _EXPORTED)
 _ERROR = re.compile(r"^.*(?:\berror\b|\bfatal\b|undefined).*$", re.MULTILINE)
-_HINTS = (  # what the log says, what it means
-    (r"unsupported \w+ version", "nvcc {0.release} refuses {0.host}, name another in CUDAHOSTCXX"),
+_HINTS = (  # a pattern in the log, its meaning
+    (
+        r"unsupported \w+ version",
+        "nvcc {0.release} does not support {0.host}, name another compiler in CUDAHOSTCXX",
+    ),
     (r"[Nn]o space left on device", "the disk is full"),
-    (r"\bKilled\b|signal 9", "a compiler was killed, perhaps for want of memory, try --jobs 1"),
+    (r"\bKilled\b|signal 9", "a compiler was killed, perhaps for lack of memory, try --jobs 1"),
 )
 _POLL_S = 0.05
 
@@ -44,11 +47,11 @@ class Options:
     architectures: tuple[str, ...]
     """Targets of nvcc, such as sm_90 and compute_90."""
     sizes: tuple[str, ...]
-    """Kernels, of SIZES."""
+    """Kernels, out of SIZES."""
     headers: Path | None
     """The folder of TensorRT's headers; None builds no plugin."""
     jobs: int
-    """Compilers at a time."""
+    """Compilers to run at a time."""
 
 
 def compile_libraries(
@@ -59,18 +62,18 @@ def compile_libraries(
     log: Path,
     report: Callable[[str], None],
 ) -> None:
-    """Puts the libraries into the folder `tree`, with what they are made from.
+    """Builds the libraries and their object files in the folder `tree`.
 
     Args:
-        sources: The folder of `cuda`, `include` and `tensorrt`.
+        sources: The folder that holds `cuda`, `include` and `tensorrt`.
         tree: An empty folder.
         toolchain: The compilers.
         options: What to build.
-        log: Gets the commands and all they say, ptxas's figures of the kernels too.
-        report: Gets a line for each file.
+        log: Receives the commands and their output, with ptxas's figures for each kernel.
+        report: Called with a line for each file.
 
     Raises:
-        PluginError: It failed; `log`, which the sentence names, says why.
+        PluginError: The build failed; the sentence names `log`.
     """
     scan, jobs = _scan_objects(sources, tree, options), options.jobs
     paths = sorted((sources / "tensorrt").glob("*.cpp")) if options.headers else []
@@ -82,7 +85,7 @@ def compile_libraries(
     if plugin:
         linking[PLUGIN] = [*_LINK, *code, *scan, *plugin]
     for library in linking:
-        # Templates of the C++ library would be visible in spite of -fvisibility=hidden.
+        # Otherwise templates of the C++ library are exported in spite of -fvisibility=hidden.
         names = "; ".join(_EXPORTED[library])
         (tree / f"{library}.map").write_text(f"{{ global: {names}; local: *; }};\n")
         linking[library].append(f"-Xlinker=--version-script={library}.map")
@@ -92,10 +95,10 @@ def compile_libraries(
 
 
 def _scan_objects(sources: Path, tree: Path, options: Options) -> dict[str, list[str]]:
-    """The objects of both libraries: name -> arguments of nvcc."""
+    """The object files of both libraries: name -> arguments of nvcc."""
     sizes = [size.split(":") for size in options.sizes]
     listed = " ".join("X({}, {}, {})".format(*size) for size in sizes)
-    # In a header: nvcc splits the value of -D at commas.
+    # A header, because nvcc splits the value of -D at commas.
     (tree / "instances.h").write_text(f"#define BSM_INSTANCE_LIST {listed}\n")
     objects = {"scan.o": ["-include=instances.h", str(sources / "cuda/scan.cu")]}
     for size in sizes:
@@ -114,7 +117,7 @@ def _run_all(
     log: Path,
     report: Callable[[str], None],
 ) -> None:
-    """Makes each file by nvcc with its arguments; what still runs at the end is killed."""
+    """Runs nvcc for each file with its arguments; kills what still runs when one fails."""
     environment = toolchain.environment | {"TMPDIR": str(tree)}
     nvcc = [str(toolchain.nvcc), "-ccbin", str(toolchain.host)]
     waiting = list(files)
@@ -146,7 +149,7 @@ def _run_all(
 
 
 def _failure(log: Path, toolchain: Toolchain) -> str:
-    """One sentence, with what is known to go wrong or else the first error of the log."""
+    """One sentence with a hint if the log shows a known problem, otherwise with its first error."""
     text = log.read_text("utf-8")
     for pattern, hint in _HINTS:
         if re.search(pattern, text):

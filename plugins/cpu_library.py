@@ -1,7 +1,7 @@
-"""The scan's library for CPUs, compiled when the package was installed.
+"""The scan's library for CPUs, compiled when the package is installed.
 
-ONNX Runtime opens it by itself, for the operator that it registers; see
-`bsmamba2.runtime.engines.onnxruntime`. What else is in it, `include/bsm_scan_cpu.h` says.
+ONNX Runtime opens the library itself and runs the operator that it registers; see
+`bsmamba2.runtime.engines.onnxruntime`. `include/bsm_scan_cpu.h` describes its C interface.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from bsmamba2.plugins.cpu_sources import LIBRARY
 from bsmamba2.plugins.cuda_library import load_library
 
 ABI = 1
-"""BSM_CPU_SCAN_ABI of the header that this file was written for."""
+"""BSM_CPU_SCAN_ABI of the header that this file matches."""
 
 
 def find_cpu_library() -> Path | None:
-    """The library's file; None where the package was installed without a C++ compiler."""
+    """The library's file; None if the package was installed without a C++ compiler."""
     path = Path(__file__).parent / LIBRARY
     return path if path.is_file() else None
 
 
 class CpuScanLibrary:
-    """The library, which loads here.
+    """The loaded library.
 
     Attributes:
-        path: Its file.
+        path: The library's file.
         instructions: The vector instructions that it uses on this CPU: avx512, avx2 or portable.
     """
 
     def __init__(self, path: Path) -> None:
-        """Loads it.
+        """Loads the library.
 
         Raises:
-            PluginError: It does not load, or is of another version than this package.
+            PluginError: It does not load, or its version differs from this package's.
         """
         self.path = path
         library = load_library(path, "bsm_cpu_scan_abi", ABI, "install bsmamba2 again")

@@ -1,7 +1,7 @@
-"""How the scan's library for CPUs is compiled; read by setup.py before anything is installed.
+"""How the scan's library for CPUs is compiled; setup.py runs this before anything is installed.
 
-One file of kernels is compiled once for each instruction set; which one runs is decided when the
-library is called. Nothing here imports from the package.
+The file of kernels is compiled once for each instruction set, and the library picks one at each
+call. Nothing here imports from the package.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import sys
 import sysconfig
 
 LIBRARY = "libbsm_scan_cpu.so"
-"""Opened by path, so that it has one name on every system."""
+"""The library is opened by its path, so it has the same name on every system."""
 _FLAGS = (
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-pthread"),
     *("-ffp-contract=fast", "-fno-math-errno"),
 )
-_WIDE = {  # floats of a vector, and flags of the instruction set
+_WIDE = {  # floats in a vector, and flags of the instruction set
     "avx2": (8, ("-mavx2", "-mfma")),
     "avx512": (16, ("-mavx512f", "-mfma", "-mprefer-vector-width=512")),
 }
 
 
 def compilations() -> list[tuple[str, str, list[str]]]:
-    """What is linked: a source in the folder `cpu`, a name for its objects, and the flags.
+    """What to compile and link: a source in `cpu/`, a name for its object, and the flags.
 
-    Vectors of four floats are SSE2 or NEON, whatever the processor.
+    Compilers turn vectors of four floats ("portable") into SSE2 or NEON.
     """
     wide = _WIDE if _is_x86() else {}
     kernels = [
@@ -37,6 +37,6 @@ def compilations() -> list[tuple[str, str, list[str]]]:
 
 
 def _is_x86() -> bool:
-    """Whether x86 is all that is compiled for; some Pythons for Macs compile for two processors."""
+    """Whether only x86 is compiled for; some Pythons for Macs compile for two processors."""
     single = "universal" not in sysconfig.get_platform()
     return platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32 and single

@@ -1,7 +1,7 @@
-"""libbsm_scan from Python, by ctypes: addresses in, nothing but a status out.
+"""libbsm_scan from Python, by ctypes: the caller passes addresses, the library returns a status.
 
-Knows neither torch nor CuPy nor NumPy: whoever has arrays in device memory, of whatever library,
-hands their addresses over. `include/bsm_scan.h` says what each field means.
+Depends on neither torch nor CuPy nor NumPy: the caller passes the addresses of arrays in device
+memory, whatever library owns them. `include/bsm_scan.h` documents each field.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from bsmamba2.errors import PluginError
 from bsmamba2.formats.operator import INPUTS
 
 ABI = 1
-"""BSM_SCAN_ABI of the header that this file was written for."""
+"""BSM_SCAN_ABI of the header that this file matches."""
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
-"""Names of a BsmDtype, as NumPy and PyTorch have them."""
+"""BsmDtype by the names that NumPy and PyTorch use."""
 
 
 class Status(IntEnum):
-    """BsmStatus."""
+    """The header's BsmStatus."""
 
     OK = 0
     BAD_STRUCT = 1
@@ -46,7 +46,7 @@ class ScanError(PluginError):
     """The library refused a call, or CUDA did.
 
     Attributes:
-        status: A `Status`, or the bare number of a library that knows more of them.
+        status: A `Status`, or a plain number if a newer library has more of them.
     """
 
     def __init__(self, sentence: str, status: int) -> None:
@@ -55,7 +55,7 @@ class ScanError(PluginError):
 
     @property
     def is_unsupported(self) -> bool:
-        """Whether the call was right, and only this library or this machine cannot do it."""
+        """Whether the call is valid, but this library or this machine cannot run it."""
         return self.status in _UNSUPPORTED
 
 
@@ -74,16 +74,16 @@ _UNSUPPORTED = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSizes:
-    """Everything of a call but the arrays."""
+    """The sizes and options of a call."""
 
     n_sequences: int
     """N."""
     length: int
-    """L, steps of a sequence."""
+    """L, steps per sequence."""
     n_heads: int
     """H."""
     headdim: int
-    """P, channels of a head."""
+    """P, channels per head."""
     d_state: int
     """S, state size of a channel."""
     d_conv: int = 4
@@ -91,12 +91,12 @@ class ScanSizes:
     eps: float = 1e-5
     """Added to the mean square of a row."""
     dtype: str = "float32"
-    """Type of all arrays but dt_bias, A and D: one of DTYPES."""
+    """Type of all arrays except dt_bias, A and D (float32): one of DTYPES."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanArrays:
-    """Device addresses of a call's contiguous arrays; shapes as in the header."""
+    """Device addresses of a call's contiguous arrays, with the shapes that the header gives."""
 
     zxbcdt: int
     conv_weight: int
@@ -108,28 +108,28 @@ class ScanArrays:
 
 
 def load_library(path: Path, function: str, version: int, remedy: str) -> ctypes.CDLL:
-    """Loads a scan library of the interface that this package knows.
+    """Loads a scan library and checks the version of its interface.
 
     Args:
-        path: Its file.
-        function: The name of the one that returns the interface's version.
-        version: The one that it must return.
-        remedy: What to do about another library, as a command.
+        path: The library's file.
+        function: The name of its function that returns the version.
+        version: The version that this package needs.
+        remedy: What the user should do if it is another library, as a command.
 
     Raises:
-        PluginError: It does not load, is no scan library, or has another version.
+        PluginError: It does not load, is not a scan library, or has another version.
     """
     try:
         library = ctypes.CDLL(str(path.absolute()))
         abi = library[function]
     except (OSError, AttributeError) as error:
         raise PluginError(
-            f"{path} is no scan library that loads here: {error}; {remedy}."
+            f"{path} cannot be loaded as a scan library: {error}; {remedy}."
         ) from error
     abi.argtypes, abi.restype = (), ctypes.c_int
     if (found := abi()) != version:
         raise PluginError(
-            f"{path} has version {found} of the scan's interface and this bsmamba2 version "
+            f"{path} has version {found} of the scan's interface, but this bsmamba2 needs version "
             f"{version}; {remedy}."
         )
     return library
@@ -165,7 +165,7 @@ class ScanLibrary:
         """Loads the library; no CUDA call is made.
 
         Raises:
-            PluginError: No such file, no scan library, or one of another version.
+            PluginError: There is no such file, it is not a scan library, or has another version.
         """
         self.path = Path(path)
         if not self.path.is_file():
@@ -179,10 +179,10 @@ class ScanLibrary:
         library.bsm_scan_cuda_error.restype = ctypes.c_char_p
 
     def workspace_bytes(self, sizes: ScanSizes) -> int:
-        """Bytes of workspace that `enqueue` needs, on whatever device; grows with the sizes.
+        """Bytes of workspace that `enqueue` needs on any device; grows with the sizes.
 
         Raises:
-            ScanError: Sizes that the library does not take.
+            ScanError: The library does not support these sizes.
         """
         call, needed = _call(sizes), ctypes.c_size_t()
         status = self._library.bsm_scan_workspace(ctypes.byref(call), ctypes.byref(needed))
@@ -201,14 +201,14 @@ class ScanLibrary:
         """Enqueues a scan on a stream of the current device, and does not wait for it.
 
         Args:
-            sizes: Of the arrays; nothing can check that they are true.
-            arrays: Device addresses; the arrays must live until the stream has passed.
-            workspace: Device address.
-            workspace_bytes: Its size, at least that of the method `workspace_bytes`.
+            sizes: The sizes of the arrays; the library cannot check that they are true.
+            arrays: Device addresses; the arrays must live until the stream has run the scan.
+            workspace: Device address of the workspace.
+            workspace_bytes: Size of the workspace, at least what `workspace_bytes` returns.
             stream: A cudaStream_t; 0 is the default stream.
 
         Raises:
-            ScanError: Sizes, addresses or a device that the library does not take.
+            ScanError: The library does not support the sizes, addresses or device.
         """
         call = _call(sizes)
         for name, address in vars(arrays).items():
@@ -227,13 +227,13 @@ class ScanLibrary:
 
 
 def _call(sizes: ScanSizes) -> _BsmScan:
-    """The structure without arrays; the library refuses a dtype of -1."""
+    """The C struct without arrays; an unknown dtype becomes -1, which the library refuses."""
     values = vars(sizes) | {"dtype": DTYPES.get(sizes.dtype, -1)}
     return _BsmScan(size=ctypes.sizeof(_BsmScan), **values)
 
 
 def _detail(status: int, sizes: ScanSizes, call: _BsmScan) -> str:
-    """The values that a refusal is about."""
+    """The values that caused a refusal."""
     if status in (Status.NULL_POINTER, Status.MISALIGNED):
         return ", ".join(f"{name} at {getattr(call, name) or 0:#x}" for name in _ARRAYS)
     if status == Status.SMALL_WORKSPACE:

@@ -1,13 +1,13 @@
-"""The name under which TensorRT-RTX looks for itself.
+"""Provides the file name under which TensorRT-RTX opens its own library.
 
 The ONNX parser of TensorRT-RTX opens `libtensorrt_rtx.so` when it adds a plugin of version 3, and
-ends the process when there is none. The wheel has only `libtensorrt_rtx.so.1`.
+aborts the process if it is missing. The wheel has only `libtensorrt_rtx.so.1`.
 
-The loader takes a library that is already open when its DT_SONAME is the name asked for. So one
-is opened here that has this name, no code, and the real library as its only dependency, in which
-the parser then finds what it looks for. It is some 500 bytes long, so it needs no compiler, and its
-file is gone once it is open. Nothing is written beside TensorRT-RTX, and LD_LIBRARY_PATH, which
-the loader reads only when a process starts, is not needed.
+The system's loader reuses an open library whose DT_SONAME is the requested name. So this module
+opens a library with that name, no code, and the real library as its only dependency, where the
+parser then finds its symbols. It is some 500 bytes long and needs no compiler, and its file is
+deleted once open. Nothing is written beside TensorRT-RTX, and there is no need for LD_LIBRARY_PATH,
+which the loader reads only when a process starts.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _PT_LOAD, _PT_DYNAMIC, _PT_GNU_STACK = 1, 2, 0x6474E551
 _READ_WRITE = 6  # no segment is executable: a folder mounted noexec will do
 _DT_NULL, _DT_NEEDED, _DT_HASH, _DT_STRTAB, _DT_SYMTAB = 0, 1, 4, 5, 6
 _DT_STRSZ, _DT_SYMENT, _DT_SONAME = 10, 11, 14
-_LARGEST_PAGE = 0x10000  # bytes; of any kernel for these machines
+_LARGEST_PAGE = 0x10000  # bytes; the largest page that these machines use
 
 
 def provide_rtx_name() -> None:
-    """Makes `dlopen("libtensorrt_rtx.so")` give the TensorRT-RTX that this process has loaded.
+    """Makes `dlopen("libtensorrt_rtx.so")` return the TensorRT-RTX that this process has loaded.
 
-    Does nothing where that works already. To be called before a graph is parsed.
+    Does nothing if that already works. Must be called before a graph is parsed.
 
     Raises:
         PluginError: TensorRT-RTX is not loaded, or the name cannot be provided.
@@ -46,7 +46,7 @@ def provide_rtx_name() -> None:
         with tempfile.NamedTemporaryFile(prefix="bsmamba2-", suffix=f"-{_NAME}") as file:
             file.write(shared_library(_NAME, str(library)))
             file.flush()
-            ctypes.CDLL(file.name)  # never closed by ctypes
+            ctypes.CDLL(file.name)  # ctypes never closes it
     except (OSError, KeyError) as error:
         raise PluginError(
             f"The name {_NAME}, which TensorRT-RTX needs, cannot be provided ({error}): {advice}."
@@ -56,14 +56,14 @@ def provide_rtx_name() -> None:
 
 
 def shared_library(name: str, dependency: str) -> bytes:
-    """An ELF library without code.
+    """Returns the bytes of an ELF library without code.
 
     Args:
         name: Its DT_SONAME.
         dependency: Name or path of the library that it needs.
 
     Raises:
-        KeyError: A machine of another kind than x86-64 and AArch64.
+        KeyError: The machine is neither x86-64 nor AArch64.
     """
     strings = b"\0" + name.encode() + b"\0" + os.fsencode(dependency) + b"\0"
     entries, segments = 8, 3
@@ -82,7 +82,7 @@ def shared_library(name: str, dependency: str) -> bytes:
     headers = (
         _segment(_PT_LOAD, 0, end, _LARGEST_PAGE)
         + _segment(_PT_DYNAMIC, dynamic, 16 * entries, 8)
-        + _segment(_PT_GNU_STACK, 0, 0, 16)  # without it, the loader wants an executable stack
+        + _segment(_PT_GNU_STACK, 0, 0, 16)  # otherwise the loader makes the stack executable
     )
     tags = (
         (_DT_SONAME, 1),
@@ -100,7 +100,7 @@ def shared_library(name: str, dependency: str) -> bytes:
 
 
 def _segment(kind: int, start: int, size: int, alignment: int) -> bytes:
-    """A program header; addresses are offsets in the file."""
+    """A program header whose addresses are offsets in the file."""
     return struct.pack("<IIQQQQQQ", kind, _READ_WRITE, start, start, start, size, size, alignment)
 
 
@@ -113,7 +113,7 @@ def _is_open(name: str) -> bool:
 
 
 def _loaded_library() -> Path:
-    """The file of the TensorRT-RTX that this process has open."""
+    """The file of the TensorRT-RTX that this process has loaded."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and Path(fields[5]).name.startswith(f"{_NAME}."):

@@ -1,8 +1,7 @@
-"""The plugin library in TensorRT and TensorRT-RTX: headers to build it, loading, counting.
+"""The plugin in TensorRT and TensorRT-RTX: finding headers, loading it, counting its layers.
 
-The library only has `getCreators`, which TensorRT's registry calls. Merely opening it, as
-`ctypes.CDLL` and LD_PRELOAD do, registers nothing: use `load_plugin` or trtexec's
-`--dynamicPlugins`.
+TensorRT's registry calls the library's `getCreators`. Merely opening the library, as `ctypes.CDLL`
+and LD_PRELOAD do, registers nothing: use `load_plugin` or trtexec's `--dynamicPlugins`.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from bsmamba2.plugins.rtx_name import provide_rtx_name
 from bsmamba2.system.files import existing_file
 
 OLDEST_HEADERS = 10
-"""Major version of TensorRT; the interfaces that the plugin implements came with it."""
+"""Major version of TensorRT that introduced the interfaces of the plugin."""
 
 _VARIABLE = "TENSORRT_INCLUDE_DIR"
 _MAJOR = re.compile(r"^#define (?:NV_TENSORRT_MAJOR|TRT_MAJOR_ENTERPRISE) (\d+)", re.MULTILINE)
 
 
 def find_include_dir() -> Path:
-    """The folder of TensorRT's headers.
+    """Finds the folder of TensorRT's headers.
 
-    That which TENSORRT_INCLUDE_DIR names, or the first of an installed SDK, of Debian's and
-    conda's packages, and of the wheel `kernel-lens`, which carries them.
+    Takes the folder that TENSORRT_INCLUDE_DIR names, or the first one found in an installed SDK, in
+    Debian's and conda's packages, and in the wheel `kernel-lens`, which contains the headers.
 
     Raises:
-        PluginError: There is none, TENSORRT_INCLUDE_DIR names another folder, or they are of an
-            older TensorRT.
+        PluginError: There are no headers, TENSORRT_INCLUDE_DIR names a folder without them, or they
+            belong to an older TensorRT.
     """
     named = os.environ.get(_VARIABLE)
     for folder in [Path(named)] if named else _usual_folders():
@@ -50,22 +49,22 @@ def find_include_dir() -> Path:
         )
     raise PluginError(
         "No headers of TensorRT found: set TENSORRT_INCLUDE_DIR to the folder of NvInferRuntime.h "
-        "in TensorRT's SDK, or pip install --no-deps kernel-lens==2.0.1, which carries them."
+        "in TensorRT's SDK, or pip install --no-deps kernel-lens==2.0.1, which contains them."
     )
 
 
 def load_plugin(trt: ModuleType, path: str | Path) -> None:
-    """Registers the plugin library, so that the ONNX parser takes it and plans that need it load.
+    """Registers the plugin library, so that the ONNX parser uses it and plans that need it load.
 
-    Registered once, it stays for the life of the process; later calls, for whatever file, change
-    nothing.
+    The plugin stays registered for the life of the process; later calls change nothing, whatever
+    file they name.
 
     Args:
         trt: The module `tensorrt` or `tensorrt_rtx`.
-        path: `libbsm_trt_plugin.so`.
+        path: The file `libbsm_trt_plugin.so`.
 
     Raises:
-        BsmError: No such file.
+        BsmError: There is no such file.
         PluginError: The library cannot be opened or registered.
     """
     path = existing_file(path).resolve()
@@ -75,23 +74,23 @@ def load_plugin(trt: ModuleType, path: str | Path) -> None:
     if _is_registered(registry):
         return
     try:
-        library = ctypes.CDLL(str(path))  # TensorRT would not say why it fails
+        library = ctypes.CDLL(str(path))  # opened here because TensorRT does not say why it fails
     except OSError as error:
         raise PluginError(f"The plugin library cannot be opened: {error}.") from error
     if not hasattr(library, "getCreators"):
-        raise PluginError(f"{path} is no TensorRT plugin: it has no getCreators.")
+        raise PluginError(f"{path} is not a TensorRT plugin: it has no getCreators.")
     registry.load_library(str(path))
     if not _is_registered(registry):
         raise PluginError(
-            f"{trt.__name__} {trt.__version__} did not register {OP_TYPE} of {path}: "
+            f"{trt.__name__} {trt.__version__} did not register {OP_TYPE} from {path}: "
             "build the plugin again."
         )
 
 
 def strongly_typed(trt: ModuleType) -> int:
-    """Flags of a network whose types are the graph's.
+    """Flags that create a strongly typed network, whose types are those of the graph.
 
-    TensorRT 11 and TensorRT-RTX know no other networks, and may drop the flag that says so.
+    TensorRT 11 and TensorRT-RTX have no other networks and may lack the flag.
 
     Args:
         trt: The module `tensorrt` or `tensorrt_rtx`.
@@ -101,9 +100,9 @@ def strongly_typed(trt: ModuleType) -> int:
 
 
 def count_plugin_layers(network: Any) -> int:
-    """How many layers of a parsed network are this plugin.
+    """Counts the layers of a parsed network that are this plugin.
 
-    A scan node that is not one was replaced by its body in standard operators, silently.
+    The parser silently replaces any other scan node by its function body in standard operators.
 
     Args:
         network: An `INetworkDefinition` of `tensorrt` or `tensorrt_rtx`.
@@ -112,14 +111,14 @@ def count_plugin_layers(network: Any) -> int:
 
 
 def check_plugin_layers(network: Any, scan_nodes: int) -> None:
-    """Makes sure that the parser took the plugin for every scan node.
+    """Checks that the parser used the plugin for every scan node.
 
     Args:
         network: An `INetworkDefinition` of `tensorrt` or `tensorrt_rtx`.
-        scan_nodes: Nodes of `bsm::BiMamba2Scan` in the file that was parsed.
+        scan_nodes: Number of `bsm::BiMamba2Scan` nodes in the parsed file.
 
     Raises:
-        PluginError: It took the operator's body instead.
+        PluginError: The parser used the operator's function body instead.
     """
     layers = count_plugin_layers(network)
     if layers != scan_nodes:
@@ -140,11 +139,11 @@ def _is_plugin(network: Any, layer: Any) -> bool:
 
 
 def _is_registered(registry: Any) -> bool:
-    """Asked of the list, because `get_creator` logs an error for what is not there."""
+    """Searches the list, because `get_creator` logs an error if the creator is missing."""
     wanted = (OP_TYPE, PLUGIN_VERSION, PLUGIN_NAMESPACE)
     return any(
         (creator.name, creator.plugin_version, creator.plugin_namespace) == wanted
-        for creator in registry.all_creators or ()  # None where one is of a kind it does not know
+        for creator in registry.all_creators or ()  # None if one of them is of an unknown kind
     )
 
 
@@ -165,12 +164,13 @@ def _usual_folders() -> Iterator[Path]:
 
 
 def _check_version(folder: Path) -> None:
-    """Refuses headers without the interfaces that the plugin implements."""
+    """Raises if the headers lack the interfaces that the plugin implements."""
     version = folder / "NvInferVersion.h"
     text = version.read_text(errors="replace") if version.is_file() else ""
     majors = [int(major) for major in _MAJOR.findall(text)]
     if not majors or majors[0] < OLDEST_HEADERS:
         found = f"TensorRT {majors[0]}" if majors else "an unknown TensorRT"
         raise PluginError(
-            f"The headers in {folder} are of {found}: the plugin needs {OLDEST_HEADERS} or newer."
+            f"The headers in {folder} belong to {found}: the plugin needs {OLDEST_HEADERS} or "
+            "newer."
         )

@@ -1,4 +1,4 @@
-"""The programs that a build needs: nvcc and a C++ compiler."""
+"""Finds the programs that a build needs: nvcc and a C++ compiler."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from bsmamba2.errors import PluginError
 
 OLDEST_NVCC = (12, 1)
 _TOOLKITS = (Path("/usr/local/cuda"), Path("/opt/cuda"))
-_WHEELS = "nvidia-cuda-nvcc nvidia-cuda-cccl"  # the first brings headers, runtime and NVVM along
+_WHEELS = "nvidia-cuda-nvcc nvidia-cuda-cccl"  # the first depends on headers, runtime and NVVM
 _FLAG_VARIABLES = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")  # nvcc's own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """Programs that were found and answer."""
+    """The compilers, which were found and run."""
 
     nvcc: Path
     nvcc_version: str
-    """Everything that `nvcc --version` prints."""
+    """The output of `nvcc --version`."""
     known: tuple[int, ...]
-    """Architectures that nvcc compiles for: 90 for 9.0."""
+    """Architectures that nvcc supports; 90 stands for 9.0."""
     host: Path
-    """The C++ compiler that nvcc takes."""
+    """The C++ compiler that nvcc calls."""
     host_version: str
 
     @property
@@ -38,15 +38,15 @@ class Toolchain:
 
     @property
     def fingerprint(self) -> tuple[str, ...]:
-        """What decides, beside the sources, what the compilers put out."""
+        """Everything that the compilers' output depends on, apart from the sources."""
         flags = (f"{name}={os.environ.get(name, '')}" for name in _FLAG_VARIABLES)
         return (self.nvcc_version, self.host_version, *flags)
 
     @property
     def environment(self) -> dict[str, str]:
-        """For the build's processes: messages in English, and the libraries of pip's nvcc.
+        """Environment of the build's processes: messages in English, and pip's CUDA libraries.
 
-        That nvcc links with a folder lib64, but the packages have only lib.
+        nvcc from pip looks for libraries in lib64, but the packages have only lib.
         """
         environment = os.environ | {"LC_ALL": "C"}
         root = self.nvcc.resolve().parent.parent
@@ -60,11 +60,12 @@ def find_toolchain() -> Toolchain:
     """Finds the programs and asks them for their versions.
 
     Raises:
-        PluginError: One is missing, does not run or is too old.
+        PluginError: A program is missing, does not run or is too old.
     """
     if sys.platform != "linux":
         raise PluginError(
-            f"The CUDA libraries are built on Linux only, not on {sys.platform}: build them there."
+            f"The CUDA libraries can only be built on Linux, not on {sys.platform}: build them "
+            "there."
         )
     nvcc = find_nvcc()
     version = _ask(nvcc, "--version")
@@ -85,10 +86,10 @@ def find_toolchain() -> Toolchain:
 
 
 def find_nvcc() -> Path:
-    """CUDACXX, then nvcc on PATH, in CUDA_HOME, in the usual folders, in pip's packages.
+    """Finds nvcc: CUDACXX, then PATH, CUDA_HOME, the usual folders, and pip's packages.
 
     Raises:
-        PluginError: None of them.
+        PluginError: There is no nvcc.
     """
     if named := _named_program("CUDACXX"):
         return named
@@ -112,7 +113,7 @@ def _wheel_roots() -> list[Path]:
 
 
 def _find_host() -> Path:
-    """The compiler that nvcc's own variables or CXX name, or the system's."""
+    """Finds the C++ compiler: the one that nvcc's variables or CXX name, or the system's."""
     for variable in ("CUDAHOSTCXX", "NVCC_CCBIN", "CXX"):
         if named := _named_program(variable):
             return named
@@ -123,13 +124,15 @@ def _find_host() -> Path:
 
 
 def _named_program(variable: str) -> Path | None:
-    """The program that an environment variable names; None where it is unset."""
+    """The program that an environment variable names; None if it is unset."""
     name = os.environ.get(variable)
     if not name:
         return None
     found = shutil.which(name)
     if not found:
-        raise PluginError(f"{variable} names '{name}', which is no program: mend or unset it.")
+        raise PluginError(
+            f"{variable} names '{name}', which is not a program: correct or unset it."
+        )
     return Path(found).absolute()
 
 
@@ -139,10 +142,10 @@ def _nvcc_release(version: str) -> tuple[int, int]:
 
 
 def _ask(program: Path, option: str) -> str:
-    """What a program prints when asked.
+    """Returns what a program prints for `option`.
 
     Raises:
-        PluginError: It does not run.
+        PluginError: The program does not run, or fails.
     """
     try:
         done = subprocess.run([program, option], capture_output=True, text=True, errors="replace")

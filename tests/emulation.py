@@ -28,9 +28,9 @@ def build_scan(
 
     Args:
         target: The file to write; objects go beside it.
-        sizes: Which kernels.
-        sanitizer: "thread" or "address": for the kernels and `main`, not for the machine, whose
-            own doings are none of the kernel's.
+        sizes: The kernels to build.
+        sanitizer: "thread" or "address": applies to the kernels and `main`, not to the emulated
+            machine, whose own accesses are not under test.
         main: A C++ file with the program.
     """
     sizes = list(sizes)

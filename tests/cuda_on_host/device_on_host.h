@@ -1,6 +1,6 @@
-// The machine under the kernels, emulated: the functions of device_ptx.cuh, with the layouts that
-// the PTX ISA gives for their instructions. Shared memory starts as NaN, asynchronous copies arrive
-// when they are waited for and not before, and products round as tensor cores do.
+// The emulated GPU: the functions of device_ptx.cuh, with the layouts that the PTX ISA defines for
+// their instructions. Shared memory starts as NaN, asynchronous copies arrive only when they are
+// waited for, and operands are rounded as tensor cores round them.
 #pragma once
 
 #include <cmath>
@@ -64,7 +64,7 @@ V shuffle_from(V value, int lane) {
     return Lanes<V>(value).of[lane];
 }
 
-// Copies under way of the thread that runs: done by wait_copies, as late as the machine may.
+// Pending copies of the running thread; wait_copies performs them, as late as a GPU may.
 inline void copy_async(void* shared, const void* global, bool valid) {
     on_host::later({shared, valid ? global : nullptr});
 }
@@ -76,7 +76,7 @@ inline void wait_copies() {
     }
 }
 
-// Reads, so that AddressSanitizer sees an address that is none.
+// Reads, so that AddressSanitizer finds an invalid address.
 inline void prefetch(const void* global) { (void)*static_cast<const volatile char*>(global); }
 inline Bytes16 load_global(const void* global) { return *static_cast<const Bytes16*>(global); }
 inline void store_global(void* global, const Bytes16& value) {
@@ -187,7 +187,7 @@ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
 
 inline float minimum(float a, float b) { return a < b || std::isnan(a) ? a : b; }
 inline float exp2_fast(float x) { return std::exp2(x); }
-inline float tanh_fast(float x) {  // eleven bits, as tanh.approx promises no more
+inline float tanh_fast(float x) {  // eleven bits, all that tanh.approx promises
     return bits_to_float(float_to_bits(std::tanh(x)) & ~0x0fffu);
 }
 inline float reciprocal(float x) { return 1 / x; }

@@ -1,6 +1,6 @@
-// A thread of control on a stack of its own, which runs until it leaves, and what the sanitizers
-// must be told of it. For machine.cpp alone; the sanitizers' functions are weak, as a program may
-// lack them.
+// A thread of control on its own stack, which runs until it leaves, and the calls that tell the
+// sanitizers about it. For machine.cpp only; the sanitizers' functions are weak because a program
+// may be built without them.
 #pragma once
 
 #include <sys/mman.h>
@@ -25,7 +25,8 @@ __attribute__((weak)) void __sanitizer_finish_switch_fiber(void* save, const voi
 #if !defined(__x86_64__)
 #error "the emulation switches stacks in x86-64 assembly: add this processor's in fiber.h"
 #endif
-// Keeps the callee-saved registers and the stack of the caller in *from and goes on at `to`.
+// Saves the caller's callee-saved registers on its stack, stores the stack pointer in *from, and
+// continues at `to`.
 extern "C" void on_host_switch(void** from, void* to);
 asm(R"(
 .text
@@ -107,7 +108,7 @@ public:
             __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
     }
 
-    // Back to whoever resumed it, until the next time, if there is one.
+    // Returns to the host; the fiber continues here when it is resumed, unless it left for good.
     void leave(Fiber& fiber, bool for_good) {
         if (__sanitizer_start_switch_fiber)
             __sanitizer_start_switch_fiber(for_good ? nullptr : &fiber.fake_stack, bottom_, size_);
@@ -117,7 +118,7 @@ public:
             __sanitizer_finish_switch_fiber(fiber.fake_stack, &bottom_, &size_);
     }
 
-    // Takes its stack from a fiber that has left for good.
+    // Reclaims the stack of a fiber that has left for good.
     void finish(Fiber& fiber) {
         stacks_.push_back(fiber.stack);
         if (__tsan_destroy_fiber) __tsan_destroy_fiber(fiber.tsan);

@@ -1,8 +1,8 @@
-// host.cuh on the emulated machine, which is whatever GPU the environment says:
-//   BSM_EMULATED_COMPUTE   compute capability, 90 unless told; 0: no device
-//   BSM_EMULATED_SHARED    KiB of shared memory of a block, 227 unless told
-//   BSM_EMULATED_BLOCKS    the most of a grid, 2^31 - 1 unless told
-//   BSM_EMULATED_CLUSTER   the most blocks of a cluster, 8 unless told
+// host.cuh on the emulated machine. Environment variables choose the GPU:
+//   BSM_EMULATED_COMPUTE   compute capability, by default 90; 0: no device
+//   BSM_EMULATED_SHARED    KiB of shared memory per block, by default 227
+//   BSM_EMULATED_BLOCKS    most blocks in a grid, by default 2^31 - 1
+//   BSM_EMULATED_CLUSTER   most blocks in a cluster, by default 8
 #pragma once
 
 #include <cstdlib>

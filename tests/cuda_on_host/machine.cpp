@@ -15,15 +15,15 @@
 namespace on_host {
 namespace {
 
-constexpr int kMaxCopies = 64;  // under way at once, of a thread
-constexpr int kMaxWords = 8;    // of an exchange, from a lane
+constexpr int kMaxCopies = 64;  // pending at once in a thread
+constexpr int kMaxWords = 8;    // in an exchange, per lane
 
 struct Gate {  // opens when `members` have arrived, over and over
     int members = 0;
     int arrived = 0;
     int64_t passed = 0;  // times it opened
-    char order[2] = {};  // what ThreadSanitizer orders memory by, in turn: who is late for one
-                         // opening must not see what others did on their way to the next
+    char order[2] = {};  // addresses by which ThreadSanitizer orders memory, used alternately: a
+                         // thread late for one opening must not see writes made before the next
 };
 
 struct Block;
@@ -44,11 +44,11 @@ struct Thread {
     bool ready() const { return !done && (!waits_for || waits_for->passed >= until); }
 };
 
-using Words = volatile uint32_t;  // copied one by one: ThreadSanitizer sees what memcpy does
+using Words = volatile uint32_t;  // copied one by one: ThreadSanitizer intercepts memcpy
 
 struct Warp {
     Gate gate;
-    uint32_t brought[2][kLanes * kMaxWords];  // exchanges in turn: nobody is two ahead of another
+    uint32_t brought[2][kLanes * kMaxWords];  // alternately: no lane is two exchanges ahead
 };
 
 struct Block {
@@ -103,7 +103,7 @@ void leave(Thread& thread) { worker->host.leave(thread.fiber, thread.done); }
     release(const_cast<Shape*>(worker->shape));
     thread.done = true;
     leave(thread);
-    std::abort();  // nobody resumes it
+    std::abort();  // never resumed
 }
 
 void arrive(Gate& gate) {
@@ -170,13 +170,13 @@ void run_cluster(int64_t first_block) {
                 alive |= !thread.done;
             }
         if (alive && !progress) {
-            std::fputs("on_host: threads wait for each other for ever\n", stderr);
+            std::fputs("on_host: deadlock, all threads wait for each other\n", stderr);
             std::abort();
         }
     }
     for (Block& block : worker->cluster.blocks)
         for (Thread& thread : block.threads) worker->host.finish(thread.fiber);
-    acquire(const_cast<Shape*>(worker->shape));  // the threads are done with what is freed next
+    acquire(const_cast<Shape*>(worker->shape));  // so that memory is freed after its last use
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 //
 // This file and machine.cpp know nothing of the kernels; device_on_host.h builds the device's
 // instructions from them. machine.cpp is compiled without sanitizers, so that ThreadSanitizer sees
-// the kernel's own accesses only: between fibers it takes for granted just what a barrier orders.
+// the kernel's own accesses only, ordered between fibers by nothing but barriers.
 #pragma once
 
 #include <cstddef>
@@ -20,11 +20,11 @@ struct Shape {
     size_t shared_bytes;
 };
 
-// Runs all blocks, clusters side by side on the CPU's cores.
-// Ends the process with a message if threads wait for each other for ever.
+// Runs all blocks, clusters in parallel on the CPU's cores. Ends the process with a message on a
+// deadlock.
 void run(const Shape& shape, void (*kernel)(const void*), const void* arguments);
 
-// What follows is for the thread that runs.
+// The functions below are for the fiber that runs.
 int thread_index();
 int64_t block_index();
 int64_t block_count();
@@ -36,11 +36,11 @@ void cluster_arrive();
 void cluster_arrive_relaxed();  // orders no memory
 void cluster_wait();
 
-// Gives every lane of the warp a copy of what each lane brought: kLanes * size bytes. Orders no
+// Gives every lane of the warp a copy of each lane's value, kLanes * size bytes in all. Orders no
 // other memory.
 void exchange(const void* mine, size_t size, void* all);
 
-// Copies that the thread has under way, first come first out.
+// The thread's pending asynchronous copies, first in, first out.
 struct Copy {
     void* shared;
     const void* global;  // null: zeros
@@ -48,11 +48,11 @@ struct Copy {
 void later(const Copy& copy);
 bool next_copy(Copy& copy);  // false when there is none
 
-// Faults to plant, from the environment; a test that plants none of them sees none:
+// Environment variables that inject faults, so that a test can check that they are found:
 //   BSM_SKIP_BARRIER=k    threads run through their k-th barrier that orders memory, from 0
 //   BSM_SHARED_SHORT=n    blocks get n bytes of shared memory less than they ask for
-//   BSM_SKIP_WAITS=1      waiting for copies waits for none
-// And one to reach the far end of huge arrays in no time:
+//   BSM_SKIP_WAITS=1      wait_copies waits for none
+// And one that reaches the far end of huge arrays at once:
 //   BSM_FIRST_BLOCK=b     blocks before b do not run
 
 }  // namespace on_host

@@ -1,4 +1,4 @@
-// One scan of random numbers in arrays of exactly their size, for the sanitizers.
+// One scan of random numbers on arrays of exactly the right size, for the sanitizers.
 //   sanitized_scan DTYPE HEADDIM D_STATE HEADS SEQUENCES LENGTH [BYTES_MISSING_FROM_Y]
 #include <cstdio>
 #include <cstdlib>
@@ -18,8 +18,8 @@ struct Array {
     char* get() const { return bytes.get(); }
 };
 
-// `count` numbers from -1 to 1, as float32 or as the upper half of it, which is bfloat16; as
-// float16 that is a number too.
+// `count` numbers from -1 to 1, as float32 or as its upper half, which is bfloat16 and also a valid
+// float16.
 Array numbers(size_t count, bool wide) {
     static uint32_t random = 1;
     Array array(count * (wide ? 4 : 2));

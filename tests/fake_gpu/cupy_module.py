@@ -1,4 +1,4 @@
-"""CuPy's names that the runtime uses, on a `Machine`. Shapes are known at once, values later."""
+"""The CuPy names that the runtime uses, on a `Machine`. Shapes exist at once, values later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import scipy.fft
 from fake_gpu.machine import CUDARuntimeError, Machine, OutOfMemoryError, address_of, quiet
 
 MACHINE = Machine()
-"""The one that the modules speak of; `make_modules` sets it."""
+"""The machine that the fake modules use; `make_modules` sets it."""
 
 
 class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801  (CuPy's name)

@@ -1,4 +1,4 @@
-"""Memory and streams. Work is done as late as CUDA may do it: when the host waits for it."""
+"""Memory and streams. Work runs as late as CUDA may run it: when the host waits for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Work = Callable[[], object]
 
 
 class CUDARuntimeError(RuntimeError):
-    """Of CUDA, with its number."""
+    """An error of CUDA, with its number."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"{text}")
@@ -21,7 +21,7 @@ class CUDARuntimeError(RuntimeError):
 
 
 class OutOfMemoryError(MemoryError):
-    """Of CuPy's memory pool."""
+    """CuPy's memory pool has no memory left."""
 
 
 CUDARuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
@@ -32,10 +32,10 @@ class Machine:
     """One GPU and its driver.
 
     Attributes:
-        memory: Bytes that it has.
-        needed: CUDA's release that TensorRT asks of the driver.
-        peak: The most bytes that were taken at a time.
-        log: What the host asked for, in order: (what, number of the stream).
+        memory: Bytes of device memory.
+        needed: The CUDA release that TensorRT needs of the driver.
+        peak: The most bytes that were in use at once.
+        log: The host's calls in order: (name, number of the stream).
     """
 
     def __init__(self, memory: int = 1 << 40) -> None:
@@ -53,13 +53,13 @@ class Machine:
         self._pinned: list[weakref.ref[np.ndarray]] = []
 
     def note(self, what: str, stream: Stream) -> None:
-        """Logs a call, and raises what a test has put there."""
+        """Logs a call, and raises the error that a test has set for it."""
         self.log.append((what, stream.number))
         if what in self.fail_at:
             raise self.fail_at.pop(what)
 
     def allocate(self, nbytes: int) -> np.ndarray:
-        """Bytes of device memory, none of them zero."""
+        """Allocates device memory, with no byte zero."""
         if self.current.captured is not None:
             raise CUDARuntimeError(900, "cudaErrorStreamCaptureUnsupported")
         if self.used + nbytes > self.memory:
@@ -72,7 +72,7 @@ class Machine:
         return block
 
     def at(self, address: int, nbytes: int) -> np.ndarray:
-        """The living bytes behind an address."""
+        """The allocated bytes at an address."""
         reference = self._blocks.get(address)
         block = reference() if reference else None
         if block is None or block.nbytes < nbytes:
@@ -80,7 +80,7 @@ class Machine:
         return block
 
     def pin(self, array: np.ndarray) -> np.ndarray:
-        """Host memory that copies use while the host goes on."""
+        """Marks host memory as pinned: asynchronous copies use it while the host goes on."""
         self._pinned.append(weakref.ref(array))
         return array
 
@@ -140,7 +140,7 @@ class Stream:
 
 
 class Graph:
-    """Work that was captured."""
+    """A captured graph of work."""
 
     def __init__(self, machine: Machine, work: list[Work]) -> None:
         self._machine, self._work = machine, work
@@ -158,6 +158,6 @@ def address_of(array: np.ndarray) -> int:
 
 @contextmanager
 def quiet() -> Any:
-    """For arithmetic with what happens to be in fresh memory."""
+    """Silences warnings of arithmetic on uninitialised memory."""
     with np.errstate(all="ignore"):
         yield

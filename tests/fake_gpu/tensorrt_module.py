@@ -1,6 +1,6 @@
-"""Names of `tensorrt` and `tensorrt_rtx` that the runtime uses; ONNX Runtime computes.
+"""The names of `tensorrt` and `tensorrt_rtx` that the runtime uses; ONNX Runtime computes.
 
-A plan of this fake is PLAIN, its sizes, and the bytes of the ONNX file.
+A plan of this fake consists of PLAIN, its sizes, and the bytes of the ONNX file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fake_gpu.machine import CUDARuntimeError, Machine
 PLAIN = b"PLAN"
 SPECTRUM, MASK = "spectrum", "mask"
 ACTIVATIONS = 3_000_000
-"""Bytes of one chunk in the network."""
+"""Bytes of activations that one chunk takes."""
 
 Strategy = Enum("Strategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED")
 Specialization = Enum("Specialization", "LAZY EAGER NONE")
@@ -47,8 +47,8 @@ def make_module(machine: Machine, name: str, version: str, **quirks: Any) -> Mod
     Args:
         machine: The GPU.
         name: `tensorrt` or `tensorrt_rtx`.
-        version: As it says it.
-        quirks: Attributes of all contexts to set, such as `capturable=False`.
+        version: Its `__version__`.
+        quirks: Attributes to set on all contexts, such as `capturable=False`.
     """
     module = ModuleType(name)
     is_rtx = name == "tensorrt_rtx"
@@ -64,7 +64,7 @@ def make_module(machine: Machine, name: str, version: str, **quirks: Any) -> Mod
 
 
 class Runtime:
-    """Deserialises."""
+    """Deserialises engines."""
 
     def __init__(self, machine: Machine, logger: ILogger, is_rtx: bool, quirks: Any) -> None:
         if machine.driver < machine.needed and not is_rtx:
@@ -102,7 +102,7 @@ class RuntimeCache:
 
 
 class RuntimeConfig:
-    """Of TensorRT-RTX."""
+    """TensorRT-RTX's runtime configuration."""
 
     def __init__(self) -> None:
         self.strategy = Strategy.STATIC
@@ -156,7 +156,7 @@ class Context:
 
     cache: RuntimeCache | None = None
     compute: Any = None
-    """A function of the spectrum in place of the ONNX file."""
+    """A function of the spectrum that replaces the ONNX file."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -225,7 +225,7 @@ class Context:
 
 
 class RtxContext(Context):
-    """With what only TensorRT-RTX has."""
+    """A context with the methods that only TensorRT-RTX has."""
 
     capturable = True
 

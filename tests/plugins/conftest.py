@@ -1,4 +1,4 @@
-"""Builds that leave the user's cache and the GPUs of this machine out."""
+"""Builds that use neither the user's cache nor the GPUs of this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def compiled(sources: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Options]:
-    """What a pretended nvcc was asked to build; it writes files of the right names."""
+    """The builds that a fake nvcc was asked for; it writes files with the right names."""
     asked: list[Options] = []
 
     def run(_: Path, tree: Path, __: object, options: Options, log: Path, ___: object) -> None:

@@ -46,15 +46,15 @@ class CpuScan:
             text.restype = ctypes.c_char_p
 
     def isa_name(self, isa: Isa = Isa.BEST) -> str:
-        """What instructions are on this CPU; "" for those that it does not have."""
+        """The name of the instructions that `isa` selects; "" if this CPU lacks them."""
         return self._library.bsm_cpu_scan_isa_name(isa).decode()
 
     def scan(self, inputs: ScanInputs, **changes: Any) -> Tensor:
-        """The output, of float32; raises ValueError with the library's sentence.
+        """Returns the float32 output; raises ValueError with the library's sentence.
 
         Args:
-            inputs: Of any type.
-            changes: Of the call's fields: threads, isa, or what does not fit the inputs.
+            inputs: Inputs of any type.
+            changes: Fields of the call to change: threads, isa, or one that breaks the call.
         """
         tensors = dict(zip(INPUTS, (t.float().contiguous() for t in inputs.tensors), strict=True))
         N, L = inputs.zxbcdt.shape[:2]

@@ -1,4 +1,4 @@
-"""Small sources of the layout that a build takes, and what is in a cache."""
+"""Small sources in the layout that a build expects, and what a build leaves in the cache."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write_sources(folder: Path) -> Path:
 
 
 def leftovers(cache: Path) -> list[str]:
-    """What is neither a finished build nor a lock."""
+    """Files in the cache that are neither a finished build nor a lock."""
     return [
         path.name
         for path in (cache / "bsmamba2/plugins").iterdir()

@@ -1,4 +1,4 @@
-"""Laws of naming GPUs, and of which code runs on which."""
+"""Laws of naming architectures, and of which code runs on which GPU."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_all_is_what_an_older_nvcc_knows() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "No architecture named: say native, all, or a list"),
-        ("hopper", "'hopper' is no architecture: say native"),
-        ("90a", "'90a' is no architecture"),
+        ("", "No architecture given: use native, all, or a list"),
+        ("hopper", "'hopper' is not an architecture: use native"),
+        ("90a", "'90a' is not an architecture"),
         ("75", "need architecture 80 or newer, not 75"),
-        ("90,500", "This nvcc has no target 500: install a newer one, .* --arch 90.PTX, for the"),
+        ("90,500", "This nvcc has no target 500: install a newer one, .* --arch 90.PTX, which the"),
     ],
 )
 def test_other_names_are_refused(text: str, sentence: str) -> None:
@@ -64,7 +64,9 @@ def test_native_is_each_kind_of_gpu_here_that_is_new_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert native(monkeypatch, 90, 80, 75, 90) == ("sm_80", "sm_90")
-    with pytest.raises(PluginError, match=r"capability 7\.5, the kernels need 8\.0 .* --arch 90"):
+    with pytest.raises(
+        PluginError, match=r"capability 7\.5, but the kernels need 8\.0 .* --arch 90"
+    ):
         native(monkeypatch, 75)
 
 

@@ -1,4 +1,4 @@
-"""Laws of building once and finding again, by a compiler that only pretends."""
+"""Laws of building once and finding builds again, with a fake compiler."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _let_others_write(scan: Path) -> None:
 
 
 def _link(scan: Path) -> None:
-    """Its bytes are right, but they lie where nobody has looked at who can write."""
+    """Its bytes are right, but the link's target lies where others may be able to write."""
     scan.rename(scan.parents[3] / "scan.so")
     scan.symlink_to(scan.parents[3] / "scan.so")
 
@@ -111,7 +111,7 @@ def test_library_that_is_not_the_one_built_is_not_found_but_built_again(
 ) -> None:
     change(make().scan)
     assert find_libraries() is None
-    assert "not what was built there" in caplog.text
+    assert "has changed since it was built" in caplog.text
     assert make().scan.read_text().endswith("2")
     assert find_libraries()
 
@@ -126,7 +126,7 @@ def test_sources_that_change_under_the_compiler_are_refused(
         compile_libraries(*arguments)
 
     monkeypatch.setattr(build, "compile_libraries", changing)
-    with pytest.raises(PluginError, match="changed while they were built: build again"):
+    with pytest.raises(PluginError, match="changed during the build: build again"):
         make()
     assert find_libraries() is None
     assert all(name.endswith(".log") for name in leftovers(own_cache))
@@ -224,7 +224,7 @@ def test_cache_that_others_can_write_is_refused(
 
 
 def test_without_gpu_native_names_the_option(own_cache: Path) -> None:
-    with pytest.raises(BsmError, match=r"No NVIDIA GPU .* --arch 90 or --arch all"):
+    with pytest.raises(BsmError, match=r"No NVIDIA GPU .* --arch 90 or all"):
         build_libraries(plugin=False)
 
 

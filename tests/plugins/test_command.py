@@ -66,4 +66,4 @@ def test_errors_are_one_sentence(own_cache: Path, capsys: pytest.CaptureFixture[
     assert exit_.value.code == 1
     out, err = capsys.readouterr()
     assert not out
-    assert err == ("Error: No NVIDIA GPU found here: name the target, --arch 90 or --arch all.\n")
+    assert err == ("Error: No NVIDIA GPU found here: name a target, such as --arch 90 or all.\n")

@@ -1,4 +1,4 @@
-"""Laws of what nvcc makes of the sources, and of how it fails."""
+"""Laws of the libraries that nvcc builds, and of its failures."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_refused_host_compiler_names_the_variable(
     program.write_text('#!/bin/sh\nexec g++ -U__GNUC__ -D__GNUC__=99 "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("CUDAHOSTCXX", str(program))
-    with pytest.raises(PluginError, match=r"nvcc [\d.]+ refuses .*g\+\+-99, .* CUDAHOSTCXX; see"):
+    with pytest.raises(
+        PluginError, match=r"nvcc [\d.]+ does not support .*g\+\+-99, .* CUDAHOSTCXX; see"
+    ):
         small_build()
 
 
@@ -91,7 +93,7 @@ def test_two_processes_build_once(sources: Path, own_cache: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
     assert sum("Built in" in err for _, err in outputs) == 1
-    assert sum("waiting" in err for _, err in outputs) == 1
+    assert sum("Waiting" in err for _, err in outputs) == 1
     assert not leftovers(own_cache)
 
 

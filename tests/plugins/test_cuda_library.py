@@ -1,4 +1,4 @@
-"""Laws of the binding: what it hands to the library, and what it says when that refuses."""
+"""Laws of the binding: what it passes to the library, and its errors when the library refuses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bsmamba2.plugins.cuda_library import (
 HEADER = Path(__file__).parents[2] / "plugins" / "include" / "bsm_scan.h"
 SIZES = ScanSizes(n_sequences=1, length=2, n_heads=2, headdim=32, d_state=32)
 ARRAYS = ScanArrays(**dict.fromkeys((*INPUTS, "y"), 4096))
-"""Whoever touches them ends the process: every call is refused before. Results are tested in
+"""Reading or writing them ends the process: each call is refused before that. Results are tested in
 `test_scan_kernels`."""
 
 
@@ -159,8 +159,8 @@ def test_an_absent_library_names_the_command(tmp_path: Path):
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        (None, "is no scan library that loads here"),
-        ("int other(void) { return 0; }", "is no scan library that loads here"),
+        (None, "cannot be loaded as a scan library"),
+        ("int other(void) { return 0; }", "cannot be loaded as a scan library"),
         ("int bsm_scan_abi(void) { return 99; }", r"version 99 .* version 1; run 'bsm plugin"),
     ],
 )

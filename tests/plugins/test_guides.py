@@ -1,4 +1,4 @@
-"""What the guides to the native part name is there."""
+"""The files and settings that the guides to the native part name exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def text(guide: str) -> str:
 
 
 def prose(guide: str) -> str:
-    """Without the tables that a script writes."""
+    """The guide without the tables that a script writes."""
     return re.sub(r"<!-- begin.*?<!-- end -->", "", text(guide), flags=re.DOTALL)
 
 

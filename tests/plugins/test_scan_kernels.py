@@ -32,14 +32,14 @@ def library(emulated_scan: Path) -> ScanLibrary:
 
 @pytest.fixture(params=["80", "90"])
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Without clusters and with them; the older one with little shared memory."""
+    """A GPU without clusters and with little shared memory, and one with clusters."""
     monkeypatch.setenv("BSM_EMULATED_COMPUTE", request.param)
     monkeypatch.setenv("BSM_EMULATED_SHARED", "99" if request.param == "80" else "227")
     return str(request.param)
 
 
 def rounded(inputs: ScanInputs, dtype: torch.dtype) -> ScanInputs:
-    """In the types that the kernel takes."""
+    """Converts the inputs to the types that the kernel takes."""
     inputs = inputs.to(dtype)
     return replace(
         inputs, conv_weight=inputs.conv_weight.to(dtype), conv_bias=inputs.conv_bias.to(dtype)
@@ -80,7 +80,7 @@ def test_all_sizes_are_near_the_reference(
 @pytest.mark.parametrize("heads", [1, 2, 5, 8, 16, 17, 64])
 @pytest.mark.usefixtures("gpu")
 def test_any_number_of_heads_is_near_the_reference(library: ScanLibrary, heads: int, length: int):
-    """As many forms of the norm: one block, clusters of 2, 4 and 8, two steps."""
+    """The heads cover each form of the norm: one block, clusters of 2, 4 and 8, two steps."""
     inputs = scan_inputs(1, length, head_sizes(heads, 32, 32), seed=heads)
     check(library, inputs, torch.float16)
 
@@ -152,7 +152,7 @@ def test_nan_shows_from_its_step_on(library: ScanLibrary, dtype: torch.dtype, le
 
 
 def test_float16_saturates(library: ScanLibrary):
-    """Where the reference passes 65504 on the way: no infinity, and no NaN out of one."""
+    """Intermediate values beyond 65504 become neither an infinity nor the NaN that would follow."""
     inputs = scan_inputs(1, 200, head_sizes(2, 64, 128))
     inputs = replace(inputs, zxbcdt=inputs.zxbcdt.clamp(-2, 2) * 2000, A=inputs.A * 1e-4)
     assert scan(library, rounded(inputs, torch.float16)).isfinite().all()

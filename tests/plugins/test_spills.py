@@ -1,6 +1,6 @@
-"""Law of the kernels: on no kind of chip does a register go to memory.
+"""Law of the kernels: no register spills to memory, on any family of chips.
 
-Built as `bsm plugin build` does, so that the flags are those of the libraries.
+Built as `bsm plugin build` does, with the flags of the libraries.
 """
 
 from __future__ import annotations

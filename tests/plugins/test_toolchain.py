@@ -1,4 +1,4 @@
-"""Laws of finding compilers: the order, and one sentence for each that is missing."""
+"""Laws of finding compilers: the order of the search, and one sentence for each missing one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NVCC = 'case $1 in --version) echo "release 12.4, V12.4.131";; *) echo compute_8
 
 
 class Programs:
-    """A folder of programs that is all of PATH."""
+    """A folder of programs, the only one on PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -111,11 +111,13 @@ def test_variable_that_names_no_program_is_named(
     programs: Programs, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "absent-compiler")
-    with pytest.raises(PluginError, match=f"^{variable} names 'absent-compiler', .* mend or unset"):
+    with pytest.raises(
+        PluginError, match=f"^{variable} names 'absent-compiler', .* correct or unset"
+    ):
         find_toolchain()
 
 
 def test_other_systems_are_refused(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(PluginError, match="on Linux only, not on darwin"):
+    with pytest.raises(PluginError, match="on Linux, not on darwin"):
         find_toolchain()

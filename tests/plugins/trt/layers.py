@@ -1,4 +1,4 @@
-"""Layers that tests make, and what they say when they refuse."""
+"""Layers for tests, and the message of a layer that refuses something."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bench.common.scans import head_sizes
 
 SIZES = head_sizes(2, 32, 32)
 FOUR_HEADS = head_sizes(4, 32, 32)
-"""Of several blocks: GPUs without clusters norm them in a second step."""
+"""Sizes that take several blocks: GPUs without clusters need a second step for the norm."""
 SHAPES = ((3, 5, 2 * 2 * 97), (2, 128, 4), (2, 128), (2, 2), (2, 2), (2, 2))
-"""Of the inputs; of SIZES."""
+"""Shapes of the inputs for SIZES."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 Attributes = dict[str, tuple[int, bytes]]
 

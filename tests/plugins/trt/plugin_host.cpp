@@ -1,6 +1,6 @@
-// As much of TensorRT as it takes to drive one plugin library through its IPluginV3 interface: a
-// registry for one creator, a logger, an expression builder. Called from Python by ctypes; needs
-// TensorRT's headers only.
+// The parts of TensorRT that drive one plugin library through its IPluginV3 interface: a registry
+// for one creator, a logger, an expression builder. Called from Python by ctypes; needs only
+// TensorRT's headers.
 
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
@@ -15,7 +15,7 @@ using namespace nvinfer1;
 #define HOST_MAJOR NV_TENSORRT_MAJOR
 #endif
 
-// By this the plugin library sees which TensorRT it is in.
+// The plugin library calls this to find out which TensorRT it is in.
 extern "C" int32_t getInferLibMajorVersion() noexcept { return HOST_MAJOR; }
 
 namespace {
@@ -39,7 +39,7 @@ public:
 
 LoggerFinder g_finder;
 
-// A size; `value` is that of one run where it is not a constant.
+// A size. If it is not a constant, `value` is its value in one run.
 class Size final : public IDimensionExpr, private apiv::VDimensionExpr {
 public:
     Size(int64_t value, bool constant) : value(value), constant(constant) { mImpl = this; }
@@ -88,8 +88,8 @@ IPluginV3OneRuntime* runtime(IPluginV3* plugin) {
 
 extern "C" {
 
-// A tensor as Python describes it. Where `free` has a bit, that size is none of the network's
-// constants, and dims.d has its value in this run.
+// A tensor as Python describes it. Bit i of `free` means that size i is not a constant of the
+// network; dims.d then has its value in this run.
 struct Tensor {
     PluginTensorDesc desc;
     uint32_t free;
@@ -109,7 +109,7 @@ void* host_load(const char* path) {
     return count == 1 ? static_cast<IPluginCreatorV3One*>(list[0]) : nullptr;
 }
 
-// What was logged since the last call. Anything that is no error counts as a bug of the plugin.
+// Returns what was logged since the last call.
 const char* host_messages() {
     static std::string text;
     text.swap(g_finder.logger.text);
@@ -136,7 +136,7 @@ IPluginV3* host_clone(IPluginV3* plugin) { return plugin->clone(); }
 
 IPluginV3* host_attach(IPluginV3* plugin) { return runtime(plugin)->attachToContext(nullptr); }
 
-// Into a plan and out of it: the fields' bytes are copied, as they are there.
+// Saves the plugin to a plan and loads it again: only the bytes of its fields survive.
 IPluginV3* host_reload(IPluginCreatorV3One* creator, IPluginV3* plugin) {
     const PluginFieldCollection* const kept = runtime(plugin)->getFieldsToSerialize();
     std::deque<std::string> bytes;
@@ -188,7 +188,7 @@ bool host_supports(IPluginV3* plugin, int32_t position, const PluginTensorDesc* 
     return build(plugin)->supportsFormatCombination(position, dynamic, count - 1, 1);
 }
 
-// Builds for sizes up to those of the inputs, of which the free ones may be 0 as well.
+// Configures for sizes up to those of the inputs; the free ones may go down to 0.
 int32_t host_configure(IPluginV3* plugin, const Tensor* inputs, int32_t count, size_t* workspace) {
     DynamicPluginTensorDesc dynamic[8]{}, output{};
     for (int32_t i = 0; i < count; ++i) {

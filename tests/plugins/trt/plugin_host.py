@@ -66,7 +66,7 @@ class Spec:
 
 
 def field_collection(attributes: Mapping[str, tuple[int, bytes]]) -> Fields:
-    """Fields of a node: name -> type and bytes, of one element each unless they are text."""
+    """Converts attributes (name -> type and bytes) to fields of one element, or text."""
     fields = (Field * len(attributes))()
     keep = []
     for slot, (name, (kind, data)) in zip(fields, attributes.items(), strict=True):
@@ -160,20 +160,20 @@ class Plugin:
         return None if status else {v: k for k, v in TYPES.items()}[result.value]
 
     def output_shape(self, inputs: Sequence[Spec]) -> list[tuple[int, bool]] | None:
-        """Sizes in this run, and whether they are the same in all."""
+        """Each size in this run, and whether it is a constant of the network."""
         descs = (FreeDesc * len(inputs))(*(spec.free_desc() for spec in inputs))
         dims, constant = (ctypes.c_int64 * 8)(), (ctypes.c_bool * 8)()
         rank = self._host.host_output_shape(self._self, descs, len(inputs), dims, constant)
         return None if rank < 0 else list(zip(dims[:rank], constant[:rank], strict=True))
 
     def supports(self, position: int, tensors: Sequence[Spec], format: int = LINEAR) -> bool:
-        """Whether a tensor may be as it is and in this format, the six inputs and y in a row."""
+        """Whether the tensor at `position` may have this format; `tensors` are six inputs and y."""
         descs = [spec.desc(format if i == position else LINEAR) for i, spec in enumerate(tensors)]
         array = (Desc * len(descs))(*descs)
         return self._host.host_supports(self._self, position, array, len(descs))
 
     def configure(self, inputs: Sequence[Spec]) -> int | None:
-        """Bytes of workspace for these sizes and all below; None where they are refused."""
+        """Bytes of workspace for sizes up to these; None if the plugin refuses them."""
         descs = (FreeDesc * len(inputs))(*(spec.free_desc() for spec in inputs))
         size = ctypes.c_size_t()
         status = self._host.host_configure(self._self, descs, len(inputs), ctypes.byref(size))

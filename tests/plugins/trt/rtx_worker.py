@@ -1,9 +1,9 @@
-"""Parses an ONNX file with TensorRT-RTX, and prints what came of it as JSON.
+"""Parses an ONNX file with TensorRT-RTX, and prints the result as JSON.
 
     python rtx_worker.py model.onnx [--plugin libbsm_trt_plugin.so] [--as-installed]
 
-A process of its own for every file: a registered plugin stays registered, and TensorRT-RTX ends
-the process where it finds no library under the name that it looks for.
+Each file gets its own process, because a registered plugin stays registered, and TensorRT-RTX
+aborts the process if it finds no library under the name that it opens.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def check(network: Any, scan_nodes: int) -> str:
-    """What the check of this package says."""
+    """The error of this package's check; "" if it passes."""
     try:
         check_plugin_layers(network, scan_nodes)
     except PluginError as error:

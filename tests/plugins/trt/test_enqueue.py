@@ -1,4 +1,4 @@
-"""The plugin in plans and at work, through its IPluginV3 interface, by the emulated scan."""
+"""The plugin in plans and when enqueued, through IPluginV3, with the emulated scan."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_copies_outlive_the_original(host: Host):
 
 
 def run(plugin: Plugin, tensors: list[Tensor]) -> Tensor:
-    """y, as an engine would get it whose largest shapes are these; NaN where nothing wrote."""
+    """Runs the plugin in an engine built for these shapes; y is NaN where nothing was written."""
     given = specs_of(tensors, free=(0, 1))
     workspace_bytes = plugin.configure(given)
     assert workspace_bytes is not None
@@ -58,14 +58,14 @@ def run(plugin: Plugin, tensors: list[Tensor]) -> Tensor:
 
 
 def reference(inputs: ScanInputs, tensors: list[Tensor]) -> Tensor:
-    """Of the rounded inputs."""
+    """The reference for the rounded inputs."""
     zxbcdt, *rest = tensors
     return bimamba2_scan_reference(zxbcdt, ScanParameters(*rest), **inputs.attributes)
 
 
 @pytest.fixture(params=["90", "80"])
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The emulated one: from 9.0 on, rows are normed without a second step."""
+    """The emulated GPU: from 9.0 on, the norm takes no second step."""
     monkeypatch.setenv("BSM_EMULATED_COMPUTE", request.param)
     return str(request.param)
 
@@ -116,7 +116,7 @@ def test_nothing_to_scan_is_no_error(plugin: Plugin, empty: tuple[int, int]):
 
 @pytest.mark.parametrize("missing", range(len(INPUTS) + 2))
 def test_missing_array_is_refused(host: Host, plugin: Plugin, missing: int):
-    """An input, y or the workspace."""
+    """The missing array is an input, y or the workspace."""
     memory = torch.zeros(plugin.configure(specs()) or 0, dtype=torch.uint8)
     tensors = operands(scan_inputs(3, 5, SIZES), torch.float32)
     arrays: list[Tensor | None] = [*tensors, torch.zeros(3, 5, 128), memory]

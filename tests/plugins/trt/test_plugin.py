@@ -138,7 +138,7 @@ def test_formats_are_linear_and_types_follow_zxbcdt(plugin: Plugin, dtype: torch
 
 
 def assert_refused_later(host: Host, plugin: Plugin, given: Sequence[Spec], sentence: str) -> None:
-    """When an engine is configured, when shapes change and when it runs."""
+    """Inputs are refused when an engine is configured, when shapes change and when it runs."""
     plugin.configure(given)
     assert set(host.messages().splitlines()) == {f"bsm::BiMamba2Scan: {sentence}"}
     assert not plugin.shape_change(given)
@@ -224,7 +224,7 @@ def test_wrong_number_of_inputs_is_refused(host: Host, plugin: Plugin):
 def test_message_goes_to_stderr_under_another_major_version_than_the_headers(
     plugin_library: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], major: int
 ):
-    """Its logger may be of another layout, and calling that would crash. Nothing is refused."""
+    """Its logger may have another layout, and calling it would crash. The plugin still works."""
     copy = tmp_path / "libcopy.so"  # with a logger of its own
     shutil.copy(plugin_library, copy)
     host = Host(compile_host(tmp_path / "libhost.so", f"-DHOST_MAJOR={major}"), copy)

@@ -1,4 +1,4 @@
-"""TensorRT-RTX's parser takes the plugin; `export/test_tensorrt.py` builds plans with it."""
+"""TensorRT-RTX's parser uses the plugin; `export/test_tensorrt.py` builds plans with it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def scans(model: ModelProto) -> list[onnx.NodeProto]:
 
 
 def inlined(report: dict[str, Any], model: ModelProto) -> set[str]:
-    """Layers that come from the operator's body; they are named after what they put out."""
+    """Layers that come from the operator's function body; they are named after their outputs."""
     (body,) = model.functions
     made = {f"node_of_{name}" for node in body.node for name in node.output}
     return made & set(report["names"])
@@ -113,7 +113,7 @@ def test_tensorrt_rtx_as_installed_ends_the_process(tiny_onnx: Path, plugin_libr
 
 
 def errors(model: ModelProto, plugin: Path, folder: Path) -> str:
-    """What a graph that must not be parsed leaves on stderr, where TensorRT-RTX writes nothing."""
+    """The plugin's message on stderr for a graph that must not parse; the parser writes none."""
     onnx.save(model, folder / "model.onnx")
     done = run(folder / "model.onnx", "--plugin", plugin)
     assert done.returncode == 0, done.stderr

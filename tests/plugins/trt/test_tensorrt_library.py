@@ -63,7 +63,7 @@ def test_old_headers_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, found: str
 ):
     monkeypatch.setenv("TENSORRT_INCLUDE_DIR", str(headers(tmp_path / "old", version)))
-    with pytest.raises(PluginError, match=f"are of {found}: the plugin needs 10 or newer"):
+    with pytest.raises(PluginError, match=f"belong to {found}: the plugin needs 10 or newer"):
         find_include_dir()
 
 
@@ -93,7 +93,7 @@ def test_loading_registers_the_creator_and_twice_is_no_error(rtx: ModuleType, pl
 
 
 def test_opening_the_library_registers_nothing(rtx: ModuleType, plugin_library: Path):
-    """LD_PRELOAD does no more."""
+    """LD_PRELOAD does no more than this."""
     code = """
 import ctypes, sys, tensorrt_rtx
 ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
@@ -114,7 +114,7 @@ except BsmError as error:
 
 
 def load_apart(path: Path) -> str:
-    """What loading says, in a process where nothing is registered yet."""
+    """The error of loading, in a process where nothing is registered yet."""
     return printed(LOAD, path).strip()
 
 
@@ -124,11 +124,11 @@ def test_what_cannot_be_loaded_is_named(rtx: ModuleType, emulated_scan: Path, tm
     assert load_apart(missing) == f"No such file: {missing}."
     assert load_apart(text).startswith(f"The plugin library cannot be opened: {text}: ")
     found = load_apart(emulated_scan)
-    assert found == f"{emulated_scan.resolve()} is no TensorRT plugin: it has no getCreators."
+    assert found == f"{emulated_scan.resolve()} is not a TensorRT plugin: it has no getCreators."
 
 
 def test_plugin_needs_no_symbol_of_tensorrt(plugin_library: Path):
-    """So it links without libnvinfer, and loads where there is none."""
+    """So it links without libnvinfer, and loads on machines without TensorRT."""
     command = ["nm", "-D", "--undefined-only", str(plugin_library)]
     undefined = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     names = [line.split()[-1] for line in undefined.splitlines()]
