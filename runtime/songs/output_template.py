@@ -46,9 +46,12 @@ class OutputTemplate:
             return wanted or FORMATS[0]
         suffix = Path(self.text).suffix.lower().removeprefix(".")
         if suffix not in FORMATS:
+            example = DEFAULT_TEMPLATE
+            if not (suffix or self._fields):  # a folder, most likely
+                example = f"{self.text.rstrip('/')}/{{track}}/{{stem}}.{{ext}}"
             raise OptionError(
                 f"The output name '{self.text}' must end in .{{ext}} or one of "
-                f".{', .'.join(FORMATS)}, as in '{DEFAULT_TEMPLATE}'."
+                f".{', .'.join(FORMATS)}: write -o '{example}'."
             )
         if wanted not in (None, suffix):
             raise OptionError(

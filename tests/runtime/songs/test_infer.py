@@ -189,7 +189,8 @@ def test_inputs_of_one_output_are_refused_and_others_separated(bsm_infer: Comman
     (["-o", "{track}/{name}.wav"], "unknown field"),
     (["-o", "{track.parent}/{stem}.wav"], "unknown field"),
     (["-o", "{track"], "cannot be read"),
-    (["-o", "out"], "must end in"),
+    (["-o", "out/"], "must end in .{ext} or one of .wav, .flac, .mp3, .ogg: write "
+     "-o 'out/{track}/{stem}.{ext}'."),
     (["-o", "{stem}.wav", "--format", "flac"], "does not fit"),
     (["--stems", "drums"], "vocals and instrumental"),
     (["--format", "ogg", "--depth", "16"], "cannot have depth"),
