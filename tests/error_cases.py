@@ -74,9 +74,8 @@ CASES = [
     ErrorCase(errors.DataError, "eval default --data songs"),
     ErrorCase(errors.EngineError, "infer song.wav --engine song.wav"),
     ErrorCase(errors.EngineError, "infer song.wav --engine model.onnx --precision float16"),
-    ErrorCase(errors.ExportError, "export default"),
-    ErrorCase(errors.ExportError, "export default --fp16"),
     ErrorCase(errors.ExportError, "export default --trt --output model.txt"),
+    ErrorCase(errors.ExportError, "export default --trt --frames 3:2:1"),
     ErrorCase(errors.TrainingError, "train --config tiny --data songs --out run"),
     ErrorCase(errors.PluginError, "infer with BSM_SCAN_LIBRARY=gone.so", call=_load_scan),
     ErrorCase(

@@ -1,4 +1,4 @@
-"""The command line: one file a command, imported when it is called.
+"""The command line: one file for each command, imported when it is called.
 
 Command modules import only click at their top, so that `bsm --help` is quick and needs no
 backend. Errors become one sentence on stderr; `--debug` shows the traceback.
@@ -20,54 +20,78 @@ from bsmamba2 import __version__
 from bsmamba2.errors import BsmError, one_line
 from bsmamba2.system.signals import Terminated, terminated_by_signals
 
-COMMANDS = {  # name -> module below this package, in the order of a first use
-    "infer": "infer",
-    "train": "train",
-    "eval": "eval",
-    "practice": "practice",
-    "import": "import_",
-    "export": "export",
-    "parity": "parity",
-    "plugin": "plugin",
-    "info": "info",
-    "doctor": "doctor",
-    "completion": "completion",
+GROUPS = {  # heading in the help -> names of commands, in the order of a first use
+    "Separation": ("infer",),
+    "Models": ("info", "import", "export", "parity"),
+    "Training and evaluation": ("train", "eval", "practice"),
+    "This machine": ("doctor", "plugin", "completion"),
 }
+COMMANDS = tuple(name for names in GROUPS.values() for name in names)
+_SHORT_HELP = 64
+"""Characters of a command's first sentence that `bsm --help` shows."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are the modules of COMMANDS, each with a function `command`."""
+    """A group whose commands are modules of this package, each with a function `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of COMMANDS."""
+        """Names in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command's function, or None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"bsmamba2.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = module.command
+        module = "import_" if cmd_name == "import" else cmd_name
+        command: click.Command = importlib.import_module(f"bsmamba2.cli.{module}").command
         return command
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands in their groups, then the options."""
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes a section for each group of commands."""
+        width = max(map(len, COMMANDS))
+        for heading, names in GROUPS.items():
+            commands = {name: self.get_command(ctx, name) for name in names}
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [
+                        (f"{name:{width}}", command.get_short_help_str(_SHORT_HELP))
+                        for name, command in commands.items()
+                        if command
+                    ]
+                )
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="bsm")
 @click.option("--debug", is_flag=True, help="Show log messages, and tracebacks of errors.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
-    """Separate the voice from the music with BSMamba2."""
+    """Separate the voice from the music with BSMamba2.
+
+    \b
+    First steps:
+      bsm infer song.wav    # out/song/vocals.wav and out/song/instrumental.wav
+      bsm infer --help      # engines, names and formats of files, speed
+      bsm doctor            # what this machine can run, and what is missing
+
+    Exit codes: 0 success, 1 something failed, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
+    """
     ctx.obj = debug
     level = logging.DEBUG if debug else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `bsm`.
-
-    Exits 0, 1 (something failed), 2 (wrong usage), 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP).
-    """
+    """The entry point of `bsm`; exits with the codes that its help lists."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with terminated_by_signals():
@@ -83,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BsmError as error:
         _fail(str(error), arguments)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # of stdout, and where else
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # such as stdout's
             _fail(f"Cannot write: {error.strerror}; make room, or write elsewhere.", arguments)
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             _fail(f"The name {error.filename} is too long: choose a shorter one.", arguments)
@@ -92,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _leave(sentence: str, code: int) -> None:
-    """Ends the process, at once if an engine hangs, whose library would not survive an exit."""
+    """Ends the process; at once if an engine hangs: its library would not survive an exit."""
     with contextlib.suppress(OSError):
         click.echo(sentence, err=True)
     if any(thread.name.startswith("bsm-") for thread in threading.enumerate()):
@@ -105,6 +129,6 @@ def _leave(sentence: str, code: int) -> None:
 def _fail(sentence: str, arguments: list[str]) -> None:
     if "--debug" in arguments:
         raise  # the error that `main` is handling
-    lines = map(one_line, sentence.splitlines())  # names of files are anybody's
+    lines = map(one_line, sentence.splitlines())  # file names may hold anything
     click.echo("Error: " + "\n".join(lines), err=True)
     sys.exit(1)

@@ -1,4 +1,4 @@
-"""`bsm completion`: what a shell needs to complete commands, options and file names."""
+"""`bsm completion`: completion of commands, options and file names in a shell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print the script that lets a shell complete bsm.
+    """Print the script with which a shell completes bsm.
 
     \b
     For this session:
@@ -18,11 +18,11 @@ def command(ctx: click.Context, shell: str) -> None:
       bsm completion fish | source
 
     \b
-    For good:
+    For all sessions:
       bsm completion bash >> ~/.bash_completion
       bsm completion zsh >> ~/.zshrc
       bsm completion fish > ~/.config/fish/completions/bsm.fish
-    """  # noqa: D301  (click's mark is the character itself)
+    """
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

@@ -1,7 +1,7 @@
-"""What this machine can run, why not, and how to mend it.
+"""What this machine can run, what is missing for the rest, and how to mend it.
 
-Optional backends are asked inside their own check, so that one that is absent or broken becomes
-a line of the report.
+Every optional backend is imported within its own check, so that one that is absent or broken
+becomes a line of the report.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ class Report:
     machine: dict[str, Any]
     """Versions and processors."""
     checks: dict[str, tuple[Check, ...]]
-    """By title: the embedded engine; engines by suffix of their file; CUDA; audio files."""
+    """Checks by title: "core" (the embedded engine), "engines" by suffix, "cuda" and "audio"."""
     packages: dict[str, str | None]
-    """Distribution -> version, None where it is not installed."""
+    """Distribution -> version, None if it is not installed."""
 
     @property
     def ok(self) -> bool:
-        """Whether the core works: separation with the embedded engine."""
+        """Whether separation with the embedded engine works."""
         return all(check.ok for check in self.checks["core"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Returns plain values for JSON."""
         checks = {title: [asdict(check) for check in found] for title, found in self.checks.items()}
         return {"ok": self.ok} | self.machine | checks | {"packages": self.packages}
 
 
 def examine() -> Report:
-    """Looks at this machine; raises nothing for what is absent or broken."""
+    """Examines this machine; does not raise for what is absent or broken."""
     driver = Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
     return Report(
         machine={
@@ -87,7 +87,7 @@ def examine() -> Report:
 
 
 def version(distribution: str) -> str | None:
-    """Version of an installed distribution, without importing it."""
+    """Returns the version of an installed distribution, without importing it."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -95,11 +95,11 @@ def version(distribution: str) -> str | None:
 
 
 class _Unusable(Exception):  # noqa: N818  (a finding, not an error)
-    """Why something does not work and how to mend it."""
+    """Something does not work; the text says why and how to mend it."""
 
 
 def _guarded(name: str, find: Callable[[], str]) -> Check:
-    """A check out of a function that returns a detail or raises."""
+    """Makes a check from a function that returns a detail or raises an error."""
     try:
         return Check(name=name, ok=True, detail=find())
     except (BsmError, _Unusable) as error:
@@ -110,7 +110,7 @@ def _guarded(name: str, find: Callable[[], str]) -> Check:
 
 
 def _run_embedded_engine() -> str:
-    """A mask of a few silent frames, computed."""
+    """Computes a mask of a few silent frames."""
     import numpy as np
 
     from bsmamba2.runtime.engines import load_engine
@@ -142,13 +142,13 @@ def _onnx_detail(driver: bool) -> str:
 
 
 def _cpu_scan() -> str:
-    """What computes the scans of `.onnx` files on this CPU."""
+    """Describes what computes the scans of `.onnx` files on this CPU."""
     from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
 
-    slow = "scans by the body in the file, which makes a chunk take about twice as long: "
+    slow = "scans in standard operators, with which a chunk takes about twice as long: "
     path = find_cpu_library()
     if path is None:
-        return f"{slow}with a C++ compiler (g++ or clang++), pip install bsmamba2 from its source"
+        return f"{slow}install bsmamba2 from its source on a machine with g++ or clang++"
     try:
         return f"native scans, {CpuScanLibrary(path).instructions}"
     except BsmError as error:
@@ -165,7 +165,7 @@ def _torch_detail() -> str:
 
 
 def _plan_detail() -> str:
-    """Everything that is lacking for plans at once: each takes an installation."""
+    """Lists everything that plans lack at once, since each thing takes an installation."""
     found, problems = [], []
     for find in (_tensorrt_runtimes, _plan_gpu, _plan_plugin):
         try:
@@ -215,7 +215,7 @@ def _scan_library_detail() -> str:
 
     libraries = find_libraries()
     if not libraries:
-        release = find_toolchain().release  # raises what is missing
+        release = find_toolchain().release  # raises an error that names what is missing
         command = "bsm plugin build" if gpus() else "bsm plugin build --arch all"
         raise _Unusable(f"not built: {command} (nvcc {release} is here)")
     plugin = "with" if find_libraries(plugin=True) else "without"

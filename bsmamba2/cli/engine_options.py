@@ -1,4 +1,4 @@
-"""What commands that run an engine over songs share: its options, and the progress bar."""
+"""Options and the progress bar that the commands running an engine share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-_BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
-"""Never the inverted rate: 's/s' would not tell which."""
+from bsmamba2.cli.headings import HeadedOption
 
+_BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+"""The rate is never inverted: 's/s' would not tell which of the two it is."""
 
 _BACKEND = (
     click.option(
@@ -29,13 +30,14 @@ _BACKEND = (
     click.option(
         "--precision",
         type=click.Choice(["float32", "float16"]),
-        help="Of a .safetensors engine's matrix products; float16 needs a GPU.  [default: float32]",
+        help="Precision of a .safetensors engine's matrix products; float16 needs a GPU. The "
+        "precision of other engines is fixed.  [default: float32]",
     ),
 )
 
 
 def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --threads, --device and --precision, which a command gets as `backend`."""
+    """Adds --threads, --device and --precision, which are passed to a command as `backend`."""
 
     @functools.wraps(command)
     def with_backend(
@@ -52,12 +54,12 @@ def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class BatchSize(click.IntRange):
-    """Chunks at a time: a number, or 'auto', which becomes 0."""
+    """The chunks of a batch: a number, or 'auto', which becomes 0."""
 
     name = "batch"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """As click's."""
+        """Converts the text; see the class."""
         if value == "auto":
             return 0
         number: int = super().convert(value, param, ctx)
@@ -70,19 +72,21 @@ def engine_options(
     """Adds --overlap, --batch and the options of `backend_options`.
 
     Args:
-        overlap_s: The default.
-        auto_batch: Whether --batch may be 'auto', which is the default then and becomes 0.
+        overlap_s: Default of --overlap.
+        auto_batch: Whether --batch takes 'auto', which then is the default and becomes 0.
     """
     options = (
         click.option(
             "--overlap",
             "overlap_s",
+            cls=HeadedOption,
+            heading="Quality and speed",
             type=click.FloatRange(min=0),
             metavar="S",
             default=overlap_s,
             show_default=True,
-            help="Seconds that two chunks share, in whole frames; half is discarded at either end. "
-            "0 is the paper's way.",
+            help="Seconds by which neighbouring chunks overlap: each discards half of the overlap, "
+            "and they crossfade over 50 ms where they meet. 0: side by side, as in the paper.",
         ),
         click.option(
             "--batch",
@@ -90,8 +94,8 @@ def engine_options(
             metavar="N|auto" if auto_batch else "N",
             default="auto" if auto_batch else 1,
             show_default=True,
-            help="Chunks that the engine gets at a time."
-            + (" auto: 1 on a CPU, more on a GPU where its memory allows." if auto_batch else ""),
+            help="Chunks that the engine processes at a time."
+            + (" auto: 1 on a CPU, more on a GPU if its memory allows." if auto_batch else ""),
         ),
     )
 
@@ -105,21 +109,21 @@ def engine_options(
 
 
 Progress = Callable[[str, float, float | None], None]
-"""Takes what is being done, the seconds that are done, and all of them if known."""
+"""Takes what is being done, the seconds done, and the total seconds if known."""
 
 
 @contextlib.contextmanager
 def song_bar(quiet: bool) -> Iterator[Progress]:
-    """A progress bar in seconds of audio, on stderr if that is a terminal; `quiet` shows none."""
+    """Shows progress in seconds of audio, on stderr if that is a terminal and not `quiet`."""
     with song_bars(quiet) as bar, bar("") as progress:
         yield progress
 
 
 @contextlib.contextmanager
 def song_bars(quiet: bool) -> Iterator[Callable[[str], AbstractContextManager[Progress]]]:
-    """Opens any number of bars below each other, from any threads; see `song_bar`.
+    """Returns a function that opens bars, from any thread, one below the other; see `song_bar`.
 
-    Log messages go above them.
+    Log messages appear above the bars.
     """
     from tqdm.contrib.logging import logging_redirect_tqdm
 

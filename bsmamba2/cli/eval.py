@@ -1,4 +1,4 @@
-"""`bsm eval`: measures engines on songs whose stems are known."""
+"""`bsm eval`: measures models on songs whose stems are known."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from bsmamba2.cli.engine_options import engine_options, song_bar
+from bsmamba2.cli.headings import HeadedCommand, HeadedOption
 from bsmamba2.errors import FileError, OptionError, one_line
 
 if TYPE_CHECKING:
     from bsmamba2.runtime.engines import EngineOptions
 
-_LONGEST_S = 600  # of a piece, which the engine gets as one
+_LONGEST_S = 600  # of --by-length; the engine gets a piece as one chunk
 
 
-@click.command()
+@click.command(cls=HeadedCommand)
 @click.argument("model")
 @click.option(
     "--data",
@@ -25,14 +26,14 @@ _LONGEST_S = 600  # of a piece, which the engine gets as one
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A folder of songs as MUSDB18-HQ has them.",
+    help="A folder of songs in the layout of MUSDB18-HQ.",
 )
 @click.option(
     "--split",
     type=click.Choice(["test", "valid", "train"]),
     default="test",
     show_default=True,
-    help="Which of its songs.",
+    help="Which of its songs to use.",
 )
 @click.option(
     "--against",
@@ -41,28 +42,36 @@ _LONGEST_S = 600  # of a piece, which the engine gets as one
     help="Another model for the same report; may be repeated.",
 )
 @click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write an HTML page with tables, plots and spectrograms.",
+)
+@click.option(
+    "--by-length",
+    cls=HeadedOption,
+    heading="More measurements",
+    metavar="SECONDS",
+    help="Also separate pieces of these lengths, such as 1,2,4,8,16, each on its own.",
+)
+@click.option(
+    "--by-onset",
+    is_flag=True,
+    help="Also show the SDR of vocal passages, from onset to silence, by their duration.",
+)
+@engine_options(overlap_s=0.0)
+@click.option(
     "--out",
+    cls=HeadedOption,
+    heading="Runs and reports",
     type=click.Path(path_type=Path),
     default=Path("eval"),
     show_default=True,
     metavar="DIR",
-    help="Keeps the results of each track; a rerun does only what is missing there.",
+    help="Folder for the results of each song; a further run measures only what is missing there.",
 )
-@click.option(
-    "--by-length",
-    metavar="SECONDS",
-    help="Also separate pieces of these lengths, such as 1,2,4,8,16, each alone.",
-)
-@click.option("--by-onset", is_flag=True, help="Also SDR against the duration of vocal onsets.")
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write an HTML page with tables and plots.",
-)
-@engine_options(overlap_s=0.0)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -70,21 +79,28 @@ def command(
     data_folder: Path,
     split: str,
     against: tuple[str, ...],
-    out: Path,
+    report: Path | None,
     by_length: str | None,
     by_onset: bool,
-    report: Path | None,
     overlap_s: float,
     batch: int,
     backend: EngineOptions,
+    out: Path,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure engines on songs whose stems are known.
+    """Measure separation on songs whose stems are known.
 
-    MODEL is a .onnx, .plan or .safetensors file, or 'default' for the one in the package. Prints
-    uSDR, cSDR and the level left in silence, of each track and of all, beside those of the
-    untouched mixture. What fails is listed at the end and makes the exit code 1.
+    MODEL is a .onnx, .plan or .safetensors file, or 'default', the one in the package. Prints
+    uSDR, cSDR and the level that is left in silence, for each song and for all, beside the figures
+    of the untouched mixture.
+
+    \b
+    Examples:
+      bsm eval model.onnx --data MUSDB18-HQ
+      bsm eval model.onnx --against default --data MUSDB18-HQ --report report.html
+
+    The exit code is 1 if a song failed; failures are listed at the end, after the other songs.
     """
     from bsmamba2.config.file import load_config
     from bsmamba2.data.tracks import find_tracks
@@ -114,11 +130,11 @@ def command(
         by_onset=by_onset,
     )
     text = json.dumps(found.document(), indent=2) if as_json else text_tables(found)
-    click.echo(text.encode("utf-8", "backslashreplace"))  # names need not be UTF-8
+    click.echo(text.encode("utf-8", "backslashreplace"))  # names may not be UTF-8
     for failure in failures:
         sentence = f"{failure.model}: {failure.track}: {failure.error}"
         click.echo(f"Failed: {one_line(sentence)}", err=True)
-    if report is not None and found.stems:  # last: what fails here takes nothing from the tables
+    if report is not None and found.stems:  # last: a failure here must not lose the tables
         from bsmamba2.evaluation.report import write_report
 
         with song_bar(quiet) as progress:
@@ -129,7 +145,7 @@ def command(
 
 
 def _lengths(text: str | None) -> list[int]:
-    """Whole seconds, sorted, each once."""
+    """Returns the whole seconds of --by-length, sorted, each once."""
     if text is None:
         return []
     try:

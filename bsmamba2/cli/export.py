@@ -1,137 +1,148 @@
-"""`bsm export`: a checkpoint becomes an ONNX engine, and that a TensorRT plan."""
+"""`bsm export`: exports a checkpoint to ONNX, and an ONNX file to a TensorRT plan."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from bsmamba2.cli.headings import HeadedCommand, HeadedOption
+
 if TYPE_CHECKING:
     from bsmamba2.formats.trt_plan import PlanRecord
 
 
-@click.command()
+_MARKS = {"float32": "", "float16": ".fp16", "int8": ".int8"}
+"""Part of the default file name before its suffix, by precision."""
+
+
+@click.command(cls=HeadedCommand)
 @click.argument("model", metavar="MODEL")
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
-    help="The .onnx file to write, or with --trt the .plan file.  [default: MODEL with that "
-    "suffix]",
+    help="The .onnx file to write, or with --trt the .plan file; an existing one is replaced.  "
+    "[default: MODEL with that suffix, and .fp16 or .int8 before it]",
 )
 @click.option(
-    "--seed",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Of the random weights, when MODEL is a configuration.",
+    "--fp16",
+    is_flag=True,
+    help="Matrices and products in float16, for GPUs; norms, input and output stay float32.",
+)
+@click.option(
+    "--int8", is_flag=True, help="The large products in int8, for CPUs; the rest stays float32."
+)
+@click.option(
+    "--trt", is_flag=True, help="Also build a TensorRT plan, with its sidecar .plan.json."
+)
+@click.option(
+    "--audio",
+    cls=HeadedOption,
+    heading="Details of the ONNX file",
+    metavar="FILE",
+    help="A song whose loudest chunk measures the loss of --fp16 or --int8; a .stem.mp4 also has "
+    "the true voice.  [default: a made-up mixture, the same everywhere]",
 )
 @click.option(
     "--card",
     metavar="FILE",
-    help="A YAML file that says what the weights are: training_data, recipe, scores (a list), "
-    "limits, licence. 'bsm info' shows it.",
+    help="A YAML file that describes the weights, for 'bsm info': training_data, recipe, scores "
+    "(a list), limits, licence.",
 )
 @click.option(
-    "--fp16",
-    "precision",
-    flag_value="float16",
-    help="Matrices and products in float16; norms, input and output in float32.",
-)
-@click.option(
-    "--int8",
-    "precision",
-    flag_value="int8",
-    help="The big products in int8, for CPUs; all else in float32.",
-)
-@click.option(
-    "--audio",
-    metavar="FILE",
-    help="A song, whose loudest chunk tells what --fp16 or --int8 costs; of a .stem.mp4 the true "
-    "voice counts.  [default: a made-up mixture, the same everywhere]",
-)
-@click.option(
-    "--trt", is_flag=True, help="Build a TensorRT plan, too, with its sidecar .plan.json."
+    "--seed",
+    type=int,
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Seed of the random weights, if MODEL is a configuration.",
 )
 @click.option(
     "--builder",
+    cls=HeadedOption,
+    heading="Details of the TensorRT plan, with --trt",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
-    help="What builds the plan; TensorRT needs the GPU that the plan is for, TensorRT-RTX none.  "
-    "[default: auto]",
+    help="What builds the plan: TensorRT on the GPU that will run it, or TensorRT-RTX on any "
+    "machine.  [default: auto]",
 )
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
     metavar="N",
-    help="The most chunks that the plan takes at a time.  [default: 4]",
+    help="The largest number of chunks that the plan takes at a time.  [default: 4]",
 )
 @click.option(
     "--frames",
     metavar="N|A:B:C",
-    help="Frames of a chunk: N, or from A to C and fastest at B.  [default: the network's own "
-    "chunks]",
+    help="Frames of a chunk: N, or from A to C and fastest at B.  [default: those of the "
+    "network's own chunks]",
 )
 @click.option(
     "--plugin",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="libbsm_trt_plugin.so.  [default: that of 'bsm plugin build', built when absent]",
+    help="The plugin library, libbsm_trt_plugin.so.  [default: the one of 'bsm plugin build', "
+    "which is built if missing]",
 )
 @click.option(
     "--arch",
     metavar="NAMES",
-    help="GPUs to build the plugin for, as in 'bsm plugin build'.  [default: those here, or all]",
+    help="GPUs to build the plugin for, as in 'bsm plugin build'.  [default: those of this "
+    "machine, or all]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
+@click.option(
+    "--json",
+    "as_json",
+    cls=HeadedOption,
+    heading="Report",
+    is_flag=True,
+    help="Print one JSON document on stdout.",
+)
 def command(
     model: str,
     output: str | None,
-    seed: int,
-    card: str | None,
-    precision: str | None,
-    audio: str | None,
+    fp16: bool,
+    int8: bool,
     trt: bool,
+    audio: str | None,
+    card: str | None,
+    seed: int,
     as_json: bool,
     **plan: Any,
 ) -> None:
-    """Export a .safetensors checkpoint to ONNX, and with --trt to a TensorRT plan.
+    """Export a checkpoint to ONNX, and with --trt to a TensorRT plan.
 
-    MODEL is the checkpoint, or the name of a configuration (bsmamba2, small, tiny) for random
-    weights, to test speed and set-up. The file is compared with PyTorch in ONNX Runtime before it
-    gets its name; when their masks differ, nothing is written. With --fp16 or --int8 it must also
-    separate music as float32 does: the SDR may change by 0.02 dB in float16, fall by 0.1 dB in
-    int8.
+    MODEL is a .safetensors checkpoint, or the name of a configuration (bsmamba2, small, tiny)
+    for random weights, to try speed and set-up. With --trt it may also be an exported .onnx file,
+    or 'default', the engine in the package: neither needs PyTorch.
 
-    With --trt, MODEL may also be an exported .onnx file, or 'default', the engine in the package,
-    for machines without PyTorch. The ONNX file of a checkpoint is kept beside the plan.
+    The new file is compared with PyTorch before it gets its name: with a different mask, nothing
+    is written. With --fp16 or --int8 it must also separate music as float32 does: the SDR may
+    change by 0.02 dB in float16, and fall by 0.1 dB in int8. The ONNX file of a checkpoint is kept
+    beside its plan.
+
+    \b
+    Examples:
+      bsm export model.safetensors                  # model.onnx
+      bsm export model.safetensors --fp16 --trt     # model.fp16.onnx, model.fp16.plan
+      bsm export model.onnx --trt                   # model.plan, without PyTorch
     """
     from bsmamba2.errors import BsmError, ExportError, MissingExtraError
     from bsmamba2.export.plan.options import PlanOptions
     from bsmamba2.export.to_plan import export_plan
 
-    is_onnx = model == "default" or Path(model).suffix == ".onnx"
     plan = {name: value for name, value in plan.items() if value is not None}
-    target = Path(output) if output else Path(model).with_suffix(".plan" if trt else ".onnx")
+    _check_usage(model, fp16=fp16, int8=int8, trt=trt, audio=audio, card=card, plan=plan)
+    is_onnx = _is_onnx(model)
+    precision = "float16" if fp16 else "int8" if int8 else "float32"
+    suffix = _MARKS[precision] + (".plan" if trt else ".onnx")
+    target = Path(output) if output else Path(model).with_suffix(suffix)
     fits = target.suffix == ".plan" or (target.suffix == ".onnx" and not is_onnx)
-    for is_wrong, sentence in (
-        (audio and not precision, "--audio is heard in a lower precision: add --fp16 or --int8."),
-        (trt and precision == "int8", "int8 is for CPUs: TensorRT takes float32 or --fp16."),
-        (
-            is_onnx and precision,
-            f"{model} has its precision already: export the .safetensors checkpoint that it was "
-            "made of, on a machine with PyTorch.",
-        ),
-        (
-            is_onnx and not trt,
-            f"{model} is an ONNX engine already: add --trt to build a plan of it.",
-        ),
-        (is_onnx and card, "--card goes into an ONNX file that is written, not into a plan."),
-        (plan and not trt, f"--{next(iter(plan), '')} is about a plan: add --trt."),
-        (trt and not fits, f"{target} must end in .plan."),
-    ):
-        if is_wrong:
-            raise ExportError(sentence)
+    if trt and not fits:
+        raise ExportError(f"{target} must end in .plan.")
     options = PlanOptions(**plan)
     onnx = model if is_onnx else str(target.with_suffix(".onnx") if trt else target)
     written, record = [], None
@@ -141,13 +152,7 @@ def command(
         except ModuleNotFoundError as error:
             raise MissingExtraError("'bsm export' of a checkpoint", "export") from error
         export_onnx(
-            model,
-            onnx,
-            seed=seed,
-            card=card,
-            precision=precision or "float32",
-            excerpt=audio,
-            report=_say,
+            model, onnx, seed=seed, card=card, precision=precision, excerpt=audio, report=_say
         )
         written.append(onnx)
     if trt:
@@ -162,8 +167,48 @@ def command(
     click.echo(_report(onnx, target, record) if as_json else "\n".join(written))
 
 
+def _is_onnx(model: str) -> bool:
+    return model == "default" or Path(model).suffix == ".onnx"
+
+
+def _check_usage(
+    model: str,
+    *,
+    fp16: bool,
+    int8: bool,
+    trt: bool,
+    audio: str | None,
+    card: str | None,
+    plan: Mapping[str, Any],
+) -> None:
+    """Raises UsageError for options that exclude each other or do not apply to the model."""
+    is_onnx, lower = _is_onnx(model), fp16 or int8
+    for is_wrong, sentence in (
+        (fp16 and int8, "--fp16 and --int8 exclude each other: export one file for each."),
+        (audio and not lower, "--audio measures a lower precision: add --fp16 or --int8."),
+        (trt and int8, "int8 is for CPUs: TensorRT takes float32 or --fp16."),
+        (
+            is_onnx and lower,
+            f"The precision of {model} is fixed: export the .safetensors checkpoint that it was "
+            "made of, on a machine with PyTorch.",
+        ),
+        (
+            is_onnx and not trt,
+            f"{model} is an ONNX engine already: add --trt to build a plan of it.",
+        ),
+        (is_onnx and card, "--card goes into an ONNX file that is written, not into a plan."),
+        (plan and not trt, f"--{next(iter(plan), '')} applies to a plan: add --trt."),
+        (
+            "plugin" in plan and "arch" in plan,
+            "--plugin names a library that is built already: leave --arch out.",
+        ),
+    ):
+        if is_wrong:
+            raise click.UsageError(sentence)
+
+
 def _report(onnx: str, target: Path, record: PlanRecord | None) -> str:
-    """What --json says of an ONNX file, and of the plan that was built of it."""
+    """Returns the JSON document on an ONNX file, and on the plan that was built of it."""
     import json
     from dataclasses import asdict
 

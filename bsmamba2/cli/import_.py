@@ -1,4 +1,4 @@
-"""`bsm import`: the authors' and other foreign checkpoints become a safetensors file."""
+"""`bsm import`: converts a checkpoint of another program to a .safetensors file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,30 @@ import click
     metavar="FILE",
     default="model.safetensors",
     show_default=True,
-    help="The checkpoint to write.",
+    help="The .safetensors file to write; an existing one is replaced.",
 )
-@click.option("--ema", is_flag=True, help="Take the moving average of the authors' optimiser.")
+@click.option(
+    "--ema",
+    is_flag=True,
+    help="Take the moving average (EMA) of the weights, which the authors' optimiser holds.",
+)
 @click.option(
     "--config",
     metavar="NAME|FILE",
-    help="Configuration of the network; bsmamba2 unless FILE carries its own.",
+    help="Configuration of the network.  [default: the one in FILE, otherwise bsmamba2]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(file: str, output: str, ema: bool, config: str | None, as_json: bool) -> None:
-    """Import a published checkpoint (Lightning, MSST, safetensors).
+    """Convert a published checkpoint to a .safetensors file.
 
-    Pickled code is never run: PyTorch's weights-only loader reads the file, objects that it does
-    not know are left out, and a file whose unpickling would call anything else is refused.
+    FILE is a Lightning or MSST checkpoint (.ckpt, .pt, .pth), or a .safetensors file of another
+    program. Pickled code is never run: PyTorch's weights-only loader reads the file, unknown
+    objects are left out, and a file whose unpickling would call anything else is refused.
+
+    \b
+    Examples:
+      bsm import bs_mamba2_vocals.ckpt -o model.safetensors
+      bsm infer --engine model.safetensors song.wav
     """
     import json
     import math
@@ -46,7 +56,7 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
     if target.suffix != ".safetensors":
         raise OptionError(f"{output} must end in .safetensors: that is what 'bsm import' writes.")
     if source.exists() and target.exists() and source.samefile(target):
-        raise OptionError(f"{output} is the file to import: give -o another name.")
+        raise OptionError(f"{output} is the file to import: choose another name with -o.")
 
     foreign = import_foreign(source, ema=ema, config=config)
     tensors, metadata = foreign.tensors, foreign.metadata
@@ -55,11 +65,10 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
     licence = metadata.provenance.licence
     click.echo(f"Read {source}: {foreign.container}.", err=True)
-    click.echo(f"{len(tensors)} tensors, {parameters} parameters, float32.", err=True)
+    click.echo(f"{len(tensors)} tensors, {parameters:,} parameters, float32.", err=True)
     if licence == "undeclared":
         click.echo(
-            "The licence of these weights is not declared by their authors: "
-            "do not redistribute them.",
+            "The authors of these weights have not declared a licence: do not redistribute them.",
             err=True,
         )
     if as_json:

@@ -1,4 +1,4 @@
-"""`bsm infer`: separates files and folders."""
+"""`bsm infer`: separates files and folders into stems."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bsmamba2.cli.engine_options import engine_options, song_bars
+from bsmamba2.cli.headings import HeadedCommand, HeadedOption
 from bsmamba2.errors import OptionError, failure_sentence, one_line
 
 if TYPE_CHECKING:
@@ -28,24 +29,26 @@ _TIME = re.compile(r"(?:(?:(\d+):(?=[0-5]?\d:))?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 
 
 class Time(click.types.FloatParamType):
-    """Seconds, given as 75, 75.5, 1:15.5, 75:30 or 1:15:30."""
+    """Seconds, written as 75, 75.5, 1:15.5, 75:30 or 1:15:30."""
 
     name = "time"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """As click's."""
+        """Converts the text; see the class."""
         if isinstance(value, float):
             return value
         match = _TIME.fullmatch(str(value))
         if not match or (":" in value and float(match[3]) >= 60):
-            self.fail(f"'{value}' is no time: give seconds (75.5) or minutes (1:15.5).", param, ctx)
+            self.fail(
+                f"'{value}' is not a time: give seconds (75.5) or minutes (1:15.5).", param, ctx
+            )
         hours, minutes, seconds = match.groups()
         return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
 
 
-@click.command()
+@click.command(cls=HeadedCommand)
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option(
     "--engine",
@@ -53,7 +56,7 @@ class Time(click.types.FloatParamType):
     show_default=True,
     metavar="FILE",
     type=click.Path(),
-    help="A .onnx, .plan or .safetensors file; 'default' is the one in the package.",
+    help="The model: a .onnx, .plan or .safetensors file, or 'default', the one in the package.",
 )
 @click.option(
     "-o",
@@ -62,60 +65,69 @@ class Time(click.types.FloatParamType):
     show_default=True,
     metavar="NAME",
     type=click.Path(),
-    help="Names of the files to write; {folder} is where a song lies below a folder that is "
-    "named. '-': one stem of one song goes to stdout.",
+    help="Names of the files to write; {folder} is where a song lies within an input folder. "
+    "'-' writes one stem of one song to stdout.",
 )
 @click.option(
     "--stems",
     metavar="NAMES",
-    help="Which stems, separated by commas.  [default: all the engine gives]",
+    help="Stems to write, separated by commas, such as vocals,instrumental.  [default: all]",
 )
 @click.option(
     "--format",
     "format_name",
     type=click.Choice(["wav", "flac", "mp3", "ogg"]),
-    help="File format.  [default: by the suffix in --out, or wav]",
+    help="File format.  [default: from the suffix of --out, otherwise wav]",
 )
 @click.option(
     "--depth",
+    cls=HeadedOption,
+    heading="Output details",
     type=click.Choice(["16", "24", "float"]),
-    help="Bits of a sample.  [default: float for wav, 24 for flac]",
+    help="Bits per sample.  [default: float for wav, 24 for flac]",
 )
 @click.option(
     "--clip",
     type=click.Choice(["none", "clamp", "rescale"]),
     default="none",
     show_default=True,
-    help="Samples beyond full scale: 'none' leaves them (16 and 24 bits cut them off, and a "
-    "warning counts them), 'clamp' cuts them off in every format, 'rescale' makes all stems of "
-    "the song quieter by one factor.",
+    help="What to do with samples beyond full scale. none: leave them as they are (16 and 24 bits "
+    "clip them, and a warning counts them); clamp: clip them in every format; rescale: make all "
+    "stems of the song quieter by one factor.",
 )
 @click.option(
     "--picture",
     is_flag=True,
-    help="Also write a PNG of each song: spectrograms of mixture and stems.",
+    help="Also write a PNG for each song: spectrograms of the mixture and its stems.",
 )
 @click.option(
     "--start",
+    cls=HeadedOption,
+    heading="Which songs, and which part of them",
     type=Time(),
     metavar="TIME",
     default=0.0,
-    help="Where to begin in each song: seconds, or minutes as in 1:30.",
+    help="Where to begin in each song: seconds (75.5) or minutes (1:15.5).  [default: 0]",
 )
-@click.option("--duration", type=Time(), metavar="TIME", help="How much of it to separate.")
-@click.option("-r", "--recursive", is_flag=True, help="Search folders in folders, too.")
+@click.option(
+    "--duration",
+    type=Time(),
+    metavar="TIME",
+    help="How much of each song to separate.  [default: all]",
+)
+@click.option("-r", "--recursive", is_flag=True, help="Also search folders within folders.")
 @click.option(
     "--skip-existing",
     is_flag=True,
-    help="Leave songs alone whose files are all there, of the right length: a run that was "
-    "ended goes on.",
+    help="Skip songs whose files all exist with the right length, to go on with a run that was "
+    "interrupted. Options are not compared.",
 )
 @engine_options(overlap_s=1.0, auto_batch=True)
 @click.option(
     "--tta",
     type=click.Choice(["swap", "polarity", "both"]),
-    help="Average over estimates of the song with its channels swapped (twice the work), its "
-    "polarity inverted (twice), or both (four times).",
+    help="Test-time augmentation: average with estimates of the song with swapped channels (twice "
+    "the work), with inverted polarity (twice), or both (four times).",
 )
 @click.option(
     "--jobs",
@@ -123,11 +135,17 @@ class Time(click.types.FloatParamType):
     metavar="N",
     default=1,
     show_default=True,
-    help="Songs at a time; they share the engine. Pays where the engine is quick, as on a GPU.",
+    help="Songs to separate at a time, with one engine. Helps if the engine is fast, as on a GPU.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be done, by the files' headers.")
+@click.option(
+    "--dry-run",
+    cls=HeadedOption,
+    heading="Runs and reports",
+    is_flag=True,
+    help="Only show what would be done, from the headers of the files.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -153,11 +171,19 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Separate files, and the audio files in folders; '-' is stdin.
+    """Separate songs into vocals and instrumental.
 
-    Each input gives one file a stem, of its own sample rate, channels and length, with its title
-    and other tags. The names of written files go to stdout. What fails is listed at the end and
-    makes the exit code 1.
+    INPUTS are audio files, folders of audio files, or '-' for stdin. Every stem is written to a
+    file with the sample rate, channels, length and tags of its song. The names of the files are
+    printed on stdout.
+
+    \b
+    Examples:
+      bsm infer song.wav
+      bsm infer song.wav --engine model.onnx --format mp3
+      bsm infer album -o 'stems/{track}.{stem}.{ext}' --stems instrumental
+
+    The exit code is 1 if a song failed; failures are listed at the end, after the other songs.
     """
     from bsmamba2.cli import infer_report as report
     from bsmamba2.runtime.audio.reader import Section
@@ -194,7 +220,7 @@ def command(
             loaded = load_engine(engine, backend)
             batch = batch or useful_batch(loaded)
             separator = Separator(loaded, overlap_s=overlap_s, batch=batch, tta=tta)
-            _warn_of_weights(engine, loaded)
+            _warn_of_weights(engine, loaded, quiet=quiet)
             started = time.perf_counter()
             songs, failed = _separate(
                 separator,
@@ -224,7 +250,7 @@ def command(
 
 
 def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
-    """The stems of --stems, each once, in the order given."""
+    """Returns the stems of --stems, each once, in the order given."""
     from bsmamba2.config.reading import shown
 
     if names is None:
@@ -233,13 +259,13 @@ def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
     unknown = [name for name in chosen if name not in offered]
     if unknown:
         raise OptionError(
-            f"No stem {shown(unknown[0])}: this engine gives {' and '.join(offered)}."
+            f"No stem {shown(unknown[0])}: the stems of this engine are {' and '.join(offered)}."
         )
     return chosen
 
 
 def _tell(failures: Sequence[Failure]) -> int:
-    """Lists what failed; the exit code."""
+    """Lists what failed and returns the exit code."""
     for failure in failures:
         known = failure.source in failure.error
         sentence = f"{'' if known else failure.source + ': '}{failure.error}"
@@ -247,19 +273,19 @@ def _tell(failures: Sequence[Failure]) -> int:
     return 1 if failures else 0
 
 
-def _warn_of_weights(name: str, engine: Engine) -> None:
-    """One line for weights that are not what a person may take them for."""
+def _warn_of_weights(name: str, engine: Engine, *, quiet: bool) -> None:
+    """Warns of random weights; notes, unless `quiet`, that the embedded model is a small one."""
     if not engine.metadata.provenance.trained:
         click.echo(
             f"Warning: the weights of engine '{name}' are untrained (random numbers): "
-            "the stems are no separation of voice and music.",
+            "its stems are no separation of voice and music.",
             err=True,
         )
-    elif name == "default":
+    elif name == "default" and not quiet:
         click.echo(
-            "Note: the embedded model is a small demonstration, trained on synthetic songs; for "
-            "published weights, 'bsm import' and 'bsm export' a checkpoint and name it with "
-            "--engine.",
+            "Note: the embedded model is a small demonstration, trained on synthetic songs. For "
+            "published weights, convert a checkpoint with 'bsm import' and 'bsm export', and name "
+            "the result with --engine.",
             err=True,
         )
 
@@ -273,7 +299,7 @@ def _separate(
     quiet: bool,
     names: bool,
 ) -> tuple[list[SeparatedSong], list[Failure]]:
-    """Separates songs with a bar for each; the names of written files may go to stdout."""
+    """Separates songs with a progress bar for each; `names` prints the files that are written."""
     from tqdm import tqdm
 
     from bsmamba2.runtime.songs.separate_files import separate_files
@@ -290,7 +316,7 @@ def _separate(
                 continue
             songs.append(outcome)
             if names:
-                with tqdm.external_write_mode():  # without the bars of the others
+                with tqdm.external_write_mode():  # clears the bars of other songs meanwhile
                     for path in job.files:
                         click.echo(os.fsencode(path))
     return songs, failures

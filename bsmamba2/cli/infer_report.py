@@ -1,4 +1,4 @@
-"""What `bsm infer` says: lines for people, a document for machines."""
+"""The reports of `bsm infer`: lines for people, a JSON document for programs."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All that was separated with one engine."""
+    """The songs that a run separated, and how long it took."""
 
     engine: dict[str, Any]
-    """What the engine is."""
+    """Its path, whether it is trained, and `Engine.describe`."""
     songs: Sequence[SeparatedSong]
     elapsed_s: float
-    """From the first file's beginning to the last one's end."""
+    """Time from the start of the first song to the end of the last."""
     jobs: int
-    """Songs at a time."""
+    """Songs separated at a time."""
     batch: int
-    """Chunks that the engine got at a time."""
+    """Chunks that the engine processed at a time."""
 
     @property
     def engine_share(self) -> float:
-        """Part of the elapsed time in which the engine worked, 0 to 1."""
+        """Share of the elapsed time in which the engine worked, 0 to 1."""
         return sum(song.stages_s["engine"] for song in self.songs) / self.elapsed_s
 
 
 def print_summary(summary: Summary | None, skipped: Sequence[Job]) -> None:
-    """A row for each of several songs, then how much audio took which time, on stderr."""
+    """Prints a row for each of several songs, then a line on duration and speed, on stderr."""
     if skipped:
-        count = "1 song is" if len(skipped) == 1 else f"{len(skipped)} songs are"
-        click.echo(f"{count} there already.", err=True)
+        count = "1 song" if len(skipped) == 1 else f"{len(skipped)} songs"
+        click.echo(f"Skipped {count}, already separated.", err=True)
     if not summary or not summary.songs:
         return
     files = "1 file"
@@ -55,13 +55,13 @@ def print_summary(summary: Summary | None, skipped: Sequence[Job]) -> None:
         f"{files}, {audio_s:.1f} s of audio in {summary.elapsed_s:.1f} s: "
         f"real-time factor {summary.elapsed_s / audio_s:.3f} "
         f"({audio_s / summary.elapsed_s:.1f} x real time), "
-        f"the engine at work {summary.engine_share:.0%} of the time",
+        f"the engine busy {summary.engine_share:.0%} of the time",
         err=True,
     )
 
 
 def _print_table(songs: Sequence[SeparatedSong]) -> None:
-    """Song, length, time taken and speed, in columns."""
+    """Prints name, length, time taken and speed of each song, in columns."""
     width = max(len("song"), *(len(one_line(song.job.name)) for song in songs))
     row = f"{{:{width}}}  {{:>8}}  {{:>8}}  {{:>11}}"
     click.echo(row.format("song", "length", "took", "x real time"), err=True)
@@ -72,7 +72,7 @@ def _print_table(songs: Sequence[SeparatedSong]) -> None:
 
 
 def _clock(seconds: float | None) -> str:
-    """A duration for people: 0:03.2, 3:25, 1:02:03."""
+    """Formats a duration: 0:03.2, 3:25, 1:02:03."""
     if seconds is None:
         return "?:??"
     if seconds < 59.95:
@@ -85,7 +85,7 @@ def _clock(seconds: float | None) -> str:
 def print_document(
     summary: Summary | None, skipped: Sequence[Job], failures: Sequence[Failure]
 ) -> None:
-    """The JSON document of a run, whose engine and figures are null if nothing was to be done."""
+    """Prints the JSON document of a run; `engine` and `run` are null if there was nothing to do."""
     document: dict[str, Any] = {"engine": None, "run": None, "files": []}
     if summary:
         document["engine"] = summary.engine
@@ -110,12 +110,12 @@ def print_document(
 
 
 def print_headers(headers: Sequence[SongHeader], *, skip_existing: bool, quiet: bool) -> None:
-    """What a run would do, on stdout, and its sum."""
+    """Prints what a run would do on stdout, and the total on stderr."""
     to_do_s = 0.0
     for song in headers:
-        there = "  (there already)" if song.complete else ""
+        done = "  (already separated)" if song.complete else ""
         channels = "mono" if song.channels == 1 else "stereo"
-        text = f"  {_clock(song.duration_s)}  {song.sample_rate} Hz {channels}{there}"
+        text = f"  {_clock(song.duration_s)}  {song.sample_rate} Hz {channels}{done}"
         click.echo(os.fsencode(song.job.name) + text.encode())
         if not (song.complete and skip_existing):
             to_do_s += song.duration_s or 0
@@ -125,14 +125,14 @@ def print_headers(headers: Sequence[SongHeader], *, skip_existing: bool, quiet: 
         complete = sum(song.complete for song in headers)
         songs = "1 song" if len(headers) == 1 else f"{len(headers)} songs"
         click.echo(
-            f"{songs}, {_clock(to_do_s)} of audio to do; {complete} there already. "
+            f"{songs}, {_clock(to_do_s)} of audio to separate; {complete} already separated. "
             "Nothing was written.",
             err=True,
         )
 
 
 def print_headers_document(headers: Sequence[SongHeader], failures: Sequence[Failure]) -> None:
-    """What a run would do, as a JSON document."""
+    """Prints what a run would do as a JSON document."""
     jobs = [{**_files(song), "there": song.complete} for song in headers]
     _print_json({"jobs": jobs}, failures)
 

@@ -1,4 +1,4 @@
-"""`bsm info`: what a configuration, a checkpoint or an engine is."""
+"""`bsm info`: describes a configuration, a checkpoint or an engine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import click
 
 @click.command()
 @click.argument("name", metavar="FILE|CONFIG")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(name: str, as_json: bool) -> None:
     """Describe an engine, checkpoint or configuration.
 
-    FILE is a .onnx, .safetensors, .plan or .yaml file, or 'default', the engine in the package;
-    CONFIG is the name of a configuration in the package (bsmamba2, small, tiny).
+    FILE is a .onnx, .safetensors, .plan or .yaml file, or 'default', the engine in the package.
+    CONFIG is the name of a configuration in the package: bsmamba2, small or tiny.
+
+    \b
+    Examples:
+      bsm info default
+      bsm info model.onnx --json
     """
     import json
 

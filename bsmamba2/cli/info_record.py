@@ -1,6 +1,6 @@
-"""What a file is, without torch, onnx or its tensors in memory.
+"""Descriptions of configurations, checkpoints and engines as one kind of record of plain values.
 
-One record of plain values for a configuration, a checkpoint and an engine alike.
+Neither torch nor onnx is imported, and no tensors are loaded.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
             a `.yaml`, `.safetensors`, `.onnx` or `.plan` file.
 
     Returns:
-        kind, file, parameters, tensors, sha256 (None for a configuration) and config; for files
-        also size_bytes, written_by, precision, parity, checks, provenance and card; for ONNX also
-        opset, opsets, scan_nodes, functions, graph_parameters and graph_tensors; for a plan also
+        kind, file, parameters, tensors, sha256 (None for a configuration) and config. For files
+        also size_bytes, written_by, precision, parity, checks, provenance and card. For ONNX also
+        opset, opsets, scan_nodes, functions, graph_parameters and graph_tensors. For a plan also
         plan, a `PlanRecord`.
 
     Raises:
-        BsmError: No such file or configuration, a wrong or damaged one, or one to be imported
-            first.
+        BsmError: The file or configuration does not exist, is wrong or damaged, or must be
+            imported first.
     """
     path = default_engine_path() if str(name_or_path) == "default" else Path(name_or_path)
     if str(path) in config_names() or path.suffix in (".yaml", ".yml", ""):
@@ -74,8 +74,8 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
         )
     else:
         raise CheckpointError(
-            f"{path} is nothing that 'bsm info' describes: name a .safetensors, .onnx, .plan or "
-            f".yaml file, or a configuration ({', '.join(config_names())})."
+            f"'bsm info' cannot describe {path}: name a .safetensors, .onnx, .plan or .yaml file, "
+            f"or a configuration ({', '.join(config_names())})."
         )
     metadata = parse_metadata(pairs, path)
     return {
@@ -100,7 +100,7 @@ def _sizes(model: ModelConfig) -> dict[str, int]:
 
 
 def lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """A record as labels and texts for people, in reading order."""
+    """Yields a record as labels and texts, in reading order."""
     network, audio = record["config"]["network"], record["config"]["audio"]
     yield "kind", record["kind"]
     yield "file", record["file"]
@@ -136,7 +136,7 @@ def _plan_lines(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     title, plugin, gpus = TITLES[plan["builder"]], plan["plugin"], ", ".join(plan["architectures"])
     yield "built with", f"{title} {plan['builder_version']}"
     yield "built from", f"{plan['onnx']}, SHA-256 {plan['onnx_sha256']}"
-    yield "for GPUs of", f"compute capability {gpus}" if gpus else f"any kind that {title} takes"
+    yield "for GPUs of", f"compute capability {gpus}" if gpus else f"any kind that {title} supports"
     for label, (fewest, optimal, most) in (
         ("chunks at a time", plan["batch"]),
         ("frames", plan["frames"]),
@@ -145,21 +145,25 @@ def _plan_lines(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield label, varying if fewest < most else str(most)
     yield "plugin layers", f"{plan['plugin_layers']} of version {plugin['version']}"
     yield "plugin's SHA-256", plugin["library_sha256"]
-    yield "built by", plan["command"]
-    yield "parity", "of the ONNX file, below; 'bsm parity' measures the plan's own"
+    yield "command", plan["command"]
+    yield "parity", "below, that of the ONNX file; 'bsm parity' measures the plan"
 
 
 def _provenance_lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     provenance, card = record["provenance"], record["card"]
     yield "precision", record["precision"]
     for figure in record["parity"]:
-        yield f"parity, {figure['frames']} frames", str(MaskParity(**figure))
+        count = "1 frame" if figure["frames"] == 1 else f"{figure['frames']} frames"
+        yield f"parity, {count}", str(MaskParity(**figure))
     for check in record["checks"]:
-        yield f"cost of {record['precision']}", str(PrecisionCheck(**check))
+        yield f"loss in {record['precision']}", str(PrecisionCheck(**check))
     yield "weights", provenance["source"]
     if provenance["source_sha256"]:
-        yield "their SHA-256", provenance["source_sha256"]
-    yield "trained", "yes" if provenance["trained"] else "no: random weights separate nothing"
+        yield "weights' SHA-256", provenance["source_sha256"]
+    yield (
+        "trained",
+        "yes" if provenance["trained"] else "no: random weights, which separate nothing",
+    )
     licence = (card or provenance)["licence"]
     yield "licence", licence + (": do not redistribute" if licence == "undeclared" else "")
     if card:

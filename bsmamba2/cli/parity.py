@@ -1,4 +1,4 @@
-"""`bsm parity`: how far two engines are from each other, stage by stage."""
+"""`bsm parity`: measures how far two engines differ, stage by stage."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 @click.option(
     "--audio",
     metavar="FILE",
-    help="A song, of which the loudest chunk is heard; of a .stem.mp4 the true voice, too.  "
+    help="A song whose loudest chunk both engines separate; a .stem.mp4 also has the true voice.  "
     "[default: a made-up mixture, the same everywhere]",
 )
 @backend_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -36,9 +36,14 @@ def command(
 ) -> None:
     """Compare two engines of one network, stage by stage.
 
-    A and B are .onnx, .plan or .safetensors files, or 'default' for the engine in the package.
-    Every figure has a limit, which for masks and sound follows from the precisions of the two; the
-    exit code is 1 when one is missed.
+    A and B are .onnx, .plan or .safetensors files, or 'default', the engine in the package. Every
+    figure has a limit; those of masks and audio follow from the precisions of A and B.
+
+    \b
+    Example:
+      bsm parity model.safetensors model.fp16.onnx --audio song.wav
+
+    The exit code is 1 if a figure misses its limit.
     """
     import json
 
@@ -51,7 +56,9 @@ def command(
         for path in (first, second)
     }
     if backend not in options.values():
-        raise click.UsageError("--precision is of a .safetensors engine: others have theirs.")
+        raise click.UsageError(
+            "--precision is for .safetensors engines: the precision of others is fixed."
+        )
     engines = [load_engine(path, options[path]) for path in (first, second)]
     excerpt = load_reference_excerpt(audio, engines[0].metadata.model.audio)
     figures = compare_engines(engines[0], engines[1], excerpt)

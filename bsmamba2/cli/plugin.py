@@ -1,4 +1,4 @@
-"""`bsm plugin`: the CUDA libraries."""
+"""`bsm plugin`: builds the CUDA libraries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 
 @click.group(name="plugin")
 def command() -> None:
-    """Build the CUDA scan and its TensorRT plugin."""
+    """Build the CUDA scan and the TensorRT plugin."""
 
 
 @command.command()
@@ -16,19 +16,23 @@ def command() -> None:
     default="native",
     show_default=True,
     metavar="NAMES",
-    help="GPUs to build for: native (those here), all, or a list such as 80,90 or 90+PTX.",
+    help="GPUs to build for: native (those of this machine), all, or a list such as 80,90 or "
+    "90+PTX.",
 )
-@click.option("--no-tensorrt", is_flag=True, help="Build the scan library only.")
+@click.option("--no-tensorrt", is_flag=True, help="Build only the scan library.")
 @click.option(
     "--tensorrt-include",
     metavar="DIR",
-    help="The folder of NvInferRuntime.h.  [default: TENSORRT_INCLUDE_DIR, or looked for]",
+    help="The folder of NvInferRuntime.h.  [default: TENSORRT_INCLUDE_DIR, otherwise searched for]",
 )
-@click.option("--force", is_flag=True, help="Build even what is built already.")
+@click.option("--force", is_flag=True, help="Build again what is built already.")
 @click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="Compilers at a time.  [default: CPUs]"
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Compilers at a time.  [default: one per CPU]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON report.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def build(
     arch: str,
     no_tensorrt: bool,
@@ -39,9 +43,14 @@ def build(
 ) -> None:
     """Compile the CUDA libraries and print their paths.
 
-    They are kept in the user's cache folder and built again only when the sources, the compilers
-    or the options change. Needs nvcc and a C++ compiler, but no GPU; the TensorRT plugin
-    needs the headers of TensorRT.
+    They are kept in the user's cache folder, and built again only if the sources, the compilers
+    or the options change. Needs nvcc and a C++ compiler, but no GPU; the TensorRT plugin also needs
+    TensorRT's headers.
+
+    \b
+    Examples:
+      bsm plugin build                # for the GPUs of this machine
+      bsm plugin build --arch all     # on a machine without a GPU
     """
     import json
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""`bsm practice`: makes songs to train, test and demonstrate with."""
+"""`bsm practice`: makes songs for training, tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -6,43 +6,56 @@ from pathlib import Path
 
 import click
 
+from bsmamba2.cli.headings import HeadedCommand, HeadedOption
 
-@click.command()
+
+@click.command(cls=HeadedCommand)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option(
-    "--train", type=click.IntRange(min=0), default=100, show_default=True, help="Songs to train on."
+    "--train",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Songs to train on.",
 )
 @click.option(
     "--valid",
+    metavar="N",
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
-    help="Songs to validate on, of the same instruments and voices.",
+    help="Songs to validate on, with the same instruments and voices.",
 )
 @click.option(
     "--test",
+    metavar="N",
     type=click.IntRange(min=0),
     default=20,
     show_default=True,
-    help="Songs to test on, of instruments, drum kits and voices that no other song has.",
+    help="Songs to test on, with instruments, drum kits and voices that no other song has.",
 )
 @click.option(
     "--seconds",
+    metavar="S",
     type=click.FloatRange(1, 600),
     default=30.0,
     show_default=True,
-    help="Length of each song.",
+    help="Length of a song.",
 )
 @click.option(
     "--seed",
+    metavar="N",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Another seed gives other songs, the same one the same.",
+    help="Seed of the songs; the same seed makes the same songs.",
 )
 @click.option(
     "--soundfont",
     "soundfonts",
+    cls=HeadedOption,
+    heading="How they are made",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -50,12 +63,13 @@ import click
 )
 @click.option(
     "--jobs",
+    metavar="N",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Songs made at the same time, each by a process; any number gives the same songs.",
+    help="Songs to make at a time, each in a process; any number makes the same songs.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 def command(
     folder: Path,
     train: int,
@@ -67,12 +81,18 @@ def command(
     jobs: int,
     quiet: bool,
 ) -> None:
-    """Make practice songs in MUSDB's layout.
+    """Make synthetic songs with known stems.
 
-    Instruments are played by FluidSynth from General MIDI soundfonts, voices are spoken by
-    espeak-ng and flite and made to sing by the WORLD vocoder. DIR/train, DIR/valid and DIR/test get
-    a folder for each song, with mixture.wav, vocals.wav, drums.wav, bass.wav, other.wav and
-    song.json, which says what plays. Called again, it makes the songs that are missing.
+    FluidSynth plays the instruments from General MIDI soundfonts; espeak-ng and flite speak the
+    words, which the WORLD vocoder turns into singing. DIR has the layout of MUSDB18-HQ: a folder
+    for each song in train/, valid/ and test/, with mixture.wav, vocals.wav, drums.wav, bass.wav,
+    other.wav, and song.json, which lists what plays. Run again, the command makes only the songs
+    that are missing.
+
+    \b
+    Examples:
+      bsm practice songs --train 100 --valid 10 --test 20 --jobs 2
+      bsm train --config small --data songs --out run
     """
     from tqdm import tqdm
 
@@ -88,5 +108,6 @@ def command(
         made = generate_songs(folder, songs, jobs=jobs, progress=bar.update)
     if not quiet:
         click.echo(
-            f"{made} songs made in {folder}, {train + valid + test - made} were there.", err=True
+            f"Made {made} songs in {folder}; {train + valid + test - made} existed already.",
+            err=True,
         )

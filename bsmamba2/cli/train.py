@@ -1,4 +1,4 @@
-"""`bsm train`: trains a network, or goes on with a run."""
+"""`bsm train`: trains a network, or continues a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bsmamba2.cli.headings import HeadedCommand, HeadedOption
 from bsmamba2.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -18,50 +19,53 @@ if TYPE_CHECKING:
     from bsmamba2.training.train import Outcome
 
 
-@click.command()
-@click.option(
-    "--config",
-    "config_name",
-    default="bsmamba2",
-    show_default=True,
-    metavar="NAME",
-    help="A configuration of the package, or a YAML file.",
-)
+@click.command(cls=HeadedCommand)
 @click.option(
     "--data",
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A folder of songs as MUSDB18-HQ has them.",
+    help="A folder of songs in the layout of MUSDB18-HQ.",
 )
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Folder of the run; where it holds a checkpoint, the run goes on from there.",
+    help="Folder of the run; if it holds a checkpoint, the run continues from there.",
+)
+@click.option(
+    "--config",
+    "config_name",
+    default="bsmamba2",
+    show_default=True,
+    metavar="NAME",
+    help="A configuration of the package (bsmamba2, small, tiny), or a YAML file.",
 )
 @click.option(
     "--set",
     "assignments",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Changes the configuration; may be repeated.",
+    help="Change a value of the configuration; may be repeated.",
 )
 @click.option(
     "--start",
+    cls=HeadedOption,
+    heading="Start and continuation",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Fine-tune the weights of a .safetensors checkpoint.  [default: random weights]",
+    help="A .safetensors checkpoint whose weights are fine-tuned.  [default: random weights]",
 )
 @click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where the songs' salient parts are remembered.  [default: beside the songs]",
+    "--allow-config-change",
+    is_flag=True,
+    help="Continue a run even if the configuration, the songs or the number of processes differ.",
 )
 @click.option(
     "--device",
+    cls=HeadedOption,
+    heading="Machine and output",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
@@ -69,31 +73,39 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.")
 @click.option(
-    "--allow-config-change",
-    is_flag=True,
-    help="Resume although configuration, songs or number of processes differ.",
+    "--cache",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the positions of the salient segments are kept.  [default: beside the songs]",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.pass_context
 def command(
     ctx: click.Context,
-    config_name: str,
     data: Path,
     out: Path,
+    config_name: str,
     assignments: tuple[str, ...],
     start: Path | None,
-    cache: Path | None,
+    allow_config_change: bool,
     device: str,
     threads: int | None,
-    allow_config_change: bool,
+    cache: Path | None,
     quiet: bool,
 ) -> None:
     """Train a network on a folder of songs.
 
     RUN gets last.ckpt, the best checkpoints, log.jsonl, TensorBoard's files, and the moving
     average of the weights as ema.safetensors and best.safetensors, for 'bsm infer --engine' and
-    'bsm export'. Called again, it goes on where it was. Ctrl-C saves first. Several GPUs:
-    torchrun --nproc-per-node N --no-python bsm train ...
+    'bsm export'. The same command continues a run that was ended.
+
+    \b
+    Examples:
+      bsm train --data MUSDB18-HQ --out run
+      bsm train --config small --data songs --out run --set training.max_steps=500
+      torchrun --nproc-per-node 2 --no-python bsm train --data MUSDB18-HQ --out run    # two GPUs
+
+    Ctrl-C and SIGTERM save a checkpoint first; the exit codes are then 130 and 143.
     """
     from bsmamba2.config.file import load_config, override_config
 
@@ -104,7 +116,7 @@ def command(
             raise
         raise MissingExtraError("Training", "train") from error
 
-    # PyTorch says once that its fused norm does not take bf16 inputs with float32 weights.
+    # PyTorch warns once that its fused norm does not take bf16 inputs with float32 weights.
     warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
     config = override_config(load_config(config_name), assignments)
     with _bar(quiet) as listener:
@@ -126,7 +138,7 @@ def command(
 
 @contextlib.contextmanager
 def _bar(quiet: bool) -> Iterator[Listener]:
-    """A progress bar in steps, on stderr if that is a terminal; a line for each validation."""
+    """Shows progress in steps, on stderr if that is a terminal, and a line for each validation."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -147,15 +159,15 @@ def _bar(quiet: bool) -> Iterator[Listener]:
                 say(f"Changed: {change}")
         elif kind == "step":
             bar.set_postfix_str(
-                f"loss {record['loss']:.4f}, {record['step_s']:.2f} s a step, "
-                f"{100 * record['data_wait_share']:.0f} % waiting for data",
+                f"loss {record['loss']:.4f}, {record['step_s']:.2f} s per step, "
+                f"{record['data_wait_share']:.0%} waiting for data",
                 refresh=False,
             )
             bar.update(step - bar.n)
         elif kind == "validation":
             say(
                 f"Step {step}: uSDR {record['usdr']:.2f} dB "
-                f"(the mixture's own: {record['mixture_usdr']:.2f} dB)"
+                f"(mixture: {record['mixture_usdr']:.2f} dB)"
             )
 
     with bar, logging_redirect_tqdm():
@@ -168,5 +180,5 @@ def _summary(outcome: Outcome, out: Path) -> str:
         best = f"; best uSDR {outcome.best[1]:.2f} dB at step {outcome.best[0]}"
     where = f"{outcome.step} of {outcome.total} steps{best}"
     if outcome.stopped_by:
-        return f"Stopped and saved after {where}: the same command goes on."
+        return f"Stopped and saved after {where}: the same command continues."
     return f"Trained {where}: {out / 'best.safetensors'}"

@@ -104,7 +104,7 @@ def test_lower_precision_says_what_it_costs(tmp_path: Path) -> None:
     save_onnx(tmp_path / "a.onnx", metadata)
     record = bsm_json("info", tmp_path / "a.onnx")
     assert record["checks"] == json.loads(json.dumps([asdict(plain), asdict(rounded)]))
-    rows = [text for label, text in lines(record) if label == "cost of float16"]
+    rows = [text for label, text in lines(record) if label == "loss in float16"]
     assert rows == [
         "ONNX Runtime, 6.1 s of real music: relative RMS 6.0e-04, SDR to float32 68.4 dB; "
         "finite on silence, denormals",
@@ -217,7 +217,7 @@ def test_describing_does_not_import_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("architectures", "text"),
     [
-        ((), "any kind that TensorRT-RTX takes"),
+        ((), "any kind that TensorRT-RTX supports"),
         (("8.0", "9.0"), "compute capability 8.0, 9.0"),
     ],
 )

@@ -247,6 +247,14 @@ def test_command_names_the_file_after_the_model(
     assert "Random weights" not in err
 
 
+@pytest.mark.parametrize(("option", "name"), [("--fp16", "a.fp16.onnx"), ("--int8", "a.int8.onnx")])
+def test_a_lower_precision_does_not_replace_the_file_of_another(
+    option: str, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(to_onnx, "export_onnx", lambda *_, **__: None)
+    assert bsm("export", "a.safetensors", option).out == f"{name}\n"
+
+
 def test_command_speaks_json(tmp_path: Path, quick_gate: tuple[int, ...]):
     target = tmp_path / "out.onnx"
     code, out, err = bsm("export", "tiny", "-o", target, "--seed", "7", "--json")

@@ -249,22 +249,30 @@ def test_overflow_that_onnx_runtime_does_not_see_refuses_the_file(tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["default", "--fp16"], "default has its precision already"),
+        (["default", "--fp16"], "The precision of default is fixed"),
+        (["tiny", "--fp16", "--int8"], "--fp16 and --int8 exclude each other"),
         (["a.onnx", "--int8", "--trt"], "int8 is for CPUs"),
         (["a.onnx", "--fp16", "--trt"], "export the .safetensors checkpoint"),
         (["tiny", "--int8", "--trt"], "int8 is for CPUs"),
         (["tiny", "--audio", "song.wav"], "add --fp16 or --int8"),
-        (["tiny", "--fp16", "--audio", "absent.wav"], "No such file: absent.wav"),
         (["default"], "default is an ONNX engine already: add --trt to build a plan of it."),
         (["default", "--trt", "--card", "a.yaml"], "--card goes into an ONNX file"),
-        (["tiny", "--batch", "2"], "--batch is about a plan: add --trt."),
-        (["tiny", "--frames", "1"], "--frames is about a plan: add --trt."),
+        (["tiny", "--batch", "2"], "--batch applies to a plan: add --trt."),
+        (["tiny", "--frames", "1"], "--frames applies to a plan: add --trt."),
+        (["tiny", "--trt", "--plugin", "a.so", "--arch", "90"], "leave --arch out"),
     ],
 )
 def test_bad_usage_is_one_sentence(arguments: list[str], words: str, tmp_path: Path):
     code, _, said = bsm("export", *arguments, "-o", tmp_path / "out.onnx")
-    assert code != 0
+    assert code == 2
     assert words in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_song_that_is_not_there_is_one_sentence(tmp_path: Path):
+    said = bsm("export", "tiny", "--fp16", "--audio", "absent.wav", "-o", tmp_path / "out.onnx")
+    assert said.code == 1
+    assert "No such file: absent.wav" in said.err
     assert not list(tmp_path.iterdir())
 
 

@@ -121,7 +121,6 @@ def test_builders_refusal_is_its_last_error_and_an_older_plan_stays(
         (("-o", "a.plan", "--frames", "1:2"), "'1:2' is not a number of frames"),
         (("-o", "a.plan", "--frames", "9" * 30), "Frames must be 1 to 2147483647"),
         (("-o", "a.plan", "--batch", "9" * 30), "The batch must be 1 to 2147483647"),
-        (("-o", "a.plan", "--arch", "90"), "A plugin given as a file is not built"),
     ],
 )
 def test_bad_targets_and_sizes_are_one_sentence(

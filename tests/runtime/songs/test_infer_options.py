@@ -49,7 +49,7 @@ def test_times_are_seconds_or_minutes(text: str, seconds: float):
 def test_no_other_times(bsm_infer: Command, text: str):
     done = bsm_infer(song("song.wav"), f"--start={text}")
     assert done.code == 2
-    assert "is no time" in done.err
+    assert "is not a time" in done.err
     assert set(files()) == {"song.wav"}
 
 
@@ -123,7 +123,7 @@ def test_complete_songs_are_skipped_and_others_done(bsm_infer: Command):
     assert changed == {f"out/{x}/{stem}.wav" for x in "bcd" for stem in ("vocals", "instrumental")}
     again = bsm_infer("album", "--skip-existing")
     assert (again.code, again.out) == (0, "")
-    assert again.err == "5 songs are there already.\n"
+    assert again.err == "Skipped 5 songs, already separated.\n"
 
 
 def test_what_a_run_that_was_killed_at_its_end_left_is_removed_by_one_that_skips(
@@ -172,7 +172,10 @@ def test_a_dry_run_tells_all_and_does_nothing(bsm_infer: Command):
         "  -> out/b/vocals.wav",
         "  -> out/b/spectrograms.png",
     ]
-    assert "2 songs, 0:02.0 of audio to do; 0 there already. Nothing was written." in done.err
+    assert (
+        "2 songs, 0:02.0 of audio to separate; 0 already separated. Nothing was written."
+        in done.err
+    )
     assert "album/text.wav is not audio" in done.err.splitlines()[-1]
     document = json.loads(bsm_infer("album", "--dry-run", "--json").out)
     assert [(s["input"], s["duration_s"], s["there"]) for s in document["jobs"]] == [
