@@ -7,7 +7,7 @@ from pathlib import Path
 # are imported; `onnxruntime.disable_telemetry_events` does not keep them from connecting.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# In a checkout the rooms export, plugins and runtime lie beside this folder, not in it.
+# In a checkout, the packages export, plugins and runtime lie beside this folder, not in it.
 _folder = Path(__file__).parent
 if not (_folder / "runtime").is_dir():
     __path__.append(str(_folder.parent))

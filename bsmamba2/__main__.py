@@ -1,4 +1,4 @@
-"""`python -m bsmamba2`, the command line where `bsm` is not on the PATH."""
+"""`python -m bsmamba2` runs the command line where `bsm` is not on the PATH."""
 
 from bsmamba2.cli import main
 

@@ -1,4 +1,4 @@
-"""Shared fixtures: files that many tests read and none changes."""
+"""Shared fixtures: files that many tests read and no test changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny configuration, as bsmamba2 keeps weights; no tensor has its initial value."""
+    """A checkpoint of the tiny configuration, in which no tensor has its initial value."""
     from networks import random_network
 
     from bsmamba2.checkpoints.weights import save_weights
@@ -49,7 +49,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_checkpoint` exported."""
+    """`tiny_checkpoint`, exported to ONNX."""
     from bsmamba2.export.to_onnx import export_onnx
 
     path = tmp_path_factory.mktemp("export") / "tiny.onnx"
@@ -59,7 +59,7 @@ def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny configuration with random weights, exported."""
+    """The tiny configuration with random weights, exported to ONNX."""
     from bsmamba2.export.to_onnx import export_onnx
 
     path = tmp_path_factory.mktemp("engine") / "tiny.onnx"
@@ -69,7 +69,7 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def short_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model in chunks of a second, which its graph takes as well as those of 8 s."""
+    """`tiny_onnx` with chunks of 1 s instead of 8 s; its graph takes any length."""
     from small_engines import with_chunks
 
     return with_chunks(tiny_onnx, 1, tmp_path_factory.mktemp("short") / "tiny.onnx")
@@ -85,7 +85,7 @@ def emulated_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def toolchain() -> Toolchain:
-    """The compilers of CUDA; skips without them."""
+    """The CUDA compilers; skips the test where there are none."""
     from bsmamba2.errors import PluginError
     from bsmamba2.plugins.toolchain import find_toolchain
 

@@ -1,4 +1,4 @@
-"""What every exported file has, whatever network is in it."""
+"""Checks that hold for every exported file, whatever network it contains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def scan_nodes(model: ModelProto) -> list[onnx.NodeProto]:
 
 
 def assert_is_an_engine(path: Path, name: str) -> None:
-    """What every exported file has, of any configuration."""
+    """Checks what every exported file must have, for any configuration."""
     config = model_of(name)
     net = config.network
     model = onnx.load(path)

@@ -44,7 +44,7 @@ class TrainerArguments:
 
 
 def lightning_checkpoint(state: Tensors, ema: Tensors | None = None) -> dict[str, typing.Any]:
-    """A checkpoint as Lightning writes it, with all the objects that real ones drag along."""
+    """A checkpoint as Lightning writes it, with all the other objects that real ones contain."""
     prefixed = {f"model.{name}": tensor for name, tensor in state.items()}
     spectra = {"featurizer.window": torch.hann_window(2048)}
     spectra |= {"inverse_featurizer.window": torch.hann_window(2048)}

@@ -1,4 +1,4 @@
-"""Networks and spectra that show what a test looks for."""
+"""Random networks and spectra for tests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from bsmamba2.models.bsmamba2 import BSMamba2
 def random_network(
     model: ModelConfig | None = None, *, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> BSMamba2:
-    """A network (the tiny one) in which no parameter has the value it starts with.
+    """Makes a network (by default a tiny one) in which no parameter has its initial value.
 
-    Norms' weights, skips and biases most of all: those start as 1 or 0, which hides their loss.
+    This matters for norm weights, skips and biases: their initial 1 or 0 would hide that one is
+    lost.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -33,7 +34,7 @@ def random_network(
 def random_spectrum(
     batch: int = 1, frames: int = 3, *, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> Tensor:
-    """Noise of musical level: (batch, 2, frames, 1025, 2)."""
+    """Makes noise at the level of music: (batch, 2, frames, 1025, 2)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, 2, frames, 1025, 2, generator=generator, dtype=torch.float64).to(
         dtype

@@ -1,6 +1,6 @@
 """The scan of one direction in plain NumPy loops, written from the paper's formulas.
 
-It shares nothing with the package: it is what the package's own reference is compared with.
+It shares no code with the package: the package's own reference is compared with it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The order of the rooms: what may import what, as `docs/architecture.md` draws it."""
+"""The order of the packages: what may import what, as `docs/architecture.md` draws it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FLOORS = (
     ("bsmamba2.__main__",),
     ("bench",),
 )
-"""From the ground up; rooms of one floor do not know each other."""
+"""Lowest floor first; packages of one floor do not import each other."""
 LEVELS = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def module_name(path: Path) -> str:
-    """The name by which a file is imported."""
+    """Returns the name by which a file is imported."""
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     return name if name.startswith(("bench", "bsmamba2")) else f"bsmamba2.{name}"
 
@@ -47,7 +47,7 @@ FILES = {
 
 
 def imports(path: Path) -> set[str]:
-    """Every module of ours that a file imports, at once or later."""
+    """Returns every module of ours that a file imports, at its top or in functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -61,7 +61,7 @@ def imports(path: Path) -> set[str]:
 
 
 def room(module: str) -> str:
-    """The innermost room that a module is in."""
+    """Returns the innermost package of LEVELS that a module is in."""
     return max((name for name in LEVELS if f"{module}.".startswith(f"{name}.")), key=len)
 
 

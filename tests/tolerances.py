@@ -13,14 +13,14 @@ RELATIVE_RMS = {"float64": 1e-12, "float32": 2e-6, "float16": 1e-3, "bfloat16": 
 
 
 def as_float64(values: Any) -> NDArray[np.float64]:
-    """A tensor or an array as an array of float64."""
+    """Converts a tensor or an array to a float64 array."""
     if isinstance(values, torch.Tensor):
         values = values.detach().double().cpu().numpy()
     return np.asarray(values, np.float64)
 
 
 def relative_rms(actual: Any, expected: Any) -> float:
-    """RMS of the difference over the RMS of what is expected (over 1 where that is 0)."""
+    """RMS of the difference over the RMS of the expected values (over 1 if that is 0)."""
     actual, expected = as_float64(actual), as_float64(expected)
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     scale = np.sqrt(np.mean(expected**2)) or 1.0
@@ -30,9 +30,9 @@ def relative_rms(actual: Any, expected: Any) -> float:
 def assert_close(
     actual: Any, expected: Any, dtype: torch.dtype | str = "float64", slack: float = 1
 ) -> None:
-    """Within `slack` times the limit of a type; NaN never is.
+    """Checks that a result is within `slack` times the limit of its type; NaN never is.
 
-    `slack` is 1 for the scan of usual inputs; a test that needs more says why.
+    `slack` is 1 for the scan of usual inputs; a test that needs more explains why.
     """
     limit = slack * RELATIVE_RMS[str(dtype).removeprefix("torch.")]
     found = relative_rms(actual, expected)
@@ -40,10 +40,10 @@ def assert_close(
 
 
 def extreme_slack(kind: str, dtype: torch.dtype | str) -> float:
-    """How much more than on usual inputs a chunked form may differ.
+    """Slack of a chunked form on an extreme input, relative to usual inputs.
 
-    Outputs of loud states cancel, and are normalised then. And float32 knows the sum of a chunk's
-    log decays, here some -12000, to 1e-3, which the memory behind it inherits.
+    Outputs of large states cancel, and are normalised afterwards. And float32 resolves the sum of
+    a chunk's log decays, here about -12000, only to 1e-3, an error that later states inherit.
     """
     if kind == "decay stops" and str(dtype).endswith("float32"):
         return 400

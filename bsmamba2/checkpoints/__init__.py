@@ -1,1 +1,1 @@
-"""Weights on disk: safetensors in and out, and foreign checkpoints read as data, never run."""
+"""Weights on disk: our safetensors files, and foreign checkpoints, read as data and never run."""

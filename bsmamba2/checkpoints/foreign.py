@@ -1,7 +1,7 @@
-"""Checkpoints of other programs: the authors' Lightning file, MSST's, and safetensors.
+"""Imports checkpoints of other programs: the authors' Lightning file, MSST's, and safetensors.
 
-They differ in the container, in where the state dict sits and in a prefix of its keys; the names
-behind the prefix are those of `tensor_shapes`.
+They differ in the container, in the place of the state dict and in a prefix of its keys; the names
+after the prefix are those of `tensor_shapes`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bsmamba2.formats.tensors import check_shapes, listed, tensor_shapes
 from bsmamba2.system.files import existing_file, read_safetensors_header, sha256_file
 
 _PREFIXES = "model.", "module.", "_orig_mod."  # Lightning, DistributedDataParallel, torch.compile
-_SPECTRA = "featurizer.", "inverse_featurizer.", "multi_featurizer."  # windows of STFTs
+_SPECTRA = "featurizer.", "inverse_featurizer.", "multi_featurizer."  # STFT windows
 _NESTED = {  # key of the state dict -> what the file is
     "state_dict": "Lightning checkpoint",
     "model_state_dict": "MSST checkpoint",
@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignCheckpoint:
-    """The network in a checkpoint of another program."""
+    """The network from a checkpoint of another program."""
 
     container: str
-    """What the file is, in words."""
+    """The kind of file, in words."""
     tensors: Tensors
     """The state dict, float32."""
     metadata: Metadata
-    """Configuration and provenance; the file's own where this tool wrote it."""
+    """Configuration and provenance; the file's own if this tool wrote it."""
 
 
 def import_foreign(
@@ -52,14 +52,14 @@ def import_foreign(
     """Reads a checkpoint of any known container; no code in it is run.
 
     Args:
-        path: A `.ckpt`, `.pt`, `.pth` or `.safetensors` file; its content decides.
-        ema: Take the moving average that the authors' optimiser holds.
-        config: Name or path of the configuration; `bsmamba2` where the file carries none.
+        path: A `.ckpt`, `.pt`, `.pth` or `.safetensors` file, recognised by its content.
+        ema: Take the moving average (EMA) that the authors' optimiser keeps.
+        config: Name or path of the configuration; None takes the file's own, or `bsmamba2`.
 
     Raises:
         BsmError: No such file or configuration.
-        CheckpointError: Not a checkpoint, damaged, unsafe, of another network, without the weights
-            asked for, or with numbers that are not finite.
+        CheckpointError: The file is not a checkpoint, is damaged or unsafe, holds another network,
+            lacks the moving average, or has numbers that are not finite.
     """
     path = existing_file(path)
     with path.open("rb") as file:
@@ -92,7 +92,7 @@ def import_foreign(
 
 
 def _read_torch(path: Path, ema: bool) -> tuple[Tensors, str, None]:
-    """The network's tensors, as they are in the file, and what it is."""
+    """Returns the network's tensors, in the file's data types, and the kind of file."""
     data = load_torch_file(path)
     state, kind = _state_dict(data, path)
     names = _network_names(state, path)
@@ -103,7 +103,7 @@ def _read_torch(path: Path, ema: bool) -> tuple[Tensors, str, None]:
 
 
 def _read_safetensors(path: Path, ema: bool) -> tuple[Tensors, str, Metadata | None]:
-    """As `_read_torch`, and what the file says of itself, where this tool wrote it."""
+    """Does the same for a safetensors file; also returns its metadata if this tool wrote it."""
     if ema:
         raise CheckpointError(f"{path} holds one set of weights: leave --ema out.")
     shapes, pairs = read_safetensors_header(path)
@@ -113,14 +113,14 @@ def _read_safetensors(path: Path, ema: bool) -> tuple[Tensors, str, Metadata | N
 
 
 def _state_dict(data: Any, path: Path) -> tuple[dict[str, Any], str]:
-    """The state dict, bare or nested, and what kind of file holds it."""
+    """Returns the state dict, bare or nested, and the kind of file that holds it."""
     if isinstance(data, Placeholder):
         raise CheckpointError(
-            f"{path} holds an object of class {data.name}, not tensors by name: "
+            f"{path} holds an object of class {data.name}, not named tensors: "
             "save its state_dict instead."
         )
     if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds no tensors by name: save a state_dict.")
+        raise CheckpointError(f"{path} holds no named tensors: save a state_dict.")
     for key, kind in _NESTED.items():
         if isinstance(data.get(key), dict):
             return data[key], kind
@@ -128,11 +128,11 @@ def _state_dict(data: Any, path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _network_names(keys: Iterable[Any], path: Path) -> dict[str, str]:
-    """Name of the network's tensor -> key in the file, in the file's order."""
+    """Maps names of the network's tensors to keys in the file, in the file's order."""
     names: dict[str, str] = {}
     for key in keys:
         if not isinstance(key, str):
-            raise CheckpointError(f"{path} holds no tensors by name: save a state_dict.")
+            raise CheckpointError(f"{path} holds no named tensors: save a state_dict.")
         name = key
         while prefix := next((p for p in _PREFIXES if name.startswith(p)), ""):
             name = name.removeprefix(prefix)
@@ -151,20 +151,20 @@ def _plain_tensor(value: Any, name: str, path: Path) -> torch.Tensor:
         and value.device.type == "cpu"
         and not value.is_nested
         and not value.is_quantized
-        # More numbers than the storage has: a view that repeats them, as no weight does.
+        # A tensor larger than its storage is a view that repeats numbers, which no weight does.
         and value.nbytes <= value.untyped_storage().nbytes()
     ):
         return value
     raise CheckpointError(
-        f"{path} holds {shown(name)}, which is no plain tensor: is it a BSMamba2 checkpoint?"
+        f"{path} holds {shown(name)}, which is not a plain tensor: is it a BSMamba2 checkpoint?"
     )
 
 
 def _moving_average(data: dict[str, Any], tensors: Tensors, path: Path) -> Tensors:
-    """The moving average under the names of the state dict, whose order it shares.
+    """Returns the moving average under the names of the state dict, whose order it shares.
 
-    The authors' optimiser keeps a tuple of tensors without names. A wrong order would go unseen
-    where shapes repeat, so the averages are compared with the weights they belong to.
+    The authors' optimiser keeps a tuple of unnamed tensors. A wrong order would go unnoticed where
+    shapes repeat, so the averages are compared with the weights they belong to.
     """
     states = data.get("optimizer_states")
     averages: Any = None
@@ -181,7 +181,7 @@ def _moving_average(data: dict[str, Any], tensors: Tensors, path: Path) -> Tenso
     averaged = dict(zip(tensors, ema, strict=True))
     if strangers := _unlike(tensors, averaged):
         log.warning(
-            "%d matrices of the moving average are unlike the weights of the same place (%s): "
+            "%d matrices of the moving average are unlike the weights in the same place (%s): "
             "its order may differ; compare the separation with and without --ema.",
             len(strangers),
             ", ".join(strangers[:3]),
@@ -190,7 +190,7 @@ def _moving_average(data: dict[str, Any], tensors: Tensors, path: Path) -> Tenso
 
 
 def _unlike(tensors: Tensors, ema: Tensors) -> list[str]:
-    """Names of the matrices whose average points elsewhere (cosine below 0.5)."""
+    """Lists the matrices whose average points in another direction (cosine below 0.5)."""
     pairs = (
         (name, a.double().flatten(), ema[name].double().flatten())
         for name, a in tensors.items()

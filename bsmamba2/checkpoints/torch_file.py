@@ -1,8 +1,9 @@
-"""Files of `torch.save`, read by PyTorch's weights-only loader.
+"""Reads files of `torch.save` with PyTorch's weights-only loader.
 
-That loader calls nothing but what rebuilds tensors and plain values. Placeholders stand for the
-other names in a pickle, so that a checkpoint may drag the objects of a trainer along: nothing that
-a pickle names is imported, and what would run when it is unpickled is refused by its name.
+That loader calls only functions that rebuild tensors and plain values. Placeholders replace all
+other names in a pickle, so that a checkpoint may contain objects of its trainer. Nothing that a
+pickle names is imported, and a file whose pickle would run code is refused; the error names the
+function.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pickletools
 import sys
 import warnings
 import zipfile
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names of Python 2, as protocol 2 has them
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # Python 2 names, as in protocol 2
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 
 from bsmamba2.errors import CheckpointError, one_line, short_reason
 
-_MOST_TUPLES = 50_000  # a tensor takes 4; hashing twice as many that are nested overflows the stack
+_MOST_TUPLES = 50_000  # a tensor takes 4; hashing twice as many, nested, overflows the stack
 
 
 def _words(text: str) -> frozenset[str]:
@@ -51,15 +52,15 @@ _HARMLESS = _DICTIONARIES | _words("""
     pathlib.PurePath pathlib.PurePosixPath pathlib.PureWindowsPath
     pathlib._local.Path pathlib._local.PosixPath pathlib._local.WindowsPath
 """)
-"""Constructors of plain values, as Lightning's and omegaconf's pickles call them."""
+"""Constructors of plain values, which the pickles of Lightning and omegaconf call."""
 
 
 class UnsafeCallError(Exception):
-    """The pickle would call the function or class named."""
+    """The pickle would call the function or class that the message names."""
 
 
 class _Placeholders(type):
-    """The class of `Placeholder` and its subclasses: what happens when a pickle calls one."""
+    """Metaclass of `Placeholder`, which defines what happens when a pickle calls one."""
 
     name: str
 
@@ -72,33 +73,33 @@ class _Placeholders(type):
 class Placeholder(metaclass=_Placeholders):
     """An object of a class that the pickle names, without its contents.
 
-    Its subclasses stand for one name each. The loader fills only lists and dictionaries, which
-    come out as they are.
+    Each subclass stands for one name. The loader fills only lists and dictionaries, for which
+    plain ones are made.
     """
 
     name = ""
-    """"module.name", as the pickle has it."""
+    """"module.name", as in the pickle."""
 
     def __new__(cls, *_arguments: Any) -> Any:
-        """Makes an object before its state, as unpickling does."""
+        """Makes an object without state, as unpickling does."""
         if cls.name in _DICTIONARIES:
             return {}
         return [] if cls.name == "collections.deque" else object.__new__(cls)
 
     def __setstate__(self, state: object) -> None:
-        """Leaves the state out."""
+        """Discards the state."""
 
 
 def load_torch_file(path: Path) -> Any:
-    """Reads a file of `torch.save`, importing nothing that its pickle names.
+    """Reads a file of `torch.save` without importing anything that its pickle names.
 
-    Tensors are views of the mapped file.
+    Tensors are views of the memory-mapped file.
 
     Returns:
-        What was saved, a `Placeholder` for each object of an unknown class.
+        What was saved, with a `Placeholder` for each object of an unknown class.
 
     Raises:
-        CheckpointError: Damaged, or its pickle would call something.
+        CheckpointError: The file is damaged, or its pickle would call something.
     """
     try:
         return _load(path, *_examine(path))
@@ -109,8 +110,8 @@ def load_torch_file(path: Path) -> Any:
             f"{path} would call {one_line(short_reason(error))} when it is unpickled, so it is "
             "refused: get the weights as safetensors, or from a source you trust."
         ) from error
-    except Exception as error:  # zip, pickle and torch have no common base
-        # torch hides what happened behind the advice to trust the file.
+    except Exception as error:  # errors of zip, pickle and torch have no common base
+        # torch hides the cause behind its advice to trust the file.
         cause = (error.__suppress_context__ and error.__context__) or error
         reason = one_line(short_reason(cause))
         if reason == "Unsupported operand 149":  # FRAME, which protocol 4 begins with
@@ -122,7 +123,7 @@ def load_torch_file(path: Path) -> Any:
 
 
 def _examine(path: Path) -> tuple[list[str], int]:
-    """Names that the pickle of a zip archive refers to, and bytes of its storages.
+    """Checks a zip archive; returns the names in its pickle and the size of its storages in bytes.
 
     The archive holds NAME/data.pkl and one entry NAME/data/KEY for each storage.
     """
@@ -131,17 +132,17 @@ def _examine(path: Path) -> tuple[list[str], int]:
         pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
             raise CheckpointError(
-                f"{path} is a zip archive but no PyTorch checkpoint: name another."
+                f"{path} is a zip archive but not a PyTorch checkpoint: name another file."
             )
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}constants.pkl" in archive.namelist():
             raise CheckpointError(f"{path} is a TorchScript module: save its state_dict instead.")
-        # torch compresses nothing, so that a small file cannot swell.
+        # torch never compresses; without compression, a small file cannot expand in memory.
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("compressed entries")
         if sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise ValueError("entries larger than the file")
-        if broken := archive.testzip():  # torch checks no sums
+        if broken := archive.testzip():  # torch does not verify checksums
             raise ValueError(f"wrong checksum of {broken}")
         with archive.open(pickles[0]) as program:
             names = list(dict.fromkeys(_names(program)))
@@ -150,7 +151,7 @@ def _examine(path: Path) -> tuple[list[str], int]:
 
 
 def _names(stream: IO[bytes]) -> Iterator[str]:
-    """Names that a pickle refers to, in its order."""
+    """Yields the names that a pickle refers to, in order."""
     texts, tuples = deque(["", ""], maxlen=2), 0
     for opcode, argument, _ in pickletools.genops(stream):
         tuples += opcode.name.startswith("TUPLE")
@@ -158,7 +159,7 @@ def _names(stream: IO[bytes]) -> Iterator[str]:
             raise ValueError("more tuples than weights need")
         if opcode.name in ("GLOBAL", "INST"):
             module, _, name = str(argument).partition(" ")
-        elif opcode.name == "STACK_GLOBAL":  # torch's loader knows it not: only to be refused
+        elif opcode.name == "STACK_GLOBAL":  # torch's loader rejects it; this names the culprit
             module, name = texts
         else:
             texts.extend([argument] if isinstance(argument, str) else [])
@@ -168,11 +169,11 @@ def _names(stream: IO[bytes]) -> Iterator[str]:
 
 
 def _load(path: Path, names: Iterable[str], room: int) -> Any:
-    """What was saved in a file, whose storages take `room` bytes.
+    """Loads a file, given the names in its pickle and the size of its storages in bytes.
 
     Raises:
-        UnsafeCallError: The pickle calls what is not known to be harmless, or so much as names
-            such a thing of the standard library.
+        UnsafeCallError: The pickle calls something that is not known to be harmless, or merely
+            names such a thing of the standard library.
         Exception: Whatever zip, pickle and torch raise for damaged files.
     """
     for name in names:
@@ -190,5 +191,5 @@ def _load(path: Path, names: Iterable[str], room: int) -> Any:
         return storage
 
     with warnings.catch_warnings(), torch.serialization.safe_globals(placeholders):
-        warnings.simplefilter("ignore")  # about pickles that torch does not write
+        warnings.simplefilter("ignore")  # torch warns about pickles that it did not write
         return torch.load(path, map_location=place, weights_only=True, mmap=True)

@@ -1,6 +1,6 @@
-"""Weights on disk: our safetensors files in and out.
+"""Reads and writes our safetensors files.
 
-A file of ours holds the tensors of `tensor_shapes` in float32 and the `Metadata` in its metadata.
+They hold the tensors of `tensor_shapes` in float32, and `Metadata` as their metadata.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Metadata) -> None:
-    """Writes a checkpoint, float32, atomically.
+    """Writes a float32 checkpoint atomically.
 
     Args:
         path: The file, `.safetensors`.
@@ -46,10 +46,10 @@ def save_weights(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata
 
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Metadata) -> None:
-    """As `save_weights`, but not atomically, and raises OSError where that fails.
+    """Writes a checkpoint like `save_weights`, but not atomically; raises OSError on failure.
 
-    A safetensors file is header length, JSON header, numbers. The library shuffles the metadata;
-    equal weights should make equal files, and equal hashes.
+    A safetensors file is header length, JSON header, numbers. It is written here because the
+    library shuffles the metadata, and equal weights should make equal files with equal hashes.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     check_shapes(shapes, metadata.model, path)
@@ -72,11 +72,11 @@ def load_weights(path: str | Path) -> tuple[Tensors, Metadata]:
     """Reads a checkpoint that `save_weights` wrote.
 
     Returns:
-        The network's state dict, float32 on the CPU, and what the file says of itself.
+        The network's state dict, float32 on the CPU, and the file's metadata.
 
     Raises:
         BsmError: No such file.
-        CheckpointError: Damaged, of another tool, or not the tensors of its configuration.
+        CheckpointError: The file is damaged, of another tool, or does not fit its configuration.
     """
     path = existing_file(path)
     shapes, pairs = read_safetensors_header(path)
@@ -89,7 +89,7 @@ def load_weights(path: str | Path) -> tuple[Tensors, Metadata]:
 
 
 def read_tensors(path: Path, keys: Mapping[str, str]) -> Tensors:
-    """Tensors of a safetensors file, name -> key in the file; raises CheckpointError."""
+    """Reads tensors of a safetensors file by name -> key in the file; raises CheckpointError."""
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(key) for name, key in keys.items()}
@@ -100,10 +100,10 @@ def read_tensors(path: Path, keys: Mapping[str, str]) -> Tensors:
 
 
 def as_float32(path: Path, tensors: Tensors) -> Tensors:
-    """Tensors of other floating types are converted, which is logged.
+    """Converts tensors of other floating-point types to float32, with a warning in the log.
 
     Raises:
-        CheckpointError: A tensor that holds no floating-point numbers.
+        CheckpointError: A tensor does not hold floating-point numbers.
     """
     kinds = {tensor.dtype for tensor in tensors.values()} - {torch.float32}
     names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))

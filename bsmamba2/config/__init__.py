@@ -1,1 +1,1 @@
-"""Every number of the network and of its training, and the files that hold them."""
+"""Every setting of the network and of its training, and the files that hold them."""

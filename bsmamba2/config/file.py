@@ -1,4 +1,4 @@
-"""One YAML file: every number of the network and of its training."""
+"""A whole configuration: every setting of the network and of its training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bsmamba2.config.training import DataConfig, LossConfig, TrainingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One YAML file: the model and how to train it."""
+    """A configuration, as one YAML file holds it: the model and how to train it."""
 
     audio: AudioConfig
     network: NetworkConfig
@@ -23,11 +23,11 @@ class Config:
     training: TrainingConfig
 
     def __post_init__(self) -> None:
-        _ = self.model  # bands against bins
+        _ = self.model  # checks the bands against the bins
 
     @cached_property
     def model(self) -> ModelConfig:
-        """The part that travels with weights."""
+        """The part that is stored with the weights."""
         return ModelConfig(audio=self.audio, network=self.network)
 
 
@@ -37,20 +37,20 @@ def load_config(name_or_path: str | Path) -> Config:
     A file may name another configuration as its `base` and state only what differs.
 
     Raises:
-        ConfigError: No such configuration, no YAML, or an unknown, missing or wrong value.
+        ConfigError: No such configuration, invalid YAML, or an unknown, missing or wrong value.
     """
     return read_section(Config, read_yaml(str(name_or_path)))
 
 
 def override_config(config: Config, assignments: Iterable[str]) -> Config:
-    """A configuration with some values replaced.
+    """Returns a copy of a configuration with some values replaced.
 
     Args:
-        config: Is left as it is.
-        assignments: Each `section.key=value`, the value as in YAML.
+        config: The configuration, which is not changed.
+        assignments: Each `section.key=value`, with the value as in YAML.
 
     Raises:
-        ConfigError: No such key, or a value that does not fit it.
+        ConfigError: A key is unknown, or a value does not fit its key.
     """
     values = asdict(config)
     for assignment in assignments:

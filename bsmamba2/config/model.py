@@ -1,6 +1,6 @@
-"""Every number of the network.
+"""Every setting of the network and of its input.
 
-Nothing here imports torch: the runtime reads the same dataclasses out of an engine's metadata.
+Nothing here imports torch: the runtime reads the same dataclasses from an engine's metadata.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ _AUDIO_LIMITS |= dict.fromkeys(("n_fft", "hop"), _MOST)
 _NETWORK_LIMITS = {"layers": 1000} | dict.fromkeys(
     ("d_model", "expand", "headdim", "d_state", "d_conv", "mask_expand"), _MOST
 )
-"""Far beyond any network: what a damaged or hostile file states must not be computed with."""
+"""Far beyond any real network; they stop the numbers of a damaged or hostile file."""
 
 
-def _require_multiple(what: str, number: int, of: int) -> None:
-    require(number % of == 0, f"{what}: {number} must be a multiple of {of}.")
+def _require_multiple(what: str, number: int, of: str, divisor: int) -> None:
+    message = f"{what} ({number}) must be a multiple of {of} ({divisor})."
+    require(number % divisor == 0, message)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioConfig:
-    """What the network hears: sample rate, chunk and spectrum."""
+    """The network's input: sample rate, chunk and spectrum."""
 
     sample_rate: int
     """Hz."""
@@ -46,11 +47,11 @@ class AudioConfig:
         for name, most in _AUDIO_LIMITS.items():
             require_within(f"audio.{name}", getattr(self, name), 1, most)
         is_name = 1 <= len(self.target) <= 100 and self.target.isprintable()
-        require(is_name, "audio.target must be a name of 1 to 100 printable letters.")
+        require(is_name, "audio.target must be a name of 1 to 100 printable characters.")
         require(self.n_fft >= 2 and self.n_fft % 2 == 0, "audio.n_fft must be even.")
         require(self.hop <= self.n_fft // 2, "audio.hop must be at most half of audio.n_fft.")
-        _require_multiple("audio.chunk_s in samples over audio.hop", self.chunk_samples, self.hop)
-        require(self.chunk_samples > self.n_fft, "audio.chunk_s must exceed one window.")
+        _require_multiple("audio.chunk_s in samples", self.chunk_samples, "audio.hop", self.hop)
+        require(self.chunk_samples > self.n_fft, "audio.chunk_s must exceed one window (n_fft).")
 
     @property
     def bins(self) -> int:
@@ -64,7 +65,7 @@ class AudioConfig:
 
     @property
     def chunk_frames(self) -> int:
-        """Frames of a chunk, the centred one at either end included."""
+        """Frames of a chunk, including those centred on its two ends."""
         return self.chunk_samples // self.hop + 1
 
     @property
@@ -78,7 +79,7 @@ class NetworkConfig:
     """Sizes and initial values of the network."""
 
     bands: tuple[tuple[int, int], ...]
-    """Groups of equal bands from low to high: (bins of a band, how many)."""
+    """Groups of equal bands from low to high: (bins per band, number of bands)."""
     d_model: int
     """Width of the residual stream."""
     layers: int
@@ -109,11 +110,11 @@ class NetworkConfig:
             bool(self.bands) and all(width >= 1 and count >= 1 for width, count in self.bands),
             "network.bands must list [bins, count] pairs of positive numbers.",
         )
-        require_within("network.bands: their number", sum(n for _, n in self.bands), 1, _MOST)
+        require_within("The number of network.bands", sum(n for _, n in self.bands), 1, _MOST)
         require(0 < self.a_init[0] <= self.a_init[1], "network.a_init must be a positive range.")
-        require(0 < self.dt_init[0] <= self.dt_init[1], "network.dt_init must be positive.")
-        what = "network.expand * d_model over network.headdim"
-        _require_multiple(what, self.d_inner, self.headdim)
+        require(0 < self.dt_init[0] <= self.dt_init[1], "network.dt_init must be a positive range.")
+        what = "network.expand * network.d_model"
+        _require_multiple(what, self.d_inner, "network.headdim", self.headdim)
 
     @cached_property
     def band_widths(self) -> tuple[int, ...]:
@@ -148,7 +149,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What a file of weights carries: enough to rebuild the network and its spectrum."""
+    """The settings stored with weights: enough to rebuild the network and its spectrum."""
 
     audio: AudioConfig
     network: NetworkConfig
@@ -157,16 +158,17 @@ class ModelConfig:
         covered = sum(self.network.band_widths)
         require(
             covered == self.audio.bins,
-            f"network.bands cover {covered} bins and must cover the {self.audio.bins} of n_fft.",
+            f"network.bands cover {covered} bins but must cover the {self.audio.bins} bins of "
+            "audio.n_fft.",
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `model_config` reads them."""
+        """Returns plain values, from which `model_config` rebuilds the object."""
         return asdict(self)
 
 
 def differences(first: ModelConfig, second: ModelConfig) -> list[str]:
-    """What two models do not share, each as "audio.hop is 441 and 882"."""
+    """Lists the settings in which two models differ, each as "audio.hop is 441 and 882"."""
     one, other = first.to_dict(), second.to_dict()
     return [
         f"{section}.{key} is {value} and {other[section][key]}"
@@ -177,5 +179,5 @@ def differences(first: ModelConfig, second: ModelConfig) -> list[str]:
 
 
 def model_config(values: Mapping[str, Any]) -> ModelConfig:
-    """The inverse of `ModelConfig.to_dict`; raises ConfigError."""
+    """Rebuilds what `ModelConfig.to_dict` returned; raises ConfigError."""
     return read_section(ModelConfig, values)

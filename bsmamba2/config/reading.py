@@ -1,4 +1,4 @@
-"""YAML into dataclasses: a key that is missing, unknown or of another type is one clear error."""
+"""Reads YAML into dataclasses; a missing, unknown or mistyped key is one clear error."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from bsmamba2.errors import ConfigError
 T = TypeVar("T")
 
 
-_MAX_BYTES = 1 << 20  # of a YAML file; ours have some kilobytes
+_MAX_BYTES = 1 << 20  # largest YAML file that is read; ours have a few kilobytes
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """A value in a message: one line of at most so many letters, whatever it holds."""
+    """Formats any value for a message, in one line of at most `most` characters."""
     if isinstance(value, Mapping):
         return "keys and values"
-    if isinstance(value, (list, tuple)) and len(value) < 8:  # of lists: they may hold themselves
-        return (
+    if isinstance(value, (list, tuple)) and len(value) < 8:
+        return (  # inner lists are not shown: a list may contain itself
             f"[{', '.join('a list' if isinstance(v, (list, tuple)) else shown(v) for v in value)}]"
         )
     if isinstance(value, (list, tuple, set)):
         return "a list"
     try:
         text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4300 digits
-        return "a number of thousands of digits"
+    except ValueError:  # Python refuses to print integers of more than 4300 digits
+        return "a number with thousands of digits"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -57,26 +57,26 @@ def require_one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def config_names() -> list[str]:
-    """Names of the configurations in the package."""
+    """Lists the names of the configurations in the package."""
     folder = resources.files("bsmamba2.config")
     return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[-5:] == ".yaml")
 
 
 def read_yaml(name: str, depth: int = 0) -> dict[str, Any]:
-    """The sections of a configuration in the package or of a file, merged into its `base`.
+    """Reads the sections of a packaged configuration or a file, merged into those of its `base`.
 
     Raises:
-        ConfigError: No such file, or no YAML of sections.
+        ConfigError: No such file, or its content is not YAML made of sections.
     """
-    require(depth < 8, f"configuration {name}: 'base' leads in a circle.")
+    require(depth < 8, f"The 'base' of {name} leads in a circle: remove one of these 'base' keys.")
     values = _plain_values(_read_text(name), name)
-    require(isinstance(values, dict), f"{name} must hold sections such as 'network:'.")
+    require(isinstance(values, dict), f"{name} must consist of sections such as 'network:'.")
     base = values.pop("base", None)
     if base is None:
         return typing.cast(dict[str, Any], values)
     require(isinstance(base, str), f"{name}: 'base' must name a configuration.")
     if base not in config_names():
-        base = Path(name).parent / base  # as in the file's own folder
+        base = Path(name).parent / base  # relative to the file that names it
     merged = read_yaml(str(base), depth + 1)
     for section, changes in values.items():
         inherited = merged.get(section, {})
@@ -96,7 +96,7 @@ def _read_text(name: str) -> str:
                 raise ConfigError(f"{name} is too large for a configuration: name another file.")
             return path.read_text("utf-8")
         reason: Exception | None = None
-    except (OSError, ValueError) as error:  # no UTF-8, or no name of a file
+    except (OSError, ValueError) as error:  # not UTF-8, or not a possible file name
         reason = error
     known = ", ".join(config_names())
     raise ConfigError(
@@ -105,31 +105,31 @@ def _read_text(name: str) -> str:
 
 
 def _plain_values(text: str, name: str) -> Any:
-    """What YAML holds; raises ConfigError."""
+    """Parses YAML into plain values; raises ConfigError."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it has characters that YAML lacks"
+        problem = getattr(error, "problem", None) or "it has characters that YAML does not allow"
         raise ConfigError(f"{name} is not valid YAML{where}: {problem}.") from error
-    except Exception as error:  # dates, numbers and depths at which PyYAML itself fails
+    except Exception as error:  # dates, numbers and nesting on which PyYAML itself fails
         raise ConfigError(
             f"{name} is not valid YAML: it has a value that cannot be read "
-            f"({type(error).__name__}); quote it or take it out."
+            f"({type(error).__name__}); quote or remove it."
         ) from error
 
 
 def read_section(kind: type[T], values: Any, where: str = "") -> T:
-    """A dataclass from plain values; every key must be known and present.
+    """Builds a dataclass from plain values; every key must be known and present.
 
     Args:
-        kind: A dataclass of numbers, strings, tuples and such dataclasses, or None in their place.
-        values: A mapping, as YAML or JSON gives it.
-        where: Prefix of keys in messages, "section.".
+        kind: A dataclass of numbers, strings, tuples and such dataclasses, each possibly None.
+        values: A mapping, as read from YAML or JSON.
+        where: Prefix of the keys in messages, such as "section.".
 
     Raises:
-        ConfigError: Names the first wrong key.
+        ConfigError: A key is missing, unknown or mistyped; the message names the first one.
     """
     require(isinstance(values, Mapping), f"'{where.rstrip('.')}' must hold keys and values.")
     hints = typing.get_type_hints(kind)
@@ -138,10 +138,11 @@ def read_section(kind: type[T], values: Any, where: str = "") -> T:
         if key not in known:
             name = shown(key).strip("'")
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{where}{close[0]}'?" if close else "take it out."
+            hint = f"did you mean '{where}{close[0]}'?" if close else "remove it."
             raise ConfigError(f"Unknown configuration key '{where}{name}'; {hint}")
     missing = sorted(known - set(values))
-    require(not missing, f"Configuration lacks '{where}{missing[0] if missing else ''}': state it.")
+    absent = f"{where}{missing[0]}" if missing else ""
+    require(not missing, f"The configuration lacks '{absent}': add it.")
     return kind(**{key: _convert(hints[key], values[key], f"{where}{key}") for key in known})
 
 
@@ -156,7 +157,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         else:
             kinds = (kinds[0],) * len(value)
         return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
-    if isinstance(hint, types.UnionType):  # of a type and None
+    if isinstance(hint, types.UnionType):  # a type or None
         return None if value is None else _convert(typing.get_args(hint)[0], value, where)
     if hint is float and type(value) is int:
         value = float(value) if abs(value) < 1 << 1000 else math.inf
@@ -167,7 +168,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def read_assignment(text: str) -> tuple[str, str, Any]:
-    """Section, key and value of `section.key=value`, the value as in YAML; raises ConfigError."""
+    """Splits `section.key=value` and parses the value as YAML; raises ConfigError."""
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
     changes = bool(equals and dot and key)
@@ -176,7 +177,7 @@ def read_assignment(text: str) -> tuple[str, str, Any]:
 
 
 def _plain_number(value: Any) -> Any:
-    """YAML 1.1 reads 5e-4, which lacks a dot, as text."""
+    """Converts numbers such as 5e-4, which YAML 1.1 reads as text because they lack a dot."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

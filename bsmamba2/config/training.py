@@ -1,4 +1,4 @@
-"""How a network is trained: the sections of a configuration that no file of weights carries."""
+"""How a network is trained: the sections of a configuration that are not stored with weights."""
 
 from __future__ import annotations
 
@@ -9,49 +9,50 @@ from bsmamba2.config.reading import require, require_one_of
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How training mixtures are drawn (the authors' loader)."""
+    """How training mixtures are drawn (after the authors' data loader)."""
 
     stems: tuple[str, ...]
     """Stems that add up to a mixture."""
     silent_probability: float
-    """Chance of each stem to be silenced in an item."""
+    """Probability that a stem of a mixture is silenced."""
     gain: tuple[float, float]
-    """Range of each stem's uniform gain."""
+    """Range of each stem's gain, drawn uniformly."""
     salient_overlap: float
-    """Share that two neighbouring windows have in common."""
+    """Fraction by which neighbouring windows overlap."""
     salient_pieces: int
-    """Pieces of a window."""
+    """Pieces into which a window is divided."""
     salient_quantile: float
-    """Quantile of the pieces' RMS that makes the threshold."""
+    """Quantile of the pieces' RMS that is the threshold."""
     salient_floor: float
-    """Smallest threshold, RMS of full scale 1."""
+    """Lowest threshold: an RMS, where full scale is 1."""
     salient_share: float
-    """Share of pieces that must exceed the threshold."""
+    """A window is salient if more than this share of its pieces exceed the threshold."""
     items_per_epoch: int
     """Mixtures drawn in an epoch."""
     coherent_probability: float
-    """Chance of all stems of an item to come from one place of one track."""
+    """Probability that all stems of a mixture come from the same place in one track."""
     swap_probability: float
-    """Chance of a stem to have its channels exchanged."""
+    """Probability that the channels of a stem are swapped."""
     polarity_probability: float
-    """Chance of a stem to be turned upside down."""
+    """Probability that the polarity of a stem is inverted."""
     eq_probability: float
-    """Chance of a stem to pass through random bell filters."""
+    """Probability that a stem passes through random bell filters."""
     eq_gain_db: float
-    """Largest boost or cut of a bell."""
+    """Largest boost or cut of a bell filter."""
     pitch_probability: float
-    """Chance of a stem to be transposed, which needs the extra 'augment'."""
+    """Probability that a stem is transposed, which needs the 'augment' extra."""
     pitch_semitones: float
     """Largest transposition up or down."""
     unreadable_limit: int
-    """Failed reads of a run that are skipped; one more ends it."""
+    """Failed reads that a run skips; one more ends it."""
 
     def __post_init__(self) -> None:
         require(bool(self.stems), "data.stems must name at least one stem.")
         require(len(set(self.stems)) == len(self.stems), "data.stems must name each stem once.")
         for name in (f.name for f in fields(self) if f.name.endswith(("_probability", "_share"))):
             require(0 <= getattr(self, name) <= 1, f"data.{name} must be within [0, 1].")
-        require(0 <= self.gain[0] <= self.gain[1], "data.gain must be a range from 0 on.")
+        in_order = 0 <= self.gain[0] <= self.gain[1]
+        require(in_order, "data.gain must be [lowest, highest], both at least 0.")
         require(0 <= self.salient_overlap < 1, "data.salient_overlap must be within [0, 1).")
         require(0 <= self.salient_quantile <= 1, "data.salient_quantile must be within [0, 1].")
         for name in ("salient_pieces", "items_per_epoch"):
@@ -91,45 +92,45 @@ class TrainingConfig:
     """Optimiser, precision and schedule."""
 
     learning_rate: float
-    """Of AdamW, the largest of the schedule."""
+    """AdamW's learning rate, after the warm-up and before the schedule lowers it."""
     schedule: str
-    """After the warm-up: `constant`, or `cosine`, which ends at 0."""
+    """What follows the warm-up: `constant`, or `cosine`, which falls to 0."""
     warmup_steps: int
     """Steps in which the learning rate rises linearly."""
     betas: tuple[float, float]
-    """Of AdamW."""
+    """AdamW's betas."""
     weight_decay: float
-    """Of AdamW."""
+    """AdamW's weight decay."""
     gradient_clip: float
-    """Largest gradient norm."""
+    """Norm to which larger gradients are scaled down."""
     precision: str
     """Autocast dtype: bf16 or float32."""
     ema_decay: float
-    """Decay of the weights' moving average, every step."""
+    """Decay per step of the weights' moving average (EMA)."""
     batch_size: int
-    """Items of a process and forward pass."""
+    """Mixtures per forward pass of a process."""
     accumulation: int
-    """Forward passes of a step."""
+    """Forward passes per step (gradient accumulation)."""
     processes: int
-    """Processes (GPUs) of the published run."""
+    """Processes (GPUs) that the settings above are meant for; torchrun decides how many run."""
     max_epochs: int
-    """Epochs at most."""
+    """Largest number of epochs."""
     max_steps: int
-    """Steps at most; 0 leaves it to max_epochs."""
+    """Largest number of steps; 0 leaves the end to max_epochs."""
     validation_every: int
-    """Epochs between two validations; the last step is always followed by one."""
+    """Epochs between validations; the last step is always followed by one."""
     keep_best: int
-    """Checkpoints of the best validations that are kept beside the last."""
+    """Checkpoints of the best validations that are kept besides the last checkpoint."""
     checkpoint_minutes: float
-    """Minutes between two saves; a validation saves too. 0 saves after every step."""
+    """Minutes between saves; every validation saves, too. 0 saves after every step."""
     workers: int
-    """Processes that draw mixtures, of each training process; 0 draws in the process itself."""
+    """Processes that draw mixtures for each training process; 0 draws in the training process."""
     seed: int
-    """Of weights and data."""
+    """Seed of the initial weights and of the data."""
     checkpoint_gradients: bool
     """Recompute blocks in the backward pass to save memory."""
     compile: bool
-    """Compile the blocks by torch.compile before the first step: minutes, then faster steps."""
+    """Compile the blocks with torch.compile first: takes minutes, then every step is faster."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation", "processes", "max_epochs", "validation_every"):
@@ -148,5 +149,5 @@ class TrainingConfig:
 
     @property
     def items_per_step(self) -> int:
-        """Items of a step of one process."""
+        """Mixtures per step of one process."""
         return self.batch_size * self.accumulation

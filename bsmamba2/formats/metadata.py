@@ -1,7 +1,7 @@
-"""What every file of ours says of itself: configuration, provenance, precision, measured parity.
+"""The metadata of all our files: configuration, provenance, precision, measured parity.
 
-The same string pairs are the metadata of a safetensors file, the `metadata_props` of an ONNX
-file and the JSON beside a plan.
+The same string pairs are stored as the metadata of a safetensors file, as the `metadata_props` of
+an ONNX file and in the JSON sidecar of a plan.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ class Provenance:
     source: str
     """Name of the file they were read from, or how they were made."""
     source_sha256: str | None = None
-    """Hash of that file."""
+    """SHA-256 of that file."""
     licence: str = "undeclared"
     """Licence of the weights."""
     trained: bool
-    """False for random weights, whose stems are no separation."""
+    """False for random weights, which separate nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a person should know before using trained weights; one YAML file, `load_card`."""
+    """What users should know about trained weights; a YAML file that `load_card` reads."""
 
     training_data: str
-    """What the network heard, and how it was made or got."""
+    """What the network was trained on, and how these data were made or obtained."""
     recipe: str
-    """The command that trains it again."""
+    """The command that repeats the training."""
     scores: tuple[str, ...]
-    """Measured figures, each with what it was measured on."""
+    """Measured scores, each with the data it was measured on."""
     limits: str
-    """What it cannot do."""
+    """What the network cannot do."""
     licence: str
     """Licence of the weights."""
 
 
 def load_card(path: str | Path) -> ModelCard:
-    """Reads a model card; raises ConfigError for no YAML and for unknown or missing keys."""
+    """Reads a model card; raises ConfigError for invalid YAML and unknown or missing keys."""
     return read_section(ModelCard, read_yaml(str(path)))
 
 
@@ -73,23 +73,23 @@ class MaskParity:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionCheck:
-    """What a lower precision costs: one way of running it against PyTorch in float32."""
+    """What a lower precision costs in one engine, compared with PyTorch in float32."""
 
     engine: str
-    """What ran it."""
+    """The engine that ran the lower precision."""
     music: str
-    """What both heard."""
+    """The music that both separated."""
     relative_rms: float
-    """Of the mask: RMS of the difference over the RMS of float32's."""
+    """RMS of the masks' difference over the RMS of float32's mask."""
     sdr_db: float
-    """SDR of the separated voice against float32's."""
+    """SDR of the separated voice, with float32's as the reference."""
     usdr_loss_db: float | None
-    """uSDR of float32's voice less that of this one, against the true voice; None where that is
-    not known."""
+    """uSDR of float32's voice minus that of this voice, against the true voice; None if the true
+    voice is not known."""
     hostile: tuple[str, ...]
-    """Inputs on which every number stayed finite."""
+    """Extreme inputs on which every number stayed finite."""
     largest: float | None
-    """The largest number of float16 on the way of these; None where it was not watched."""
+    """Largest intermediate float16 value on these inputs; None if it was not recorded."""
 
     def __str__(self) -> str:
         loss = "" if self.usdr_loss_db is None else f", uSDR loss {self.usdr_loss_db:.4f} dB"
@@ -109,14 +109,14 @@ class Metadata:
     precision: str = "float32"
     """Type of the weights and matrix products."""
     parity: tuple[MaskParity, ...] = ()
-    """Figures of the export's own check; none for a checkpoint."""
+    """Results of the export's own check; empty for a checkpoint."""
     checks: tuple[PrecisionCheck, ...] = ()
-    """Figures of what a lower precision costs; none in float32."""
+    """What a lower precision costs; empty for float32."""
     card: ModelCard | None = None
-    """What is known of trained weights."""
+    """Model card of trained weights."""
 
     def to_pairs(self) -> dict[str, str]:
-        """String pairs, each value JSON."""
+        """Returns string pairs, each value as JSON."""
         values: dict[str, Any] = {
             "format": FORMAT,
             "version": __version__,
@@ -133,14 +133,14 @@ class Metadata:
 
 
 def parse_metadata(pairs: Mapping[str, str], path: object) -> Metadata:
-    """The inverse of `Metadata.to_pairs`.
+    """Rebuilds what `Metadata.to_pairs` returned.
 
     Args:
-        pairs: String pairs out of a file.
+        pairs: String pairs from a file.
         path: The file, for messages.
 
     Raises:
-        CheckpointError: The file was not written by this tool or is of a newer format.
+        CheckpointError: The file was not written by this tool, is damaged or of a newer format.
     """
     if _PREFIX + "config" not in pairs:
         raise CheckpointError(

@@ -1,8 +1,8 @@
-"""What an ONNX file says of itself, read without onnx, protobuf or its weights in memory.
+"""Reads the metadata and inventory of an ONNX file without onnx, protobuf or weights in memory.
 
 An ONNX file is one protobuf message (`onnx.proto3`). Its wire format is a flat list of fields, each
-a varint `number << 3 | wire_type` and a payload; the few fields wanted here are read, all
-others, tensor data above all, are stepped over in a memory map.
+a varint `number << 3 | wire_type` and a payload. Only the few fields needed here are read; all
+others, above all tensor data, are skipped in a memory map.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Field = tuple[int, int | Span]
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
-    """Header and inventory of an ONNX model; subgraphs and function bodies are not entered."""
+    """Metadata and inventory of an ONNX model, without its subgraphs and function bodies."""
 
     ir_version: int
     """Version of the file format."""
@@ -40,19 +40,19 @@ class OnnxFile:
     initializers: Mapping[str, tuple[int, ...]]
     """Name -> dimensions of the main graph's constant tensors."""
     functions: list[tuple[str, str]]
-    """(domain, name) of the functions that the file carries."""
+    """(domain, name) of the functions that the file defines."""
 
 
 class _DamagedError(Exception):
-    """The bytes are no protobuf message of this kind."""
+    """The bytes are not the expected protobuf message."""
 
 
 def read_onnx_file(path: str | Path) -> OnnxFile:
-    """Reads what an ONNX file says of itself.
+    """Reads the metadata and inventory of an ONNX file.
 
     Raises:
         BsmError: No such file.
-        CheckpointError: The file is no ONNX model, truncated or damaged.
+        CheckpointError: The file is not an ONNX model, or is truncated or damaged.
     """
     path = existing_file(path)
     try:
@@ -105,7 +105,7 @@ def _graph(
     nodes: Counter[tuple[str, str]],
     initializers: dict[str, tuple[int, ...]],
 ) -> None:
-    """Adds a GraphProto to the collections."""
+    """Adds a GraphProto's nodes and initializers to the two mappings."""
     for number, value in _fields(data, span):
         match number, value:
             case 1, (int(), int()):
@@ -115,7 +115,7 @@ def _graph(
 
 
 def _dims(data: Buffer, tensor: Span) -> tuple[int, ...]:
-    """Dimensions of a TensorProto, packed or one by one."""
+    """Returns the dimensions of a TensorProto, which may be packed or separate fields."""
     dims: list[int] = []
     for number, value in _fields(data, tensor):
         if number != 1:
@@ -133,7 +133,7 @@ def _dims(data: Buffer, tensor: Span) -> tuple[int, ...]:
 
 
 def _string(data: Buffer, message: Span, wanted: int) -> str:
-    """The text of a field, "" where it is absent."""
+    """Returns the text of a field, "" if it is absent."""
     text = ""
     for number, value in _fields(data, message):
         if number == wanted and not isinstance(value, int):
@@ -142,7 +142,7 @@ def _string(data: Buffer, message: Span, wanted: int) -> str:
 
 
 def _integer(data: Buffer, message: Span, wanted: int) -> int:
-    """The integer of a field, 0 where it is absent."""
+    """Returns the integer of a field, 0 if it is absent."""
     result = 0
     for number, value in _fields(data, message):
         if number == wanted and isinstance(value, int):
@@ -151,7 +151,7 @@ def _integer(data: Buffer, message: Span, wanted: int) -> int:
 
 
 def _fields(data: Buffer, message: Span) -> Iterator[Field]:
-    """The fields of a message in order; every step moves forward, so any bytes come to an end."""
+    """Yields a message's fields in order; every step moves forward, so it ends on any bytes."""
     position, end = message
     while position < end:
         tag, position = _varint(data, position, end)
@@ -176,7 +176,7 @@ def _fields(data: Buffer, message: Span) -> Iterator[Field]:
 
 
 def _varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
-    """An unsigned 64-bit integer, seven bits a byte from the lowest, and the position after it."""
+    """Reads an unsigned 64-bit integer, 7 bits per byte, lowest first; returns it and its end."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= end:

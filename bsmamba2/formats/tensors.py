@@ -1,7 +1,7 @@
-"""Names and shapes of the network's tensors, from the configuration alone (no torch).
+"""Names and shapes of the network's tensors, derived from the configuration without torch.
 
 The names are those of the published checkpoints, so weights move between the authors' code,
-Music-Source-Separation-Training and this one without renaming.
+Music-Source-Separation-Training and this package without renaming.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ BLOCKS = ("time", "band")  # layers.{l}.0 and layers.{l}.1
 DIRECTIONS = ("forward_blocks", "backward_blocks")
 
 Shape = tuple[int, ...]
-_LISTED = 3  # names of each kind of problem in a message
+_LISTED = 3  # names that a message lists for each kind of problem
 
 
 def tensor_shapes(model: ModelConfig) -> dict[str, Shape]:
-    """Every tensor of the network's state dict, in its order."""
+    """Returns name and shape of every tensor in the network's state dict, in its order."""
     net = model.network
     shapes: dict[str, Shape] = {}
     features = [model.audio.bin_features * width for width in net.band_widths]
@@ -48,23 +48,23 @@ def tensor_shapes(model: ModelConfig) -> dict[str, Shape]:
 
 
 def parameter_count(model: ModelConfig) -> int:
-    """Number of parameters of the network."""
+    """Returns the number of parameters of the network."""
     return sum(math.prod(shape) for shape in tensor_shapes(model).values())
 
 
 def check_shapes(
     found: Mapping[str, Shape], model: ModelConfig, path: object, *, hint: str = ""
 ) -> None:
-    """Compares names and shapes with the configuration's, both ways.
+    """Checks that names and shapes are exactly those of the configuration.
 
     Args:
-        found: What the file holds.
-        model: What it should hold.
+        found: Names and shapes in the file.
+        model: The configuration that they should fit.
         path: The file, for the message.
-        hint: Ends the message.
+        hint: End of the message.
 
     Raises:
-        CheckpointError: What is missing, unknown or of another shape, in one sentence.
+        CheckpointError: Tensors are missing, unknown or of another shape; the message lists some.
     """
     wanted = tensor_shapes(model)
     missing = [name for name in wanted if name not in found]
@@ -83,7 +83,7 @@ def check_shapes(
 
 
 def listed(names: list[str]) -> str:
-    """The first few of a list, then how many more."""
+    """Formats the first few names, and how many more there are."""
     more = len(names) - _LISTED
     return ", ".join(shown(name, 120)[1:-1] for name in names[:_LISTED]) + (
         f" and {more} more" if more > 0 else ""

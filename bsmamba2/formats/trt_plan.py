@@ -1,8 +1,9 @@
 """The sidecar of a TensorRT plan: what it was built from and with, and where it runs.
 
-A plan is opaque and bound to the version of its builder and to GPUs. So what decides whether
-it runs here is in `model.plan.json` beside it, which `export.to_plan` writes and the runtime
-checks first. A library, whose code would run, is looked for in the plan itself (`read_plan`).
+A plan is opaque, and bound to a version of its builder and to certain GPUs. What decides whether it
+runs here is therefore stored beside it, in `model.plan.json`, which `export.to_plan` writes and the
+runtime checks first. Only embedded libraries, whose code would run when the plan is loaded, are
+looked for in the plan itself (`read_plan`).
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ FORMAT = 3
 BUILDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Name of a builder, as in `--builder` -> its module."""
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-"""Name of a builder -> for people."""
+"""Name of a builder -> name of the product."""
 
 _LIBRARY = re.compile(rb"\x7fELF\x02\x01\x01.{9}\x03\x00", re.DOTALL)
 """Start of a shared object: 64 bits, little-endian, version 1, of type ET_DYN."""
 _WINDOWS = re.compile(rb"MZ(?=.{58}(.{4}))", re.DOTALL)
-"""Start of a program or library of Windows; the four bytes say where its "PE" header is."""
-_MAX_STUB = 1 << 16  # bytes before that header; linkers leave some hundred
+"""Start of a Windows program or library; the four bytes are the offset of its "PE" header."""
+_MAX_STUB = 1 << 16  # bytes before that header; linkers write a few hundred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,59 +39,59 @@ class PluginRecord:
     """The plugin library that a plan was built with."""
 
     version: str
-    """Of the operator's contract."""
+    """Version of the operator's contract."""
     sources_sha256: str
-    """Of the CUDA sources: libraries built of the same ones are interchangeable."""
+    """SHA-256 of the CUDA sources: libraries built from equal sources are interchangeable."""
     library_sha256: str
-    """Of the library's own bytes."""
+    """SHA-256 of the library itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRecord:
-    """What is known of a plan."""
+    """How a plan was built and where it runs."""
 
     plan_sha256: str
-    """Of the plan's bytes."""
+    """SHA-256 of the plan."""
     onnx: str
-    """Name of the file it was built from."""
+    """Name of the ONNX file that the plan was built from."""
     onnx_sha256: str
-    """Of that file."""
+    """SHA-256 of that file."""
     builder: str
     """A key of BUILDERS."""
     builder_version: str
-    """As the module says it."""
+    """Version of the builder's Python module."""
     architectures: tuple[str, ...]
-    """Compute capabilities of the GPUs it runs on, such as "9.0"; empty where the builder did not
-    bind it to any."""
+    """Compute capabilities of the GPUs that the plan runs on, such as "9.0"; empty if the builder
+    did not bind it to any."""
     batch: tuple[int, int, int]
-    """Chunks at a time: fewest, as optimised for, most."""
+    """Chunks in a batch: fewest, as optimised for, most."""
     frames: tuple[int, int, int]
     """Frames of a chunk: fewest, as optimised for, most."""
     plugin_layers: int
-    """Layers that are the scan's plugin."""
+    """Number of layers that run the scan plugin."""
     plugin: PluginRecord
-    """The library of these layers."""
+    """The plugin library of these layers."""
     command: str
-    """The `bsm export` command that builds it again."""
+    """The `bsm export` command that builds the plan again."""
 
 
 def sidecar_path(plan: Path) -> Path:
-    """`model.plan.json` for `model.plan`."""
+    """Returns the path of the sidecar, `model.plan.json` for `model.plan`."""
     return plan.with_name(plan.name + ".json")
 
 
 def sidecar_text(record: PlanRecord, metadata: Metadata) -> str:
-    """The sidecar's JSON."""
+    """Returns the sidecar's content, JSON."""
     values = {"format": FORMAT, "plan": asdict(record), "metadata": metadata.to_pairs()}
     return json.dumps(values, indent=2) + "\n"
 
 
 def read_sidecar(plan: Path) -> tuple[PlanRecord, Metadata]:
-    """What the sidecar says of a plan; the plan itself is not opened.
+    """Reads the sidecar of a plan; the plan itself is not opened.
 
     Raises:
         BsmError: No such plan.
-        CheckpointError: It has no sidecar, or one that is damaged or of another version.
+        CheckpointError: The sidecar is missing, damaged or of another version.
     """
     plan = existing_file(plan)
     path = sidecar_path(plan)
@@ -104,13 +105,13 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Metadata]:
             )
         if values["format"] < FORMAT:
             raise CheckpointError(
-                f"{path} was written by an older bsmamba2: build {plan.name} again by "
+                f"{path} was written by an older bsmamba2: build {plan.name} again with "
                 "'bsm export --trt'."
             )
         record = read_section(PlanRecord, values["plan"])
         if record.builder not in BUILDERS:
             raise ConfigError(f"'builder' must be {' or '.join(BUILDERS)}.")
-        words = shlex.split(record.command)  # which messages tell people to run
+        words = shlex.split(record.command)  # messages tell users to run it
         if words[:2] != ["bsm", "export"] or shlex.join(words) != record.command:
             raise ConfigError("'command' must be one of 'bsm export'.")
         pairs = values["metadata"]
@@ -127,15 +128,15 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Metadata]:
 
 
 def sidecar_metadata(plan: Path) -> dict[str, str]:
-    """The string pairs of the sidecar's metadata, for a sidecar that `read_sidecar` has read."""
+    """Returns the metadata's string pairs, from a sidecar that `read_sidecar` has checked."""
     pairs: dict[str, str] = json.loads(sidecar_path(plan).read_text("utf-8"))["metadata"]
     return pairs
 
 
 def carries_library(plan: bytes) -> bool:
-    """Whether there is a library of host code in a plan; the builders' APIs can put one there.
+    """Whether a plan contains a library of host code, which the builders' APIs can embed.
 
-    Code for GPUs, which is ELF, too, but no shared object, is none.
+    GPU code is ELF, too, but not a shared object, and does not count.
     """
     if _LIBRARY.search(plan):
         return True
@@ -147,11 +148,11 @@ def carries_library(plan: bytes) -> bool:
 
 
 def read_plan(plan: Path, record: PlanRecord) -> bytes:
-    """A plan's bytes, which are what its sidecar says, before anything else reads them.
+    """Reads a plan's bytes and checks them before anything else uses them.
 
     Raises:
-        EngineError: They are others, or carry a library, whose code TensorRT-RTX 1.7.1 runs even
-            where `engine_host_code_allowed` is False.
+        EngineError: The sidecar describes other bytes, or they contain a library, whose code
+            TensorRT-RTX 1.7.1 runs even if `engine_host_code_allowed` is False.
     """
     data = plan.read_bytes()
     if hashlib.sha256(data).hexdigest() != record.plan_sha256:
@@ -161,7 +162,7 @@ def read_plan(plan: Path, record: PlanRecord) -> bytes:
         )
     if carries_library(data):
         raise EngineError(
-            f"{plan} carries a library, whose code would run with your rights: delete it, and "
-            "build the plan with 'bsm export --trt', which puts none in."
+            f"{plan} contains a library, whose code would run with your rights: delete the plan "
+            "and build it again with 'bsm export --trt', which embeds none."
         )
     return data

@@ -1,4 +1,4 @@
-"""Band split: from the bins of a spectrum to one vector a band."""
+"""Band split: from the bins of a spectrum to one vector per band."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bsmamba2.config.model import ModelConfig
 def unit(x: Tensor) -> Tensor:
     """x / max(||x||_2, 1e-12) over the last axis.
 
-    The norm is clamped and nothing is added inside the root, so digital silence stays 0.
+    The norm is clamped instead of adding a constant under the root, so digital silence stays 0.
     """
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-12)
 
 
 class UnitNorm(nn.Module):
-    """unit(x) * sqrt(d) * gamma."""
+    """Normalises: unit(x) * sqrt(d) * gamma."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def mask_spectrum(features: Tensor, channels: int) -> Tensor:
 
 
 class BandSplit(nn.Module):
-    """Norm and linear map of each band's features."""
+    """Normalises each band's features and maps them linearly to d_model."""
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""BSMamba2: the mixture's spectrum in, the complex mask of the target stem out.
+"""BSMamba2: maps a mixture's spectrum to the complex mask of the target stem.
 
 Kim and Choi, "Mamba2 Meets Silence", arXiv 2508.14556, section 3. Tensors are named and laid out
 as in the published checkpoints (`bsmamba2.formats.tensors`).
@@ -15,13 +15,13 @@ from bsmamba2.models.masks import MaskEstimator
 
 
 class BSMamba2(nn.Module):
-    """The network as it is trained; `bsmamba2.models.folded` is its equal for inference."""
+    """The network as it is trained; `bsmamba2.models.folded` is its equivalent for inference."""
 
     def __init__(self, model: ModelConfig, *, checkpoint_gradients: bool = False) -> None:
         """Makes a network with initial weights.
 
         Args:
-            model: Sizes of spectrum and network.
+            model: Configuration of the spectrum and the network.
             checkpoint_gradients: Recompute each block in the backward pass, to save memory.
         """
         super().__init__()
@@ -35,7 +35,7 @@ class BSMamba2(nn.Module):
         self.mask_estimators = nn.ModuleList([MaskEstimator(model)])
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """The complex mask, in the real view, of the spectrum's shape.
+        """Returns the complex mask, as real and imaginary parts, in the shape of the spectrum.
 
         Args:
             spectrum: (batch, channels, frames, bins, 2), real and imaginary part last.
@@ -44,7 +44,7 @@ class BSMamba2(nn.Module):
         for layer in self.layers:
             x_BTKD = layer(x_BTKD)
         features = self.mask_estimators[0](self.final_norm(x_BTKD))
-        # The mask is complex arithmetic from here on: never less than float32.
+        # The product with the mask is complex, which needs at least float32.
         if features.itemsize < 4:
             features = features.float()
         return mask_spectrum(features, self.model.audio.channels)

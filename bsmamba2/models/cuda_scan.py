@@ -1,8 +1,8 @@
-"""The scan operator on a GPU, for inference, by the kernel of `plugins/cuda`.
+"""The scan operator on a GPU, for inference, with the kernel of `plugins/cuda`.
 
-The library comes from the environment variable BSM_SCAN_LIBRARY or from what `bsm plugin build`
-left in the cache; a forward pass never builds it. What the library or the GPU cannot do goes to
-the chunked form, with one line in the log for each reason.
+The library is the one that the environment variable BSM_SCAN_LIBRARY names, or the one that
+`bsm plugin build` left in the cache; a forward pass never builds it. Where the library or the GPU
+does not support a call, the chunked form computes it, with one line in the log for each reason.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from bsmamba2.plugins.cuda_library import ScanArrays, ScanError, ScanLibrary, Sc
 logger = logging.getLogger(__name__)
 
 LIBRARY_VARIABLE = "BSM_SCAN_LIBRARY"
-"""Environment variable that names a library to take in place of the cached one."""
-_ALIGNMENT = 16  # bytes; what PyTorch allocates has more
+"""Environment variable that names a library to use instead of the cached one."""
+_ALIGNMENT = 16  # bytes; PyTorch's allocations have more
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
@@ -37,14 +37,14 @@ def cuda_scan(
     d_state: int,
     eps: float,
 ) -> Tensor:
-    """The operator by the library where it can, else in the chunked form.
+    """Runs the scan with the library where possible, otherwise in the chunked form.
 
-    Args and returns: as `bsmamba2.models.scan.bimamba2_scan_chunked`. Float64 is always computed
-    by that.
+    Arguments and result are those of `bsmamba2.models.scan.bimamba2_scan_chunked`, which always
+    computes float64.
 
     Raises:
-        ValueError: Sizes that do not fit each other, or inputs on several devices.
-        PluginError: BSM_SCAN_LIBRARY names no library, or CUDA failed.
+        ValueError: The sizes do not fit each other, or the inputs are on several devices.
+        PluginError: BSM_SCAN_LIBRARY does not name a library, or CUDA failed.
     """
     if zxbcdt.dtype in _DTYPES and (library := scan_library()) is not None:
         try:
@@ -59,12 +59,12 @@ def cuda_scan(
 
 
 def scan_library() -> ScanLibrary | None:
-    """The library that scans here, or None, with a line in the log, where there is none.
+    """Returns the library to scan with, or None, with a line in the log, if there is none.
 
-    It is looked for once a process, and again when BSM_SCAN_LIBRARY changes.
+    It is looked for once per process, and again when BSM_SCAN_LIBRARY changes.
 
     Raises:
-        PluginError: BSM_SCAN_LIBRARY names no library.
+        PluginError: BSM_SCAN_LIBRARY does not name a library.
     """
     named = os.environ.get(LIBRARY_VARIABLE)
     return _cached_library() if not named else _load(named)
@@ -82,7 +82,7 @@ def _cached_library() -> ScanLibrary | None:
     try:
         if libraries := find_libraries():
             return ScanLibrary(libraries.scan)
-        reason = "The kernel of the scan is not built: run 'bsm plugin build'."
+        reason = "The scan kernel is not built: run 'bsm plugin build'."
     except BsmError as error:
         reason = str(error)
     _explain(reason)
@@ -90,7 +90,7 @@ def _cached_library() -> ScanLibrary | None:
 
 
 def _explain(reason: str) -> None:
-    warn_once(logger, f"{reason} The scan takes PyTorch's chunked form instead, many times slower.")
+    warn_once(logger, f"{reason} PyTorch's chunked form is used instead, which is much slower.")
 
 
 def library_scan(
@@ -103,27 +103,27 @@ def library_scan(
     eps: float,
     out: Tensor | None = None,
 ) -> Tensor:
-    """The operator by a library, on the current stream of the tensors' device.
+    """Runs the scan with a library, on the current stream of the tensors' device.
 
-    The convolution's weights are rounded to the type of `zxbcdt`, steps, decays and skips are
+    The convolution's weights are rounded to the type of `zxbcdt`; steps, decays and skips are
     float32. Nothing synchronises, and memory comes from PyTorch's allocator, so that a CUDA graph
-    can capture it. A library of the emulation takes CPU tensors.
+    can capture the call. An emulated library takes CPU tensors.
 
     Args:
-        library: Its kernels run on the tensors' device.
+        library: A library whose kernels run on the tensors' device.
         zxbcdt: (N, L, 2 W) float32, float16 or bfloat16; any strides.
-        parameters: Of both directions, with 4 taps.
+        parameters: Parameters of both directions, with 4 taps.
         n_heads: H.
         d_state: S.
         eps: Added to the mean square of the gated output.
-        out: (N, L, 2 I), contiguous, to be written; None makes a new one. For tests.
+        out: (N, L, 2 I), contiguous, to write into; None allocates it. For tests.
 
     Returns:
-        (N, L, 2 I) of the type of `zxbcdt`.
+        (N, L, 2 I), in the type of `zxbcdt`.
 
     Raises:
-        ValueError: Sizes that do not fit each other, or inputs on several devices.
-        ScanError: What the library or CUDA refuses.
+        ValueError: The sizes do not fit each other, or the inputs are on several devices.
+        ScanError: The library or CUDA refuses the call.
     """
     sizes = scan_sizes(zxbcdt, parameters, n_heads, d_state)
     inputs = _marshalled(zxbcdt, parameters)
@@ -155,22 +155,22 @@ def library_scan(
 
 
 def _marshalled(zxbcdt: Tensor, parameters: ScanParameters) -> dict[str, Tensor]:
-    """The inputs as the library takes them: contiguous, typed, all on one device."""
+    """Returns the inputs as the library needs them: contiguous, typed, all on one device."""
     inputs = dict(zip(INPUTS, (zxbcdt, *parameters), strict=True))
     for name, tensor in inputs.items():
-        if tensor.device != zxbcdt.device:  # an address of another device would end the process
+        if tensor.device != zxbcdt.device:  # another device's address would crash the process
             raise ValueError(f"{name} is on {tensor.device} and zxbcdt on {zxbcdt.device}")
         dtype = zxbcdt.dtype if name in SIGNAL_INPUTS else torch.float32
         inputs[name] = tensor.to(dtype).contiguous()
     for name in ("conv_weight", "conv_bias"):
-        if inputs[name].data_ptr() % _ALIGNMENT:  # a view into something larger
+        if inputs[name].data_ptr() % _ALIGNMENT:  # a view into a larger tensor
             inputs[name] = inputs[name].clone()
     return inputs
 
 
 @contextlib.contextmanager
 def _current_stream(device: torch.device) -> Iterator[int]:
-    """Makes a device the current one; its stream as a cudaStream_t. A CPU has none: 0."""
+    """Makes a device the current one and yields its stream as a cudaStream_t; 0 on a CPU."""
     if device.type != "cuda":
         yield 0
         return

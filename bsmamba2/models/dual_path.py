@@ -1,4 +1,4 @@
-"""A block that scans in both directions, and the layer of two: along time, along bands."""
+"""A block that scans in both directions, and a layer of two blocks: along time, along bands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bsmamba2.models.mamba2 import Mamba2
 
 
 class ResidualMamba2(nn.Module):
-    """x + M(RMSNorm(x))."""
+    """A mixer with norm and residual: x + M(RMSNorm(x))."""
 
     def __init__(self, net: NetworkConfig, *, reverse: bool) -> None:
         super().__init__()
@@ -25,10 +25,10 @@ class ResidualMamba2(nn.Module):
 
 
 class PointwiseMerge(nn.ConvTranspose1d):
-    """P @ u + b at every step.
+    """Merges both directions at every step: P @ u + b.
 
-    A ConvTranspose1d of kernel 1 in the published network, for its name and layout of weights,
-    (in, out, 1), and their initial values; computed as the linear map it is.
+    The published network uses a ConvTranspose1d of kernel size 1. Its names, weight layout
+    (in, out, 1) and initial values are kept, but it is computed as the linear map that it is.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -37,7 +37,7 @@ class PointwiseMerge(nn.ConvTranspose1d):
 
 
 class BidirectionalBlock(nn.Module):
-    """P @ [forward(x), backward(x)] + b + x; the directions share no weight."""
+    """Computes P @ [forward(x), backward(x)] + b + x; the directions share no weights."""
 
     def __init__(self, net: NetworkConfig) -> None:
         super().__init__()

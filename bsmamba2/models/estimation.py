@@ -1,6 +1,6 @@
-"""From mixtures to the target in them, with gradients: STFT, network, mask product, inverse STFT.
+"""Estimates the target in mixtures, with gradients: STFT, network, mask product, inverse STFT.
 
-`bsmamba2.runtime.engines.estimation` is the same for engines, on arrays.
+`bsmamba2.runtime.engines.estimation` does the same for engines, on NumPy arrays.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from bsmamba2.config.model import AudioConfig
 def estimate_target(
     network: nn.Module, mixture: Tensor, audio: AudioConfig, *, precision: str = "float32"
 ) -> Tensor:
-    """The target stem of mixtures.
+    """Estimates the target stem of mixtures.
 
     Args:
-        network: Maps a spectrum, real view, to a mask of its shape.
+        network: Maps a spectrum, as real and imaginary parts, to a mask of the same shape.
         mixture: (batch, channels, n) float32, n a multiple of the hop.
         audio: Window and hop.
-        precision: "bf16" runs the network under autocast; the transforms are float32 always.
+        precision: "bf16" runs the network under autocast; the transforms are always float32.
 
     Returns:
         (batch, channels, n) float32.

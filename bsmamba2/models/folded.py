@@ -1,11 +1,12 @@
-"""The network folded for inference: the same function in fewer and larger products.
+"""The network folded for inference: the same function in fewer and larger matrix products.
 
-Exact algebra, verified in float64: the weights of all norms go into the matrices beside them,
-both directions share one input projection, the output projections of a block and its merge become
-one matrix, and bands of equal width share a batched product. `export` turns this into ONNX.
+The algebra is exact and verified in float64: the weights of all norms are folded into adjacent
+matrices, both directions share one input projection, the output projections of a block and its
+merge become one matrix, and bands of equal width share a batched product. `export` turns this
+into ONNX.
 
-In a half type (`fold(network, torch.float16)`) the matrices and what flows between them have that
-type; norms, steps, decays, skips and the mask stay float32.
+In half precision (`fold(network, torch.float16)`) the matrices and the signals between them have
+that type; norms, steps, decays, skips and the mask stay float32.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bsmamba2.models.scan import ScanParameters
 from bsmamba2.models.scan_operator import bimamba2_scan
 
 STEP_PARAMETERS = ("dt_bias", "A", "D")
-"""Buffers of a block that a half type leaves in float32: decays are exponentials of them."""
+"""Buffers of a block that stay float32 in half precision: decays are exponentials of them."""
 
 
 class BandGroup(NamedTuple):
@@ -39,7 +40,7 @@ class BandGroup(NamedTuple):
 
 
 def band_groups(model: ModelConfig) -> Iterator[BandGroup]:
-    """The groups of bands, low to high."""
+    """Yields the groups of bands, low to high."""
     band, feature = 0, 0
     for width, same in itertools.groupby(model.network.band_widths):
         count = len(list(same))
@@ -49,7 +50,7 @@ def band_groups(model: ModelConfig) -> Iterator[BandGroup]:
 
 
 class FoldedBandSplit(nn.Module):
-    """One batched product a group of bands."""
+    """Band split with one batched product per group of bands."""
 
     def __init__(self, split: BandSplit, model: ModelConfig) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class FoldedBandSplit(nn.Module):
 
 
 class FoldedBlock(nn.Module):
-    """x -> x @ residual + bias + scan(x / rms(x) @ in_proj) @ out_proj."""
+    """A block: x @ residual + bias + scan(x / rms(x) @ in_proj) @ out_proj."""
 
     in_proj: Tensor
     out_proj: Tensor
@@ -103,7 +104,7 @@ class FoldedBlock(nn.Module):
                 ]
             ),
             "residual": sum(merges, torch.eye(net.d_model).to(merge)),
-            "bias": cast(Tensor, block.linear.bias).detach().clone(),  # all others are new
+            "bias": cast(Tensor, block.linear.bias).detach().clone(),  # the others are new tensors
         }
         for name, value in buffers.items():
             self.register_buffer(name, value.contiguous())
@@ -124,20 +125,20 @@ class FoldedBlock(nn.Module):
 
 
 def _normalised(x: Tensor, eps: float) -> Tensor:
-    """x / rms(x) over the last axis, of the same type."""
+    """x / rms(x) over the last axis, in the type of x."""
     if x.itemsize < 4:
         return F.rms_norm(x, x.shape[-1:], eps=eps)  # float32 inside, in one kernel
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
 class FoldedMasks(nn.Module):
-    """The first layer as one batched product over all bands, the second one a group."""
+    """Mask MLPs: one batched product for all bands, then one per group of bands."""
 
     hidden: Tensor
     hidden_bias: Tensor
 
     def __init__(self, masks: MaskEstimator, gamma: Tensor, model: ModelConfig) -> None:
-        """Folds `gamma`, scale of the final norm (d_model), into the first layers."""
+        """Folds `gamma`, the scale of the final norm (d_model), into the first layers."""
         super().__init__()
         self.groups = list(band_groups(model))
         mlps: list[Any] = [cast(Any, band)[0] for band in masks.to_freqs]  # linear, tanh, linear
@@ -160,7 +161,7 @@ class FoldedMasks(nn.Module):
         hidden = torch.tanh(unit(_at_least_float32(x)).to(x.dtype) @ self.hidden + self.hidden_bias)
         outputs = []
         for number, group in enumerate(self.groups):
-            # The halves of the gated linear unit apart: no copy of their sum of columns.
+            # A product for each half of the gated linear unit: splitting one result would copy it.
             value, gate = (
                 hidden[group.bands] @ self.get_buffer(f"{part}_{number}")
                 + self.get_buffer(f"{part}_bias_{number}")
@@ -176,7 +177,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 class FoldedBSMamba2(nn.Module):
-    """The network for inference: same input and output as `BSMamba2`, no parameters, no grad."""
+    """The network for inference: input and output of `BSMamba2`, no parameters, no gradients."""
 
     def __init__(self, network: BSMamba2) -> None:
         super().__init__()
@@ -197,20 +198,20 @@ class FoldedBSMamba2(nn.Module):
         bands, d_model = len(self.model.network.band_widths), self.model.network.d_model
         x = self.band_split(spectrum_features(spectrum))  # (bands, batch * frames, d_model)
         for time, band in zip(self.blocks[::2], self.blocks[1::2], strict=True):
-            # The number of bands as a literal: a runtime then knows the length along bands.
+            # A literal number of bands lets a runtime know the sequence length along bands.
             x = time(x.reshape(bands * batch, frames, d_model)).view(bands, -1, d_model)
-            # Contiguous: PyTorch would multiply frame by frame otherwise.
+            # Contiguous, because PyTorch would multiply frame by frame otherwise.
             x = band(x.transpose(0, 1).contiguous()).transpose(0, 1)
         return mask_spectrum(self.masks(x, batch), self.model.audio.channels)
 
 
 def fold(network: BSMamba2, dtype: torch.dtype | None = None) -> FoldedBSMamba2:
-    """The network folded for inference, on the same device.
+    """Returns the network folded for inference, on the same device.
 
     Args:
         network: A trained network; it is not changed.
-        dtype: Of the matrices and their products; None keeps the network's. Rounded once, after
-            folding. The spectrum and the mask of a half type are float32.
+        dtype: Type of the matrices and their products; None keeps the network's. Weights are
+            rounded once, after folding. In half precision, spectrum and mask stay float32.
     """
     with torch.no_grad():
         folded = FoldedBSMamba2(network).eval()

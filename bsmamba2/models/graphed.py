@@ -1,7 +1,7 @@
-"""CUDA graphs of a network: the launches of a whole pass as one.
+"""CUDA graphs of a network: all kernels of a pass in one launch.
 
-The folded network launches some 200 kernels a pass; on a fast GPU starting them one by one can
-take longer than what they do.
+The folded network launches some 200 kernels per pass; on a fast GPU, launching them one by one can
+take longer than running them.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ logger = logging.getLogger(__name__)
 
 Function = Callable[[Tensor], Tensor]
 Capture = Callable[[Function, Tensor], Function]
-"""Makes a function of one input shape faster; raises RuntimeError where it cannot."""
+"""Makes a function faster for the shape of an example input; raises RuntimeError on failure."""
 
 MAX_GRAPHS = 4
-"""Shapes that are kept: whole batches, the last one of a song, and room for another batch size."""
-_WARM_UP = 2  # passes before the capture: libraries choose and load their kernels in them
+"""Graphs to keep: for whole batches, a song's last batch, and the same of another batch size."""
+_WARM_UP = 2  # passes before the capture, in which libraries choose and load their kernels
 
 
 class GraphedNetwork:
-    """A network that is captured once an input shape and replayed from then on.
+    """A network that is captured once for each input shape, and replayed from then on.
 
-    Of many shapes the last used MAX_GRAPHS are kept, each with its own buffers on the device.
-    Where a capture fails the network runs as it is, with one line in the log. Not for several
-    threads at once.
+    Graphs are kept for the MAX_GRAPHS shapes used last, each with its own buffers on the device.
+    If a capture fails, the network runs without a graph, with one line in the log. Not
+    thread-safe.
     """
 
     def __init__(self, network: Function, *, capture: Capture | None = None) -> None:
         """Wraps a network.
 
         Args:
-            network: Without control flow over values.
-            capture: Another way to capture than CUDA's, for tests.
+            network: A network without control flow that depends on values.
+            capture: Replaces CUDA's capture, for tests.
         """
         self._network = network
         self._capture = capture or CudaCapture()
@@ -48,7 +48,7 @@ class GraphedNetwork:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
-        """The network's output for `x`, which is on the network's device: a tensor of its own."""
+        """Returns the network's output, a new tensor, for an `x` on the network's device."""
         if x.shape not in self._replays:
             while len(self._replays) >= MAX_GRAPHS:
                 self._replays.popitem(last=False)
@@ -59,25 +59,25 @@ class GraphedNetwork:
     def _captured(self, x: Tensor) -> Function:
         try:
             return self._capture(self._network, x)
-        except RuntimeError as error:  # every error of CUDA is one
+        except RuntimeError as error:  # every CUDA error is one
             reason = short_reason(error)
             warn_once(
-                logger, f"The network runs without a CUDA graph, whose capture failed: {reason}"
+                logger, f"The network runs without a CUDA graph: its capture failed ({reason})."
             )
             return self._network
 
 
 class CudaCapture:
-    """Captures with PyTorch; all graphs of an object share one pool of memory.
+    """Captures with PyTorch; all graphs of an object share one memory pool.
 
-    They may, because they are replayed one after the other and what they return is copied.
+    That is safe because they are replayed one after the other and their results are copied.
     """
 
     def __init__(self) -> None:
         self._pool: Any = None  # PyTorch's handle
 
     def __call__(self, network: Function, x: Tensor) -> Function:
-        """Runs the network to warm up, then captures it; raises RuntimeError where it cannot."""
+        """Runs the network to warm up, then captures it; raises RuntimeError on failure."""
         with torch.cuda.device(x.device):
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             static_input, current = x.clone(), torch.cuda.current_stream()

@@ -1,4 +1,4 @@
-"""The scan of one direction for training: mamba_ssm's Triton kernels on a GPU, or our own form."""
+"""The scan of one direction for training: mamba_ssm's Triton kernels, or the chunked form."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from bsmamba2.models.scan import ScanParameters, scan_direction_chunked
 
-MAX_CHUNK = 256  # steps; mamba_ssm's own default
-MIN_CHUNK = 16  # steps; the smallest tile of its products
+MAX_CHUNK = 256  # steps; mamba_ssm's default
+MIN_CHUNK = 16  # steps; the smallest tile of its matrix products
 
 
 @functools.cache
 def _mamba_ssm() -> tuple[Any, bool] | None:
-    """mamba_ssm's module of combined kernels, and whether causal_conv1d is there for it."""
+    """Returns mamba_ssm's module of combined kernels, and whether it has causal_conv1d."""
     try:
         ops = importlib.import_module("mamba_ssm.ops.triton.ssd_combined")
     except (ImportError, RuntimeError):  # Triton raises RuntimeError without a driver
@@ -27,12 +27,12 @@ def _mamba_ssm() -> tuple[Any, bool] | None:
 
 
 def uses_mamba_ssm(device: torch.device) -> bool:
-    """Whether training on a device takes mamba_ssm's kernels: a GPU where they import."""
+    """Whether training on a device uses mamba_ssm's kernels: on a GPU, if they can be imported."""
     return device.type == "cuda" and _mamba_ssm() is not None
 
 
 def mamba_ssm_chunk(length: int) -> int:
-    """Steps of a chunk for sequences of `length`: of 256, bands would compute 94 % padding."""
+    """Steps of a chunk for sequences of `length`; 256 would mean 94 % padding along bands."""
     return min(MAX_CHUNK, max(MIN_CHUNK, 1 << (length - 1).bit_length()))
 
 
@@ -44,9 +44,9 @@ def scan_direction(
     eps: float,
     reverse: bool = False,
 ) -> Tensor:
-    """One direction for training: mamba_ssm's kernels on a GPU that has them, else chunked.
+    """Scans one direction for training: with mamba_ssm where available, otherwise chunked.
 
-    Args and returns: as `bsmamba2.models.scan.scan_direction_chunked`.
+    Arguments and result are those of `bsmamba2.models.scan.scan_direction_chunked`.
     """
     chosen = mamba_ssm_direction if uses_mamba_ssm(zxbcdt.device) else scan_direction_chunked
     return chosen(zxbcdt, parameters, d_state=d_state, eps=eps, reverse=reverse)
@@ -60,16 +60,16 @@ def mamba_ssm_direction(
     eps: float,
     reverse: bool = False,
 ) -> Tensor:
-    """One direction of the scan by mamba_ssm: (N, L, W) to (N, L, I).
+    """Scans one direction with mamba_ssm: (N, L, W) to (N, L, I).
 
-    Its kernels know one direction: in reverse the inputs and the output are flipped. With
-    causal_conv1d one kernel does everything and keeps little for the backward pass; without it
-    convolution, gate and norm are PyTorch's.
+    Its kernels only scan forward: in reverse, the inputs and the output are flipped. With
+    causal_conv1d, one kernel does everything and keeps little for the backward pass; without it,
+    PyTorch computes convolution, gate and norm.
 
-    Args and returns: as `bsmamba2.models.scan.scan_direction_chunked`.
+    Arguments and result are those of `bsmamba2.models.scan.scan_direction_chunked`.
     """
     found = _mamba_ssm()
-    assert found is not None, "uses_mamba_ssm was not asked"
+    assert found is not None, "check uses_mamba_ssm first"
     ops, has_causal_conv1d = found
     if reverse:
         zxbcdt = zxbcdt.flip(1)

@@ -1,4 +1,4 @@
-"""A network from a checkpoint, or with random weights from a configuration."""
+"""Loads a network from a checkpoint, or makes one with random weights from a configuration."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from bsmamba2.models.bsmamba2 import BSMamba2
 
 
 def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Metadata]:
-    """A float32 network on the CPU, in evaluation mode.
+    """Returns a float32 network on the CPU, in evaluation mode, and its metadata.
 
     Args:
         source: A `.safetensors` checkpoint; or the name or YAML file of a configuration, for
             random weights.
-        seed: Of random weights.
+        seed: Seed of the random weights.
 
     Raises:
-        BsmError: No such file, or no network in it.
+        BsmError: There is no such file, or no network in it.
     """
     source = Path(source)
     if source.suffix == ".safetensors":
@@ -38,7 +38,7 @@ def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Metada
         )
     if str(source) not in config_names() and source.suffix not in (".yaml", ".yml"):
         raise CheckpointError(
-            f"{source} is no model: name a .safetensors checkpoint, or a configuration "
+            f"{source} is not a model: name a .safetensors checkpoint, or a configuration "
             f"({', '.join(config_names())}) for random weights."
         )
     model = load_config(source).model

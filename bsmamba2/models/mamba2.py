@@ -14,9 +14,9 @@ from bsmamba2.models.scan import ScanParameters
 
 
 class Mamba2(nn.Module):
-    """in_proj, scan of one direction, out_proj (Dao and Gu, arXiv 2405.21060).
+    """Input projection, scan of one direction, output projection (Dao and Gu, arXiv 2405.21060).
 
-    With `reverse` it runs from the end of the sequence, and input and output keep their order.
+    With `reverse` it scans from the end of the sequence; input and output keep their order.
     """
 
     def __init__(self, net: NetworkConfig, *, reverse: bool) -> None:
@@ -42,12 +42,12 @@ class Mamba2(nn.Module):
             eps=self.net.norm_eps,
             reverse=self.reverse,
         )
-        # The scan normalises; the norm's weight is cheaper on the matrix than on the signal.
+        # The scan normalises without the norm's weight, which is cheaper to apply to the matrix.
         return F.linear(y_NLI, self.out_proj.weight * self.norm.weight)
 
 
 def _initial_dt_bias(net: NetworkConfig) -> Tensor:
-    """Inverse softplus of a log-uniform step, as mamba_ssm starts."""
+    """Returns the inverse softplus of log-uniform steps, mamba_ssm's initial values."""
     low, high = (math.log(value) for value in net.dt_init)
     dt = torch.empty(net.n_heads).uniform_(low, high).exp().clamp(min=net.dt_init_floor)
     return dt + torch.log(-torch.expm1(-dt))

@@ -1,4 +1,4 @@
-"""Mask estimation: from one vector a band to the complex mask of its bins."""
+"""Mask estimation: from one vector per band to the complex mask of its bins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bsmamba2.config.model import ModelConfig
 
 
 class MaskEstimator(nn.Module):
-    """Of each band: linear, tanh, linear, gated linear unit. The mask is unbounded."""
+    """An MLP per band: linear, tanh, linear, gated linear unit. The mask is unbounded."""
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()

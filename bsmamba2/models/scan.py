@@ -1,9 +1,9 @@
-"""The bidirectional Mamba2 scan: a sequential reference and a chunked form, one signature.
+"""The bidirectional Mamba2 scan: a sequential reference and a chunked form with one signature.
 
-`bsm::bimamba2_scan` carries everything between the two matrix products of a block: causal
-convolution, SiLU, selective state space, skip, gate and norm, of both directions. Their twins are
-the ONNX function body (`bsmamba2.export.onnx.scan_function`) and the CUDA kernel (`cuda_scan`);
-`scan_operator` makes them one operator of PyTorch.
+The scan is everything between the input and output projections of a block, for both directions:
+causal convolution, SiLU, selective state space, skip, gate and norm. The ONNX function body
+(`bsmamba2.export.onnx.scan_function`) and the CUDA kernel (`cuda_scan`) compute the same.
+`scan_operator` registers it with PyTorch as `bsm::bimamba2_scan`.
 
 Shape suffixes: N sequences, L steps, H heads, P channels of a head, S state size, c chunks,
 Q steps of a chunk, I = H * P inner channels, W = 2 I + 2 S + H inputs of a direction.
@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 64  # steps: masks grow with it, states shrink; about equal here
-CPU_STEPS = 4096  # steps of all sequences that are scanned together on a CPU
+CHUNK = 64  # steps; longer chunks mean larger masks but fewer states, about balanced here
+CPU_STEPS = 4096  # total steps of the sequences that are scanned together on a CPU
 
 
 class ScanParameters(NamedTuple):
-    """What a block learns of its scan: both directions', or one's without the leading 2."""
+    """Learned parameters of a scan, for both directions; for one, without the leading 2."""
 
     conv_weight: Tensor
     """(2, I + 2 S, taps), depthwise, over [x, B, C]."""
@@ -36,12 +36,12 @@ class ScanParameters(NamedTuple):
     """(2, H), skip."""
 
     def direction(self, number: int) -> ScanParameters:
-        """One direction's: 0 forward, 1 backward."""
+        """Returns the parameters of one direction: 0 is forward, 1 backward."""
         return ScanParameters(*(tensor[number] for tensor in self))
 
 
 class Sizes(NamedTuple):
-    """Sizes of one direction, from the inputs of the operator."""
+    """Sizes of one direction, derived from the operator's inputs."""
 
     d_inner: int
     d_state: int
@@ -59,15 +59,15 @@ class Sizes(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Inputs of one direction."""
+        """Input features of one direction."""
         return self.d_inner + self.d_xbc + self.n_heads
 
 
 def scan_sizes(zxbcdt: Tensor, parameters: ScanParameters, n_heads: int, d_state: int) -> Sizes:
-    """Checks the operator's inputs against each other.
+    """Derives the sizes from the operator's inputs, and checks these against each other.
 
     Raises:
-        ValueError: Names the input that does not fit, with both shapes.
+        ValueError: An input does not fit; the message gives both shapes.
     """
     if n_heads < 1 or d_state < 1:
         raise ValueError(f"n_heads and d_state must be positive, not {n_heads} and {d_state}")
@@ -97,12 +97,12 @@ def bimamba2_scan_reference(
     d_state: int,
     eps: float,
 ) -> Tensor:
-    """The operator as the paper writes it, one step after the other, in float64.
+    """Computes the scan as the paper defines it, one step after the other, in float64.
 
     Args:
         zxbcdt: (N, L, 2 W), the projections [z, x, B, C, dt] forward, then backward, both in
             natural time order.
-        parameters: Of both directions.
+        parameters: Parameters of both directions.
         n_heads: H.
         d_state: S.
         eps: Added to the mean square of the gated output.
@@ -111,7 +111,7 @@ def bimamba2_scan_reference(
         (N, L, 2 I) float64, forward then backward, both in natural time order.
 
     Raises:
-        ValueError: Sizes that do not fit each other.
+        ValueError: The sizes do not fit each other.
     """
     sizes = scan_sizes(zxbcdt, parameters, n_heads, d_state)
     outputs = []
@@ -133,7 +133,7 @@ def scan_direction_reference(
     eps: float,
     reverse: bool = False,
 ) -> Tensor:
-    """One direction of the reference, in the type of its inputs: (N, L, W) to (N, L, I)."""
+    """Scans one direction step by step, in the type of its inputs: (N, L, W) to (N, L, I)."""
     if reverse:
         forward = scan_direction_reference(zxbcdt.flip(1), parameters, d_state=d_state, eps=eps)
         return forward.flip(1)
@@ -167,15 +167,14 @@ def bimamba2_scan_chunked(
     d_state: int,
     eps: float,
 ) -> Tensor:
-    """The operator in matrix products over chunks of 64 steps: any device, differentiable.
+    """Computes the scan with matrix products over chunks of 64 steps: any device, differentiable.
 
     Softplus, decays, cumulative sums, states and norms are in float32 (float64 for float64
-    inputs); matrix operands have the type of `zxbcdt`.
-
-    Args and raises: as `bimamba2_scan_reference`.
+    inputs); matrix operands have the type of `zxbcdt`. Arguments and errors are those of
+    `bimamba2_scan_reference`.
 
     Returns:
-        (N, L, 2 I), of the type of `zxbcdt`.
+        (N, L, 2 I), in the type of `zxbcdt`.
     """
     sizes = scan_sizes(zxbcdt, parameters, n_heads, d_state)
     return torch.cat(
@@ -201,12 +200,12 @@ def scan_direction_chunked(
     eps: float,
     reverse: bool = False,
 ) -> Tensor:
-    """One direction of the operator: (N, L, W) to (N, L, I).
+    """Scans one direction in chunks: (N, L, W) to (N, L, I).
 
-    With `reverse` it convolves and scans from the end. Nothing is flipped for that: the
-    convolution looks ahead, the cumulative sums run from the other side and the triangle of the
-    decay mask is the upper one. For inference a CPU takes a few sequences at a time, so that what
-    is made on the way stays in its cache: about three times faster.
+    With `reverse` it convolves and scans from the end. No tensor is flipped for that: the
+    convolution looks ahead, the cumulative sums run from the other end, and the decay mask is the
+    upper triangle. For inference on a CPU, a few sequences are scanned at a time, so that
+    intermediate results stay in its cache: about three times faster.
     """
     if zxbcdt.device.type == "cpu" and not torch.is_grad_enabled():
         parts = zxbcdt.split(max(1, CPU_STEPS // zxbcdt.shape[1]))
@@ -250,7 +249,7 @@ def _scan_sequences(
 
 
 def _causal_conv(x_NLC: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-    """Depthwise convolution over the current step and the ones before (after, in reverse)."""
+    """Depthwise convolution over the current and earlier steps (later ones in reverse)."""
     length, taps = x_NLC.shape[1], weight.shape[-1]
     weight = (weight.flip(-1) if reverse else weight).to(x_NLC.dtype)
     y = F.conv1d(
@@ -273,11 +272,11 @@ def _cumsum(a_NcQH: Tensor, reverse: bool) -> Tensor:
 def _within_chunks(
     u_NcQHP: Tensor, B_NcQS: Tensor, C_NcQS: Tensor, cs_NcQH: Tensor, reverse: bool
 ) -> Tensor:
-    """y = ((C B^T) o decay) u, the steps of the same chunk."""
+    """y = ((C B^T) o decay) u: what steps of the same chunk contribute."""
     CB_NcQQ = C_NcQS @ B_NcQS.mT  # once for all heads
     CB_NcQQ = CB_NcQQ.triu() if reverse else CB_NcQQ.tril()
     cs_NcHQ = cs_NcQH.transpose(2, 3)
-    # Rounding makes a later sum slightly larger than an earlier one (mamba #713), and the other
+    # Rounding can make a later sum slightly larger than an earlier one (mamba #713), and the other
     # triangle is positive: both are clamped before exp.
     decay_NcHQQ = (cs_NcHQ[..., :, None] - cs_NcHQ[..., None, :]).clamp(max=0).exp()
     mask_NcHQQ = (CB_NcQQ[:, :, None] * decay_NcHQQ).to(B_NcQS.dtype)
@@ -288,7 +287,7 @@ def _within_chunks(
 def _between_chunks(
     u_NcQHP: Tensor, B_NcQS: Tensor, C_NcQS: Tensor, cs_NcQH: Tensor, reverse: bool
 ) -> Tensor:
-    """exp(cs) o (C h), h the state that enters the chunk from the chunks before."""
+    """exp(cs) o (C h): what earlier chunks contribute through the state h that enters a chunk."""
     n_chunks, n_heads, headdim = u_NcQHP.shape[1], *u_NcQHP.shape[3:]
     last_Nc1H = cs_NcQH[:, :, :1] if reverse else cs_NcQH[:, :, -1:]
     to_end_NcQH1 = (last_Nc1H - cs_NcQH).clamp(max=0).exp()[..., None]

@@ -1,7 +1,7 @@
-"""`bsm::bimamba2_scan`: the scan as one operator of PyTorch, for inference.
+"""`bsm::bimamba2_scan`: the scan as one PyTorch operator, for inference.
 
-It is opaque to `torch.export`, which makes it one ONNX node. PyTorch's operators take tensors and
-numbers alone, so the parameters are flat in its schema.
+It is opaque to `torch.export`, so that it becomes one ONNX node. PyTorch operators take only
+tensors and numbers, so its schema lists the parameters one by one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SCHEMA = (
 
 
 def with_flat_arguments(scan: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A form of the scan, called with what the operator is called with."""
+    """Wraps a form of the scan so that it takes the operator's arguments."""
 
     def flat(zxbcdt: Tensor, *rest: Any) -> Tensor:
         *tensors, n_heads, d_state, eps = rest
@@ -36,7 +36,7 @@ def with_flat_arguments(scan: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _empty(
     zxbcdt: Tensor, parameters: ScanParameters, *, n_heads: int, d_state: int, eps: float
 ) -> Tensor:
-    """An output without values, to trace with."""
+    """Returns an output without values, for tracing."""
     d_inner = parameters.conv_weight.shape[1] - 2 * d_state
     return zxbcdt.new_empty(zxbcdt.shape[0], zxbcdt.shape[1], 2 * d_inner)
 
@@ -51,15 +51,15 @@ _registered.register_fake(with_flat_arguments(_empty))
 _registered.register_kernel("cuda")(with_flat_arguments(cuda_scan))
 
 SCAN_OPERATOR = torch.ops.bsm.bimamba2_scan.default
-"""What it is in a traced graph."""
+"""The operator as it appears in a traced graph."""
 
 
 def bimamba2_scan(
     zxbcdt: Tensor, parameters: ScanParameters, *, n_heads: int, d_state: int, eps: float
 ) -> Tensor:
-    """The operator: the chunked form, and on a GPU the CUDA kernel where there is one.
+    """Runs the operator: the CUDA kernel on a GPU where there is one, otherwise the chunked form.
 
-    Args, returns and raises: as `bsmamba2.models.scan.bimamba2_scan_chunked`.
+    Arguments, result and errors are those of `bsmamba2.models.scan.bimamba2_scan_chunked`.
     """
     y: Tensor = SCAN_OPERATOR(zxbcdt, *parameters, n_heads, d_state, eps)
     return y

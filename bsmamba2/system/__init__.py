@@ -1,1 +1,1 @@
-"""What the operating system gives: files that appear whole, locks, signals, threads."""
+"""Services of the operating system: atomic files, locks, signals, threads."""

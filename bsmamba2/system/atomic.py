@@ -1,14 +1,14 @@
-"""Files and folders that appear whole or not at all, and locks against other processes.
+"""Atomic files and folders, which appear whole or not at all, and locks against other processes.
 
-What is not complete yet lies in a hidden folder, `.partial-...`, beside the place that it will
-take, or beside the first of the folders that are missing above that place. The folder is locked as
-long as its process lives. A process that is killed leaves it, but no lock: the next one that writes
-there or below removes it. Where there are no such locks (Windows, some network file systems), what
-is left stays until somebody deletes it; nothing takes it for a song.
+Incomplete files lie in a hidden folder, `.partial-...`, beside their final place, or beside the
+first missing folder above it. The hidden folder is locked as long as its process lives. A killed
+process leaves the folder but no lock, so the next process that writes there or below removes it.
+Where there are no such locks (Windows, some network file systems), leftovers stay until somebody
+deletes them; nothing mistakes them for songs.
 
-An OSError in a block of `atomic_path`, `atomic_paths` or `atomic_folder` passes as it is: it may
-come from reading a song or from training. Only what is within `writing`, which surrounds nothing
-but writes, becomes the sentence of a FileError.
+An OSError in a block of `atomic_path`, `atomic_paths` or `atomic_folder` is passed on unchanged: it
+may come from reading a song or from training. Only errors within `writing`, which surrounds nothing
+but writes, become a FileError.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from pathlib import Path
 from bsmamba2.errors import FileError
 
 _PREFIX = ".partial-"
-_NAME = re.compile(r"\.partial-[a-z0-9_]{8}")  # as tempfile makes them
+_NAME = re.compile(r"\.partial-[a-z0-9_]{8}")  # the names that tempfile makes
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 _swept: set[Path] = set()
-"""Folders in which this process has looked for what others left, once: they may hold millions."""
+"""Folders already searched for leftovers; only once each, as they may hold millions of files."""
 _locks: set[int] = set()
-"""Open files and folders that hold locks."""
+"""Handles of the files and folders that are locked."""
 
 
 @contextlib.contextmanager
 def writing(what: object) -> Iterator[None]:
-    """Makes an OSError of a block that only writes a FileError, "Cannot write WHAT: ..."."""
+    """Turns an OSError of a block that only writes into a FileError, "Cannot write WHAT: ..."."""
     try:
         yield
     except OSError as error:
@@ -44,20 +44,19 @@ def writing(what: object) -> Iterator[None]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a whole file, text as UTF-8, with missing folders; raises FileError."""
+    """Writes a file atomically, text as UTF-8, and makes missing folders; raises FileError."""
     with atomic_path(path) as partial, writing(path):
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """An empty file elsewhere, of the same name, that takes the path when the block succeeds.
+    """Yields an empty file of the same name that replaces the path if the block succeeds.
 
-    Missing folders are made then. When the block raises, whatever the path was before stays as it
-    was.
+    Missing folders are made then. If the block raises, the path stays what it was.
 
     Raises:
-        FileError: The folder cannot be made or written, or the path is one.
+        FileError: The folder cannot be made or written, or the path is a folder.
     """
     with atomic_paths([path]) as (partial,):
         yield partial
@@ -65,10 +64,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """As `atomic_path` for several files that belong together: all take their paths, or none.
+    """Does the same as `atomic_path` for several files: all replace their paths, or none.
 
-    They do so in their order: a process that is killed at that moment leaves the last ones as they
-    were.
+    They do so in order: a process that is killed at that moment leaves the last paths unchanged.
     """
     with contextlib.ExitStack() as stack:
         folders: dict[Path, Path] = {}
@@ -93,13 +91,13 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """An empty folder elsewhere, of the same name, that takes the path when the block succeeds.
+    """Yields an empty folder of the same name that replaces the path if the block succeeds.
 
-    It replaces an earlier folder, which comes back if that fails; a process that is killed at that
-    moment leaves none.
+    If that fails, an earlier folder is restored; a process that is killed at that moment leaves
+    neither.
 
     Raises:
-        FileError: The folder above cannot be made or written.
+        FileError: The parent folder cannot be made or written.
     """
     above, rest = _existing_folder(path)
     with temporary_folder(above) as folder:
@@ -121,10 +119,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A private folder in another, or among the system's temporary files; gone afterwards.
+    """Yields a private folder in `parent` or the system's temporary folder; removes it afterwards.
 
     Raises:
-        FileError: It cannot be made.
+        FileError: The folder cannot be made.
     """
     with writing(f"into {parent}" if parent else "a temporary file (TMPDIR names the folder)"):
         path, lock = _new_folder((parent or Path(tempfile.gettempdir())).absolute())
@@ -137,17 +135,17 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path, taken: Callable[[], object]) -> Iterator[None]:
-    """Holds a folder, or a file that is made if need be, against other processes.
+    """Locks a folder, or a file that is made if missing, against other processes.
 
-    The lock ends with the process, and processes that it forks do not hold it. A file stays:
-    deleting it would let two processes lock two files of one name.
+    The lock ends with the process, and forked processes do not inherit it. The file is never
+    deleted: two processes could then lock two files of the same name.
 
     Args:
         path: The folder or file.
-        taken: Called where another process holds it; raises, or returns to wait.
+        taken: Called if another process holds the lock; raises, or returns to wait for it.
 
     Raises:
-        FileError: It cannot be opened.
+        FileError: The path cannot be opened.
     """
     with writing(path):
         is_folder = path.is_dir()
@@ -165,18 +163,21 @@ def locked(path: Path, taken: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(folder: Path, lock: str = "") -> Iterator[None]:
-    """Makes a folder and keeps a second run out of it, as long as this process lives.
+    """Makes a folder and keeps other runs out of it while the block runs.
 
     Args:
-        folder: Is locked itself, or a file in it, which network file systems can lock, too.
-        lock: The name of that file.
+        folder: The folder.
+        lock: Name of a file in it to lock, which works on network file systems, too; by default
+            the folder itself is locked.
 
     Raises:
-        FileError: Another run is there, or the folder cannot be made.
+        FileError: Another run uses the folder, or it cannot be made.
     """
 
     def refuse() -> None:
-        raise FileError(f"Another run is writing into {folder}: wait for it, or name another one.")
+        raise FileError(
+            f"Another run is writing into {folder}: wait for it, or name another folder."
+        )
 
     with writing(f"into {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +186,7 @@ def claimed(folder: Path, lock: str = "") -> Iterator[None]:
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
-    """Gives a file a second name, or copies it where that is impossible; whether it is a link."""
+    """Hard-links a file, or copies it where that is impossible; returns whether it is a link."""
     try:
         os.link(source, target, follow_symlinks=False)
     except (OSError, NotImplementedError):  # another file system, or one without links
@@ -195,7 +196,7 @@ def link_or_copy(source: Path, target: Path) -> bool:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes what killed processes left in a folder."""
+    """Removes what killed processes have left in a folder."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -203,7 +204,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def remove_abandoned_above(folder: Path) -> None:
-    """Removes what killed processes left in a folder and above it, once in this process."""
+    """Removes what killed processes have left in a folder and above it; once per process."""
     folder = folder.absolute()
     for each in {folder, *folder.parents} - _swept:
         _swept.add(each)
@@ -211,17 +212,17 @@ def remove_abandoned_above(folder: Path) -> None:
 
 
 def _take_paths(partials: Sequence[Path], paths: Sequence[Path]) -> None:
-    """Renames all files; if one fails, every path is what it was before."""
+    """Renames all files; if one rename fails, restores every path."""
     earlier = [partial.with_name(f"{_PREFIX}{index}") for index, partial in enumerate(partials)]
     for partial in partials:
-        partial.stat()  # one that somebody has removed could not take its path
+        partial.stat()  # raises if somebody has removed it
     try:
-        for path, kept in zip(paths[:-1], earlier, strict=False):  # nothing fails after the last
+        for path, kept in zip(paths[:-1], earlier, strict=False):  # nothing can fail after the last
             if os.path.lexists(path):
                 link_or_copy(path, kept)
         for partial, path in zip(partials, paths, strict=True):
             partial.replace(path)
-    except BaseException:  # Ctrl-C, too: what is where says more than how far we came
+    except BaseException:  # Ctrl-C, too: only the files themselves show which were renamed
         if partials[-1].exists():
             for partial, path, kept in zip(partials, paths, earlier, strict=True):
                 if partial.exists():
@@ -234,13 +235,13 @@ def _take_paths(partials: Sequence[Path], paths: Sequence[Path]) -> None:
 
 
 def _existing_folder(path: Path) -> tuple[Path, Path]:
-    """The folder above a path that exists, and the rest of the path."""
+    """Splits a path into the nearest folder above it that exists, and the rest."""
     above = next(folder for folder in path.parents if os.path.lexists(folder))
     return above, path.relative_to(above)
 
 
 def _new_folder(parent: Path) -> tuple[Path, int | None]:
-    """A locked temporary folder and its lock, if there are locks."""
+    """Makes a temporary folder and locks it; returns the folder and the lock, if there are any."""
     remove_abandoned_above(parent)
     while True:
         path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
@@ -252,7 +253,7 @@ def _new_folder(parent: Path) -> tuple[Path, int | None]:
 
 
 def _remove_if_abandoned(path: str) -> None:
-    """Removes a folder of this user that no living process has."""
+    """Removes a folder of this user that no living process holds."""
     with contextlib.suppress(OSError):
         if (handle := _open(path)) is None:
             return
@@ -264,12 +265,12 @@ def _remove_if_abandoned(path: str) -> None:
 
 
 def _open(folder: str) -> int | None:
-    """A handle that can be locked; None where there are none."""
+    """Opens a folder as a handle that can be locked; None where there are no locks."""
     return os.open(folder, os.O_RDONLY | _NO_FOLLOW) if os.name == "posix" else None
 
 
 def _lock(handle: int, *, wait: bool = False, unknown: bool = True) -> bool:
-    """Whether the lock is ours now, until the handle is closed; `unknown` where there are none."""
+    """Tries to lock a handle until it is closed; returns `unknown` where there are no locks."""
     try:
         import fcntl
 
@@ -289,7 +290,7 @@ def _release(handle: int | None) -> None:
 
 
 def _is_still(handle: int, name: str) -> bool:
-    """Whether the open folder has that name."""
+    """Whether the open folder still has that name."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(name, follow_symlinks=False))
     except FileNotFoundError:
@@ -297,7 +298,7 @@ def _is_still(handle: int, name: str) -> bool:
 
 
 def _leave_to_parent() -> None:
-    """Closes a forked process's copies of the locks, which would outlive the parent with it."""
+    """Closes a forked process's copies of the locks, which could otherwise outlive the parent."""
     while _locks:
         os.close(_locks.pop())
 

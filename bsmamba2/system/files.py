@@ -1,4 +1,4 @@
-"""Small things every command does with files: hash, check, read a header."""
+"""Small file functions that every command needs: hash, check, read a header."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 from bsmamba2.errors import CheckpointError, FileError
 
-_MAX_HEADER = 16 << 20  # bytes; ours has some 100 kB, and JSON takes 20 times its size in memory
+_MAX_HEADER = 16 << 20  # bytes; ours are about 100 kB, and parsed JSON takes 20 times its size
 _NO_HEADER = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What JSON raises that is none, or that holds something else."""
+"""Raised when a header is not JSON, or is JSON but not a header."""
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Returns the SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -27,11 +27,11 @@ def sha256_file(path: Path) -> str:
 
 
 def existing_file(path: str | Path, name: str | None = None) -> Path:
-    """The path of a readable file; raises FileError with one sentence otherwise.
+    """Returns the path of a readable file; raises FileError otherwise.
 
     Args:
         path: The file.
-        name: What the sentence calls it, if not by its path.
+        name: What messages call it instead of its path.
     """
     path = Path(path)
     name = name or str(path)
@@ -44,22 +44,22 @@ def existing_file(path: str | Path, name: str | None = None) -> Path:
     if stat.S_ISDIR(mode):
         raise FileError(f"{name} is a folder: name a file.")
     if not stat.S_ISREG(mode):
-        raise FileError(f"{name} is not a regular file: save what comes out of it to one first.")
+        raise FileError(f"{name} is not a regular file: save its content to one first.")
     if not os.access(path, os.R_OK):
         raise FileError(f"{name} cannot be read: check its permissions.")
     return path
 
 
 def c_path(path: Path) -> Path | bytes:
-    """A path as a C library takes it; on POSIX it need not be UTF-8."""
+    """Converts a path for a C library; on POSIX it need not be UTF-8."""
     return os.fsencode(path) if os.name == "posix" else path
 
 
 def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Shapes of a safetensors file's tensors and its metadata, without reading the tensors.
+    """Reads a safetensors file's tensor shapes and metadata, without reading the tensors.
 
     Raises:
-        CheckpointError: The file is no safetensors file or is truncated.
+        CheckpointError: The file is not a safetensors file or is truncated.
     """
     damaged = f"{path} is not a safetensors file or is damaged"
     with path.open("rb") as file:

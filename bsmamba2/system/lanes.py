@@ -1,16 +1,16 @@
-"""Work on threads of its own, and its results in order.
+"""Threads that work beside the caller, and their results in order.
 
-A song's stages run side by side: one lane calls the engine, another does the inverse STFT, one
-encodes, and the caller's own thread decodes and does the STFT. `in_order` keeps a few pieces of
-work begun, so that memory does not grow with the song and no lane waits for the next piece:
+A song's stages run in parallel: one lane calls the engine, another computes the inverse STFT, a
+third encodes, and the caller's thread decodes and computes the STFT. `in_order` keeps only a few
+pieces of work in progress, so that memory does not grow with the song and no lane has to wait:
 
     lane = Lane("engine")
     for mask in in_order((lane.submit(work) for work in song), 3):
         ...
 
-Threads are daemons and there only while there is work. What is left, by an error, by Ctrl-C or
-because nobody wants more, ends them: what waits is dropped, and what is at work is waited for, but
-not for ever: an engine that hangs must not keep the process.
+Threads are daemons and exist only while there is work. When work is abandoned (by an error, by
+Ctrl-C or by a caller that wants no more), waiting pieces are dropped and running ones are waited
+for, but not for ever: an engine that hangs must not keep the process alive.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from concurrent.futures import CancelledError, Future, InvalidStateError, wait
 from typing import Protocol, TypeVar
 
 PATIENCE_S = 5.0
-"""Seconds that left work may take to end. An engine at work for longer goes on on its thread, and
-nothing else is called on it; who asked for an end should not wait for it."""
+"""Seconds to wait for abandoned work to end. An engine that takes longer keeps running on its
+thread, which is not used again; the caller does not wait for it."""
 
 T = TypeVar("T")
 Result = TypeVar("Result", covariant=True)
 
 
 class Pending(Protocol[Result]):
-    """A piece of work that was begun; a `concurrent.futures.Future` is one, too."""
+    """A piece of work in progress; `concurrent.futures.Future` fits this protocol, too."""
 
     def result(self) -> Result:
-        """What came of it, waited for if need be; raises what the work raised."""
+        """Waits for the result and returns it; raises what the work raised."""
         ...
 
     def cancel(self) -> object:
-        """Says that nobody wants it any more."""
+        """Abandons the work: its result is no longer wanted."""
         ...
 
 
@@ -46,19 +46,19 @@ class Task(Future[T]):
     """A piece of work in a lane."""
 
     def cancel(self) -> bool:
-        """Drops the work, or waits up to PATIENCE_S for its end; True if none of it goes on."""
+        """Drops the work, or waits up to PATIENCE_S for its end; returns whether it has ended."""
         return super().cancel() or self in wait([self], PATIENCE_S).done
 
 
 class Lane:
-    """Calls functions in the order they come in, on threads of its own."""
+    """Calls functions in the order in which they are submitted, on threads of its own."""
 
     def __init__(self, name: str, threads: int = 1) -> None:
-        """Starts nothing yet.
+        """Starts no thread yet.
 
         Args:
-            name: Of the threads.
-            threads: Functions that may run at a time.
+            name: Name of the threads.
+            threads: Number of functions that may run at once.
         """
         self._name, self._most = name, threads
         self._threads = 0
@@ -68,7 +68,7 @@ class Lane:
         self._closed = False
 
     def submit(self, function: Callable[[], T]) -> Task[T]:
-        """Has a function called when its turn comes.
+        """Queues a function to be called in its turn.
 
         Raises:
             CancelledError: The lane is closed.
@@ -84,7 +84,7 @@ class Lane:
         return task
 
     def stop(self) -> None:
-        """Drops what waits, and takes nothing new; what is at work goes on."""
+        """Drops waiting work and accepts no more; running work continues."""
         with self._changed:
             self._closed = True
             dropped = [task for task, _ in self._waiting]
@@ -92,7 +92,7 @@ class Lane:
             Future.cancel(task)  # without waiting for one that has just begun
 
     def close(self) -> None:
-        """Stops; who waits for what is at work waits no longer, and this up to PATIENCE_S."""
+        """Stops, releases those who wait for running work, and waits up to PATIENCE_S for it."""
         self.stop()
         with self._changed:
             left = list(self._at_work)
@@ -103,7 +103,7 @@ class Lane:
             self._changed.wait_for(lambda: not self._threads, PATIENCE_S)
 
     def _work(self) -> None:
-        """The life of a thread."""
+        """Runs waiting work until there is none: the body of a thread."""
         while True:
             with self._changed:
                 if not self._waiting:
@@ -121,7 +121,7 @@ class Lane:
 
 
 def _run(task: Task[T], function: Callable[[], T]) -> None:
-    """Calls the function; a closed lane has given the task its end already."""
+    """Calls the function; its result is dropped if a closed lane has already ended the task."""
     with contextlib.suppress(InvalidStateError):
         try:
             result = function()
@@ -129,18 +129,18 @@ def _run(task: Task[T], function: Callable[[], T]) -> None:
             task.set_exception(error)
         else:
             task.set_result(result)
-        del task, function  # the frame of an error must not hold what holds the error
+        del task, function  # or an error's traceback and its task would refer to each other
 
 
 def in_order(begun: Iterable[Pending[T]], ahead: int) -> Generator[T]:
-    """Results in order, of work that begins as this is iterated over.
+    """Yields the results of pieces of work in order, and begins new pieces meanwhile.
 
     Args:
-        begun: Begins a piece whenever it is asked for the next one.
-        ahead: Pieces to begin before the first one's result is waited for, at least 1.
+        begun: Begins a piece of work each time it is advanced.
+        ahead: Number of pieces to begin before waiting for the first result, at least 1.
 
     Raises:
-        Exception: What `begun` or a piece of work raises; nothing that was begun goes on then.
+        Exception: What `begun` or a piece of work raises; all other pieces are cancelled.
     """
     pieces: deque[Pending[T]] = deque()
     try:
@@ -153,5 +153,5 @@ def in_order(begun: Iterable[Pending[T]], ahead: int) -> Generator[T]:
             yield pieces[0].result()
             pieces.popleft()
     finally:
-        for piece in reversed(pieces):  # those at work last, so that no next one begins
+        for piece in reversed(pieces):  # running ones last, so that no waiting one begins
             piece.cancel()

@@ -1,4 +1,4 @@
-"""Which commit a file of a checkout is of."""
+"""The commit that a file of a checkout belongs to."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def git_revision(file: str | Path) -> str | None:
-    """The commit of the repository that tracks `file`, with "+" if files differ from it.
+    """Returns the commit of the repository that tracks `file`, with "+" if files differ from it.
 
-    None without git, or where nothing tracks the file: a package in a virtual environment is not
-    of the repository whose folder that lies in.
+    Returns None without git, or if no repository tracks the file: a package in a virtual
+    environment does not belong to the repository in whose folder the environment lies.
     """
     path = Path(file).absolute()
     git = ["git", "-C", str(path.parent)]

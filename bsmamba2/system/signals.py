@@ -1,4 +1,4 @@
-"""Signals that ask for an end: what is in progress is finished first, or at least taken away."""
+"""Signals that ask the process to end: work in progress is finished first, or cleaned up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 
 class StopRequest:
-    """The signal that asked for an end, 0 for none."""
+    """The signal that asked the process to end, 0 for none."""
 
     signal: int = 0
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Notes the first SIGINT or SIGTERM in the block; a second one ends the process as usual."""
+    """Records the first SIGINT or SIGTERM in the block; a second one ends the process as usual."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread may handle signals
@@ -39,7 +39,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 class Terminated(BaseException):
-    """A signal asked for an end; as `KeyboardInterrupt`, but of others than Ctrl-C."""
+    """A signal asked the process to end; like `KeyboardInterrupt`, but not for Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -48,9 +48,9 @@ class Terminated(BaseException):
 
 @contextlib.contextmanager
 def terminated_by_signals() -> Iterator[None]:
-    """Has SIGTERM and SIGHUP raise Terminated in the block, so that nothing half done stays.
+    """Makes SIGTERM and SIGHUP raise Terminated in the block, so that unfinished files are removed.
 
-    Processes that are forked meanwhile end by them as usual.
+    In processes forked meanwhile, these signals have their usual effect.
     """
     names = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
     numbers = [number for number in names if number and signal.getsignal(number) == signal.SIG_DFL]

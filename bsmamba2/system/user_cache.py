@@ -1,4 +1,4 @@
-"""Folders in the user's cache for what processes load: nobody else may write there."""
+"""Folders in the user's cache for files that processes load: nobody else may write there."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from bsmamba2.errors import FileError
 
 
 def cache_folder(name: str, *, make: bool = True) -> Path:
-    """The folder bsmamba2/NAME in XDG_CACHE_HOME or ~/.cache; one that is absent is made, or not.
+    """Returns the folder bsmamba2/NAME in XDG_CACHE_HOME or ~/.cache.
+
+    Args:
+        name: Name of the folder.
+        make: Make the folder if it is missing.
 
     Raises:
-        FileError: It cannot be made, or others can write into it or exchange it.
+        FileError: The folder cannot be made, or others can write into it or replace it.
     """
     folder = _user_cache() / "bsmamba2" / name
     try:
@@ -27,31 +31,30 @@ def cache_folder(name: str, *, make: bool = True) -> Path:
             mode = above.stat().st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
                 raise FileError(
-                    f"Everybody can exchange what lies in {above}: name a folder elsewhere in "
-                    "XDG_CACHE_HOME."
+                    f"Everybody can replace what lies in {above}: set XDG_CACHE_HOME to another "
+                    "folder."
                 )
     except OSError as error:
         raise FileError(
-            f"Cannot use {folder}: {error.strerror or error}; name another folder in "
-            "XDG_CACHE_HOME."
+            f"Cannot use {folder}: {error.strerror or error}; set XDG_CACHE_HOME to another folder."
         ) from error
     return folder
 
 
 def check_private(path: Path) -> None:
-    """Raises FileError unless a path is this user's, as a link too, and others cannot write."""
+    """Raises FileError unless this user owns a path (a link, too) and others cannot write to it."""
     status = path.stat()
     if {status.st_uid, path.lstat().st_uid} != {os.geteuid()}:
         raise FileError(
-            f"{path} belongs to another user: name a folder of yours in XDG_CACHE_HOME."
+            f"{path} belongs to another user: set XDG_CACHE_HOME to a folder of your own."
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise FileError(f"Others can write into {path}: delete it, it is only a cache.")
+        raise FileError(f"Others can write into {path}: delete it; it is only a cache.")
 
 
 def _user_cache() -> Path:
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:  # a relative one is to be ignored, says its specification
+    try:  # the XDG specification says that relative paths must be ignored
         return named if named.is_absolute() else Path.home() / ".cache"
     except RuntimeError as error:
-        raise FileError("No home folder: name a cache folder in XDG_CACHE_HOME.") from error
+        raise FileError("No home folder: set XDG_CACHE_HOME to a cache folder.") from error

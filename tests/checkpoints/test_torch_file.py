@@ -1,4 +1,4 @@
-"""Law: what a pickle would call is never called, and the refusal names it."""
+"""Law: nothing that a pickle would call is called, and the refusal names it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STATE = random_weights(model_of("tiny"))
 
 
 class Call:
-    """Pickles as a call of a function."""
+    """An object whose pickle calls a function."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = function, arguments
@@ -113,7 +113,7 @@ def test_calls_are_refused_by_name_and_not_executed(tmp_path: Path, name: str, w
 
 
 def test_the_payloads_are_live(tmp_path: Path) -> None:
-    """Or the laws above would hold of anything."""
+    """Otherwise the laws above would prove nothing."""
     for name in ("posix.system", "builtins.eval", "builtins.exec"):
         sentinel = tmp_path / name
         pickle.loads(pickle.dumps(CALLS[name](sentinel)))
@@ -125,7 +125,7 @@ def test_the_payloads_are_live(tmp_path: Path) -> None:
 
 
 def zipped(path: Path, program: bytes) -> Path:
-    """A file of `torch.save`, whose content is a pickle of any kind."""
+    """A file of `torch.save` that contains any given pickle."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", program)
         archive.writestr("a/version", "3\n")
@@ -204,7 +204,7 @@ def test_arbitrary_bytes_end_in_a_sentence_or_in_data(tmp_path: Path) -> None:
 
 
 def repacked(path: Path, change: Callable[[dict[str, bytes]], None], **options: Any) -> Path:
-    """A zip of torch with other entries, whose checksums are right."""
+    """A zip file of torch with other entries, whose checksums are right."""
     torch.save({"a": torch.arange(100.0), "b": torch.arange(50.0)}, path)
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}

@@ -62,7 +62,7 @@ def test_saving_other_tensors_leaves_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_floats_become_float32_and_it_is_said(
+def test_other_floats_become_float32_with_a_warning(
     tmp_path: Path, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_file({n: t.to(dtype) for n, t in STATE.items()}, tmp_path / "a.safetensors")
@@ -150,7 +150,7 @@ def test_ema_that_is_absent_or_does_not_fit_is_refused(tmp_path: Path) -> None:
         imported(tmp_path / "a.ckpt", ema=True, config="tiny")
 
 
-def test_import_of_our_own_file_keeps_what_it_says(tmp_path: Path) -> None:
+def test_import_of_our_own_file_keeps_its_metadata(tmp_path: Path) -> None:
     save_weights(tmp_path / "a.safetensors", STATE, METADATA)
     tensors, metadata = imported(tmp_path / "a.safetensors")
     assert_same(tensors, STATE)
@@ -299,7 +299,7 @@ def test_header_as_large_as_the_file_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "why"),
-    [(5, "no tensors by name"), (2.0, "no tensors by name"), (1 << 20_000, "Unsupported")],
+    [(5, "no named tensors"), (2.0, "no named tensors"), (1 << 20_000, "Unsupported")],
     ids=range(3),
 )
 def test_tensors_whose_names_are_no_texts_are_refused(

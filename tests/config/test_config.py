@@ -38,7 +38,7 @@ def without(section: str, key: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists, as YAML has them."""
+    """Converts tuples to lists, as YAML has them."""
     return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -139,7 +139,7 @@ def test_base_states_only_what_differs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("absolute", [True, False])
 def test_base_may_be_a_file_with_a_base(tmp_path: Path, absolute: bool) -> None:
     first = write(tmp_path / "a.yaml", {"base": "tiny", "network": {"layers": 1}})
-    base = str(first) if absolute else first.name  # beside the file that names it
+    base = str(first) if absolute else first.name  # relative to the file that names it
     second = write(tmp_path / "b.yaml", {"base": base, "training": {"seed": 1}})
     assert load_config(second).network.layers == 1
     assert load_config(second).training.seed == 1
@@ -194,7 +194,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         "audio: 2001-99-99",  # a ValueError of PyYAML's own
         "network: {layers: " + "9" * 5000 + "}",
-        "network: {layers: 0x" + "f" * 5000 + "}",  # Python writes no such number out
+        "network: {layers: 0x" + "f" * 5000 + "}",  # Python refuses to print such a number
         "network: {d_model: !!bool x}",
         "[" * 5000,
         "base: tiny\nnetwork: {norm_eps: " + "9" * 400 + "}",

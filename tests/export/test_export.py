@@ -192,8 +192,8 @@ def test_an_interrupted_export_leaves_no_file_and_no_folder(
     [
         ("a.ckpt", "a.onnx", "bsm import a.ckpt -o a.safetensors"),
         ("a.pt", "a.onnx", "bsm import a.pt"),
-        ("huge", "a.onnx", "huge is no model: name a .safetensors checkpoint"),
-        ("song.wav", "a.onnx", "is no model"),
+        ("huge", "a.onnx", "huge is not a model: name a .safetensors checkpoint"),
+        ("song.wav", "a.onnx", "is not a model"),
         ("absent.safetensors", "a.onnx", "No such file: absent.safetensors"),
         ("absent.yaml", "a.onnx", "absent.yaml"),
         ("empty.safetensors", "a.onnx", "empty.safetensors"),

@@ -183,7 +183,7 @@ def test_tensorrt_rtx_runs_code_in_a_plan_unasked_and_we_refuse_it(
     for command in (("info", "a.plan"), ("infer", "song.wav", "--engine", "a.plan")):
         refused = bsm(tmp_path, *command)
         assert refused.stdout == ""
-        assert "a.plan carries a library, whose code would run" in refusal(refused)
+        assert "a.plan contains a library, whose code would run" in refusal(refused)
     read = """
 import sys, tensorrt_rtx as trt
 runtime = trt.Runtime(trt.Logger(trt.Logger.INTERNAL_ERROR))

@@ -140,7 +140,7 @@ def test_truncations_are_noticed_or_complete(tmp_path: Path) -> None:
         path.write_bytes(data[:length])
         try:
             read_onnx_file(path)
-            complete += 1  # cut between two fields behind the graph
+            complete += 1  # cut between two fields after the graph
         except CheckpointError:
             pass
     assert complete < 3

@@ -1,4 +1,4 @@
-"""Laws of the operator's contract: the C and C++ sources say what the Python one says."""
+"""Laws of the operator's contract: the C and C++ sources agree with the Python constants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCES = Path(plugins.__path__[0])
 
 
 def strings_of(path: str, pattern: str) -> tuple[str, ...]:
-    """The string literals where a pattern stands in a source, up to the semicolon."""
+    """The string literals that follow a pattern in a source, up to the semicolon."""
     (statement,) = re.findall(rf"{pattern}[^;]*;", (SOURCES / path).read_text())
     return tuple(re.findall(r'"([^"]*)"', statement))
 

@@ -1,4 +1,4 @@
-"""Laws of a plan's sidecar: it comes back as it was written, or is one sentence."""
+"""Laws of a plan's sidecar: it is read as it was written, or the error is one sentence."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def plan(tmp_path: Path) -> Path:
 
 
 def change(plan: Path, change: Callable[[Any], Any]) -> None:
-    """Rewrites the sidecar's JSON; a change returns None where it changed its argument."""
+    """Rewrites the sidecar's JSON; a change returns None if it modified its argument."""
     values = json.loads(sidecar_path(plan).read_text())
     changed = change(values)
     sidecar_path(plan).write_text(json.dumps(values if changed is None else changed))
@@ -112,7 +112,7 @@ def test_real_libraries_are_seen_and_numbers_are_none(tmp_path: Path):
 def test_plan_that_carries_a_library_is_refused(plan: Path):
     plan.write_bytes(BYTES + LIBRARY)
     honest = replace(RECORD, plan_sha256=sha256(plan.read_bytes()).hexdigest())
-    with pytest.raises(EngineError, match=r"carries a library, whose code would run with your ri"):
+    with pytest.raises(EngineError, match=r"contains a library, whose code would run with your ri"):
         read_plan(plan, honest)
 
 
@@ -128,8 +128,8 @@ def test_missing_files_are_named(plan: Path):
 @pytest.mark.parametrize(
     ("version", "sentence"),
     [
-        (1, "an older bsmamba2: build model.plan again by 'bsm export --trt'"),
-        (2, "an older bsmamba2: build model.plan again by 'bsm export --trt'"),
+        (1, "an older bsmamba2: build model.plan again with 'bsm export --trt'"),
+        (2, "an older bsmamba2: build model.plan again with 'bsm export --trt'"),
         (4, "has format 4, .* reads up to 3: upgrade bsmamba2"),
     ],
 )

@@ -1,4 +1,4 @@
-"""BSMamba2 in plain float64 formulas, from the paper; it shares no line with the package.
+"""BSMamba2 in plain float64 formulas, from the paper; it shares no code with the package.
 
 A network is a dict of tensors by the names of the published checkpoints; a spectrum is complex.
 """

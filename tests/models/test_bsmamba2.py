@@ -22,7 +22,7 @@ TINY = model_of("tiny")
 
 
 def plain_mask(network: BSMamba2, spectrum: Tensor) -> Tensor:
-    """The mask by `plain_network`, in the real view."""
+    """The mask of `plain_network`, as real and imaginary parts."""
     state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     net = network.model.network
     complex_spectrum = torch.view_as_complex(spectrum).transpose(2, 3)
@@ -211,7 +211,7 @@ def test_load_network_refuses_what_is_no_model():
     for name, words in {
         "a.ckpt": "bsm import a.ckpt -o a.safetensors",
         "huge": "bsmamba2, small, tiny",
-        "song.wav": "is no model",
+        "song.wav": "is not a model",
     }.items():
         with pytest.raises(BsmError, match=r"^[^\n]+$") as error:
             load_network(name)
@@ -219,7 +219,7 @@ def test_load_network_refuses_what_is_no_model():
 
 
 def test_other_sizes_follow_the_configuration():
-    """A network of other heads, states and taps is the formulas', too."""
+    """A network with other heads, states and taps follows the formulas, too."""
     from dataclasses import replace
 
     net = replace(TINY.network, d_model=6, layers=1, headdim=8, d_state=3, d_conv=2, mask_expand=1)

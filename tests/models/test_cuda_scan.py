@@ -44,7 +44,7 @@ def library(emulated_scan: Path) -> ScanLibrary:
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No library is named, none is remembered, and no line was logged."""
+    """Starts every test without a named or cached library and without logged lines."""
     caches = (module._load, module._cached_library, warn_once)
     monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
     for cache in caches:
@@ -61,7 +61,7 @@ def named(emulated_scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def typed(inputs: ScanInputs, dtype: torch.dtype) -> ScanInputs:
-    """As the folded network has them: the convolution's weights in the signal's type."""
+    """Converts inputs like the folded network: the convolution's weights have the signal's type."""
     inputs = inputs.to(dtype)
     return replace(
         inputs,

@@ -18,7 +18,7 @@ TINY = model_of("tiny")
 
 
 def assert_same_function(network: BSMamba2, batch: int, frames: int) -> None:
-    """To 1e-10 relative, the issue's limit, and in fact to far less."""
+    """Compares with a relative limit of 1e-10; the real difference is far smaller."""
     spectrum = random_spectrum(batch, frames)
     with torch.no_grad():
         folded, expected = fold(network)(spectrum), network(spectrum)
@@ -99,7 +99,7 @@ def test_half_types_are_near_float64_at_any_level(dtype: torch.dtype, level: flo
 
 
 def test_half_type_takes_a_stream_whose_squares_it_cannot_hold():
-    """A residual stream in the thousands, as deep networks have them: norms are float32."""
+    """Norms are float32, so values in the thousands, as in deep networks, do not overflow."""
     network, spectrum = random_network(), random_spectrum(1, 5)
     with torch.no_grad():
         for band in network.band_split.to_features:

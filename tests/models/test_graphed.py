@@ -1,4 +1,4 @@
-"""Laws of the graphs: one a shape, the last used are kept, and without them the same output.
+"""Laws of the graphs: one per shape, those used last are kept, the output is the same without.
 
 What is captured here is a stand-in; the last tests capture for real where there is a GPU.
 """
@@ -27,7 +27,7 @@ def fresh() -> Iterator[None]:
 
 
 class Captures:
-    """Notes which shapes are captured and which replayed."""
+    """Records which shapes are captured and which are replayed."""
 
     def __init__(self) -> None:
         self.captured: list[int] = []
@@ -70,7 +70,7 @@ def test_the_shapes_last_used_are_kept(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_graph_is_dropped_before_the_next_is_captured(monkeypatch: pytest.MonkeyPatch):
-    """Memory never holds one more than is kept."""
+    """Memory never holds more graphs than are kept."""
     held = []
 
     def capture(network: Function, x: Tensor) -> Function:
@@ -96,7 +96,7 @@ def test_a_capture_that_fails_leaves_the_network_and_one_line(caplog: pytest.Log
         assert torch.equal(network(torch.ones(length)), torch.full((length,), 2.0))
     assert tries == [3, 5]
     (record,) = caplog.records
-    assert record.message.endswith("operation not permitted when stream is capturing")
+    assert record.message.endswith("(operation not permitted when stream is capturing).")
 
 
 # --- on a GPU ---

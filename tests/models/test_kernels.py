@@ -30,14 +30,14 @@ MODULE = "mamba_ssm.ops.triton.ssd_combined"
 
 @pytest.fixture(autouse=True)
 def fresh_choice() -> Iterator[None]:
-    """What is importable is looked up once a process."""
+    """Clears the cached result of the import, which is looked up once per process."""
     kernels._mamba_ssm.cache_clear()
     yield
     kernels._mamba_ssm.cache_clear()
 
 
 def plain(function: Callable[..., Any], like: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-    """A function of plain_scan, of tensors."""
+    """Calls a function of plain_scan with tensors; returns a tensor of the type of `like`."""
     arrays = [a.detach().double().numpy() if isinstance(a, Tensor) else a for a in arguments]
     return torch.from_numpy(function(*arrays, **keywords)).to(like.dtype)
 
@@ -70,7 +70,7 @@ def mamba_split_conv1d_scan_combined(
     norm_before_gate: bool = True,
     state_dtype: None = None,
 ) -> Tensor:
-    """Convolution, scan, gate and norm; of its options those that this network uses."""
+    """Convolution, scan, gate and norm, with the options that this network uses."""
     (heads,) = D.shape
     assert headdim is not None
     assert rmsnorm_weight is not None

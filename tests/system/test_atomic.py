@@ -1,4 +1,4 @@
-"""All or nothing: failures, signals, killed processes, and several that write the same files."""
+"""Atomic writing: failures, signals, killed processes, and several that write the same files."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_next_process_takes_away_what_a_killed_one_left_and_nothing_else(
     assert alive.returncode == 0
     assert (out / "b.wav").read_bytes() == b"half"
     remove_abandoned(out)
-    assert len(partials(out)) == 5  # none of them a temporary folder of ours
+    assert len(partials(out)) == 5  # none of them is a temporary folder of ours
     assert list(scratch.iterdir()) == []
 
 
@@ -149,7 +149,7 @@ def test_two_processes_that_write_the_same_files_leave_whole_ones(tmp_path: Path
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Of all files below a folder, hidden ones included."""
+    """Names and contents of all files below a folder, hidden ones included."""
     return {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
@@ -207,7 +207,7 @@ def test_all_files_are_new_or_what_they_were_when_a_rename_fails_or_is_interrupt
     before, replace = contents(tmp_path), Path.replace
 
     def fail(source: Path, target: Path) -> None:
-        is_new = source.name == target.name  # no earlier file on its way back
+        is_new = source.name == target.name  # not an earlier file that is restored
         if is_new and moment == f"before {target.name}":
             raise error
         replace(source, target)

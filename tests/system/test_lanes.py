@@ -1,4 +1,4 @@
-"""Laws of lanes: order, how much is begun, and that nothing goes on that nobody wants."""
+"""Laws of lanes: order, pieces in progress, and that abandoned work ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from bsmamba2.system import lanes
 from bsmamba2.system.lanes import Lane, Task, in_order
 
-LONG_S = 20  # what a test waits for before it fails
+LONG_S = 20  # how long a test waits before it fails
 
 
 def threads_of(name: str) -> list[threading.Thread]:
@@ -19,7 +19,7 @@ def threads_of(name: str) -> list[threading.Thread]:
 
 
 def join(name: str) -> None:
-    """Waits for the threads' own end, which comes just after that of their work."""
+    """Waits for the threads to end, which happens just after their work has ended."""
     for thread in threads_of(name):
         thread.join(LONG_S)
     assert not threads_of(name)
@@ -102,7 +102,7 @@ def test_an_error_comes_out_and_nothing_goes_on(
     assert len(ran) <= 5  # two more are begun than were asked for
 
 
-def test_who_leaves_drops_what_waits_and_waits_for_what_is_at_work():
+def test_leaving_drops_waiting_work_and_waits_for_running_work():
     lane, started, free = Lane("left"), threading.Event(), threading.Event()
     ran: list[int] = []
 
@@ -121,7 +121,7 @@ def test_who_leaves_drops_what_waits_and_waits_for_what_is_at_work():
     join("left")
 
 
-def test_what_hangs_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch):
+def test_hanging_work_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lanes, "PATIENCE_S", 0.05)
     lane, started, free = Lane("hanging"), threading.Event(), threading.Event()
     task = lane.submit(lambda: started.set() or free.wait(LONG_S))

@@ -1,4 +1,4 @@
-"""Laws of the revision that checkpoints and reports name."""
+"""Laws of the revision that is recorded in checkpoints and reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bsmamba2.system.revision import git_revision
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Somebody's repository of one file."""
+    """A repository with one file."""
     git(tmp_path, "init", "-q")
     (tmp_path / "file.py").write_text("")
     commit(tmp_path, "file.py")

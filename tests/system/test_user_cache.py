@@ -1,4 +1,4 @@
-"""Laws of the user's cache: nobody else can put there what is loaded from it."""
+"""Laws of the user's cache: nobody else can put files there that are loaded from it."""
 
 from __future__ import annotations
 
@@ -51,27 +51,27 @@ def test_folder_of_another_user_is_refused(cache: Path, monkeypatch: pytest.Monk
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives links away")
 @pytest.mark.parametrize("name", ["bsmamba2", "bsmamba2/kernels"])
 def test_links_of_another_user_are_not_followed(cache: Path, tmp_path: Path, name: str):
-    """Even to a folder of ours: they could lead elsewhere a moment later."""
+    """Not even to a folder of our own: they could lead elsewhere a moment later."""
     cache_folder("kernels")
     link = cache / name
     link.rename(tmp_path / "moved")
     link.symlink_to(tmp_path / "moved")
-    cache_folder("kernels")  # one's own
+    cache_folder("kernels")  # a link of our own is followed
     os.lchown(link, 1234, 1234)
     with pytest.raises(FileError, match="belongs to another user"):
         cache_folder("kernels")
 
 
-def test_folder_whose_content_everybody_can_exchange_is_refused(cache: Path):
+def test_folder_whose_content_everybody_can_replace_is_refused(cache: Path):
     cache_folder("kernels")
     cache.chmod(0o777)
-    with pytest.raises(FileError, match=r"Everybody can exchange .*XDG_CACHE_HOME"):
+    with pytest.raises(FileError, match=r"Everybody can replace .*XDG_CACHE_HOME"):
         cache_folder("kernels")
-    cache.chmod(0o1777)  # as of /tmp: only its owner can
+    cache.chmod(0o1777)  # like /tmp: only a file's owner can replace it
     cache_folder("kernels")
 
 
 def test_folder_that_cannot_be_made_is_a_sentence(cache: Path):
     cache.write_text("")
-    with pytest.raises(FileError, match=r"^Cannot use .*: File exists; .*XDG_CACHE_HOME\.$"):
+    with pytest.raises(FileError, match=r"^Cannot use .*: File exists; .*XDG_CACHE_HOME .*\.$"):
         cache_folder("kernels")

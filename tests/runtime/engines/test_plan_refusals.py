@@ -116,7 +116,7 @@ def test_a_plan_that_carries_a_library_is_refused(
     make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # TensorRT is not even imported
-    assert "carries a library, whose code would run" in refused(make(kind=LIBRARY))
+    assert "contains a library, whose code would run" in refused(make(kind=LIBRARY))
 
 
 # --- the plugin ---
