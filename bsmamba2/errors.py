@@ -1,7 +1,7 @@
-"""The errors a user can cause; each message is one sentence that says how to mend it.
+"""The errors a user can cause; each message is one sentence that also says how to fix the problem.
 
-A class says in its docstring what it means and, after "Mend:", what helps in general; what helps
-in particular is in the sentence. ERRORS.md is made from both by `python tests/error_page.py`.
+The docstring of a class says what went wrong and, after "Fix:", what helps in general; the message
+says what helps in the case at hand. `python tests/error_page.py` makes ERRORS.md from both.
 """
 
 import functools
@@ -10,11 +10,11 @@ import re
 
 
 class BsmError(Exception):
-    """Base of all errors that the command line prints as one sentence; raised as a subclass."""
+    """Base class of the errors that the command line prints as one sentence; raise a subclass."""
 
 
 def failure_sentence(error: Exception, command: str) -> str:
-    """One sentence for what failed among other things; `command` is to be run to see more."""
+    """Describes in one sentence why one of several files failed while `command` ran."""
     if isinstance(error, BsmError):
         return str(error)
     text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -22,12 +22,12 @@ def failure_sentence(error: Exception, command: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text for people: a name in it may hold line ends and what steers a terminal."""
+    """Makes a text safe to print: line ends and control characters in names become "?"."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def short_reason(error: object) -> str:
-    """What another program says, to put into a sentence: CUDA's own words, or the first line."""
+    """Shortens another library's error to fit into a sentence: CUDA's part, or the first line."""
     text = str(error).strip()
     cuda = re.search(r"cudaError \d+: [^()]*", text)
     line = cuda[0] if cuda else (text.splitlines() or [type(error).__name__])[0]
@@ -36,84 +36,84 @@ def short_reason(error: object) -> str:
 
 @functools.cache
 def warn_once(logger: logging.Logger, sentence: str) -> None:
-    """Logs a warning the first time that this process has a reason for it."""
+    """Logs a warning, once per process for each sentence."""
     logger.warning("%s", sentence)
 
 
 class OptionError(BsmError):
-    """An option, argument or name that cannot be, or that does not go with another.
+    """An option, argument or name is invalid, or does not go with another one.
 
-    Mend: `bsm COMMAND --help` says what goes.
+    Fix: see `bsm COMMAND --help` for what is allowed.
     """
 
 
 class FileError(BsmError):
-    """A file or folder that is missing, or that cannot be read or written.
+    """A file or folder is missing, or cannot be read or written.
 
-    Mend: correct the name, the permissions, or make room on the disk.
+    Fix: correct the name or the permissions, or make room on the disk.
     """
 
 
 class ConfigError(BsmError):
-    """A configuration or model card that is no YAML, or a value in it that cannot be.
+    """A configuration or model card is not valid YAML, or has an unknown key or a wrong value.
 
-    Mend: correct the key that the sentence names; `bsm info bsmamba2` shows a right one.
+    Fix: correct the key that the message names; `bsm info bsmamba2` shows a valid configuration.
     """
 
 
 class CheckpointError(BsmError):
-    """Weights or an engine's file that are damaged, unsafe or of another network.
+    """A checkpoint or engine file is damaged, unsafe, or made for another network.
 
-    Mend: copy or download the file again, or make it again with `bsm import` or `bsm export`.
+    Fix: copy or download the file again, or make it again with `bsm import` or `bsm export`.
     """
 
 
 class AudioError(BsmError):
-    """A sound file or array that cannot be decoded, separated or written.
+    """An audio file or array cannot be decoded, separated or written.
 
-    Mend: play the file to hear whether it is whole; copy it again, or convert it to WAV.
+    Fix: play the file to check that it is intact; copy it again, or convert it to WAV.
     """
 
 
 class DataError(BsmError):
-    """Songs for training or evaluation that are missing, damaged or of another layout.
+    """Songs for training or evaluation are missing, damaged or not laid out like MUSDB18-HQ.
 
-    Mend: correct the files that are listed; the layout is that of MUSDB18-HQ.
+    Fix: correct the files or folders that the message lists.
     """
 
 
 class EngineError(BsmError):
-    """An engine that cannot run here, or that returned no usable mask.
+    """An engine cannot run here, or returned an unusable mask.
 
-    Mend: `bsm doctor` says what this machine can run; an engine of another backend may do.
+    Fix: see `bsm doctor` for what this machine can run; try an engine of another backend.
     """
 
 
 class ExportError(BsmError):
-    """An export that is impossible, or that failed its own check.
+    """An export is impossible, or failed its own checks.
 
-    Mend: start from the `.safetensors` checkpoint; in float32 if a lower precision failed.
+    Fix: export the `.safetensors` checkpoint; use float32 if a lower precision failed.
     """
 
 
 class TrainingError(BsmError):
-    """A training run that cannot start, go on or be resumed.
+    """A training run cannot start, continue or be resumed.
 
-    Mend: undo the change that the sentence names, or choose another `--out`.
+    Fix: undo the change that the message names, or choose another `--out`.
     """
 
 
 class PluginError(BsmError):
-    """A native library that cannot be built, found or loaded.
+    """A native library cannot be built, found or loaded.
 
-    Mend: `bsm plugin build` builds it; `bsm doctor` says what is missing for that.
+    Fix: run `bsm plugin build`; `bsm doctor` shows what is missing for it.
     """
 
 
 class MissingExtraError(BsmError):
-    """An optional dependency that is not installed.
+    """An optional dependency is not installed.
 
-    Mend: the `pip install` in the sentence.
+    Fix: run the `pip install` command in the message.
     """
 
     def __init__(self, what: str, extra: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands that go wrong, one or more for every class of error; ERRORS.md shows what they say."""
+"""Commands that fail, one or more for every class of error; ERRORS.md shows their messages."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ RATE = 44_100
 
 @dataclass(frozen=True)
 class ErrorCase:
-    """What is done, and the class of what it raises."""
+    """A command that fails, and the class of error that it raises."""
 
     kind: type[BsmError]
     command: str
-    """Arguments of `bsm`, or what `without` and `call` are, in words."""
+    """Arguments of `bsm`; if `call` is given, what ERRORS.md shows in place of a command."""
     without: str | None = None
-    """A module that is not installed."""
+    """A module to hide, as if it were not installed."""
     call: Callable[[], object] | None = None
-    """In the command's place."""
+    """Called instead of the command."""
 
 
 def _load_scan() -> None:
@@ -77,11 +77,15 @@ CASES = [
     ErrorCase(errors.ExportError, "export default --trt --output model.txt"),
     ErrorCase(errors.ExportError, "export default --trt --frames 3:2:1"),
     ErrorCase(errors.TrainingError, "train --config tiny --data songs --out run"),
-    ErrorCase(errors.PluginError, "infer with BSM_SCAN_LIBRARY=gone.so", call=_load_scan),
+    ErrorCase(
+        errors.PluginError,
+        "`BSM_SCAN_LIBRARY=gone.so bsm infer song.wav --engine model.safetensors` (on a GPU)",
+        call=_load_scan,
+    ),
     ErrorCase(
         errors.MissingExtraError,
         "import model.ckpt",
-        without="bsmamba2.checkpoints.foreign",  # as without torch, which it imports
+        without="bsmamba2.checkpoints.foreign",  # which cannot be imported without torch
     ),
 ]
 
@@ -92,7 +96,7 @@ class _Call:
 
 
 def make_files(folder: Path) -> None:
-    """What the commands name, into an empty folder."""
+    """Writes the files that the commands name into an empty folder."""
     tone = 0.1 * np.sin(np.arange(RATE) / 20)[:, None].repeat(2, axis=1)
     songs = {"song": tone, "silent": 0 * tone, "surround": tone.repeat(3, axis=1)}
     songs["nan"] = np.where(np.arange(RATE)[:, None] == RATE // 2, np.nan, tone)
@@ -115,7 +119,7 @@ def make_files(folder: Path) -> None:
 
 @functools.cache
 def provoke(case: ErrorCase) -> BsmError:
-    """What a command raises in a folder of `make_files`, which is the current one; once for all."""
+    """Runs a case once, in a folder of `make_files`; returns what it raises."""
     with pytest.MonkeyPatch.context() as patch:
         if case.without:
             patch.setitem(sys.modules, case.without, None)

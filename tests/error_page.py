@@ -1,4 +1,4 @@
-"""Writes bsmamba2/ERRORS.md from its table on: each class of error, and what commands say.
+"""Writes bsmamba2/ERRORS.md from its table of classes on: what each means, its fix, examples.
 
 python tests/error_page.py
 """
@@ -18,30 +18,32 @@ from bsmamba2 import errors
 from bsmamba2.errors import BsmError
 
 PAGE = Path(__file__).parent.parent / "bsmamba2" / "ERRORS.md"
-_TABLE = "| class | means | to mend it |\n|---|---|---|\n"
-"""What stands above it in the page is written by hand."""
+_TABLE = "| class | what went wrong |\n|---|---|\n"
+"""Start of the generated part; the page above it is written by hand."""
 
 
 def error_classes() -> list[type[BsmError]]:
-    """Of bsmamba2.errors, in its order; classes elsewhere are narrower ones of these."""
+    """The classes in bsmamba2.errors, in order; classes elsewhere are subclasses of these."""
     found = [kind for kind in vars(errors).values() if inspect.isclass(kind)]
     return [kind for kind in found if issubclass(kind, BsmError) and kind is not BsmError]
 
 
 def meaning(kind: type[BsmError]) -> tuple[str, str]:
-    """What a class means, and what mends it, from its docstring."""
-    means, _, mend = inspect.getdoc(kind).partition("\n\nMend: ")
-    return " ".join(means.split()), " ".join(mend.split())
+    """What a class of error means, and how to fix it, from its docstring."""
+    means, _, fix = inspect.getdoc(kind).partition("\n\nFix: ")
+    return " ".join(means.split()), " ".join(fix.split())
 
 
 def page(sentences: Mapping[str, str]) -> str:
-    """The page: its head, then what the commands say."""
+    """The page: its head, the table of classes, then for each class its fix and examples."""
     text = PAGE.read_text("utf-8").partition(_TABLE)[0] + _TABLE
     for kind in error_classes():
-        means, mend = meaning(kind)
-        text += f"| `{kind.__name__}` | {means} | {mend[0].upper()}{mend[1:]} |\n"
+        name = kind.__name__
+        text += f"| [`{name}`](#{name.lower()}) | {meaning(kind)[0]} |\n"
     for kind in error_classes():
-        text += f"\n## {kind.__name__}\n\n| command | says |\n|---|---|\n"
+        means, fix = meaning(kind)
+        text += f"\n## {kind.__name__}\n\n{means}\n\n**How to fix it:** {fix}\n"
+        text += "\n| example | message |\n|---|---|\n"
         for case in CASES:
             if case.kind is kind:
                 said = sentences[_key(case)].replace("|", "\\|").replace("<", "&lt;")
@@ -51,12 +53,12 @@ def page(sentences: Mapping[str, str]) -> str:
 
 def _key(case: ErrorCase) -> str:
     extra = " (without PyTorch)" if case.without else ""
-    return f"`bsm {case.command}`{extra}"
+    return case.command if case.call else f"`bsm {case.command}`{extra}"
 
 
 @contextlib.contextmanager
 def folder_of_cases(folder: Path) -> Iterator[None]:
-    """Makes the files of the cases and goes there."""
+    """Makes the files that the cases need and changes into their folder."""
     make_files(folder)
     before = Path.cwd()
     os.chdir(folder)
@@ -67,7 +69,7 @@ def folder_of_cases(folder: Path) -> Iterator[None]:
 
 
 def say_all() -> dict[str, str]:
-    """What all cases say, in the current folder."""
+    """Runs all cases in the current folder; returns their messages."""
     return {_key(case): str(provoke(case)) for case in CASES}
 
 

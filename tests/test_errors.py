@@ -1,4 +1,4 @@
-"""Errors as an interface: every class has a meaning, a sentence, a command that causes it."""
+"""Errors as an interface: every class has a meaning, a fix, and a command that causes it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SOURCES = sorted(
     for path in (ROOT / room).rglob("*.py")
 )
 KINDS = {kind.__name__ for kind in error_classes()} | {"BsmError", "ScanError"}
-_MENDS = re.compile(r"[:;] \S|\. [A-Z{]|\bmust\b")
-"""What tells how to mend: after a colon or semicolon, in a second sentence, or as a rule."""
+_FIX = re.compile(r"[:;] \S|\. [A-Z{]|\bmust\b")
+"""How a message introduces the fix: a colon, a semicolon, a second sentence, or "must"."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,7 +38,7 @@ def test_commands_raise_their_class_with_one_sentence(case: ErrorCase) -> None:
     assert type(error) is case.kind or case.call
     assert isinstance(error, case.kind)
     assert re.fullmatch(r"[^\n]{20,400}", str(error))
-    assert _MENDS.search(str(error))
+    assert _FIX.search(str(error))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_names_that_are_too_long_are_one_sentence(
 
 
 @pytest.mark.parametrize("kind", error_classes())
-def test_every_class_has_a_meaning_a_mend_and_a_case(kind: type[BsmError]) -> None:
+def test_every_class_has_a_meaning_a_fix_and_a_case(kind: type[BsmError]) -> None:
     assert all(meaning(kind))
     assert kind in {case.kind for case in CASES}
 
@@ -76,11 +76,11 @@ def test_the_command_line_prints_it_and_exits_with_1(
 
 def test_the_page_is_up_to_date() -> None:
     made = page(say_all())
-    assert PAGE.read_text("utf-8") == made, "python tests/error_page.py writes it again"
+    assert PAGE.read_text("utf-8") == made, "run python tests/error_page.py"
 
 
 def raised(path: Path) -> Iterator[tuple[str, int, str]]:
-    """Class, line and text of every error that a file makes; {} stands for what is filled in."""
+    """Yields class, line and text of every error in a file; {} replaces formatted values."""
     text = path.read_text("utf-8")
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
@@ -116,12 +116,12 @@ def test_errors_are_raised_as_a_class_of_their_own() -> None:
     assert not bare, "raise a subclass of BsmError, such as FileError or OptionError"
 
 
-def test_every_message_is_a_sentence_that_says_how_to_mend() -> None:
+def test_every_message_is_a_sentence_that_says_how_to_fix_it() -> None:
     poor = [
         f"{path.name}:{line}: {text}"
         for path, name, line, text in ALL_RAISED
-        if name not in ("MissingExtraError", "ScanError")  # one has a mend of its own
-        and re.search(r"[a-z]{3}", text)  # not those that pass a sentence on
-        and not (text.endswith((".", "?", "{}", ":")) and _MENDS.search(text))
+        if name not in ("MissingExtraError", "ScanError")  # MissingExtraError adds its own fix
+        and re.search(r"[a-z]{3}", text)  # not those that pass another message on
+        and not (text.endswith((".", "?", "{}", ":")) and _FIX.search(text))
     ]
     assert not poor
