@@ -1,4 +1,10 @@
-"""From audio to stems, without torch: STFT, engine, mask, inverse STFT, files."""
+"""Separate songs into stems, without PyTorch.
+
+    separator = Separator(load_engine())
+    stems = separator.separate(mixture, sample_rate)  # {"vocals": ..., "instrumental": ...}
+
+`runtime.audio` reads and writes audio files; `docs/python.md` has examples of everything.
+"""
 
 from bsmamba2.runtime.engines import Engine, EngineOptions, load_engine
 from bsmamba2.runtime.separation.separator import Separator

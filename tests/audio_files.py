@@ -28,13 +28,13 @@ ENCODINGS = {
 
 
 def noise(n: int = 3 * RATE, channels: int = 2, *, level: float = 0.1) -> np.ndarray:
-    """(channels, n) in float32, another one for every length."""
+    """Noise (channels, n) in float32; every length has another one."""
     samples = np.random.default_rng(n).standard_normal((channels, n)) * level
     return samples.astype(np.float32)
 
 
 def tones(n: int, channels: int) -> np.ndarray:
-    """What lossy formats keep."""
+    """Sine waves (channels, n), which lossy formats preserve."""
     phase = 2 * np.pi * np.arange(n) / RATE * np.array([[440], [1000]])[:channels]
     return (np.sin(phase) * 0.3).astype(np.float32)
 
@@ -46,18 +46,18 @@ def save(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None 
 
 
 def load(path: str | Path) -> np.ndarray:
-    """(channels, n), by libsndfile."""
+    """Reads a file with libsndfile: (channels, n)."""
     return soundfile.read(path, dtype="float32", always_2d=True)[0].T
 
 
 def read(path: Path) -> np.ndarray:
-    """(channels, n), by the package."""
+    """Reads a file with the package: (channels, n)."""
     with AudioReader(path) as reader:
         return np.concatenate(list(reader.blocks()), axis=1)
 
 
 def damaged(path: Path, *, cut: float = 1, hole: bool = False) -> Path:
-    """The beginning of a file, or the file with rubbish in its middle."""
+    """Truncates a file to the fraction `cut`, or overwrites its middle with random bytes."""
     content = bytearray(path.read_bytes()[: int(path.stat().st_size * cut)])
     if hole:
         middle = len(content) // 2
@@ -77,7 +77,7 @@ def endless_rifx(n: int = 2000) -> bytes:
 def encode(
     path: Path, codec: str, samples: np.ndarray, layout: str = "stereo", **metadata: str
 ) -> Path:
-    """A file of one track that PyAV writes, its clock as other programs set it."""
+    """Writes a file of one track with PyAV, with the time base that other programs set."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
         container.metadata.update({"title": "A title", **metadata})

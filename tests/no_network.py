@@ -1,4 +1,4 @@
-"""Ends this process where anything in it opens a socket to a network, native code included."""
+"""Kills this process if anything in it opens a network socket, native code included."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import struct
 
 _MACHINES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
-"""AUDIT_ARCH and the number of the system call `socket`."""
+"""Machine -> its AUDIT_ARCH and the number of the system call `socket`."""
 _INET, _INET6 = 2, 10
 _SET_SECCOMP, _NO_NEW_PRIVILEGES, _FILTER = 22, 38, 2
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000  # SIGSYS
@@ -20,12 +20,12 @@ class _Program(ctypes.Structure):
 
 
 def can_forbid() -> bool:
-    """Whether this system has the filter."""
+    """Whether this system has the system call filter."""
     return platform.system() == "Linux" and platform.machine() in _MACHINES
 
 
 def forbid_network() -> None:
-    """From now on, for all threads and children; sockets of files, AF_UNIX, stay allowed."""
+    """Forbids network sockets from now on, to all threads and children; AF_UNIX stays allowed."""
     architecture, call = _MACHINES[platform.machine()]
     steps = (  # code, how many to skip if true, if false, value
         (_LOAD, 0, 0, _ARCHITECTURE),

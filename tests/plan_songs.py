@@ -1,4 +1,4 @@
-"""Songs through plans whose network is a function, and what a plan must make of them."""
+"""Separates songs with plans whose network is a function, and checks the result."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def vocals(engine: Any, mixture: np.ndarray, batch: int = 1) -> np.ndarray:
 
 
 def assert_same(found: np.ndarray, mixture: np.ndarray) -> None:
-    """As `quick` gives it on the CPU, to the rounding of other batches."""
+    """`found` is the target that `quick` yields on the CPU, up to the rounding of other batches."""
     expected = vocals(FunctionEngine(quick), mixture)
     assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
 def names(machine: Machine, *wanted: str, stream: int | None = None) -> list[str]:
-    """Those of some kinds in the log, of all streams or of one."""
+    """The machine's log, only events with the wanted names, of all streams or of one."""
     return [what for what, number in machine.log if what in wanted and stream in (None, number)]

@@ -1,4 +1,4 @@
-"""Plans of the fake GPU, with real sidecars, and the fake in the place of CuPy and TensorRT."""
+"""Plans for the fake GPU, with real sidecars, and the fake modules for CuPy and TensorRT."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RECORD = PlanRecord(
     plugin=PluginRecord(version="1", sources_sha256="2" * 64, library_sha256="3" * 64),
     command=COMMAND,
 )
-"""What a sidecar says of a plan of TensorRT, of chunks of a second; `plan_sha256` is to be set."""
+"""The sidecar of a TensorRT plan for chunks of one second; `plan_sha256` must be filled in."""
 
 
 def write_plan(
@@ -48,15 +48,15 @@ def write_plan(
     change: Callable[[PlanRecord], PlanRecord] = lambda record: record,
     kind: bytes = tensorrt_module.PLAIN,
 ) -> Path:
-    """A plan and its sidecar.
+    """Writes a plan and its sidecar.
 
     Args:
-        onnx: Computes what the plan does.
+        onnx: The model that the plan computes.
         path: The plan to write.
         batch: Chunks at a time.
-        frames: Of a chunk; None takes the model's own.
-        change: Makes another record of the right one.
-        kind: Of the plan's bytes.
+        frames: Frames of a chunk; None takes the model's.
+        change: Changes the correct record before it is written.
+        kind: Kind of the plan's bytes.
     """
     metadata = parse_metadata(read_onnx_file(onnx).metadata, onnx)
     frames = frames or (metadata.model.audio.chunk_frames,) * 3
@@ -86,14 +86,14 @@ def install(
     version: str = VERSION,
     **quirks: Any,
 ) -> list[tuple[Any, Path]]:
-    """Puts the fake into this process; returns the plugin libraries that get loaded, as they are.
+    """Installs the fake modules in this process; returns a list that fills with loaded plugins.
 
     Args:
-        monkeypatch: Takes it out again.
+        monkeypatch: Removes them again.
         machine: The GPU.
-        builder: The one that is installed; the other is not.
-        version: Its version.
-        quirks: Of its contexts.
+        builder: The builder that is installed; the other one is not.
+        version: The builder's version.
+        quirks: Quirks of its contexts.
     """
     for name, module in cupy_module.make_modules(machine).items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -109,7 +109,7 @@ def install(
 
 
 def a_build(folder: Path, *libraries: str) -> Libraries:
-    """A build of both libraries or of some, as if it were in the cache."""
+    """A pretended build of both or of some libraries in the cache."""
     digests = dict.fromkeys(libraries or (SCAN, PLUGIN), "")
     return Libraries(folder=folder, sources="", sizes=(), architectures=("sm_90",), sha256=digests)
 

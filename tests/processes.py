@@ -1,4 +1,4 @@
-"""Python code and `bsm` in processes of their own, and what came of them."""
+"""Runs Python code in a process of its own, and `bsm` in this one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TESTS = Path(__file__).parent
 MAIN = "import sys; from bsmamba2.cli import main; main(sys.argv[1:])"
 """Runs `bsm` with the arguments of the process."""
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
-"""Importing either then fails."""
+"""Makes importing either of them fail."""
 
 
 class Outcome(NamedTuple):
-    """Of a command in this process."""
+    """Exit code and output of a command that ran in this process."""
 
     code: int
     out: str
@@ -31,11 +31,11 @@ class Outcome(NamedTuple):
 
 
 Command = Callable[..., Outcome]
-"""`bsm` with some arguments given already."""
+"""Runs `bsm` with more arguments after some fixed ones."""
 
 
 def bsm(*arguments: str | Path) -> Outcome:
-    """A command in this process; the sentence of its error is the end of what it says."""
+    """Runs a command in this process; the sentence of its error ends its stderr."""
     result = CliRunner().invoke(cli, [*map(str, arguments)])
     if isinstance(result.exception, BsmError):
         return Outcome(result.exit_code, result.stdout, f"{result.stderr}{result.exception}")
@@ -45,7 +45,7 @@ def bsm(*arguments: str | Path) -> Outcome:
 
 
 def bsm_json(*arguments: str | Path) -> dict[str, Any]:
-    """The JSON document of a command that succeeds."""
+    """Runs a command that must succeed; returns its JSON document."""
     done = bsm(*arguments, "--json")
     assert done.code == 0, done.err
     document: dict[str, Any] = json.loads(done.out)
@@ -55,7 +55,7 @@ def bsm_json(*arguments: str | Path) -> dict[str, Any]:
 def python(
     code: str, *arguments: str | Path, folder: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs code in a folder, with some environment variables of its own."""
+    """Runs code in a process of its own, in a folder and with some environment variables."""
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=folder,
@@ -66,7 +66,7 @@ def python(
 
 
 def printed(code: str, *arguments: str | Path, folder: Path | None = None, **variables: str) -> str:
-    """What code prints that succeeds."""
+    """Runs code that must succeed, as `python`; returns what it prints."""
     done = python(code, *arguments, folder=folder, **variables)
     assert done.returncode == 0, done.stderr
     return done.stdout

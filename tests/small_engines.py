@@ -1,4 +1,4 @@
-"""Engines that are functions or quick files, for tests of what is around an engine."""
+"""Engines made of functions or short files, for tests of everything around an engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bsmamba2.runtime.engines.base import Spectrum
 
 
 def small_metadata(chunk_s: int = 1) -> Metadata:
-    """The tiny model's, but with short chunks."""
+    """Metadata of the tiny model, with short chunks."""
     model = load_config("tiny").model
     audio = replace(model.audio, chunk_s=chunk_s)
     return Metadata(
@@ -27,7 +27,7 @@ def small_metadata(chunk_s: int = 1) -> Metadata:
 
 
 class FunctionEngine:
-    """An engine made of a function of the spectrum; remembers the spectra's shapes."""
+    """An engine made of a function of the spectrum; records the spectra's shapes."""
 
     device = "cpu"
     precision = "float32"
@@ -49,7 +49,7 @@ class FunctionEngine:
 
 
 def real_mask(value: float) -> Callable[[Spectrum], Spectrum]:
-    """The same real number in every bin."""
+    """A mask with the same real number in every bin."""
 
     def mask(spectrum: Spectrum) -> Spectrum:
         values = np.zeros_like(spectrum)
@@ -60,7 +60,7 @@ def real_mask(value: float) -> Callable[[Spectrum], Spectrum]:
 
 
 def random_mask(scale: float = 1.0) -> Callable[[Spectrum], Spectrum]:
-    """Random complex numbers, the same in every chunk."""
+    """A mask of random complex numbers, the same in every chunk."""
 
     def mask(spectrum: Spectrum) -> Spectrum:
         values = np.random.default_rng(0).standard_normal(spectrum.shape[1:], np.float32)
@@ -70,7 +70,7 @@ def random_mask(scale: float = 1.0) -> Callable[[Spectrum], Spectrum]:
 
 
 def with_chunks(source: Path, chunk_s: int, path: Path) -> Path:
-    """An exported model in chunks of another length, which its graph takes, too."""
+    """Copies an exported model and sets another chunk length, which its graph takes as well."""
     import onnx
 
     model = onnx.load(source)

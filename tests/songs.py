@@ -10,7 +10,7 @@ import pytest
 
 
 def excerpt() -> Path:
-    """Six seconds of a song in the stempeg wheel, stereo, AAC in MP4; skips where it is not."""
+    """Six seconds of a song from the stempeg wheel, stereo, AAC in MP4; skips without the wheel."""
     pytest.importorskip("av")
     found = importlib.util.find_spec("stempeg")  # its import would need ffmpeg
     if found is None or not found.submodule_search_locations:
@@ -28,7 +28,7 @@ def decoded(song: Path, stream: int = 0) -> np.ndarray:
 
 
 def assert_null(mixture: np.ndarray, vocals: np.ndarray, instrumental: np.ndarray) -> None:
-    """To one unit in the last place of the largest of the three numbers."""
+    """The stems add up to the mixture, within one ulp of the largest of the three numbers."""
     largest = np.maximum(np.maximum(np.abs(vocals), np.abs(instrumental)), np.abs(mixture))
     error = np.abs(vocals.astype(np.float64) + instrumental - mixture)
     assert (error <= np.spacing(largest)).all()

@@ -1,1 +1,1 @@
-"""Audio files in and out."""
+"""Reads, resamples and writes audio files, and draws spectrograms."""

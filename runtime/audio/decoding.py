@@ -1,8 +1,9 @@
 """The two backends of the reader: soundfile (libsndfile) and PyAV (FFmpeg).
 
-Either has `sample_rate`, `channels`, `frames` (samples per channel by the header, None if unknown),
-`missing_allowed` (how many fewer may come without a fault, None if `frames` is an estimate) and
-`tags`, and decodes once. It seeks only where that gives the samples that decoding all would give.
+A decoder has `sample_rate`, `channels`, `frames` (samples per channel according to the header, None
+if unknown), `missing_allowed` (how many fewer may be decoded without an error, None if `frames` is
+an estimate) and `tags`. It decodes once, and seeks only if that yields the same samples as decoding
+from the beginning.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from bsmamba2.system.files import c_path
 
 _BLOCK = 1 << 16  # samples per channel
 _EXACT_SEEKS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
-"""Beginnings of encodings whose samples can be found by counting; others depend on those before."""
+"""Prefixes of encodings in which seeking is exact; in others, samples depend on earlier ones."""
 _CONTAINERS = ",".join(
     (
         *("aac", "ac3", "aiff", "amr", "ape", "asf", "avi", "caf", "dts", "eac3", "flac", "flv"),
         *("matroska", "mov", "mp3", "mpeg", "mpegts", "ogg", "tta", "w64", "wav", "webm", "wv"),
     )
 )
-"""What FFmpeg may take a file for: none of its formats that open further files or addresses."""
-_ENDLESS = 1 << 62  # libsndfile's count for "unknown" is 2^63 - 1
+"""Formats that FFmpeg may detect: none of those that open other files or addresses."""
+_ENDLESS = 1 << 62  # libsndfile reports 2^63 - 1 frames for an unknown length
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file that soundfile does not seek in after every read.
+    """A SoundFile that does not seek after every read.
 
-    Those seeks hide the decoder's error behind one of their own, and fail at the end of a FLAC
+    soundfile's seeks hide the decoder's error behind their own, and fail at the end of a FLAC
     whose header states no length.
     """
 
@@ -47,14 +48,14 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 
 
 class SoundfileDecoder:
-    """A file that libsndfile knows."""
+    """Decodes a file that libsndfile supports."""
 
     def __init__(self, path: Path, name: str) -> None:
         """Opens a file, called `name` in messages.
 
         Raises:
-            AudioError: It is truncated.
-            SoundFileError: libsndfile does not know its format.
+            AudioError: The file is truncated.
+            SoundFileError: libsndfile does not support its format.
         """
         self._name = name
         self._source = open_wav(path, name)
@@ -71,7 +72,7 @@ class SoundfileDecoder:
             self._check_end(self.frames)
 
     def _check_end(self, frames: int) -> None:
-        """A truncated FLAC fails at its last sample, which is better known before the work."""
+        """Decodes the last sample, so that a truncated FLAC fails before the work, not after."""
         try:
             self._file.seek(frames - 1)
             complete = len(self._file.read(1)) == 1
@@ -86,7 +87,7 @@ class SoundfileDecoder:
             )
 
     def decode(self, start: int = 0) -> Iterator[Samples]:
-        """Blocks (channels, n) from a sample to the end; raises AudioError where that fails."""
+        """Yields blocks (channels, n) from sample `start` on; raises AudioError if that fails."""
         if start and self.frames is not None and self._file.subtype.startswith(_EXACT_SEEKS):
             return self._read(start)
         return skip(self._read(0), start)
@@ -113,17 +114,17 @@ class SoundfileDecoder:
 
 
 class AvDecoder:
-    """One audio track of any container that FFmpeg knows.
+    """Decodes one audio track of any container that FFmpeg supports.
 
-    Of several tracks it is the first that the file marks as its default, or the first of all.
-    What a container says of priming samples is applied by FFmpeg; padding at the end stays.
+    If there are several tracks, it is the first one marked as default, or else the first one.
+    FFmpeg drops priming samples as the container specifies; padding at the end stays.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         """Opens a file, called `name` in messages.
 
         Raises:
-            AudioError: It has no audio.
+            AudioError: The file has no audio.
             MissingExtraError: PyAV is not installed.
         """
         try:
@@ -133,7 +134,7 @@ class AvDecoder:
         self._errors: tuple[type[Exception], ...] = (av.FFmpegError,)
         self._name = name
         try:
-            # Titles need not be UTF-8.
+            # Tags are not always valid UTF-8.
             self._container = av.open(
                 str(path), metadata_errors="replace", options={"format_whitelist": _CONTAINERS}
             )
@@ -142,7 +143,7 @@ class AvDecoder:
         stream = self._choose_track()
         self._resampler = av.AudioResampler(format="fltp")  # planar float32, same rate
         self._frames = self._container.decode(stream)
-        # Rate and channels are sure only after decoding has begun (HE-AAC doubles its rate).
+        # Rate and channels are certain only after the first frame (HE-AAC doubles its rate).
         self._first = self._next(0.0)
         context = stream.codec_context if self._first is None else self._first
         self.sample_rate = int(context.sample_rate)
@@ -162,17 +163,17 @@ class AvDecoder:
         return (defaults or tracks)[0]
 
     def _duration(self, stream: Any) -> tuple[float | None, bool]:
-        """Seconds by the header if it has them, and whether a shorter track is a damaged one."""
+        """Seconds according to the header, or None, and whether a shorter track is damaged."""
         name, ticks = self._container.format.name, stream.duration
         if ticks and stream.time_base:
-            # Of these only MP4 and its kin count their samples; elsewhere it is an estimate.
+            # Only the MP4 family counts its samples; other headers hold an estimate.
             return float(ticks * stream.time_base), "mp4" in name
-        # Matroska's is that of its longest track. FFmpeg counts in microseconds.
+        # Matroska states only the duration of its longest track. FFmpeg counts in microseconds.
         alone = "matroska" in name and len(self._container.streams) == 1
         return (self._container.duration or 0) / 1e6 or None, alone
 
     def decode(self, start: int = 0) -> Iterator[Samples]:
-        """Blocks (channels, n) from a sample to the end; raises AudioError where that fails."""
+        """Yields blocks (channels, n) from sample `start` on; raises AudioError if that fails."""
         return skip(self._read(), start)
 
     def _read(self) -> Iterator[Samples]:
@@ -181,7 +182,7 @@ class AvDecoder:
             seconds = done / self.sample_rate
             if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
                 raise AudioError(
-                    f"{self._name} changes its rate or channels at {seconds:.2f} s: "
+                    f"{self._name} changes its sample rate or channels at {seconds:.2f} s: "
                     "convert it to WAV first."
                 )
             for part in self._resampler.resample(frame):
@@ -191,7 +192,7 @@ class AvDecoder:
             frame = self._next(seconds)
 
     def _next(self, seconds: float) -> Any:
-        """The next decoded frame, None at the end."""
+        """The next decoded frame, or None at the end."""
         try:
             return next(self._frames, None)
         except self._errors as error:
@@ -203,7 +204,7 @@ class AvDecoder:
 
 
 def skip(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
-    """The blocks without their first samples."""
+    """Drops the first `count` samples of a sequence of blocks (channels, n)."""
     for block in blocks:
         if block.shape[1] > count:
             yield block[:, count:]
@@ -211,9 +212,9 @@ def skip(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
 
 
 def _lacks_length(path: Path) -> bool:
-    """Whether an MP3 file states no length in its first frame (Xing, Info or VBRI header).
+    """Whether an MP3 file's first frame states no length (no Xing, Info or VBRI header).
 
-    libsndfile guesses such a length from the first frames' bit rate and reads no further.
+    libsndfile then guesses the length from the first frames' bit rate, and stops reading there.
     """
     with path.open("rb") as file:
         start = file.read(10)
@@ -227,7 +228,7 @@ def _lacks_length(path: Path) -> bool:
 
 
 def no_audio(name: str) -> AudioError:
-    """The error of a file that no backend knows."""
+    """The error for a file that no backend can read."""
     return AudioError(
         f"{name} is not audio or is damaged: play it to check, then copy or convert it again."
     )

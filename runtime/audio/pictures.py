@@ -1,4 +1,4 @@
-"""Spectrograms as small PNG files, of songs that come in blocks."""
+"""Draws spectrograms of songs that come in blocks, as small PNG files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from scipy.fft import rfft
 from bsmamba2.runtime.audio.samples import Samples
 
 Picture = NDArray[np.uint8]
-"""(rows from high to low frequency, columns), levels from BOTTOM_DBFS to TOP_DBFS."""
+"""(rows from high to low frequency, columns): 0 for BOTTOM_DBFS to LEVELS - 1 for TOP_DBFS."""
 
 ROWS, COLUMNS = 160, 760
 LOWEST_HZ, HIGHEST_HZ = 50.0, 16_000.0
 BOTTOM_DBFS, TOP_DBFS = -90.0, -15.0
-LEVELS = 64  # fewer than 256, for smaller files
+LEVELS = 64  # fewer than 256 make smaller files
 _N_FFT = 4096
 _HOP = 1024
 _WINDOW = (0.5 - 0.5 * np.cos(2 * np.pi / _N_FFT * np.arange(_N_FFT))).astype(np.float32)
 _BLOCK = 1 << 16  # samples
-_LINE = 2  # rows between two pictures of a song
+_LINE = 2  # rows between two spectrograms
 _COLOURS = (
     (0, 0, 4),
     (60, 15, 112),
@@ -32,23 +32,22 @@ _COLOURS = (
     (254, 159, 109),
     (252, 253, 191),
 )
-"""Of the levels, from low to high; even steps of lightness."""
+"""Colours from the lowest to the highest level, in even steps of lightness."""
 
 
 class Spectrogram:
     """Levels over time and logarithmic frequency, of the mean of a signal's channels.
 
-    The length need not be known: whenever there are twice as many columns as are wanted, they are
-    joined two by two.
+    The length need not be known: whenever 2 * COLUMNS columns are full, neighbours are merged.
     """
 
     def __init__(self, sample_rate: int) -> None:
-        """Starts at the signal's beginning; `sample_rate` in Hz."""
+        """Starts an empty spectrogram; `sample_rate` in Hz."""
         edges_hz = np.geomspace(LOWEST_HZ, min(HIGHEST_HZ, sample_rate / 2), ROWS + 1)
         bins = np.minimum(edges_hz * _N_FFT / sample_rate, _N_FFT // 2).astype(int)
         self._first_bins = bins[:-1]
-        self._rest = np.zeros(_N_FFT // 2, np.float32)  # what is in no frame's first half yet
-        self._power = np.zeros((2 * COLUMNS, ROWS))  # sums over the frames of a column
+        self._rest = np.zeros(_N_FFT // 2, np.float32)  # samples from the next frame on
+        self._power = np.zeros((2 * COLUMNS, ROWS))  # sums over the frames of each column
         self._frames, self._per_column = 0, 1
 
     def add(self, samples: Samples) -> None:
@@ -62,7 +61,7 @@ class Spectrogram:
                 self._rest = self._rest[taken * _HOP :]
 
     def picture(self) -> Picture:
-        """The picture of all that came, (ROWS, COLUMNS); nothing can be added afterwards."""
+        """Draws all samples, (ROWS, COLUMNS); nothing can be added afterwards."""
         self._add_frames(np.pad(self._rest, (0, _N_FFT // 2)))
         count = -(-self._frames // self._per_column)
         power = self._power[:count] / self._per_column
@@ -72,7 +71,7 @@ class Spectrogram:
         return np.round(share * (LEVELS - 1)).astype(np.uint8)
 
     def _add_frames(self, samples: NDArray[np.float32]) -> None:
-        """Adds the frames that lie in (n,) samples, the first at their beginning."""
+        """Adds all whole frames in samples (n,), the first one at sample 0."""
         frames = np.lib.stride_tricks.sliding_window_view(samples, _N_FFT)[::_HOP]
         amplitude = np.abs(rfft(frames * _WINDOW)) * (4 / _N_FFT)  # Hann's mean is 1/2
         for row in np.maximum.reduceat(amplitude, self._first_bins, axis=1).astype(float) ** 2:
@@ -87,7 +86,7 @@ class Spectrogram:
 
 
 def _stretched(power: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(columns, ROWS) as (COLUMNS, ROWS): the mean where there are more, repeated where fewer."""
+    """Resizes (columns, ROWS) to (COLUMNS, ROWS), by averaging or repeating columns."""
     edges = np.linspace(0, len(power), COLUMNS + 1)
     first = np.minimum(edges[:-1].astype(int), len(power) - 1)
     last = np.maximum(np.ceil(edges[1:]).astype(int), first + 1)
@@ -96,7 +95,7 @@ def _stretched(power: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def draw_spectrogram(samples: Samples, sample_rate: int) -> Picture:
-    """The `Spectrogram` of a whole signal.
+    """Draws the `Spectrogram` of a whole signal.
 
     Args:
         samples: (channels, n).
@@ -108,22 +107,22 @@ def draw_spectrogram(samples: Samples, sample_rate: int) -> Picture:
 
 
 class SongPicture:
-    """The spectrograms of a mixture and its stems, below each other."""
+    """Draws the spectrograms of a mixture and its stems, one below the other, as a PNG file."""
 
     def __init__(self, sample_rate: int) -> None:
-        """Starts at the song's beginning; `sample_rate` in Hz."""
+        """Starts an empty picture; `sample_rate` in Hz."""
         self._sample_rate = sample_rate
         self._signals: dict[str, Spectrogram] = {}
 
     def add(self, signals: Mapping[str, Samples]) -> None:
-        """Appends to each signal, by name, samples (channels, n)."""
+        """Appends a block of each signal: name -> samples (channels, n), full scale 1."""
         for name, samples in signals.items():
             if name not in self._signals:
                 self._signals[name] = Spectrogram(self._sample_rate)
             self._signals[name].add(samples)
 
     def png(self) -> bytes:
-        """A PNG file that says in words what it shows."""
+        """Returns the PNG file, with a description of what it shows; call it once, at the end."""
         line = np.full((_LINE, COLUMNS), LEVELS - 1, np.uint8)
         parts = [part for one in self._signals.values() for part in (line, one.picture())]
         highest_hz = min(HIGHEST_HZ, self._sample_rate / 2)
@@ -135,7 +134,7 @@ class SongPicture:
 
 
 def png(picture: Picture, text: str = "") -> bytes:
-    """A PNG file of a picture in colours, with a description."""
+    """Encodes a picture in colours, with a description, as a PNG file."""
     rows, columns = picture.shape
     lines = np.concatenate([np.zeros((rows, 1), np.uint8), picture], axis=1)  # 0: no filter
     at = np.linspace(0, len(_COLOURS) - 1, LEVELS)

@@ -1,7 +1,7 @@
-"""Audio files in: one reader for all formats, in blocks.
+"""Reads audio files of all formats, in blocks.
 
-WAV, FLAC, MP3, OGG and what else libsndfile knows go through soundfile, everything else through
-PyAV (FFmpeg) where it is installed. A reader gives what the file promises or raises.
+soundfile reads WAV, FLAC, MP3, OGG and whatever else libsndfile supports; PyAV (FFmpeg) reads
+everything else, if it is installed. A reader yields as much as the file promises, or raises.
 """
 
 from __future__ import annotations
@@ -40,27 +40,29 @@ OTHER_SUFFIXES = frozenset(
 )
 MAX_CHANNELS = 2
 MIN_RATE, MAX_RATE = 1000, 768_000
-"""Hz. A song of 1 Hz by a damaged header would become hours at the model's rate."""
+"""Hz. A damaged header that says 1 Hz would make hours of audio at the model's rate."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a song. From sample round(start rate) to round(end rate), at least one."""
+    """The part of a song to read; its ends are rounded to samples, and it has at least one.
+
+    Attributes:
+        start_s: Seconds from the beginning of the song.
+        duration_s: Length in seconds; None, or more than there is, reads to the end of the song.
+    """
 
     start_s: float = 0.0
     duration_s: float | None = None
-    """None: to the end. One that reaches beyond the song's end ends there."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s < math.inf:
-            raise OptionError(f"A start of {self.start_s:g} s is none: give 0 or more seconds.")
+            raise OptionError(f"The start must be 0 or more seconds, not {self.start_s:g}.")
         if self.duration_s is not None and not 0 < self.duration_s < math.inf:
-            raise OptionError(
-                f"A duration of {self.duration_s:g} s is none: give more than 0 seconds."
-            )
+            raise OptionError(f"The duration must be above 0 seconds, not {self.duration_s:g}.")
 
     def samples(self, sample_rate: int) -> tuple[int, int | None]:
-        """The first sample, and the one after the last; None for the song's end."""
+        """Index of the first sample, and of the one after the last; None for the song's end."""
         start = round(self.start_s * sample_rate)
         if self.duration_s is None:
             return start, None
@@ -71,16 +73,17 @@ WHOLE = Section()
 
 
 class AudioReader:
-    """An audio file or a section of it, read once from beginning to end; a context manager.
+    """Reads an audio file, or a section of it, once from beginning to end; a context manager.
 
     Attributes:
         path: The file.
         name: What messages call it.
         sample_rate: Hz.
         channels: 1 or 2.
-        frames: Samples per channel to come, None if unknown, approximate for some lossy formats.
-        exact: Whether `frames` is no approximation.
-        tags: Title, artist and so on, as far as they are known.
+        frames: Samples per channel in the section; None if unknown, an estimate for some lossy
+            formats.
+        exact: False if `frames` is an estimate.
+        tags: Title, artist and so on, as far as the file states them: name -> text.
     """
 
     def __init__(
@@ -89,15 +92,15 @@ class AudioReader:
         """Opens a file.
 
         Args:
-            path: Of any format that a backend knows.
-            section: The part to read.
-            name: What messages call it, if not by its path.
+            path: A file of any format that soundfile or PyAV can read.
+            section: The part to read; by default the whole file.
+            name: What messages call the file; by default its path.
 
         Raises:
-            BsmError: No such file, or it cannot be read.
-            AudioError: No audio, a truncated file, more than two channels, a section beyond the
-                song's end.
-            MissingExtraError: A format that needs PyAV.
+            BsmError: The file does not exist or cannot be read.
+            AudioError: The file is not audio, is truncated, or has more than two channels, or the
+                section begins after its end.
+            MissingExtraError: The format needs PyAV, which is not installed.
         """
         self.name = name = name or str(path)
         self.path = existing_file(path, name)
@@ -121,28 +124,29 @@ class AudioReader:
             self._files = stack.pop_all()
 
     def _check_header(self) -> None:
-        """Raises AudioError for a song that cannot be separated."""
+        """Raises AudioError if the song cannot be separated."""
         if not MIN_RATE <= self.sample_rate <= MAX_RATE:
             raise AudioError(
-                f"{self.name} has a sample rate of {self.sample_rate} Hz, {MIN_RATE} to {MAX_RATE} "
-                "can be separated: if its header is damaged, copy it again, or else resample it."
+                f"{self.name} has a sample rate of {self.sample_rate} Hz, but only {MIN_RATE} to "
+                f"{MAX_RATE} Hz can be separated: copy it again if its header is damaged, "
+                "otherwise resample it."
             )
         if self.channels > MAX_CHANNELS:
             raise AudioError(
-                f"{self.name} has {self.channels} channels, at most {MAX_CHANNELS} can be "
+                f"{self.name} has {self.channels} channels, but at most {MAX_CHANNELS} can be "
                 "separated: mix it down to stereo first."
             )
         if self.frames == 0 and self._start:
             raise self._too_short(self._decoder.frames or 0)
 
     def _expected(self) -> int | None:
-        """Samples of the section by the header."""
+        """Samples per channel in the section, according to the header; None if unknown."""
         whole = self._decoder.frames
         if whole is None:
             return None if self._stop is None else self._stop - self._start
         there = min(whole, self._stop or whole) - self._start
         if there <= 0 and self._decoder.missing_allowed is None:
-            return None  # an estimate refuses nothing
+            return None  # an estimate is no reason to refuse the section
         return max(0, there)
 
     def __enter__(self) -> AudioReader:
@@ -156,11 +160,11 @@ class AudioReader:
         self._files.close()
 
     def blocks(self) -> Iterator[Samples]:
-        """The samples, float32 (channels, n), full scale 1.
+        """Yields the samples in blocks: float32 (channels, n), full scale 1.
 
         Raises:
-            AudioError: No samples, NaN or Inf, damaged or truncated data, or the file was changed
-                meanwhile. One that another was put in the place of is read to its end.
+            AudioError: The file holds no samples, NaN or Inf, or damaged or truncated data, or was
+                modified while it was read. (A file that was replaced is still read to its end.)
         """
         at = self._start
         for block in self._decoder.decode(self._start):
@@ -177,7 +181,7 @@ class AudioReader:
             self._check_end(at)
 
     def _check_opened(self) -> None:
-        """Raises AudioError if the decoder may have got another file of the same name."""
+        """Raises AudioError if the decoder may have opened another file of the same name."""
         try:
             same = os.path.samestat(self._before, self.path.stat())
         except OSError:
@@ -189,7 +193,7 @@ class AudioReader:
     def _check_unchanged(self) -> None:
         """Raises AudioError if the file was written to, which would mix old and new samples.
 
-        A file that is replaced after it was opened goes on being read, as it was.
+        If another file has taken its place, the one that was opened is still read.
         """
         now, before = os.fstat(self._held.fileno()), self._before
         if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
@@ -215,13 +219,13 @@ class AudioReader:
     def _too_short(self, frames: int | None) -> AudioError:
         length = "" if frames is None else f" It is {frames / self.sample_rate:.2f} s long."
         return AudioError(
-            f"{self.name} ends before {self._start / self.sample_rate:.2f} s, where to start: "
+            f"{self.name} ends before the start at {self._start / self.sample_rate:.2f} s: "
             f"choose an earlier start.{length}"
         )
 
 
 def _open(path: Path, name: str) -> SoundfileDecoder | AvDecoder:
-    """A decoder: soundfile for what libsndfile should know, PyAV for the rest."""
+    """Opens a decoder: soundfile's if libsndfile supports the file, otherwise PyAV's."""
     import soundfile
 
     from bsmamba2.runtime.audio.decoding import AvDecoder, SoundfileDecoder, no_audio

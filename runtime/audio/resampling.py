@@ -1,4 +1,4 @@
-"""Sample rates by soxr, in a stream and without delay."""
+"""Resamples songs with soxr, in blocks and without delay."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import numpy as np
 from bsmamba2.runtime.audio.samples import Samples
 
 QUALITY = "VHQ"
-"""soxr's 28-bit filters: as fast as its 20-bit ones here, and below float32's own rounding."""
+"""soxr's 28-bit filters: as fast here as its 20-bit ones, with errors below float32 rounding."""
 
 
 def resample(
     blocks: Iterable[Samples], *, channels: int, from_rate: int, to_rate: int
 ) -> Iterator[Samples]:
-    """Resamples a song that comes in blocks; the filter's delay is taken out.
+    """Resamples a song that comes in blocks, and compensates for the filter's delay.
 
     Args:
-        blocks: (channels, n) float32.
-        channels: Of every block.
+        blocks: Consecutive blocks (channels, n) float32.
+        channels: Number of channels of every block.
         from_rate: Hz.
-        to_rate: Hz; equal rates pass the blocks on as they are.
+        to_rate: Hz; if both rates are equal, blocks are passed on unchanged.
 
     Yields:
-        (channels, n) float32, n samples at from_rate becoming round(n * to_rate / from_rate)
-        in all. Blocks may be empty.
+        Blocks (channels, n) float32, possibly empty: round(n * to_rate / from_rate) samples in
+        all for n samples in all.
     """
     if from_rate == to_rate:
         yield from blocks
         return
-    import soxr  # late: a machine that only computes masks has none
+    import soxr  # here, as a machine that only computes masks need not have it
 
     stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality=QUALITY)
     for block in blocks:

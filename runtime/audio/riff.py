@@ -1,9 +1,9 @@
-"""What a WAV header promises against what its file holds.
+"""Compares the length in a WAV header with the file, and corrects it.
 
-libsndfile reads a truncated WAV without a word, nothing at all from one whose length is written as
-0, which is what a program has to write that sends its samples down a pipe, and of one of more than
-4 GB, whose length does not fit into the header, what is left of it there. The two latter are handed
-over as RF64, whose lengths have 64 bits.
+libsndfile reads a truncated WAV without an error. It reads nothing if the header states a length
+of 0, as written by programs that send samples down a pipe, and only the remainder modulo 4 GB of
+longer files, whose length does not fit into the header. Files of the last two kinds are passed to
+libsndfile with an RF64 header, which has 64-bit lengths.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from pathlib import Path
 from bsmamba2.errors import AudioError
 
 _UNKNOWN = 0xFFFFFFFF
-_MORE = 1 << 20  # bytes after the samples that no list of titles has: they are samples, too
+_MORE = 1 << 20  # more bytes after the samples than tags would take: they are samples, too
 
 
 @dataclass(frozen=True)
 class WavData:
-    """The chunk of samples in a WAV file, sizes in bytes."""
+    """The data chunk of a WAV file; sizes in bytes."""
 
     offset: int
-    """Of the first sample in the file."""
+    """Position of the first sample in the file."""
     promised: int
-    """Length by the header."""
+    """Length of the samples according to the header."""
     available: int
-    """From the first sample to the end of the file."""
+    """Length from the first sample to the end of the file."""
     frame: int
     """Length of one sample of all channels."""
     file_promised: int
-    """Length of the whole file by the header."""
+    """Length of the whole file according to the header."""
     format: bytes
-    """The body of the chunk that describes the samples, as much as was read."""
+    """The body of the "fmt " chunk, up to 64 bytes."""
     big_endian: bool = False
-    """RIFX, which has no form of 64 bits."""
+    """Whether the file is RIFX, which has no 64-bit form."""
 
     @property
     def unknown_length(self) -> bool:
         """Whether the header was written before the length was known.
 
-        ffmpeg writes 2^32 - 1 into a pipe, sox and arecord something just below 2^31, others 0
-        or what the empty file would have.
+        Into a pipe, ffmpeg writes 2^32 - 1, sox and arecord something just below 2^31, others 0
+        or the sizes of an empty file.
         """
         if self.promised == 0:
             return self.available > 0 and self.file_promised != self.offset + self.available
@@ -52,11 +52,11 @@ class WavData:
 
     @property
     def length(self) -> int:
-        """Of the samples: by the header, or as far as the file goes where that cannot tell."""
+        """Length of the samples according to the header, or to the file if that is unknown."""
         if self.unknown_length and (not self.promised or self.available - self.promised > _MORE):
             return self.available
-        laps = max(0, self.available - self.promised) >> 32  # of a counter of 32 bits
-        return min(self.promised + (laps << 32), self.available)
+        wraps = max(0, self.available - self.promised) >> 32  # of the 32-bit length
+        return min(self.promised + (wraps << 32), self.available)
 
     @property
     def truncated(self) -> bool:
@@ -65,7 +65,7 @@ class WavData:
 
 
 def find_wav_data(path: Path) -> WavData | None:
-    """Finds the samples of a RIFF, RIFX or RF64 file; None if there is no such thing in it."""
+    """Finds the data chunk of a RIFF, RIFX or RF64 file; None if the file has none."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -100,10 +100,10 @@ def find_wav_data(path: Path) -> WavData | None:
 
 
 def open_wav(path: Path, name: str) -> io.FileIO | None:
-    """A file with its length put right, or None where the file itself, called `name`, will do.
+    """Opens a WAV file with its length corrected; None if no correction is needed.
 
     Raises:
-        AudioError: The file is truncated, or its length cannot be put right.
+        AudioError: The file, called `name`, is truncated, or its length cannot be corrected.
     """
     data = find_wav_data(path)
     if data is None:
@@ -121,7 +121,7 @@ def open_wav(path: Path, name: str) -> io.FileIO | None:
 
 
 def _rf64_header(data: WavData) -> bytes:
-    """All that comes before the samples."""
+    """An RF64 header for the samples."""
     described = b"fmt " + struct.pack("<I", len(data.format)) + data.format
     whole = 4 + 8 + 28 + len(described) + 8 + data.length
     sizes = struct.pack("<IQQQI", 28, whole, data.length, data.length // data.frame, 0)
@@ -130,15 +130,15 @@ def _rf64_header(data: WavData) -> bytes:
 
 
 class _Reheaded(io.FileIO):
-    """A file whose beginning is another."""
+    """A file with another header; positions count from the beginning of that."""
 
     def __init__(self, path: Path, header: bytes, offset: int) -> None:
-        """Puts `header` in the place of the first `offset` bytes."""
+        """Replaces the first `offset` bytes by `header`."""
         super().__init__(path, "rb")
         self._header, self._moved, self._at = header, offset - len(header), 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As in FileIO, of the file as it reads."""
+        """See FileIO."""
         if whence == os.SEEK_END:
             offset += super().seek(0, os.SEEK_END) - self._moved
         elif whence == os.SEEK_CUR:
@@ -147,11 +147,11 @@ class _Reheaded(io.FileIO):
         return offset
 
     def tell(self) -> int:
-        """As in FileIO, of the file as it reads."""
+        """See FileIO."""
         return self._at
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """As in FileIO, with the new beginning."""
+        """See FileIO."""
         start = self._header[self._at : self._at + len(buffer)]
         buffer[: len(start)] = start
         self._at += len(start)

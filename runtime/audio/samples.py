@@ -1,4 +1,4 @@
-"""Samples as every stage of a song's way takes and gives them."""
+"""The type of audio samples in all stages of the runtime, and the check of their values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from bsmamba2.errors import AudioError
 Samples = NDArray[np.float32]
 """(channels, n), full scale 1."""
 MAX_LEVEL = float(1 << 32)
-"""Times full scale. Some programs write 32-bit integers as floats; beyond, squares overflow."""
+"""Largest sample, in units of full scale: some programs write 32-bit integers as floats; the
+squares of larger numbers overflow."""
 
 
 def check_samples(block: Samples, start: int, rate: int, what: str) -> None:
@@ -18,11 +19,11 @@ def check_samples(block: Samples, start: int, rate: int, what: str) -> None:
 
     Args:
         block: (channels, n).
-        start: The block's first sample in the song.
-        rate: Hz.
-        what: Subject of the sentence.
+        start: Position of the block in the song, in samples.
+        rate: Sample rate in Hz.
+        what: Subject of the sentence, such as "The mixture".
     """
-    usable = (np.abs(block) <= MAX_LEVEL).all(axis=0)  # no NaN is
+    usable = (np.abs(block) <= MAX_LEVEL).all(axis=0)  # False for NaN
     if not usable.all():
         time_s = (start + int(np.argmin(usable))) / rate
         column = block[:, np.argmin(usable)]
@@ -31,4 +32,4 @@ def check_samples(block: Samples, start: int, rate: int, what: str) -> None:
             if np.isfinite(column).all()
             else "NaN or infinite samples"
         )
-        raise AudioError(f"{what} holds {kind} at {time_s:.3f} s: repair or cut that place.")
+        raise AudioError(f"{what} holds {kind} at {time_s:.3f} s: repair or cut that passage.")

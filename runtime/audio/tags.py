@@ -1,17 +1,17 @@
-"""Titles, artists and the like, as far as every written format holds them."""
+"""Tags (title, artist and so on) that are carried over from a song to its stems."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 Tags = dict[str, str]
-"""Name -> text; names are of NAMES."""
+"""Name -> text, for names in NAMES."""
 
 NAMES = (
     *("title", "artist", "album", "date", "tracknumber", "genre"),
     *("comment", "copyright", "license"),
 )
-"""What FLAC, MP3 and OGG hold; WAV has no place for a license."""
+"""Tags that FLAC, MP3 and OGG can hold; WAV cannot hold a license."""
 _FFMPEG_NAMES = {"track": "tracknumber", "year": "date", "description": "comment"}
 _LONGEST = 2000  # characters; a comment may hold a whole file
 
@@ -29,17 +29,14 @@ _ID3_UTF8 = b"\x03"
 
 
 def id3_tag(tags: Mapping[str, str]) -> bytes:
-    """The tag that an MP3 file begins with: ID3v2.4, texts in UTF-8.
+    """Encodes tags as the ID3v2.4 tag of an MP3 file, in UTF-8; empty if there are none.
 
     libsndfile's own keeps only ASCII (id3.org, ID3v2.4.0 structure and frames).
-
-    Returns:
-        Nothing where there are no tags.
     """
     frames = b""
     for name, text in tags.items():
         value = text.encode()
-        if name == "comment":  # of no language and no title
+        if name == "comment":  # language unknown, no description
             frames += _id3_frame("COMM", _ID3_UTF8 + b"XXX" + b"\0" + value)
         elif name in _ID3_FRAMES:
             frames += _id3_frame(_ID3_FRAMES[name], _ID3_UTF8 + value)
@@ -53,19 +50,19 @@ def _id3_frame(identifier: str, payload: bytes) -> bytes:
 
 
 def _synchsafe(size: int) -> bytes:
-    """28 bits in four bytes whose upper bit is 0."""
+    """Encodes 28 bits in four bytes whose highest bit is 0."""
     return bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
 
 
 def clean_tags(*sources: Mapping[str, str]) -> Tags:
-    """What of a file's own tags can be carried over.
+    """Selects and cleans those of a file's tags that can be carried over.
 
     Args:
-        sources: Names, in libsndfile's or FFmpeg's words and any case, and texts. Of two texts of
-            one name the first counts.
+        sources: libsndfile's or FFmpeg's names, in any case, and texts. If a name occurs twice,
+            the first text counts.
 
     Returns:
-        Texts of printable characters, none empty. Texts in an unknown encoding are left out.
+        Non-empty texts of printable characters. Texts in an unknown encoding are left out.
     """
     found: Tags = {}
     for source in sources:

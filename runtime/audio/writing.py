@@ -1,7 +1,7 @@
-"""Audio files out: formats, depths, and a writer that notices what went wrong.
+"""Writes audio files: formats, depths, and a writer that verifies what it wrote.
 
-A writer fills one file. That its name appears only when all is well, and together with those of
-the other stems, is `atomic.atomic_paths`.
+A writer fills one file. `atomic.atomic_paths` takes care that the files of all stems appear
+together, and only if nothing failed.
 """
 
 from __future__ import annotations
@@ -35,33 +35,40 @@ _SUBTYPES = {
     ("flac", "24"): ("PCM_24", 3),
     ("mp3", None): ("MPEG_LAYER_III", 0),
     ("ogg", None): ("VORBIS", 0),
-}  # (format, depth) -> libsndfile's name, bytes of a sample
+}  # (format, depth) -> libsndfile's name, bytes per sample
 _DEFAULT_DEPTH = {"wav": "float", "flac": "24"}
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OGG_MAX_RATE = 200_000  # libvorbis crashes above it
-_FLAC_MAX_RATE = 655_350  # and only multiples of 10 above 16 bits
-_WAV_MAX_BYTES = (1 << 32) - (1 << 16)  # what RIFF's 32 bits can count, less a header
+_FLAC_MAX_RATE = 655_350  # above 65535, only multiples of 10
+_WAV_MAX_BYTES = (1 << 32) - (1 << 16)  # RIFF's sizes have 32 bits; leaves room for a header
 _BLOCK = 4096  # samples; libvorbis overflows the stack on long blocks
 
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """A file format with its depth."""
+    """A file format, its depth, and how to treat samples beyond full scale.
+
+    Attributes:
+        name: "wav", "flac", "mp3" or "ogg"; also the suffix.
+        depth: "16", "24" or, for wav, "float"; None for the default: float for wav, 24 for flac.
+            mp3 and ogg have no depth.
+        clip: What happens to samples beyond full scale. "none": 16 and 24 bits clip them, other
+            formats keep them. "clamp": they are clipped in every format. "rescale": if any stem
+            of a song exceeds full scale, all of its stems are scaled down by the same factor
+            (`bsm infer` does that; a single AudioWriter cannot).
+    """
 
     name: str
-    """One of FORMATS, also the suffix."""
     depth: str | None = None
-    """'16', '24' or 'float', None for the format's default; mp3 and ogg have none."""
     clip: str = "none"
-    """What becomes of samples beyond full scale: 'none' leaves them to the format, of which only
-    integers cut them off, 'clamp' cuts them off in every format, 'rescale' makes all stems of a
-    song quieter by one factor where one of them passes full scale."""
 
     def __post_init__(self) -> None:
         if self.name not in FORMATS:
             raise OptionError(f"Unknown format '{self.name}': choose {', '.join(FORMATS)}.")
         if self.clip not in CLIP_MODES:
-            raise OptionError(f"Unknown way to clip '{self.clip}': choose {', '.join(CLIP_MODES)}.")
+            raise OptionError(
+                f"Unknown clipping mode '{self.clip}': choose {', '.join(CLIP_MODES)}."
+            )
         if self.depth is None:
             object.__setattr__(self, "depth", _DEFAULT_DEPTH.get(self.name))
         if (self.name, self.depth) not in _SUBTYPES:
@@ -71,21 +78,21 @@ class OutputFormat:
 
     @property
     def subtype(self) -> str:
-        """What libsndfile calls the encoding."""
+        """libsndfile's name of the encoding."""
         return _SUBTYPES[self.name, self.depth][0]
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of a sample, 0 where they vary."""
+        """Bytes per sample; 0 for lossy formats."""
         return _SUBTYPES[self.name, self.depth][1]
 
     @property
     def clips(self) -> bool:
-        """Whether samples beyond full scale are lost."""
+        """Whether samples beyond full scale are clipped."""
         return self.depth in ("16", "24") or self.clip == "clamp"
 
     def check_rate(self, sample_rate: int) -> None:
-        """Raises AudioError if the format cannot have the rate."""
+        """Raises AudioError if the format does not support the sample rate."""
         if self.name == "mp3":
             possible = sample_rate in _MP3_RATES
         elif self.name == "ogg":
@@ -102,10 +109,10 @@ class OutputFormat:
 
 
 class AudioWriter:
-    """Writes one audio file; a context manager that closes and verifies it.
+    """Writes one audio file; a context manager that closes and verifies the file.
 
     Attributes:
-        clipped: Samples beyond full scale so far that were cut off.
+        clipped: Number of samples that have been clipped so far.
     """
 
     def __init__(
@@ -122,16 +129,17 @@ class AudioWriter:
         """Opens a file for writing.
 
         Args:
-            path: The file, overwritten.
-            format: And depth; 'rescale' is for who knows all stems (`stem_files.py`).
+            path: The file, which is overwritten.
+            format: Format and depth; "rescale" is ignored, as it concerns all stems of a song.
             sample_rate: Hz.
             channels: 1 or 2.
-            frames: Samples per channel to come, if known: decides whether a WAV must be RF64.
-            tags: Title, artist and so on, by the names in `tags.py`.
-            name: The file's later name, for messages.
+            frames: Samples per channel that will be written, if known: a WAV of more than 4 GB
+                must be RF64 from the beginning.
+            tags: Title, artist and so on, such as `AudioReader.tags`.
+            name: What messages call the file; by default its path.
 
         Raises:
-            AudioError: The format cannot have the rate, or the file cannot be opened.
+            AudioError: The format does not support the sample rate, or the file cannot be opened.
         """
         format.check_rate(sample_rate)
         self.clipped = 0
@@ -167,14 +175,14 @@ class AudioWriter:
             self.close()
             return
         with contextlib.suppress(soundfile.SoundFileError, RuntimeError):
-            self._file.close()  # an error is on its way already
+            self._file.close()  # the block's own exception matters more
         self._sink.close()
 
     def write(self, block: Samples) -> None:
         """Appends samples (channels, n), full scale 1.
 
         Raises:
-            AudioError: The disk is full, or a WAV of unknown length passes 4 GB.
+            AudioError: The disk is full, or a WAV of unknown length exceeds 4 GB.
         """
         if self._format.clips:
             self.clipped += int(np.count_nonzero(np.abs(block) > 1))
@@ -189,7 +197,7 @@ class AudioWriter:
         if self._sink.error:
             raise self._failed(self._sink.error)
         if self._limit and self._written * self._frame_bytes > self._limit:
-            raise AudioError(f"{self._name} passes 4 GB, too much for WAV: choose --format flac.")
+            raise AudioError(f"{self._name} exceeds 4 GB, the limit of WAV: choose --format flac.")
 
     def close(self) -> None:
         """Finishes the file and verifies it.
@@ -205,10 +213,10 @@ class AudioWriter:
             self._sink.close()
             raise self._failed(error) from error
         if self._sink.error or found != self._written:
-            raise self._failed(f"{found} of {self._written} samples arrived")
+            raise self._failed(f"only {found} of {self._written} samples were written")
         if self.clipped:
             logger.warning(
-                "%d of %d samples of %s passed full scale and were clipped: '--clip rescale' "
+                "%d of %d samples of %s exceeded full scale and were clipped: '--clip rescale' "
                 "makes the stems quieter instead, '--format wav --depth float' keeps them.",
                 self.clipped,
                 self._written * self._channels,
@@ -216,7 +224,7 @@ class AudioWriter:
             )
 
     def _encoded(self, part: Samples) -> NDArray[np.generic]:
-        """Samples as libsndfile writes them unchanged: its own conversion rounds down."""
+        """Converts samples to integers here, as libsndfile's own conversion rounds down."""
         if self._format.depth not in ("16", "24"):
             return np.ascontiguousarray(part)
         bits = 8 * self._format.sample_bytes
@@ -225,7 +233,7 @@ class AudioWriter:
         integers: NDArray[np.int32] = rounded.astype(np.int32)
         if bits == 16:
             return integers.astype(np.int16)
-        return integers * 256  # libsndfile takes 24 bits as the upper ones of 32
+        return integers * 256  # libsndfile takes the upper 24 of 32 bits
 
     def _failed(self, error: object) -> AudioError:
         reason = self._sink.error.strerror if self._sink.error else error
@@ -235,10 +243,10 @@ class AudioWriter:
 
 
 class _Sink(io.FileIO):
-    """A file that remembers its first error.
+    """A file that keeps its first error.
 
-    libsndfile forgets most of the operating system's errors when it encodes: a FLAC, MP3 or OGG
-    on a full disk would look well.
+    libsndfile's encoders ignore most errors of the operating system: writing FLAC, MP3 or OGG to a
+    full disk would seem to succeed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -247,21 +255,21 @@ class _Sink(io.FileIO):
         self._start = 0
 
     def put_in_front(self, data: bytes) -> None:
-        """Begins the file with bytes that whoever writes the rest knows nothing of."""
+        """Writes bytes that precede position 0 of `seek` and `tell`."""
         self.write(data)
         self._start = len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Of what comes after the bytes in front."""
+        """Seeks relative to the end of the bytes in front."""
         start = self._start if whence == os.SEEK_SET else 0
         return super().seek(offset + start, whence) - self._start
 
     def tell(self) -> int:
-        """As `seek`."""
+        """Position relative to the end of the bytes in front."""
         return super().tell() - self._start
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
-        """Writes all of the data, or notes why not and says 0."""
+        """Writes all of the data and returns its length, or keeps the error and returns 0."""
         rest = memoryview(data)
         while rest and self.error is None:
             try:
@@ -271,7 +279,7 @@ class _Sink(io.FileIO):
         return 0 if self.error else len(data)
 
     def close(self) -> None:
-        """Closes the file; a late error of the file system counts, too."""
+        """Closes the file; keeps errors that the file system reports only now."""
         if self.closed:
             return
         try:

@@ -1,4 +1,4 @@
-"""Engines by file suffix; a backend is imported only when one of its files is loaded."""
+"""Loads engines by file suffix; a backend is imported only when one of its files is loaded."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = [
 
 
 def default_engine_path() -> Path:
-    """The engine embedded in the package."""
+    """Path of the engine that is embedded in the package."""
     return Path(__file__).parent.parent / "default.onnx"
 
 
 def read_metadata(path: str | Path) -> Metadata:
-    """What an engine file says of itself, without loading the engine.
+    """Reads the metadata of an engine file, without loading the engine.
 
     Raises:
-        BsmError: No such file, or no engine.
+        BsmError: The file does not exist, or is not an engine.
     """
     path = _engine_file(path)
     if path.suffix == ".onnx":
@@ -46,16 +46,17 @@ def load_engine(path: str | Path = "default", options: EngineOptions | None = No
     """Loads an engine: `.onnx` (ONNX Runtime), `.plan` (TensorRT), `.safetensors` (PyTorch).
 
     Args:
-        path: An engine file, or "default" for the one embedded in the package.
+        path: An engine file, or "default" for the one that is embedded in the package.
         options: Device, threads and precision; None takes all defaults.
 
     Raises:
-        BsmError: No such file, a file of another network, a missing backend or device.
+        BsmError: The file does not exist or holds another kind of network, or its backend or the
+            device is not available here.
     """
     options = options or EngineOptions()
     path = _engine_file(path)
     if options.precision and path.suffix != ".safetensors":
-        raise EngineError(f"{path} has its precision in it: leave --precision out.")
+        raise EngineError(f"The precision of {path} is fixed: leave --precision out.")
     if path.suffix == ".onnx":
         from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
@@ -79,6 +80,6 @@ def _engine_file(path: str | Path) -> Path:
 
 def _no_engine(path: Path) -> EngineError:
     return EngineError(
-        f"{path} is no engine: use a .onnx, .plan or .safetensors file; "
-        "'bsm import' makes one from a .ckpt, 'bsm export' the .onnx."
+        f"{path} is not an engine: use a .onnx, .plan or .safetensors file; "
+        "'bsm import' turns a .ckpt into a .safetensors, and 'bsm export' that into a .onnx."
     )

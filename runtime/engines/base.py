@@ -1,4 +1,4 @@
-"""The one thing every backend is: a function from a mixture's spectrum to a mask; its options."""
+"""The interface of every engine, a function from a mixture's spectrum to a mask; its options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bsmamba2.errors import EngineError
 from bsmamba2.formats.metadata import Metadata
 
 Spectrum = NDArray[np.float32]
-"""Real view, (batch, channels, frames, bins, 2)."""
+"""(batch, channels, frames, bins, 2): real and imaginary parts on the last axis."""
 
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -22,15 +22,18 @@ PRECISIONS = ("float32", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How an engine is to run; raises EngineError for values that no engine takes."""
+    """Options for loading an engine; raises EngineError for values that no engine takes.
+
+    Attributes:
+        device: "cpu", "cuda", or "auto": the GPU if the backend can use one, otherwise the CPU.
+        threads: Number of CPU threads; None leaves the choice to the backend.
+        precision: Precision of the matrix products of a `.safetensors` engine: "float32" (also
+            None), or "float16" on a GPU. The precision of other files is fixed.
+    """
 
     device: str = "auto"
-    """"cpu", "cuda", or "auto": the GPU where the backend can use one."""
     threads: int | None = None
-    """CPU threads; None leaves the choice to the backend."""
     precision: str | None = None
-    """Of the matrix products of a `.safetensors` engine: "float32", which None is, or on a GPU
-    "float16". Other files have theirs in them."""
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -43,30 +46,36 @@ class EngineOptions:
 
 
 class Engine(Protocol):
-    """Maps the mixture's spectrum to the complex mask of the target stem."""
+    """Maps the mixture's spectrum to the complex mask of the target stem.
+
+    Any object with these attributes and methods is an engine.
+
+    Attributes:
+        metadata: Configuration and provenance of the weights.
+        device: The device it runs on: "cpu" or "cuda".
+        precision: The precision it computes in: "float32", "float16" or "int8".
+        batch: Smallest, optimal and largest number of chunks per call; None if any number will do.
+    """
 
     metadata: Metadata
-    """Configuration and provenance of the weights."""
     device: str
-    """Where it runs: "cpu" or "cuda"."""
     precision: str
-    """What it runs in: the file's own precision, or that in which a checkpoint was loaded."""
     batch: tuple[int, int, int] | None
-    """Chunks at a time that it was built for: fewest, as optimised for, most; None takes any."""
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
-        """The mask, of the spectrum's shape, float32.
+        """Computes the mask, float32 of the spectrum's shape.
 
         Args:
-            spectrum: (batch, channels, frames, bins, 2) float32, C-contiguous.
+            spectrum: (batch, channels, frames, bins, 2) float32, C-contiguous; the last axis holds
+                real and imaginary parts.
 
         Raises:
-            EngineError: A wrong shape, or the backend failed.
+            EngineError: The spectrum has a wrong shape, or the backend failed.
         """
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Backend, device and threads, for reports: nothing is decided by it."""
+        """Returns backend, device, threads and so on, for reports only."""
         ...
 
 

@@ -1,18 +1,18 @@
-"""From chunks of a mixture to the target in them: STFT, engine, mask product, inverse STFT.
+"""Estimates the target in chunks of a mixture: STFT, engine, mask product, inverse STFT.
 
-`bsmamba2.models.estimation` is the same for networks, with gradients.
+`bsmamba2.models.estimation` does the same for networks, with gradients.
 
-What separates a song begins one batch after another and asks for results in the same order:
+A separator begins one batch after another and collects the results in the same order:
 
     first = estimator.begin(batch)     # may only start the work
     second = estimator.begin(batch)
     first.result()                     # waits for it
 
-How much of a batch is done when `begin` returns is the estimator's own affair, and how many it
-wants to have begun before the first result is asked for (`in_flight`), too. Any engine that takes
-and returns NumPy arrays has an `EngineEstimator`, which calls it on a thread of its own; an engine
-that keeps its arrays on a device brings an estimator (`EstimatingEngine`). Both serve songs in
-several threads at a time, and never call the engine from two.
+Each estimator decides how much of a batch is done when `begin` returns, and how many batches
+should be in flight before the first result is waited for. Engines that take and return NumPy
+arrays are wrapped in an `EngineEstimator`, which calls them on a thread of its own; an engine that
+keeps its arrays on a device provides its own estimator (`EstimatingEngine`). Several threads may
+use an estimator, each for its own song; the engine is never called from two threads at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bsmamba2.runtime.engines.stft import Array, istft, stft
 from bsmamba2.system.lanes import Lane, Pending, Task
 
 _LARGEST = 1e30
-"""Of a spectrum; music at full scale stays below 1e4."""
+"""Largest allowed value in a spectrum; music at full scale stays below 1e4."""
 
 Chunks = NDArray[np.float32]
 """(batch, channels, n), full scale 1."""
@@ -42,17 +42,17 @@ Chunks = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Chunks that an engine gets at a time."""
+    """Chunks that the engine gets in one call."""
 
     chunks: Chunks
-    """Of the mixture; nobody writes to them any more."""
+    """Chunks of the mixture; not modified any more."""
     starts: tuple[int, ...]
-    """The song's sample that each begins with; negative before the song."""
+    """Position of each chunk in the song, in samples; may be negative."""
     times: StageTimes = field(default_factory=StageTimes)
-    """Of the song."""
+    """Stopwatch of the song."""
 
     def seconds(self, audio: AudioConfig, index: int = 0, frame: int = 0) -> float:
-        """Time in the song of a frame of chunk `index`."""
+        """Position in the song of a frame of chunk `index`, in seconds."""
         return max(0, self.starts[index] + frame * audio.hop) / audio.sample_rate
 
 
@@ -60,35 +60,35 @@ class Estimator(Protocol):
     """Estimates the target in batches of chunks."""
 
     in_flight: int
-    """Batches to begin before the first one's result is asked for, at least 1."""
+    """Number of batches to begin before waiting for the first result, at least 1."""
 
     def begin(self, batch: Batch) -> Pending[Chunks]:
-        """Starts a batch, whose result is the target in its chunks.
+        """Starts a batch, whose result will be the target in its chunks.
 
         Raises:
-            EngineError: The engine failed or its mask is unusable; of the result as well.
+            EngineError: The engine failed or its mask is unusable; `result` may raise it, too.
         """
         ...
 
 
 @runtime_checkable
 class EstimatingEngine(Protocol):
-    """An engine that does more of the way than the mask."""
+    """An engine that computes the target itself, not only the mask."""
 
     def estimator(self, batch: int) -> Estimator:
-        """Its own way through batches of up to `batch` chunks of its model's length.
+        """The engine's own estimator for batches of up to `batch` chunks of the model's length.
 
-        It is called from several threads, but never from two at once.
+        The estimator is used from several threads, but never from two at once.
         """
         ...
 
 
 def estimator_of(engine: Engine, batch: int) -> EngineEstimator | SharedEstimator:
-    """The engine's own estimator, or the one for all engines.
+    """Returns the engine's own estimator if it has one, otherwise an `EngineEstimator`.
 
     Args:
-        engine: Of any backend.
-        batch: Chunks that it will get at a time, at most.
+        engine: An engine of any backend.
+        batch: The largest number of chunks per batch.
     """
     if isinstance(engine, EstimatingEngine):
         return SharedEstimator(engine.estimator(batch))
@@ -96,14 +96,14 @@ def estimator_of(engine: Engine, batch: int) -> EngineEstimator | SharedEstimato
 
 
 class EngineEstimator:
-    """Any engine, with the rest of the way on the CPU.
+    """Estimates with any engine; transforms and mask product run on the CPU.
 
-    The STFT is done when `begin` returns. One thread calls the engine, batch after batch; others
-    finish what it is done with.
+    The STFT is done when `begin` returns. One thread calls the engine, batch after batch; two
+    others turn its masks into samples.
     """
 
     in_flight = 3
-    """One for the inverse STFT, one in the engine, and the next ready for it."""
+    """One batch in the inverse STFT, one in the engine, and the next one ready for it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -120,12 +120,12 @@ class EngineEstimator:
         return _MaskedBatch(mask, target)
 
     def close(self) -> None:
-        """Ends all that was begun, from any thread: results are CancelledError from now on."""
+        """Cancels all batches, from any thread: their results raise CancelledError from now on."""
         self._masks.close()
         self._targets.close()
 
     def _mask(self, batch: Batch, spectrum: NDArray[np.complex64]) -> Spectrum:
-        """Calls the engine."""
+        """Calls the engine; returns its mask."""
         view = real_view(spectrum)
         with batch.times.measure("engine"):
             mask = np.ascontiguousarray(self._engine(view), dtype=np.float32)
@@ -139,7 +139,7 @@ class EngineEstimator:
     def _target(
         self, batch: Batch, spectrum: NDArray[np.complex64], pending: Task[Spectrum]
     ) -> Chunks:
-        """Waits for the mask, and goes the rest of the way."""
+        """Waits for the mask; returns the target's samples."""
         mask, audio = pending.result(), self._audio
         with batch.times.measure("istft"):
             estimate = masked(mask, spectrum)
@@ -161,15 +161,15 @@ class _MaskedBatch:
         return self.target.result()
 
     def cancel(self) -> bool:
-        """As `Task.cancel`; who waits for a mask that will not come is not waited for."""
+        """See `Task.cancel`; `_target` is not waited for if its mask will never come."""
         return self.mask.cancel() and self.target.cancel()
 
 
 class SharedEstimator:
-    """An engine's own estimator, for songs in several threads.
+    """Lets several threads, each with its own song, share an engine's own estimator.
 
-    The engine's time is here the time that the caller waits for it: what a device does while the
-    host is busy elsewhere is not seen.
+    The stage "engine" measures how long the caller waits for the device: work that the device does
+    while the host is busy is not included.
     """
 
     def __init__(self, estimator: Estimator) -> None:
@@ -186,7 +186,7 @@ class SharedEstimator:
             return _SharedBatch(self._estimator.begin(batch), batch.times, self._turn)
 
     def close(self) -> None:
-        """Lets no batch begin any more."""
+        """Refuses new batches from now on."""
         self._closed = True
 
 
@@ -209,12 +209,12 @@ class _SharedBatch:
 
 
 def real_view(spectrum: Array) -> Array:
-    """What engines take of a spectrum: real and imaginary parts along a last axis of 2."""
+    """View of a complex spectrum as engines take it: real and imaginary parts on a last axis."""
     return spectrum.view(spectrum.real.dtype).reshape(*spectrum.shape, 2)
 
 
 def masked(mask: Array, spectrum: Array) -> Array:
-    """The mask product, on whatever kind of array.
+    """Multiplies a spectrum by a complex mask; takes NumPy and CuPy arrays.
 
     Args:
         mask: (batch, channels, frames, bins, 2) float32, contiguous: real and imaginary parts.
@@ -223,24 +223,24 @@ def masked(mask: Array, spectrum: Array) -> Array:
     Returns:
         The target's spectrum, of the mixture's shape.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is an error later
+    with np.errstate(over="ignore", invalid="ignore"):  # check_finite finds what overflows
         return mask.view(np.complex64)[..., 0] * spectrum
 
 
 def finite_frames(estimate: Array) -> Array:
-    """Frames that give samples: (batch, frames) of a spectrum (batch, channels, frames, bins).
+    """Which frames of a spectrum (batch, channels, frames, bins) are usable: (batch, frames) bools.
 
-    NaN and Inf do not, nor do numbers whose inverse STFT may overflow. NumPy hands arrays of other
-    kinds over to their own library.
+    Frames with NaN, Inf or numbers whose inverse STFT may overflow are not. NumPy's functions
+    dispatch to CuPy for its arrays.
     """
     return (np.abs(estimate.view(np.float32)) <= _LARGEST).all(axis=(1, 3))
 
 
 def check_finite(finite: NDArray[np.bool_], batch: Batch, audio: AudioConfig) -> None:
-    """Raises EngineError with the time in the song unless all of `finite_frames` are true."""
+    """Raises EngineError with the first bad frame's time in the song unless all are finite."""
     if not finite.all():
         index, frame = map(int, np.argwhere(~finite)[0])
         raise EngineError(
             f"The engine's mask is NaN or infinite at {batch.seconds(audio, index, frame):.2f} s: "
-            "try the float32 engine of this model, and compare both if it works."
+            "try the float32 engine of this model, and compare the two if it works."
         )

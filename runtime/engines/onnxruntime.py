@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 _arena_lock = threading.Lock()
 _CUDA = "CUDAExecutionProvider"
 _FUNCTION_BODY = "function body"
-_NATIVE_PRECISIONS = ("float32", "int8")  # of files whose scans are of float32
-_FATAL_ONLY = 4  # severity of ONNX Runtime's log: errors are raised as well
+_NATIVE_PRECISIONS = ("float32", "int8")  # of files whose scans are in float32
+_FATAL_ONLY = 4  # log severity of ONNX Runtime: errors are raised anyway
 
 
 class OnnxEngine:
@@ -32,16 +32,17 @@ class OnnxEngine:
     batch: tuple[int, int, int] | None = None
 
     def __init__(self, path: Path, options: EngineOptions, *, native_scan: bool = True) -> None:
-        """Checks what the file is, then loads it.
+        """Checks the file, then loads it.
 
         Args:
             path: A file written by `bsm export`.
-            options: Device and threads, of which None takes all cores.
-            native_scan: On a CPU, scans by the library that came with the package, where it is
-                there and the file's scans are of float32; otherwise by the body in the file.
+            options: Device and threads; None takes all cores.
+            native_scan: On a CPU, computes float32 scans with the package's native library if it
+                is installed; otherwise the function body in the file computes them.
 
         Raises:
-            BsmError: A file of another network, a missing device, or ONNX Runtime's own refusal.
+            BsmError: The file holds another network or ONNX Runtime refuses it, or the device is
+                not available.
         """
         file = read_onnx_file(path)
         self.metadata = parse_metadata(file.metadata, path)
@@ -74,14 +75,17 @@ class OnnxEngine:
             (mask,) = self._session.run(None, {"spectrum": spectrum})
         except Exception as error:
             raise EngineError(
-                f"ONNX Runtime failed: {short_reason(error)}; free memory, or export it again."
+                f"ONNX Runtime failed: {short_reason(error)}; free memory, or export the model "
+                "again."
             ) from error
         if np.shape(mask) != spectrum.shape:
-            raise EngineError(f"The file gives a mask of shape {np.shape(mask)}: export it again.")
+            raise EngineError(
+                f"The file returned a mask of shape {np.shape(mask)}: export the model again."
+            )
         return np.asarray(mask, np.float32)
 
     def describe(self) -> dict[str, Any]:
-        """Backend, version, device, threads, and what computes the scans."""
+        """Returns backend, version, device, threads, and what computes the scans."""
         return {
             "backend": "onnxruntime",
             "version": ort.__version__,
@@ -94,16 +98,16 @@ class OnnxEngine:
 def _options(threads: int | None, library: CpuScanLibrary | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
-    # Both keep one buffer a tensor shape for the whole run. Time and band blocks have different
-    # shapes, so a chunk of the full network takes 16 GB with them and 3.6 GB without, and twice
-    # the time; with the native scan it is 6.3 GB and 2.3.
+    # Both keep a buffer per tensor shape for the whole run, and time and band blocks differ in
+    # shape: a chunk of the full network takes 16 GB with them and 3.6 GB without, and twice as
+    # long; with the native scan 6.3 GB and 2.3 GB.
     options.enable_mem_pattern = False
     options.enable_mem_reuse = False
     if threads is not None:
         options.intra_op_num_threads = threads
     if library:
         options.register_custom_ops_library(str(library.path))
-    with _arena_lock:  # of two that register one at once, the second would seem to be another's
+    with _arena_lock:  # if two threads registered one at once, the second would fail
         exact = _exact_arena()
     if exact:
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -111,31 +115,31 @@ def _options(threads: int | None, library: CpuScanLibrary | None) -> ort.Session
 
 
 def _scan_library() -> CpuScanLibrary | None:
-    """The library of the package, if it is there and loads."""
+    """The package's native scan library, or None if it is not installed or does not load."""
     path = find_cpu_library()
     if path is None:
         return None
     try:
         return CpuScanLibrary(path)
     except PluginError as error:
-        logger.warning("Scans take the slow way: %s", error)
+        logger.warning("Scans run without the native library, more slowly: %s", error)
         return None
 
 
 @functools.cache
 def _exact_arena() -> bool:
-    """Makes an arena for all sessions that takes from the system what is asked for, once.
+    """Registers, once, an arena for all sessions that allocates exactly what is requested.
 
-    A session's own doubles what it takes each time: 2.3 GB for a chunk of the full network that
-    needs 1.8 GB. False where this ONNX Runtime has another one already.
+    A session's own arena doubles with every allocation: 2.3 GB for a chunk of the full network
+    that needs 1.8 GB. False if the process has already registered another arena.
     """
     kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     memory = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
     try:
         arena = ort.OrtArenaCfg({"arena_extend_strategy": 1})  # kSameAsRequested
         ort.create_and_register_allocator(memory, arena)
-    except Exception as error:  # somebody registered one; their settings stand
-        logger.debug("No arena of our own: %s", error)
+    except Exception as error:  # another library registered one, and its settings hold
+        logger.debug("The exact arena cannot be registered: %s", error)
         return False
     return True
 

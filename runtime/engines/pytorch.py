@@ -1,7 +1,7 @@
 """PyTorch: runs `.safetensors` checkpoints, folded for inference.
 
-On a GPU the scan is the project's own kernel where it is built (`bsmamba2.models.cuda_scan`), and
-the whole pass is one CUDA graph.
+On a GPU the scan runs in the project's own kernel if that is built (`bsmamba2.models.cuda_scan`),
+and the whole forward pass is one CUDA graph.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class TorchEngine:
 
         Args:
             path: A checkpoint written by `bsm import`.
-            options: The threads are those of this process.
+            options: Device, threads (set for the whole process) and precision.
 
         Raises:
-            BsmError: A file of another network, or a missing device.
+            BsmError: The file holds another network, or the device is not available.
         """
         has_cuda = torch.cuda.is_available()
         if options.device == "cuda" and not has_cuda:
@@ -42,7 +42,7 @@ class TorchEngine:
         self.device = "cuda" if has_cuda and options.device != "cpu" else "cpu"
         self.precision = options.precision or "float32"
         if self.precision == "float16" and self.device == "cpu":
-            raise EngineError("float16 in PyTorch is for a GPU: use --precision float32.")
+            raise EngineError("float16 in PyTorch needs a GPU: use --precision float32.")
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         network, self.metadata = load_network(path)
@@ -57,13 +57,14 @@ class TorchEngine:
                 mask = self._network(torch.from_numpy(spectrum).to(self.device))
             except RuntimeError as error:  # out of memory, above all
                 raise EngineError(
-                    f"PyTorch failed: {short_reason(error)}; free memory, or try the .onnx of it."
+                    f"PyTorch failed: {short_reason(error)}; free memory, or try the model's "
+                    ".onnx file."
                 ) from error
         result: Spectrum = mask.contiguous().cpu().numpy()
         return result
 
     def chunk_memory(self) -> tuple[int, int] | None:
-        """Bytes of the GPU that a chunk takes, and that are free; None on a CPU.
+        """GPU memory that a chunk takes, and that is free, in bytes; None on a CPU.
 
         See `bsmamba2.runtime.separation.batching.MeasuringEngine`.
         """
@@ -76,7 +77,7 @@ class TorchEngine:
         return taken, torch.cuda.mem_get_info(self.device)[0]
 
     def describe(self) -> dict[str, Any]:
-        """Backend, version, device, precision and threads."""
+        """Returns backend, version, device, precision and threads."""
         return {
             "backend": "pytorch",
             "version": torch.__version__,

@@ -1,4 +1,4 @@
-"""Seconds that the stages of a song took."""
+"""Measures how long the stages of a song's separation take."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TypeVar
 T = TypeVar("T")
 
 STAGES = ("decode", "stft", "engine", "istft", "encode")
-"""In the order that a song goes through. The mask product is with the ISTFT."""
+"""Stages in the order that a song passes through them; "istft" includes the mask product."""
 
 
 class StageTimes:
-    """A stopwatch for each stage of one song, which any thread may use.
+    """Stopwatches for the stages of one song; thread-safe.
 
-    Stages run side by side, so that their sum may exceed the time on the wall.
+    Stages run side by side, so that their sum may exceed the wall time.
 
     Attributes:
-        seconds: Stage -> seconds, of all in STAGES.
+        seconds: Stage -> seconds, for all of STAGES.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class StageTimes:
 
     @contextlib.contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Adds the time that the block takes."""
+        """Context manager that adds the time its block takes to a stage."""
         started = time.perf_counter()
         try:
             yield
@@ -39,7 +39,7 @@ class StageTimes:
                 self.seconds[stage] += elapsed
 
     def measure_each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """Passes items on, and adds the time that each is waited for."""
+        """Passes items on and adds the time spent waiting for each to a stage."""
         rest = iter(items)
         while True:
             with self.measure(stage):

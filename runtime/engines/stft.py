@@ -1,8 +1,8 @@
 """Short-time Fourier transform and its inverse, equal to `torch.stft` and `torch.istft`.
 
-Centred frames with reflect padding, periodic Hann window, one-sided, not normalised. The code
-runs on whatever kind of array it is given: NumPy through scipy.fft (which keeps float32, at a
-third of numpy.fft's time), CuPy through cupyx.scipy.fft on the array's own device.
+Centred frames with reflect padding, periodic Hann window, one-sided, not normalised. NumPy arrays
+are transformed by scipy.fft (which keeps float32 and takes a third of numpy.fft's time), CuPy
+arrays by cupyx.scipy.fft on their own device.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 Array = Any
-"""A NumPy or CuPy array; the results are of the same kind."""
+"""A NumPy or CuPy array; results are of the same kind as the arguments."""
 
 
 def stft(samples: Array, *, n_fft: int, hop: int) -> Array:
-    """Spectrum of real samples.
+    """Computes the spectrum of real samples.
 
     Args:
         samples: (..., n) float32 or float64, n > n_fft / 2.
@@ -29,7 +29,7 @@ def stft(samples: Array, *, n_fft: int, hop: int) -> Array:
         (..., 1 + n // hop frames, n_fft / 2 + 1 bins), complex64 or complex128.
 
     Raises:
-        ValueError: Too few samples for the reflection at the ends, or no float array.
+        ValueError: Too few samples for the reflection at the ends, or not a float array.
     """
     pad, n = n_fft // 2, samples.shape[-1]
     if samples.dtype.kind != "f":
@@ -43,13 +43,13 @@ def stft(samples: Array, *, n_fft: int, hop: int) -> Array:
 
 
 def istft(spectrum: Array, *, n_fft: int, hop: int, length: int) -> Array:
-    """Samples whose spectrum is nearest to the given one in the least-squares sense.
+    """Computes the samples whose spectrum is nearest to the given one, by least squares.
 
     Args:
         spectrum: (..., frames, n_fft / 2 + 1 bins), complex64 or complex128.
         n_fft: Window length in samples, even.
         hop: Samples between two frames, at most n_fft / 2.
-        length: Samples to return; frames must be 1 + length // hop, as `stft` gives them.
+        length: Samples to return; frames must be 1 + length // hop, as `stft` returns them.
 
     Returns:
         (..., length), float32 or float64.
@@ -67,7 +67,7 @@ def istft(spectrum: Array, *, n_fft: int, hop: int, length: int) -> Array:
         )
     xp, fft = _modules(spectrum)
     pieces = fft.irfft(spectrum, n=n_fft, axis=-1)
-    with np.errstate(over="ignore", invalid="ignore"):  # of what is no music: callers look at it
+    with np.errstate(over="ignore", invalid="ignore"):  # callers check for values that overflow
         pieces *= xp.asarray(_window(n_fft, pieces.dtype.name))
     padded = _overlap_add(pieces, hop, xp)[..., n_fft // 2 : n_fft // 2 + length]
     padded *= xp.asarray(_inverse_envelope(n_fft, hop, length, pieces.dtype.name))
@@ -75,11 +75,11 @@ def istft(spectrum: Array, *, n_fft: int, hop: int, length: int) -> Array:
 
 
 def _overlap_add(pieces: Array, hop: int, xp: Any) -> Array:
-    """Sums (..., frames, n_fft) at distances of hop: (..., (frames + ceil(n_fft / hop) - 1) * hop).
+    """Overlap-adds (..., frames, n_fft): (..., (frames + ceil(n_fft / hop) - 1) * hop).
 
-    Sample j * hop + i of the sum is sample i of row j below, and row j collects the j'-th part of
-    frame j - j'. So one shifted addition for each part of a window replaces a loop over frames;
-    the last part is shorter where hop does not divide the window.
+    Sample j * hop + i of the sum is sample i of row j below, and row j sums part p of frame j - p
+    over all p. So one shifted addition per part replaces a loop over frames; the last part is
+    shorter if hop does not divide the window.
     """
     *batch, frames, n_fft = pieces.shape
     parts = -(-n_fft // hop)
@@ -99,19 +99,19 @@ def _window(n_fft: int, dtype: str) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _inverse_envelope(n_fft: int, hop: int, length: int, dtype: str) -> Any:
-    """1 / sum of the shifted squared windows over the samples that istft returns, (length,)."""
+    """1 / sum of the shifted squared windows, for the samples that istft returns: (length,)."""
     squared = np.broadcast_to(_window(n_fft, "float64") ** 2, (1 + length // hop, n_fft))
     envelope = _overlap_add(squared, hop, np)[n_fft // 2 : n_fft // 2 + length]
     return _frozen((1 / envelope).astype(dtype))
 
 
 def _frozen(array: Any) -> Any:
-    array.flags.writeable = False  # the caches hand out one array to all
+    array.flags.writeable = False  # all callers share the cached array
     return array
 
 
 def _modules(array: Array) -> tuple[Any, Any]:
-    """The array module and the Fourier transforms that belong to an array."""
+    """The array module and the FFT module for an array: NumPy's or CuPy's."""
     if type(array).__module__.partition(".")[0] == "cupy":
         return importlib.import_module("cupy"), importlib.import_module("cupyx.scipy.fft")
     return np, importlib.import_module("scipy.fft")

@@ -1,1 +1,1 @@
-"""From a mixture of any length to its stems."""
+"""Separates a mixture of any length into its stems."""

@@ -1,4 +1,4 @@
-"""How many chunks an engine gets at a time where nobody says it."""
+"""The default batch size: how many chunks an engine gets at a time."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Protocol, runtime_checkable
 from bsmamba2.runtime.engines.base import Engine
 
 MOST_CHUNKS = 4
-"""Of a batch on a GPU that is not a plan's; provisional, for no GPU was measured."""
-_SPARE = 0.2  # part of the free memory that others may need meanwhile
+"""Largest default batch on a GPU, except for plans; provisional, as no GPU was measured."""
+_SPARE = 0.2  # share of the free memory that is left to other processes
 
 
 @runtime_checkable
 class MeasuringEngine(Protocol):
-    """An engine that knows what its chunks take of a device's memory."""
+    """An engine that can measure how much device memory a chunk takes."""
 
     def chunk_memory(self) -> tuple[int, int] | None:
-        """Bytes that a chunk of its model's length takes, measured, and bytes that are free.
+        """Bytes that a chunk of the model's length takes (measured), and bytes that are free.
 
-        None where a batch brings nothing.
+        None where batches larger than 1 gain nothing.
 
         Raises:
-            EngineError: Not even one chunk can be run.
+            EngineError: Not even one chunk fits.
         """
         ...
 
 
 def useful_batch(engine: Engine) -> int:
-    """Chunks at a time: what a plan was built for, what fits a GPU's memory, or 1.
+    """The default batch: the one a plan was built for, what fits into GPU memory, or 1.
 
-    On a CPU a chunk keeps all threads busy: batches of 2 and 4 took as long a chunk as 1, and
-    memory for each chunk more.
+    On a CPU a single chunk keeps all threads busy: with batches of 2 and 4 each chunk took as long
+    as alone, and every further chunk took more memory.
 
     Raises:
-        EngineError: As `MeasuringEngine.chunk_memory`.
+        EngineError: See `MeasuringEngine.chunk_memory`.
     """
     if engine.batch:
         return engine.batch[1]

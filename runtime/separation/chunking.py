@@ -1,18 +1,17 @@
-"""How a song is cut into the engine's chunks and put together again.
+"""Cuts a song into the engine's chunks and joins the estimates again.
 
-One rule for all: neighbouring chunks share `overlap` samples. With context = overlap / 2 and
-step = size - overlap, chunk k covers the song's samples [k step - context, k step - context +
-size), zeros where there is no song, and of the engine's result the `step` samples in the middle
-are kept:
+Neighbouring chunks share `overlap` samples. With context = overlap / 2 and step = size - overlap,
+chunk k covers the song's samples [k step - context, k step - context + size), padded with zeros
+before and after the song. Only the middle `step` samples of each estimate are kept:
 
     song    |-------------------------------------------|
     k = 0  ..[======]..        .. context, discarded
     k = 1          ..[======]..      [==] kept
     k = 2                  ..[======]..
 
-Over the first `fade` samples of its middle a result rises from what the chunk before it says of
-the same samples, so that no step is left at the seam (measured in `docs/seams.md`). An overlap of
-0 is the paper's way: chunks side by side, the last one padded with zeros, nothing to fade from.
+Over the first `fade` samples of its middle, an estimate is crossfaded with the previous chunk's
+estimate of the same samples, so that the seam has no step (measured in `docs/seams.md`). An
+overlap of 0 is the paper's method: chunks side by side, the last one padded with zeros, no fade.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from bsmamba2.config.model import AudioConfig
 from bsmamba2.runtime.audio.samples import Samples
 
 FADE_S = 0.05
-"""Over which one chunk's result passes into the next one's."""
+"""Length of the crossfade from one chunk's estimate to the next."""
 
 
 @dataclass(frozen=True)
 class Chunking:
-    """Sizes of the rule above, in samples."""
+    """Chunk, overlap and crossfade in samples, as described above."""
 
     size: int
     """Length of a chunk."""
     overlap: int
-    """Shared by two neighbours: even, at least 0, less than size."""
+    """Samples shared by two neighbouring chunks: even, at least 0, less than size."""
     fade: int = 0
-    """Over which one result passes into the next: at least 0, at most context and step."""
+    """Length of the crossfade: at least 0, at most context and step."""
 
     def __post_init__(self) -> None:
         if self.overlap % 2 or not 0 <= self.overlap < self.size:
@@ -53,10 +52,10 @@ class Chunking:
 
     @classmethod
     def of(cls, audio: AudioConfig, overlap_s: float) -> Chunking:
-        """The model's chunks, with contexts of whole frames up to half of `overlap_s` seconds.
+        """Chunks of the model's length; the context is `overlap_s` / 2 rounded down to whole hops.
 
-        Whole frames, so that all chunks of a song see the frames that one pass would: the same
-        sound between two frames can give an estimate as different as at an edge (`docs/seams.md`).
+        With whole hops, the frames of all chunks lie where the frames of a single pass would: a
+        shift by part of a hop can change the estimate as much as an edge does (`docs/seams.md`).
         """
         context = int(overlap_s * audio.sample_rate / 2) // audio.hop * audio.hop
         step = audio.chunk_samples - 2 * context
@@ -65,27 +64,27 @@ class Chunking:
 
     @property
     def context(self) -> int:
-        """Samples discarded on either side."""
+        """Samples discarded at either end of a chunk."""
         return self.overlap // 2
 
     @property
     def step(self) -> int:
-        """Samples kept of a chunk, and the distance from one chunk to the next."""
+        """Samples kept of each chunk, and the distance from one chunk to the next."""
         return self.size - self.overlap
 
     def start(self, index: int) -> int:
-        """The song's sample that chunk `index` begins with; negative before the song."""
+        """Position in the song at which chunk `index` begins, in samples; may be negative."""
         return index * self.step - self.context
 
     def split(self, blocks: Iterable[Samples]) -> Iterator[tuple[Samples, int]]:
-        """Chunks of a song that comes in blocks; holds one chunk at a time.
+        """Cuts a song that comes in blocks into chunks; holds one chunk at a time.
 
         Args:
-            blocks: (channels, any n), one after another; at least one if there is a song.
+            blocks: Consecutive blocks (channels, any n).
 
         Yields:
-            A chunk (channels, size), the receiver's own, and how many samples to keep of it:
-            step, or less in the last one. Together they keep as many samples as there were.
+            A chunk (channels, size), which the caller may modify, and the number of samples to
+            keep of it: step, or fewer in the last one. They add up to the length of the song.
         """
         chunk, filled, done, total = None, self.context, 0, 0
         for block in blocks:
@@ -107,14 +106,14 @@ class Chunking:
             filled, done = self.overlap, done + self.step
 
     def join(self, estimates: Iterable[tuple[Samples, int]]) -> Iterator[Samples]:
-        """The song from an engine's results; holds one fade of the last one.
+        """Joins the engine's estimates; holds one crossfade of the previous one.
 
         Args:
-            estimates: Results (channels, size) in order, with the counts of `split`; are read
-                before the next one is asked for, and left as they are.
+            estimates: Estimates (channels, size) in order, with the counts of `split`. They are
+                not modified, and each is done with before the next one is requested.
 
         Yields:
-            (channels, count) of each.
+            The kept samples of each, (channels, count).
         """
         rise = ((np.arange(self.fade) + 0.5) / max(1, self.fade)).astype(np.float32)
         before: Samples | None = None
@@ -122,7 +121,7 @@ class Chunking:
             kept = estimate[:, self.context : self.context + count]
             if before is not None and self.fade:
                 kept, n = kept.copy(), min(self.fade, count)
-                # Of two equal results exactly theirs, which a weighted sum need not be.
+                # Exact where both are equal, which a weighted sum need not be.
                 kept[:, :n] = before[:, :n] + rise[:n] * (kept[:, :n] - before[:, :n])
             end = self.context + self.step
             before = estimate[:, end : end + self.fade].copy()

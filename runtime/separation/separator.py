@@ -1,11 +1,11 @@
-"""A song in, its stems out: the steps from samples to the engine and back.
+"""The `Separator`: from the samples of a song to those of its stems.
 
     mixture -> model's rate and channels -> chunks -> STFT -> engine -> mask product -> ISTFT
             -> kept middles -> input's rate and channels -> stem, mixture - stem
 
-Each step is a generator over the one before, so that memory does not grow with the song. From
-chunks to chunks is the estimator's part (`estimation.py`), which has several batches begun: while
-the engine works on one, the caller's thread decodes the next one and has the last one's stems.
+Each step is a generator over the previous one, so that memory does not grow with the song. The
+steps from STFT to ISTFT are the estimator's (`estimation.py`). It keeps several batches in flight:
+while the engine computes one, the caller's thread decodes the next and consumes the last.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from bsmamba2.runtime.separation.tta import with_tta
 from bsmamba2.system.lanes import Pending, in_order
 
 RESIDUAL = "instrumental"
-"""Name of the stem that is left: mixture - target."""
+"""Name of the residual stem: mixture - target."""
 DEFAULT_OVERLAP_S = 1.0
-"""At which no test finds a seam, however it is faded: `docs/seams.md` has the measurement."""
-_BLOCK = 1 << 16  # samples; longer blocks are cut, so that their resampled copies stay small
+"""Overlap at which no test finds a seam, with or without crossfade (`docs/seams.md`)."""
+_BLOCK = 1 << 16  # samples; longer blocks are cut to keep their resampled copies small
 
 
 class Separator:
-    """Separates songs with one engine; several threads may each separate one with it.
+    """Separates songs with one engine; several threads may use it at once, each for its own song.
 
-    A network's estimate is worst at the ends of its chunk, where it hears only one side. So
-    neighbouring chunks overlap, and half of the overlap is discarded at either end of each
-    (`chunking.py`; `docs/seams.md` says how much is needed). 0 is the paper's hard concatenation.
+    The engine works on chunks of a few seconds. Its estimate is worst at the ends of a chunk,
+    where context is missing on one side. So neighbouring chunks overlap, and half of the overlap
+    is discarded at either end of each (`chunking.py`; `docs/seams.md` shows how much is needed).
 
     Attributes:
-        stems: Names of the results: the engine's target and RESIDUAL.
+        stems: Names of the two stems: the engine's target ("vocals") and "instrumental".
         step_s: Seconds from one chunk to the next.
     """
 
@@ -55,17 +55,20 @@ class Separator:
         batch: int = 1,
         tta: str | None = None,
     ) -> None:
-        """Takes an engine of any backend.
+        """Prepares an engine of any backend for separating songs.
 
         Args:
-            engine: From `load_engine`, or any `Engine`.
-            overlap_s: Seconds that neighbouring chunks share, at least 0 and less than a chunk.
-            batch: Chunks that the engine gets at a time.
-            tta: Averages over what the engine says of the song with its channels swapped ("swap",
-                twice the work), its polarity inverted ("polarity", twice), or both (four times).
+            engine: An engine from `load_engine`, or any object with the interface of `Engine`.
+            overlap_s: Seconds shared by neighbouring chunks: at least 0, less than a chunk. With 0
+                chunks are simply concatenated, as in the paper.
+            batch: Number of chunks that the engine gets at a time.
+            tta: Test-time augmentation: averages the engine's estimates of the song as it is and
+                with swapped channels ("swap": takes twice as long), with inverted polarity
+                ("polarity": twice), or with every combination ("both": four times).
 
         Raises:
-            BsmError: An overlap, a batch or a mode that cannot be, or an engine for other chunks.
+            BsmError: An invalid overlap, batch or mode, or an engine that cannot take the model's
+                chunks.
         """
         self._audio = engine.metadata.model.audio
         if not 0 <= overlap_s < self._audio.chunk_s:
@@ -75,10 +78,10 @@ class Separator:
             )
         if self._audio.target == RESIDUAL:
             raise EngineError(
-                f"The engine's target must not be called '{RESIDUAL}' like what is left."
+                f"The engine's target must not be called '{RESIDUAL}', the residual's name."
             )
         if batch < 1:
-            raise OptionError(f"A batch of {batch} chunks is none: choose 1 or more.")
+            raise OptionError(f"The batch must be at least 1 chunk, not {batch}.")
         self._chunking = Chunking.of(self._audio, overlap_s)
         self.step_s = self._chunking.step / self._audio.sample_rate
         self._batch = batch
@@ -86,19 +89,21 @@ class Separator:
         self.stems = (self._audio.target, RESIDUAL)
 
     def separate(self, mixture: ArrayLike, sample_rate: int) -> dict[str, NDArray[np.float32]]:
-        """Separates a whole song.
+        """Separates a song that is in memory.
 
         Args:
-            mixture: (channels, n) or (n,), floats of full scale 1; is left as it is.
-            sample_rate: Hz; the stems have it too.
+            mixture: Floats (channels, n) or (n,), mono or stereo, full scale 1; not modified.
+            sample_rate: Sample rate of the mixture and of the stems, in Hz. Mixtures of other
+                rates than the model's are resampled, and their stems are resampled back.
 
         Returns:
-            Stem name -> float32 array of the mixture's shape. Their sum is the mixture to the
-            rounding of float32.
+            A dictionary: stem name -> float32 array of the mixture's shape. The stems add up to
+            the mixture within float32 rounding.
 
         Raises:
-            AudioError: No samples, too many channels, NaN or Inf, no floats.
-            EngineError: The engine failed or its mask is unusable.
+            AudioError: The mixture is empty, has too many channels, is not of floats, or contains
+                NaN or Inf.
+            EngineError: The engine failed, or its mask is unusable.
         """
         given = np.asarray(mixture)
         if given.ndim not in (1, 2):
@@ -120,27 +125,30 @@ class Separator:
         channels: int,
         times: StageTimes | None = None,
     ) -> Generator[dict[str, Samples]]:
-        """Separates a song that comes in blocks, holding a few chunks at a time.
+        """Separates a song that comes in blocks, in constant memory.
 
-        The engine works on a thread of its own while the caller has the stems: blocks are asked
-        for some chunks ahead. Closing the generator ends that.
+        The engine runs on its own thread while the caller handles the stems, so blocks are read a
+        few chunks ahead. Closing the generator stops it.
 
         Args:
-            blocks: (channels, any n) floats of full scale 1, one after another.
-            sample_rate: Hz; the stems have it too.
-            channels: Of every block.
-            times: Gets the seconds of "stft", "engine" and "istft".
+            blocks: Consecutive blocks of floats (channels, any n), full scale 1.
+            sample_rate: Sample rate of the mixture and of the stems, in Hz.
+            channels: Number of channels of every block, 1 or 2.
+            times: Records the seconds spent in "stft", "engine" and "istft".
 
         Returns:
-            Blocks of stems, name -> (channels, n) float32; n is the engine's, not the input's,
-            and adds up to as many samples as came in.
+            A generator of dictionaries: stem name -> float32 block (channels, n). The blocks are
+            cut differently from the input's, but have as many samples in all.
 
         Raises:
-            AudioError: At once for the rate or channels; while iterating as in `separate`.
+            AudioError: At once for an invalid sample rate or number of channels; while iterating
+                as in `separate`.
             EngineError: While iterating, as in `separate`.
         """
         if sample_rate != int(sample_rate) or sample_rate < 1:
-            raise AudioError(f"A sample rate of {sample_rate} Hz is none: give whole Hz, above 0.")
+            raise AudioError(
+                f"The sample rate must be a whole number of Hz above 0, not {sample_rate}."
+            )
         if channels not in (1, self._audio.channels):
             raise AudioError(
                 f"The mixture has {channels} channels, but the model takes 1 or "
@@ -149,9 +157,9 @@ class Separator:
         return self._stream(blocks, int(sample_rate), channels, times or StageTimes())
 
     def close(self) -> None:
-        """Ends all songs, from any thread: those who separate one get a CancelledError.
+        """Cancels all songs, from any thread: whoever separates one gets a CancelledError.
 
-        Waits for what the engine is at, but not for ever.
+        Waits a few seconds for the engine's current batch. The separator cannot be used any more.
         """
         self._estimator.close()
 
@@ -170,9 +178,9 @@ class Separator:
         repeats = self._audio.channels // channels
         wide = (np.repeat(block, repeats, axis=0) for block in there)
         with contextlib.closing(self._targets(wide, times)) as target:
-            # Of two channels that were one, the mean.
+            # A mono song was given to the engine on both channels: its stem is their mean.
             narrow = (b if repeats == 1 else b.mean(axis=0, keepdims=True) for b in target)
-            # One sample more than rounding at both rates can take away; `take` drops the rest.
+            # Rounding at both rates can lose a sample: append one; `take` drops what is too much.
             longer = itertools.chain(narrow, [np.zeros((channels, 1), np.float32)])
             back = resample(
                 longer, channels=channels, from_rate=self._audio.sample_rate, to_rate=rate
@@ -184,8 +192,8 @@ class Separator:
                     yield {self._audio.target: stem, RESIDUAL: part - stem}
 
     def _targets(self, blocks: Iterable[Samples], times: StageTimes) -> Generator[Samples]:
-        """The target stem at the model's rate, from the mixture at the model's rate."""
-        counts: deque[int] = deque()  # samples to keep of the chunks that are on their way
+        """The target stem of a mixture, both at the model's sample rate."""
+        counts: deque[int] = deque()  # samples to keep of the chunks in flight
         begun = self._begun(self._chunking.split(blocks), counts, times)
         with contextlib.closing(in_order(begun, self._estimator.in_flight)) as estimates:
             results = ((one, counts.popleft()) for batch in estimates for one in batch)
@@ -194,7 +202,7 @@ class Separator:
     def _begun(
         self, chunks: Iterator[tuple[Samples, int]], counts: deque[int], times: StageTimes
     ) -> Iterator[Pending[Chunks]]:
-        """Begins one batch after another; notes how many samples to keep of each chunk."""
+        """Begins one batch after another; appends the samples to keep of each chunk to `counts`."""
         first = 0
         while group := list(itertools.islice(chunks, self._batch)):
             starts = tuple(self._chunking.start(first + i) for i in range(len(group)))
@@ -204,20 +212,20 @@ class Separator:
 
 
 class Waiting:
-    """The mixture's samples whose stems are not there yet."""
+    """Queue of the mixture's samples whose stems are not computed yet."""
 
     def __init__(self, channels: int) -> None:
         self._blocks: deque[Samples] = deque()
         self._nothing = np.zeros((channels, 0), np.float32)
 
     def tap(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """Passes blocks on and remembers them."""
+        """Passes blocks on and queues them."""
         for block in blocks:
             self._blocks.append(block)
             yield block
 
     def take(self, count: int) -> Samples:
-        """The next `count` samples, or as many as there are: (channels, n)."""
+        """Removes and returns the next `count` samples, or as many as are left: (channels, n)."""
         parts = [self._nothing]
         while count and self._blocks:
             block = self._blocks.popleft()
@@ -229,7 +237,7 @@ class Waiting:
 
 
 def _checked(blocks: Iterable[NDArray[np.floating]], rate: int, channels: int) -> Iterator[Samples]:
-    """Short float32 blocks; raises AudioError for what is no song."""
+    """The song in short float32 blocks; raises AudioError for invalid blocks or samples."""
     done = 0
     for block in blocks:
         if block.ndim != 2 or block.shape[0] != channels or block.dtype.kind != "f":
@@ -238,8 +246,8 @@ def _checked(blocks: Iterable[NDArray[np.floating]], rate: int, channels: int) -
                 f"not {block.dtype} of shape {block.shape}."
             )
         for start in range(0, block.shape[1], _BLOCK):
-            with np.errstate(over="ignore"):  # to Inf, which is refused below
-                piece = block[:, start : start + _BLOCK].astype(np.float32)  # a copy: it must wait
+            with np.errstate(over="ignore"):  # to Inf, which check_samples refuses
+                piece = block[:, start : start + _BLOCK].astype(np.float32)  # a copy, as it is kept
             check_samples(piece, done, rate, "The mixture")
             done += piece.shape[1]
             yield piece

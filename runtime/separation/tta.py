@@ -1,8 +1,8 @@
-"""Test-time augmentation: estimates of a chunk in several guises, turned back and averaged.
+"""Test-time augmentation: averages the estimates of several variants of a chunk.
 
-A network is not quite indifferent to which channel is left and to a signal's sign, though the
-voice is; the mean of its answers has less of what is chance. Each guise costs one more run of the
-engine.
+A voice stays the same when the channels are swapped or the polarity is inverted, but a network's
+estimate changes a little. Averaging over these variants, each turned back first, reduces that
+error. Each variant costs one more run of the engine.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from bsmamba2.system.lanes import Pending
 Closable = EngineEstimator | SharedEstimator
 
 TTA_MODES = {"swap": ("swap",), "polarity": ("polarity",), "both": ("swap", "polarity")}
-"""Name -> what is varied; with n of them the engine works 2^n times as long."""
+"""Mode -> what is varied; varying n properties multiplies the engine's time by 2^n."""
 
 
 def with_tta(estimator: Closable, mode: str | None) -> Closable | AveragingEstimator:
-    """The estimator, or one that averages over its answers; raises BsmError for unknown modes."""
+    """Wraps the estimator in an averaging one if there is a mode; raises BsmError if unknown."""
     if mode is None:
         return estimator
     if mode not in TTA_MODES:
@@ -37,38 +37,38 @@ def with_tta(estimator: Closable, mode: str | None) -> Closable | AveragingEstim
 
 
 class AveragingEstimator:
-    """An `Estimator` over another one, of any engine."""
+    """An `Estimator` that averages another one's estimates over variants of each batch."""
 
     def __init__(self, estimator: Closable, varied: Sequence[str]) -> None:
-        """Varies 'swap' (the two channels) and 'polarity', and both together."""
+        """Varies 'swap' (of the two channels), 'polarity', or both in all combinations."""
         choices = [(False, True) if name in varied else (False,) for name in ("swap", "polarity")]
-        self._guises = [
-            functools.partial(_guise, swap, polarity)
+        self._variants = [
+            functools.partial(_variant, swap, polarity)
             for swap, polarity in itertools.product(*choices)
         ]
         self._estimator = estimator
-        # As many runs as the other wants to have begun, but where it wants several, two batches.
-        self.in_flight = 1 + -(-(estimator.in_flight - 1) // len(self._guises))
+        # A batch is several runs: enough for the other's in_flight, and two if that is over 1.
+        self.in_flight = 1 + -(-(estimator.in_flight - 1) // len(self._variants))
 
     def begin(self, batch: Batch) -> _Averaged:
-        """Begins the batch in every guise; see `Estimator`."""
+        """Begins every variant of the batch; see `Estimator`."""
         parts: list[tuple[Callable[[Chunks], Chunks], Pending[Chunks]]] = []
         try:
-            for guise in self._guises:
-                changed = dataclasses.replace(batch, chunks=guise(batch.chunks))
-                parts.append((guise, self._estimator.begin(changed)))
+            for variant in self._variants:
+                changed = dataclasses.replace(batch, chunks=variant(batch.chunks))
+                parts.append((variant, self._estimator.begin(changed)))
         except BaseException:
             _Averaged(parts).cancel()
             raise
         return _Averaged(parts)
 
     def close(self) -> None:
-        """Ends all that was begun, from any thread."""
+        """Cancels all batches, from any thread."""
         self._estimator.close()
 
 
-def _guise(swap: bool, polarity: bool, chunks: Chunks) -> Chunks:
-    """Chunks (batch, channels, n) in a guise; done twice, as they were."""
+def _variant(swap: bool, polarity: bool, chunks: Chunks) -> Chunks:
+    """A variant of chunks (batch, channels, n); applied twice, it restores them."""
     if swap:
         chunks = np.ascontiguousarray(chunks[:, ::-1])
     return -chunks if polarity else chunks
@@ -76,16 +76,16 @@ def _guise(swap: bool, polarity: bool, chunks: Chunks) -> Chunks:
 
 @dataclass(frozen=True, eq=False)
 class _Averaged:
-    """A batch in all of its guises."""
+    """A batch in all of its variants."""
 
     parts: Sequence[tuple[Callable[[Chunks], Chunks], Pending[Chunks]]]
 
     def result(self) -> Chunks:
-        """The mean; see `Pending`."""
-        first, *others = (guise(pending.result()) for guise, pending in self.parts)
+        """The mean over the variants; see `Pending`."""
+        first, *others = (variant(pending.result()) for variant, pending in self.parts)
         return sum(others, first) / np.float32(len(self.parts))
 
     def cancel(self) -> None:
         """See `Pending`."""
-        for _, pending in reversed(self.parts):  # those at work last, so that no next one begins
+        for _, pending in reversed(self.parts):  # the running one last, so that no other starts
             pending.cancel()

@@ -1,1 +1,1 @@
-"""From the files of songs to the files of their stems."""
+"""Separates audio files into files of their stems."""

@@ -1,4 +1,4 @@
-"""What the headers of songs say, and of the files that an earlier run has made of them."""
+"""Reads the headers of songs, and of the files that an earlier run made of them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from bsmamba2.system.atomic import remove_abandoned_above
 
 @dataclass(frozen=True, kw_only=True)
 class SongHeader:
-    """A song, as far as its header tells."""
+    """What a song's header says, and whether the song is already separated."""
 
     job: Job
     duration_s: float | None
-    """The length of what will be separated; None if unknown."""
+    """Length of the section that will be separated; None if unknown."""
     sample_rate: int
     channels: int
     complete: bool
-    """Whether all of its files are there already, of its rate, channels and length."""
+    """Whether all output files exist and have the song's sample rate, channels and length."""
 
 
 def read_headers(jobs: Iterable[Job]) -> tuple[list[SongHeader], list[Failure]]:
-    """Reads the headers of songs, and of their files that exist.
+    """Reads the headers of songs, and of those of their output files that exist.
 
     Returns:
-        The songs in order, and those that cannot be separated.
+        The headers in order, and the songs that cannot be separated.
     """
     headers, failures = [], []
     for job in jobs:
@@ -43,10 +43,10 @@ def read_headers(jobs: Iterable[Job]) -> tuple[list[SongHeader], list[Failure]]:
 
 
 def split_complete(jobs: Iterable[Job]) -> tuple[list[Job], list[Job]]:
-    """The jobs that are to be done, and those that an earlier run with their options has done.
+    """Splits jobs into those still to do and those that an earlier run has completed.
 
-    Where files are missing, the song is not opened. If that run was killed at its very end, what
-    it left beside them is removed, for nothing will be written there any more.
+    A song is opened only if all of its output files exist. Temporary files beside completed ones,
+    left by a run that was killed at its very end, are removed, as no later run would do that.
     """
     todo: list[Job] = []
     complete: list[Job] = []
@@ -60,8 +60,8 @@ def split_complete(jobs: Iterable[Job]) -> tuple[list[Job], list[Job]]:
 def _is_complete(job: Job) -> bool:
     try:
         return all(file.is_file() for file in job.files) and _read(job).complete
-    except (BsmError, OSError):  # a name that is too long, too
-        return False  # the song will be told in its turn
+    except (BsmError, OSError):  # OSError: a name that is too long
+        return False  # separating the song will report the error
 
 
 def _read(job: Job) -> SongHeader:

@@ -1,4 +1,4 @@
-"""What a run reads and writes, all of it before any work."""
+"""Determines, before any work, which files a run reads and writes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Job:
     source: Path
     """The file to read."""
     name: str
-    """What the song is called in reports."""
+    """Name of the song in reports."""
     outputs: Mapping[str, Path]
-    """Stem -> file, or STDOUT for the only one."""
+    """Stem -> file; or STDOUT if there is only one stem."""
     picture: Path | None = None
-    """A PNG with the spectrograms."""
+    """PNG file for the spectrograms."""
     section: Section = WHOLE
 
     @property
     def files(self) -> list[Path]:
-        """All that is written: the stems' files in order, then the picture."""
+        """All output files: the stems in order, then the picture."""
         return [*self.outputs.values(), *([self.picture] if self.picture else [])]
 
 
@@ -43,12 +43,16 @@ def make_jobs(
     picture: bool = False,
     section: Section = WHOLE,
 ) -> tuple[list[Job], list[Failure]]:
-    """Jobs for the songs whose files get in nobody's way, and failures: given ones and others."""
+    """Makes a job for each song; songs whose output files collide are appended to the failures.
+
+    Raises:
+        OptionError: The template does not suit the stems, or stdout cannot take all output.
+    """
     if template.to_stdout:
         if len(stems) > 1 or len(sources) + len(failures) > 1 or picture:
             raise OptionError(
-                "stdout takes one stem of one song and no picture: name one file, choose with "
-                "--stems, and leave --picture out."
+                "stdout takes one stem of one song and no picture: name one file, choose a stem "
+                "with --stems, and leave --picture out."
             )
     else:
         template.check_stems(stems)
@@ -81,7 +85,7 @@ def make_jobs(
 def _obstacle(
     job: Job, inputs: Mapping[str, str], claims: Mapping[str, Sequence[str]]
 ) -> str | None:
-    """Why a job must not run: one sentence."""
+    """One sentence on why a job must not run; None if it may."""
     for file in job.files:
         place = identity(file)
         if place in inputs:

@@ -1,4 +1,4 @@
-"""What the files of a song's stems are called."""
+"""Names the output files of a song."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bsmamba2.runtime.songs.sources import Source
 DEFAULT_TEMPLATE = "out/{folder}/{track}/{stem}.{ext}"
 FIELDS = ("folder", "track", "stem", "ext")
 PICTURE = "spectrograms"
-"""In the place of the stem, in a picture's name."""
+"""Takes the place of the stem in the name of the picture."""
 
 
 class OutputTemplate:
-    """Names of output files, such as 'out/{track}/{stem}.{ext}', or '-' for stdout."""
+    """A template for output names, such as 'out/{track}/{stem}.{ext}', or '-' for stdout."""
 
     def __init__(self, text: str) -> None:
-        """Checks the text; raises OptionError for unknown fields and for a stdout nobody reads."""
+        """Checks the text; raises OptionError for unknown fields, or if stdout is a terminal."""
         self.to_stdout = text == PIPE
         self.text = text = str(STDOUT) if self.to_stdout else text
         if self.to_stdout:
@@ -37,10 +37,10 @@ class OutputTemplate:
                 raise OptionError(f"The output name '{text}' has an unknown field: use {known}.")
 
     def format_name(self, wanted: str | None) -> str:
-        """The format's name: as wanted, or by the template's own suffix, or wav.
+        """Name of the format: the wanted one, or the template's suffix, or wav.
 
         Raises:
-            BsmError: The two differ, or the suffix is none that can be written.
+            BsmError: The two differ, or the suffix is not a format that can be written.
         """
         if self.to_stdout or self.text.endswith(".{ext}"):
             return wanted or FORMATS[0]
@@ -60,7 +60,7 @@ class OutputTemplate:
         return suffix
 
     def check_stems(self, stems: Sequence[str]) -> None:
-        """Raises OptionError if several stems would get one name."""
+        """Raises OptionError if several stems would get the same name."""
         if len(stems) > 1 and "stem" not in self._fields:
             raise OptionError(
                 f"The output name '{self.text}' needs {{stem}} to tell {' and '.join(stems)} "
@@ -68,26 +68,26 @@ class OutputTemplate:
             )
 
     def path(self, source: Source, stem: str, ext: str) -> Path:
-        """The file of one stem."""
+        """Output file of one stem."""
         names = {"track": source.path.stem, "stem": stem, "ext": ext}
         safe = {field: _safe_name(name) for field, name in names.items()}
         folder = "/".join(map(_safe_name, source.folder.parts)) or "."
         return Path(self.text.format(folder=folder, **safe))
 
     def picture_path(self, source: Source) -> Path:
-        """The PNG of a song: beside its stems, or with the song's name if they share a folder."""
+        """PNG file of a song, named like its stems, or after the song if there is no {stem}."""
         stem = PICTURE if "stem" in self._fields else ""
         path = self.path(source, stem, "png").with_suffix(".png")
         return path if stem else path.with_stem(f"{path.stem}.{PICTURE}")
 
     @property
     def top(self) -> Path | None:
-        """The folder that all files will be in, if the text names one."""
+        """The folder that will hold all output, if the template names one."""
         folder, found, _ = self.text.partition("{")[0].rpartition("/")
         return Path(folder or "/") if found else None
 
 
 def _safe_name(name: str) -> str:
-    """A name that stays in its folder and on one line."""
+    """Replaces separators and unprintable characters: the name stays in its folder, on one line."""
     name = "".join("_" if char in "/\\" or not char.isprintable() else char for char in name)
     return name if name.strip(". ") else "_" * len(name)

@@ -1,4 +1,4 @@
-"""stdin as a file to read, stdout as a file to write."""
+"""Reads a song from stdin and writes a stem to stdout, through temporary files."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from bsmamba2.errors import AudioError, FileError, OptionError
 from bsmamba2.system.atomic import atomic_paths, temporary_folder
 
 PIPE = "-"
-"""What the command line calls either of them."""
+"""Name of stdin and stdout on the command line."""
 STDOUT = Path("stdout")
-"""In the place of a stem's file. No template gives this name, for it has no suffix."""
+"""Stands for stdout in place of a stem's file; without a suffix, no template yields this name."""
 _BLOCK = 1 << 20  # bytes
 
 
 def check_stdout() -> None:
-    """Raises OptionError where nobody takes a stem."""
+    """Raises OptionError if stdout is closed or a terminal."""
     if sys.stdout is None or sys.stdout.isatty():
-        kind = "the terminal" if sys.stdout else "closed"
-        raise OptionError(f"stdout is {kind}: send '-o -' into a file or a program.")
+        kind = "a terminal" if sys.stdout else "closed"
+        raise OptionError(f"stdout is {kind}: redirect '-o -' to a file or a program.")
 
 
 @contextlib.contextmanager
 def stdin_file() -> Iterator[Path]:
-    """A file of all that comes through stdin, gone afterwards.
+    """Copies stdin to a temporary file, in constant memory; deletes it when the block ends.
 
-    Containers are read from their end, too, so that a pipe will not do. Memory stays constant.
+    A pipe itself will not do, as decoders must seek.
 
     Raises:
         BsmError: stdin cannot be read, or the folder for temporary files cannot be written.
     """
     if sys.stdin is None or sys.stdin.isatty():
-        kind = "the terminal" if sys.stdin else "closed"
+        kind = "a terminal" if sys.stdin else "closed"
         raise OptionError(f"stdin is {kind}: pipe a song into 'bsm infer -'.")
     with temporary_folder() as folder:
         path = folder / "stdin"
@@ -45,16 +45,15 @@ def stdin_file() -> Iterator[Path]:
                 shutil.copyfileobj(sys.stdin.buffer, file, _BLOCK)
         except OSError as error:
             raise AudioError(
-                f"Cannot keep what comes through stdin in {folder.parent}: "
-                f"{error.strerror or error}; make room, let TMPDIR name another folder, or name "
-                "the song's file."
+                f"Cannot store stdin in {folder.parent}: {error.strerror or error}; make room, "
+                "set TMPDIR to another folder, or name the song's file."
             ) from error
         yield path
 
 
 @contextlib.contextmanager
 def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """As `atomic_paths`; what takes the place of STDOUT, the only path then, is sent there."""
+    """Like `atomic_paths`; if the only path is STDOUT, the file is sent to stdout at the end."""
     if STDOUT not in paths:
         with atomic_paths(paths) as partials:
             yield partials
@@ -66,6 +65,6 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer, _BLOCK)
             sys.stdout.buffer.flush()
-        except OSError as error:  # nobody may want all of it
+        except OSError as error:  # such as a reader that closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush
             raise FileError(f"Cannot write to stdout: {error.strerror}.") from error

@@ -1,9 +1,9 @@
-"""Audio files in, the files of their stems out.
+"""Separates audio files into the files of their stems, in stages that run side by side.
 
-decode, STFT    this song's own thread, some chunks ahead
+decode, STFT    one thread per song, a few chunks ahead
 engine          one thread for all songs
 inverse STFT    two threads for all songs
-encode          one thread for each song
+encode          one thread per song
 """
 
 from __future__ import annotations
@@ -24,48 +24,48 @@ from bsmamba2.runtime.songs.stem_files import StemFiles
 from bsmamba2.system.lanes import Lane, in_order
 
 Progress = Callable[[str, float, float | None], None]
-"""Called with the song's name, the seconds that are done, and all of them if that is known."""
+"""Called with the song's name, the seconds done, and the total seconds or None if unknown."""
 Watch = Callable[[str], AbstractContextManager[Progress | None]]
-"""Opens the progress of a song, by its file's name, on the thread that separates it."""
+"""Opens the progress display of a song, given its file name, on the thread that separates it."""
 
-_BLOCKS_TO_ENCODE = 3  # at a time, at most: one in the encoder and two that wait for it
+_BLOCKS_TO_ENCODE = 3  # at most: one in the encoder and two waiting for it
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeparatedSong:
-    """A song whose stems are written."""
+    """A song whose stems have been written."""
 
     job: Job
     duration_s: float
-    """The length of the audio."""
+    """Length of the audio."""
     elapsed_s: float
-    """The time of decoding, separation and encoding."""
+    """Time for decoding, separation and encoding."""
     sample_rate: int
     channels: int
     stages_s: Mapping[str, float]
-    """Stage -> seconds, as in `StageTimes`; they overlap."""
+    """Stage -> seconds, as in `StageTimes`; the stages overlap."""
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of work per second of audio: below 1 is faster than listening."""
+        """Seconds of work per second of audio: below 1 is faster than real time."""
         return self.elapsed_s / self.duration_s
 
     @property
     def engine_share(self) -> float:
-        """Part of the elapsed time in which the engine worked for this song, 0 to 1."""
+        """Fraction of the elapsed time in which the engine worked for this song, 0 to 1."""
         return self.stages_s["engine"] / self.elapsed_s
 
 
 def separate_file(
     separator: Separator, job: Job, output: OutputFormat, progress: Progress | None = None
 ) -> SeparatedSong:
-    """Separates a file in a stream: memory does not grow with its length.
+    """Separates a file as a stream, in constant memory.
 
-    The stems named in the job appear together when all of them are complete. On any failure none
-    appears, and what was there before stays.
+    The job's output files appear together when all of them are complete. On any failure none
+    appears, and existing files stay as they are.
 
     Raises:
-        BsmError: The file cannot be read, separated or written; one sentence.
+        BsmError: The file cannot be read, separated or written.
     """
     started = time.perf_counter()
     times = StageTimes()
@@ -99,17 +99,17 @@ def separate_files(
     at_once: int = 1,
     watch: Watch = lambda title: nullcontext(),
 ) -> Iterator[SeparatedSong | Exception]:
-    """Separates files as `separate_file` does; a failure ends only its own.
+    """Separates files as `separate_file` does; a failure ends only the song that it occurs in.
 
     Args:
-        separator: Separates all of them.
-        jobs: The files.
+        separator: Separates all songs.
+        jobs: The songs.
         output: The format of all stems.
-        at_once: Songs at a time, each on a thread of its own.
-        watch: Shows how far a song is.
+        at_once: Songs to separate at the same time, each on its own thread.
+        watch: Shows the progress of a song.
 
     Yields:
-        What became of each file, in the order of `jobs`.
+        The result or the exception of each song, in the order of `jobs`.
     """
 
     def outcome(job: Job) -> SeparatedSong | Exception:
@@ -119,7 +119,7 @@ def separate_files(
         except Exception as error:
             return error
 
-    if at_once == 1:  # on the caller's own thread, which Ctrl-C reaches
+    if at_once == 1:  # on the caller's thread, which Ctrl-C interrupts
         yield from map(outcome, jobs)
         return
     songs = Lane("bsm-song", at_once)
@@ -128,7 +128,7 @@ def separate_files(
             yield task.result()
     except BaseException:
         songs.stop()
-        separator.close()  # which ends the songs that have begun
+        separator.close()  # cancels the songs that have begun
         songs.close()
         raise
 
@@ -136,7 +136,7 @@ def separate_files(
 def _written(
     separator: Separator, reader: AudioReader, files: StemFiles, times: StageTimes
 ) -> Generator[int]:
-    """Separates and writes a song; samples of each block that is written."""
+    """Separates and writes a song; yields the number of samples of each block written."""
     encoder = Lane("bsm-encode")
 
     def write(stems: Mapping[str, Samples]) -> int:

@@ -1,4 +1,4 @@
-"""Which songs are meant: files by name, folders, and what comes through stdin."""
+"""Finds the songs to separate: named files, audio files in folders, and stdin."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ class Source:
     path: Path
     """The file to read."""
     name: str
-    """What it is called in reports: as it was named, or 'stdin'."""
+    """Name in reports: the file as it was given, or 'stdin'."""
     folder: Path = _HERE
-    """Where it lies below the folder that was named."""
+    """Folder of the file, relative to the folder that was given."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that gave nothing."""
+    """An input that cannot be separated."""
 
     source: str
-    """As it was named."""
+    """The input as it was given."""
     error: str
-    """One sentence."""
+    """What is wrong, in one sentence."""
 
 
 @contextlib.contextmanager
 def found_sources(
     names: Sequence[str], *, recursive: bool = False, leave_out: Path | None = None
 ) -> Iterator[tuple[list[Source], list[Failure]]]:
-    """Files by name, and the audio files in folders, sorted; each once.
+    """Finds named files, and the audio files in named folders, sorted; each file once.
 
-    What comes through stdin is read at once, and is a file as long as the block lasts.
+    A context manager: stdin is read at once, into a file that exists until the block ends.
 
     Args:
         names: Files, folders, and '-' for stdin.
-        recursive: Searches folders in folders, too, but no hidden and no linked ones.
-        leave_out: A folder that is not searched where it lies below a named one: that of the
-            results, so that a second run does not separate stems.
+        recursive: Searches subfolders, too, except for hidden and linked ones.
+        leave_out: A subfolder that is not searched: the folder of the results, so that a second
+            run does not separate stems.
 
     Yields:
-        The songs, and the names that gave none.
+        The songs, and the names without any.
 
     Raises:
-        BsmError: stdin cannot be read or kept.
+        BsmError: stdin cannot be read or stored.
     """
     with stdin_file() if PIPE in names else contextlib.nullcontext() as stdin:
         yield _find(names, recursive, leave_out, stdin)
@@ -79,7 +79,7 @@ def _find(
             continue
         if not sources:
             mend = "name the files themselves" if recursive else "name files, or add --recursive"
-            failures.append(Failure(name, f"{name} is a folder without audio: {mend}."))
+            failures.append(Failure(name, f"{name} is a folder without audio files: {mend}."))
         for source in sources:
             found.setdefault(identity(source.path), source)
     return list(found.values()), failures
@@ -88,7 +88,7 @@ def _find(
 def _sources(
     name: str, recursive: bool, leave_out: Path | None, stdin: Path | None
 ) -> Iterator[Source]:
-    """The songs of one name."""
+    """The songs that one name stands for."""
     if name == PIPE and stdin:
         yield Source(stdin, "stdin")
         return
@@ -103,7 +103,7 @@ def _sources(
 
 
 def _folders(top: Path, leave_out: Path | None) -> Iterator[Path]:
-    """A folder and those below it."""
+    """A folder and all searched folders below it."""
     yield top
     for path in sorted(top.iterdir()):
         hidden, linked = path.name.startswith("."), path.is_symlink()
@@ -113,11 +113,11 @@ def _folders(top: Path, leave_out: Path | None) -> Iterator[Path]:
 
 
 def _is_audio(path: Path) -> bool:
-    """By its name; no hidden files (.partial-..., ._song.wav)."""
+    """Whether the suffix is that of an audio format; hidden files (._song.wav) do not count."""
     known = path.suffix.lower() in SOUNDFILE_SUFFIXES | OTHER_SUFFIXES
     return known and path.is_file() and not path.name.startswith(".")
 
 
 def identity(path: Path) -> str:
-    """Equal for two names of one place."""
+    """A string that is equal for two paths to the same file."""
     return os.path.normcase(os.path.realpath(path))

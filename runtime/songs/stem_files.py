@@ -1,4 +1,4 @@
-"""The files of one song: its stems, and a picture of them."""
+"""Writes the output files of one song: its stems, and a picture of them."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _WAITING = "a temporary file beside the stems (make room, or name another folder
 class StemFiles:
     """Writes the stems of a song side by side; a context manager.
 
-    All files appear together when its block ends, after `complete`. When the block raises, none
-    appears, and what was there before stays.
+    All files appear together when the block ends, after `complete`. If the block raises, none
+    appears, and existing files stay as they are.
 
-    To rescale, the song's peak must be known first: then the stems wait in temporary files, as
-    float32, and are written at the end.
+    Rescaling needs the peak of the whole song, so then the stems are first stored in temporary
+    files, as float32, and encoded by `complete`.
     """
 
     def __init__(self, song: AudioReader, job: Job, output: OutputFormat) -> None:
         """Opens the files.
 
         Args:
-            song: Whose stems they are; gives rate, channels, length and tags.
-            job: Names the files.
+            song: The song, for its sample rate, channels, length and tags.
+            job: The names of the files.
             output: The format of all stems.
 
         Raises:
-            BsmError: The format cannot have the rate, or a file cannot be written.
+            BsmError: The format does not support the sample rate, or a file cannot be written.
         """
         self._song, self._job = song, job
         self._picture = SongPicture(song.sample_rate) if job.picture else None
@@ -80,7 +80,7 @@ class StemFiles:
         """Appends a block of every stem, (channels, n) each; all stems add up to the mixture.
 
         Raises:
-            BsmError: The disk is full, or a WAV of unknown length passes 4 GB.
+            BsmError: The disk is full, or a WAV of unknown length exceeds 4 GB.
         """
         if self._picture:
             self._picture.add({"mixture": np.sum([*stems.values()], axis=0), **stems})
@@ -94,14 +94,14 @@ class StemFiles:
                 self._waiting[stem].write(np.ascontiguousarray(block.T, np.float32).tobytes())
 
     def complete(self) -> None:
-        """Writes what waits, quieter if need be, and the picture; verifies all of them.
+        """Encodes stored stems, scaled down if necessary, writes the picture, and verifies all.
 
         Raises:
             BsmError: Something cannot be written.
         """
         if self._peak > 1:
             logger.warning(
-                "The stems of %s are %.2f dB quieter, so that none passes full scale.",
+                "The stems of %s are %.2f dB quieter, so that none exceeds full scale.",
                 self._song.name,
                 20 * np.log10(self._peak),
             )

@@ -149,7 +149,7 @@ def test_plans_say_what_they_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
     machine.driver = 12040
     found = check("engines", ".plan")
     assert not found.ok
-    assert found.detail.startswith("The NVIDIA driver here is one for CUDA 12.4")
+    assert found.detail.startswith("The NVIDIA driver here supports CUDA 12.4")
     assert found.detail.endswith("update the driver")
 
 

@@ -1,4 +1,4 @@
-"""What several files here test with."""
+"""Fixtures for the tests of the runtime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def quick_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model in chunks of 2 s, which its graph takes as well as those of 8 s."""
+    """The tiny model with chunks of 2 s instead of 8 s; its graph takes both."""
     from small_engines import with_chunks
 
     return with_chunks(tiny_onnx, 2, tmp_path_factory.mktemp("quick") / "quick.onnx")
@@ -30,7 +30,7 @@ def bsm_infer(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
-    """Runs the command in a folder of its own."""
+    """Runs `bsm infer` with the quick engine, in a folder of its own."""
     from processes import Outcome
 
     from bsmamba2.cli import main
@@ -47,7 +47,7 @@ def bsm_infer(
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the test's own."""
+    """An empty cache folder for each test."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
@@ -55,7 +55,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def machine() -> Machine:
-    """A pretended GPU, not yet in this process."""
+    """A pretended GPU, not installed in this process yet."""
     from fake_gpu.machine import Machine
 
     return Machine()
@@ -65,7 +65,7 @@ def machine() -> Machine:
 def load(
     machine: Machine, short_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., PlanEngine]:
-    """Loads a plan of the tiny model in chunks of a second, whose network is `quick`."""
+    """Loads a plan of the tiny model with chunks of one second, whose network is `quick`."""
     from plan_songs import quick
     from plans import install, write_plan
 

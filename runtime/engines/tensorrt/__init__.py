@@ -1,1 +1,1 @@
-"""TensorRT plans on a GPU, the whole way of a chunk on it."""
+"""Runs TensorRT plans, with all steps from chunk to target on the GPU."""

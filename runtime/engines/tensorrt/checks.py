@@ -1,7 +1,7 @@
-"""Whether a plan may be touched here: asked of its sidecar and of this machine.
+"""Checks, from its sidecar and this machine, whether a plan can run here.
 
-A plan is read by native code, and only by the version that wrote it, so what does not fit is
-refused before, with the command that builds it again.
+Native code deserialises a plan, and only the version that built it can. So a plan that does not
+fit is refused before that, with the command that builds it again.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from bsmamba2.system.files import sha256_file
 
 
 def find_builder(path: Path, record: PlanRecord) -> ModuleType:
-    """The module that reads the plan, in exactly the version that wrote it.
+    """Imports the TensorRT module that built the plan, in exactly the same version.
 
     Raises:
-        EngineError: It is absent, does not load, or has another version.
+        EngineError: It is not installed, does not load, or has another version.
     """
     module, wanted = BUILDERS[record.builder], f"{record.builder}=={record.builder_version}"
     built = f"{path} was built with {TITLES[record.builder]} {record.builder_version}"
@@ -27,25 +27,23 @@ def find_builder(path: Path, record: PlanRecord) -> ModuleType:
         trt = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise EngineError(f"{built}, which is not installed: pip install {wanted}.") from error
-    except Exception as error:  # a library that is missing or broken, in whatever words
+    except Exception as error:  # a missing or broken library raises anything
         raise EngineError(
             f"{built}, which does not load ({short_reason(error)}): pip install {wanted}."
         ) from error
     if trt.__version__ != record.builder_version:
         raise EngineError(
-            f"{built}, and {trt.__version__} is installed here: run '{record.command}' here, or "
+            f"{built}, but {trt.__version__} is installed here: run '{record.command}' here, or "
             f"pip install {wanted}."
         )
     return trt
 
 
 def find_plugin(path: Path, record: PlanRecord) -> Path:
-    """The plugin library for a plan.
-
-    Nothing is built: that takes minutes and a compiler.
+    """Finds the plugin library for a plan, without building it, which takes minutes.
 
     Raises:
-        PluginError: The plan is for other kernels than those of this version, or they are not
+        PluginError: The plan needs other kernels than those of this version, or the plugin is not
             built.
     """
     from bsmamba2.formats.operator import PLUGIN_VERSION
@@ -53,7 +51,7 @@ def find_plugin(path: Path, record: PlanRecord) -> Path:
 
     if record.plugin.version != PLUGIN_VERSION:
         raise PluginError(
-            f"{path} needs version {record.plugin.version} of the plugin, and this bsmamba2 has "
+            f"{path} needs version {record.plugin.version} of the plugin, but this bsmamba2 has "
             f"version {PLUGIN_VERSION}: run '{record.command}'."
         )
     sources = record.plugin.sources_sha256
@@ -64,35 +62,37 @@ def find_plugin(path: Path, record: PlanRecord) -> Path:
         )
     libraries = find_libraries(plugin=True)
     if libraries is None or libraries.plugin is None:
-        raise PluginError(f"{path} needs the TensorRT plugin, not built here: bsm plugin build.")
-    # Equal sources make interchangeable libraries.
+        raise PluginError(
+            f"{path} needs the TensorRT plugin, which is not built here: run 'bsm plugin build'."
+        )
+    # Libraries built from equal sources are interchangeable.
     if not sources and sha256_file(libraries.plugin) != record.plugin.library_sha256:
         raise PluginError(
-            f"{path} was built with a plugin library of unknown sources, which is not the one "
-            f"built here: run '{record.command}'."
+            f"{path} was built with a plugin library of unknown sources, and it is not the "
+            f"library built here: run '{record.command}'."
         )
     return libraries.plugin
 
 
 def check_architecture(path: Path, record: PlanRecord, capability: str, gpu: str) -> None:
-    """Raises EngineError unless the plan runs on a GPU.
+    """Raises EngineError unless the plan runs on GPUs of this compute capability.
 
     Args:
         path: The plan.
-        record: Of its sidecar; without architectures it is bound to none.
+        record: What its sidecar says; a plan without architectures runs on all.
         capability: The GPU's compute capability, such as "9.0".
-        gpu: Its name.
+        gpu: The GPU's name.
     """
     if record.architectures and capability not in record.architectures:
         raise EngineError(
             f"{path} was built for GPUs of compute capability "
-            f"{' or '.join(record.architectures)}, and the {gpu} here has {capability}: run "
+            f"{' or '.join(record.architectures)}, but the {gpu} here has {capability}: run "
             f"'{record.command}' here."
         )
 
 
 def check_sizes(path: Path, record: PlanRecord, batch: int, frames: int) -> None:
-    """Raises EngineError unless the plan takes so many chunks of so many frames."""
+    """Raises EngineError unless the plan takes batches of this size with this many frames."""
     fewest, _, most = record.frames
     if not fewest <= frames <= most:
         taken = f"{fewest} to {most}" if fewest < most else f"{most}"

@@ -1,4 +1,4 @@
-"""The GPU, through CuPy, and what can go wrong with it in one sentence each."""
+"""Opens the GPU through CuPy, and turns CUDA's errors into one sentence each."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _NOT_HERE = "a .plan runs on an NVIDIA GPU only; use the .onnx file that it was 
 
 
 class OutOfDeviceMemoryError(EngineError):
-    """The GPU's memory does not suffice; less at a time may."""
+    """The GPU is out of memory; smaller batches may fit."""
 
 
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A GPU that answers."""
+    """A GPU that works."""
 
     cupy: ModuleType
     name: str
-    """As its maker calls it."""
+    """Product name, such as "NVIDIA H100 80GB HBM3"."""
     capability: str
     """Compute capability, such as "9.0"."""
 
 
 def open_device() -> Device:
-    """The current GPU of this process.
+    """Opens the current GPU of this process.
 
     Raises:
         MissingExtraError: CuPy is not installed.
-        EngineError: CuPy lacks libraries, or there is no GPU or no driver that it can use.
+        EngineError: CuPy lacks libraries, or finds no GPU or no suitable driver.
     """
     cupy = _import_cupy()
     runtime = cupy.cuda.runtime
@@ -62,59 +62,60 @@ def open_device() -> Device:
 
 
 def free_memory(device: Device) -> None:
-    """Gives back to CUDA what CuPy keeps of arrays that are gone."""
-    gc.collect()  # what only cycles hold, such as frames of an error
+    """Returns the memory of deleted arrays, which CuPy's pools keep, to CUDA."""
+    gc.collect()  # arrays may be held by reference cycles, such as an error's frames
     device.cupy.get_default_memory_pool().free_all_blocks()
     device.cupy.get_default_pinned_memory_pool().free_all_blocks()
 
 
 def chunks_text(count: int) -> str:
-    """For people: "a chunk", "4 chunks"."""
+    """The count in words: "a chunk", "4 chunks"."""
     return "a chunk" if count == 1 else f"{count} chunks"
 
 
 @contextlib.contextmanager
 def cuda_errors(doing: str) -> Iterator[None]:
-    """Makes one sentence of what CuPy raises in the block.
+    """Context manager that turns CuPy's exceptions into one sentence.
 
     Args:
-        doing: What fails then, such as "the transforms".
+        doing: What the block does, for the sentence, such as "the network".
 
     Raises:
-        OutOfDeviceMemoryError: Memory of the GPU, or pinned memory, does not suffice.
-        EngineError: Any other error of CUDA or of CuPy.
+        OutOfDeviceMemoryError: GPU memory or pinned memory ran out.
+        EngineError: Any other error of CUDA or CuPy.
     """
     try:
         yield
     except Exception as error:
-        if not type(error).__module__.startswith("cupy"):  # cupy_backends, too
+        if not type(error).__module__.startswith("cupy"):  # or cupy_backends
             raise
         raise device_error(doing, f"{type(error).__name__}: {error}") from error
 
 
 def device_error(doing: str, text: str) -> EngineError:
-    """The error for a message of CUDA, of CuPy or of TensorRT.
+    """Makes the exception for an error message of CUDA, CuPy or TensorRT.
 
     Args:
-        doing: What failed.
-        text: The message.
+        doing: What failed, for the sentence.
+        text: The error message.
     """
     reason = short_reason(text)
     if _OUT_OF_MEMORY.search(text):
-        return OutOfDeviceMemoryError(f"The GPU's memory does not suffice for {doing} ({reason}).")
-    return EngineError(f"The GPU failed in {doing}: {reason}.")
+        return OutOfDeviceMemoryError(f"The GPU has too little memory for {doing} ({reason}).")
+    return EngineError(f"The GPU failed during {doing}: {reason}.")
 
 
 def driver_is_too_old(text: str) -> bool:
-    """Whether a message is of a driver that is missing or older than the library that asks it."""
-    own_words = rf"cudaError {_INSUFFICIENT_DRIVER}:|with error:? {_INSUFFICIENT_DRIVER}\b"
-    return re.search(own_words, text) is not None  # of TensorRT-RTX, of TensorRT
+    """Whether an error message means that the driver is missing or too old for the library."""
+    # The first is TensorRT-RTX's wording, the second TensorRT's.
+    wordings = rf"cudaError {_INSUFFICIENT_DRIVER}:|with error:? {_INSUFFICIENT_DRIVER}\b"
+    return re.search(wordings, text) is not None
 
 
 def _import_cupy() -> Any:
     try:
         import cupy
-        import cupyx.scipy.fft  # noqa: F401  (to see whether it is there)
+        import cupyx.scipy.fft  # noqa: F401  (checks that it is there)
     except ModuleNotFoundError as error:
         raise MissingExtraError("A .plan runs with CuPy, which", "trt") from error
     except ImportError as error:
@@ -126,7 +127,7 @@ def _import_cupy() -> Any:
 
 
 def _check_libraries(cupy: Any) -> None:
-    """CuPy finds CUDA's libraries when it first needs them: better now than within a song."""
+    """Has CuPy load CUDA's libraries, so that missing ones fail now and not within a song."""
     try:
         cupy.cuda.cufft.getVersion()
         cupy.cuda.nvrtc.getVersion()
@@ -142,16 +143,16 @@ def _no_device_sentence(cupy: Any, error: Any) -> str:
     if error.status == _NO_DEVICE:
         return f"No NVIDIA GPU found here: {_NOT_HERE}."
     if error.status != _INSUFFICIENT_DRIVER:
-        return f"CUDA does not start ({short_reason(error)}): nvidia-smi may say more."
+        return f"CUDA does not start ({short_reason(error)}): run nvidia-smi, which may say more."
     driver = runtime.driverGetVersion()
     if not driver:
         return f"No NVIDIA driver found here: {_NOT_HERE}."
     return (
-        f"The NVIDIA driver here is one for CUDA {_release(driver)}, but CuPy {cupy.__version__} "
+        f"The NVIDIA driver here supports CUDA {_release(driver)}, but CuPy {cupy.__version__} "
         f"needs CUDA {_release(runtime.runtimeGetVersion())}: update the driver."
     )
 
 
 def _release(number: int) -> str:
-    """13.2 for 13020."""
+    """CUDA's version number in words: "13.2" for 13020."""
     return f"{number // 1000}.{number % 1000 // 10}"

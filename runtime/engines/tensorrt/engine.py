@@ -1,10 +1,10 @@
-"""TensorRT and TensorRT-RTX: run `.plan` files on a GPU, without torch.
+"""TensorRT and TensorRT-RTX: runs `.plan` files on a GPU, without PyTorch.
 
-`load_plan` goes from the outside in: the sidecar, the plan's bytes, this machine's software, its
-GPU, and only then TensorRT. Of the files beside this one, `checks` refuses, `device` opens the
-GPU, `runtime` deserialises (`kernel_cache` keeps what TensorRT-RTX compiles later), `network` runs
-the network, `slot` the whole way of a batch, `estimator` keeps two batches on their way, and
-`memory` makes them smaller where they do not fit.
+`load_plan` checks from the outside in: the sidecar, the plan's bytes, this machine's software, its
+GPU, and only then TensorRT. The modules beside this one: `checks` refuses plans that do not fit,
+`device` opens the GPU, `runtime` deserialises the plan (`kernel_cache` keeps what TensorRT-RTX
+compiles later), `network` runs the network, `slot` runs a batch from samples to samples,
+`estimator` keeps two batches in flight, and `memory` makes batches smaller if they do not fit.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def load_plan(path: Path, options: EngineOptions) -> PlanEngine:
     """Checks a plan, then loads it onto the current GPU.
 
     Args:
-        path: A `.plan` with its sidecar beside it.
-        options: Of these the device, which cannot be a CPU.
+        path: A `.plan` file with its sidecar beside it.
+        options: Only the device counts, which must not be "cpu".
 
     Raises:
-        BsmError: No such plan.
+        BsmError: The file does not exist.
         CheckpointError: Its sidecar is missing or damaged.
-        EngineError: It cannot run here, carries a library, or is not the file that its sidecar
-            describes.
-        PluginError: The plugin that it needs is not here.
+        EngineError: The plan cannot run here, carries a library, or is not the file that its
+            sidecar describes.
+        PluginError: The plugin that the plan needs is not built here.
         MissingExtraError: CuPy is not installed.
     """
     if options.device == "cpu":
@@ -69,33 +69,33 @@ def load_plan(path: Path, options: EngineOptions) -> PlanEngine:
 
 
 class PlanEngine:
-    """A plan on a GPU. Not for several threads at once."""
+    """A plan on a GPU; not thread-safe."""
 
     device = "cuda"
 
     def __init__(
         self, path: Path, record: PlanRecord, metadata: Metadata, runtime: PlanRuntime, gpu: Device
     ) -> None:
-        """Takes what `load_plan` has checked and loaded."""
+        """Wraps what `load_plan` has checked and loaded."""
         self.metadata = metadata
         self.precision = metadata.precision
         self.batch: tuple[int, int, int] | None = record.batch
         self.record = record
         self._path, self._runtime, self._gpu = path, runtime, gpu
-        self._limit = ChunkLimit(record.batch[2])  # of masks
-        self._network: PlanNetwork | None = None  # of masks
+        self._limit = ChunkLimit(record.batch[2])  # for __call__
+        self._network: PlanNetwork | None = None  # for __call__
         self._estimator: tuple[int, PlanEstimator] | None = None
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
-        """The mask; see `Engine`. Batches of any size, frames of the plan's range."""
+        """Computes the mask for any batch, frames within the plan's range; see `Engine`."""
         check_spectrum(spectrum, self.metadata.model.audio)
         check_sizes(self._path, self.record, 1, spectrum.shape[2])
         return np.concatenate(self._limit.in_parts(spectrum, self._mask, self._free))
 
     def estimator(self, batch: int) -> PlanEstimator:
-        """The way from chunks to the target in them on the GPU; see `EstimatingEngine`.
+        """Returns the estimator that does all steps on the GPU; see `EstimatingEngine`.
 
-        Kept for the next one who asks for the same batch, with its memory and its graphs.
+        It is kept, with its memory and CUDA graphs, until another batch is asked for.
 
         Raises:
             EngineError: The plan does not take chunks of its model's length.
@@ -109,10 +109,10 @@ class PlanEngine:
         return self._estimator[1]
 
     def network(self, batch: int, frames: int) -> PlanNetwork:
-        """The bare network for one shape, for measurements.
+        """Returns the bare network for one shape, for measurements.
 
         Raises:
-            EngineError: The plan does not take so many chunks or frames, or no memory.
+            EngineError: The plan does not take this many chunks or frames, or memory ran out.
         """
         check_sizes(self._path, self.record, batch, frames)
         audio = self.metadata.model.audio
@@ -120,7 +120,7 @@ class PlanEngine:
         return PlanNetwork(self._runtime, self._gpu, shape)
 
     def describe(self) -> dict[str, Any]:
-        """Backend, version, device, precision and sizes."""
+        """Returns backend, version, device, precision, and the ranges of batch and frames."""
         return {
             "backend": self.record.builder,
             "version": self.record.builder_version,
@@ -133,7 +133,7 @@ class PlanEngine:
         }
 
     def _mask(self, spectrum: Spectrum) -> Spectrum:
-        """The mask of as many chunks as go at a time."""
+        """Computes the mask for as many chunks as fit at a time."""
         if self._network is None or self._network.spectrum.shape != spectrum.shape:
             self._free()
             self._network = self.network(len(spectrum), spectrum.shape[2])
@@ -145,14 +145,14 @@ class PlanEngine:
         return mask
 
     def _make_slot(self, batch: int) -> PlanSlot:
-        """A place for a batch on the GPU, which masks and songs have in turn."""
+        """Makes a slot for songs, after freeing the network of `__call__`."""
         if self._network is not None:
             self._network = None
             free_memory(self._gpu)
         return PlanSlot(self._runtime, self._gpu, self.metadata.model.audio, batch)
 
     def _free(self) -> None:
-        """Gives back the memory of masks and of songs, after what is on its way."""
+        """Frees the memory of `__call__` and of the estimator, once its batches are done."""
         self._network = None
         if self._estimator is not None:
             self._estimator[1].release()

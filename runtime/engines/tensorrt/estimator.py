@@ -1,7 +1,7 @@
-"""Batches of chunks through a plan, two at a time.
+"""Sends batches of chunks through a plan, two in flight.
 
-While one slot's stream computes, the other's next batch is copied and enqueued, and the host
-decodes and encodes.
+While one slot's stream computes, the next batch is copied and enqueued in the other slot, and the
+host decodes and encodes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from bsmamba2.runtime.engines.tensorrt.slot import PlanSlot, StartedChunks
 
 
 class PlanEstimator:
-    """The way from chunks to the target in them, all on the GPU. Not for several threads at once.
+    """An `Estimator` that does all steps on the GPU; not thread-safe.
 
     Attributes:
-        limit: What goes at a time: as asked for, or less since memory ran out.
+        limit: Chunks and slots in use; fewer than requested once memory has run out.
     """
 
     in_flight = 2
@@ -36,10 +36,10 @@ class PlanEstimator:
         """Allocates nothing yet.
 
         Args:
-            audio: Of the plan's model.
-            limit: Within the plan's range.
-            make_slot: Makes a slot for so many chunks.
-            free: Gives back what memory can be given back; calls `release`.
+            audio: Audio configuration of the plan's model.
+            limit: Chunks per batch, within the plan's range, and slots.
+            make_slot: Makes a slot for the given number of chunks.
+            free: Frees all memory that can be freed; calls `release`.
         """
         self.limit = limit
         self._audio = audio
@@ -48,12 +48,12 @@ class PlanEstimator:
         self._turn = 0
 
     def begin(self, batch: Batch) -> StartedBatch:
-        """Enqueues a batch of any size, in parts if need be; see `Estimator`."""
+        """Enqueues a batch of any size, in parts if necessary; see `Estimator`."""
         parts = self.limit.in_parts(batch.chunks, self._start, self._free)
         return StartedBatch(batch, self._audio, parts)
 
     def release(self) -> None:
-        """Gives its slots up, after what is on their way; later batches make new ones."""
+        """Waits for the slots and drops them; later batches make new ones."""
         for slot in self._slots:
             slot.rest()
         self._slots.clear()
@@ -70,7 +70,7 @@ class PlanEstimator:
 
 @dataclass(frozen=True, eq=False)
 class StartedBatch:
-    """A batch on its way."""
+    """A batch in flight."""
 
     batch: Batch
     audio: AudioConfig
@@ -83,4 +83,4 @@ class StartedBatch:
         return np.concatenate(targets)
 
     def cancel(self) -> None:
-        """Nothing: the GPU ends what is on its way, and its slot waits for that."""
+        """Does nothing: the GPU finishes what was enqueued, and its slot waits for that."""

@@ -1,7 +1,7 @@
-"""What TensorRT-RTX compiles for this GPU when a plan first runs, kept for the next process.
+"""Caches the kernels that TensorRT-RTX compiles for this GPU when a plan first runs.
 
-Its plans hold no machine code: the first run of a shape compiles it, which takes seconds. It only
-saves time, so whatever is wrong with it is one line in the log. TensorRT has nothing of the kind.
+Its plans hold no machine code: the first run of a shape compiles the kernels, which takes seconds.
+The cache only saves time, so any failure is one line in the log. TensorRT has no such cache.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 class KernelCache:
-    """Compiled kernels of one plan on one kind of GPU, in the user's own cache folder."""
+    """Compiled kernels of one plan on one kind of GPU, in the user's cache folder."""
 
     def __init__(self, record: PlanRecord, capability: str) -> None:
         """Reads and writes nothing yet.
 
         Args:
-            record: Of the plan.
+            record: The plan's sidecar.
             capability: The GPU's compute capability, such as "9.0".
         """
         self._name = f"{record.plan_sha256[:32]}-{record.builder_version}-{capability}.cache"
@@ -34,16 +34,16 @@ class KernelCache:
         self._kept = b""
 
     def attach(self, config: Any) -> None:
-        """Gives the kernels to an `IRuntimeConfig`; all contexts of a plan share them."""
+        """Attaches the cache to an `IRuntimeConfig`; all contexts of a plan share it."""
         if self._cache is None:
             self._cache = config.create_runtime_cache()
             self._kept = self._read()
             if self._kept and not self._cache.deserialize(self._kept):
-                logger.info("%s is of another TensorRT-RTX or driver.", self._path)
+                logger.info("%s was written by another TensorRT-RTX or driver.", self._path)
         config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
-        """Writes what has been compiled since."""
+        """Writes the cache to disk if more kernels have been compiled."""
         if self._cache is None or self._path is None:
             return
         data = bytes(memoryview(self._cache.serialize()))

@@ -1,4 +1,4 @@
-"""What goes through the GPU at a time: less, and it is said, where its memory does not suffice."""
+"""Limits what the GPU gets at a time, and lowers the limit, with a warning, if memory runs out."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ T = TypeVar("T")
 
 
 class ChunkLimit:
-    """How much goes through the GPU at a time.
+    """How many chunks the GPU gets at a time.
 
     Attributes:
-        chunks: Chunks of a batch.
-        slots: Batches that may be on their way.
+        chunks: Largest number of chunks per batch.
+        slots: Largest number of batches in flight.
     """
 
     def __init__(self, chunks: int, slots: int = 1) -> None:
-        """Starts with what is wanted."""
+        """Starts with the requested numbers."""
         self.chunks, self.slots = chunks, slots
 
     def in_parts(
         self, chunks: Array, work: Callable[[Array], T], free: Callable[[], None]
     ) -> list[T]:
-        """What `work` makes of chunks, as many at a time as the memory allows, in order.
+        """Calls `work` on as many chunks at a time as fit into memory; its results in order.
 
         Args:
-            chunks: Along the first axis.
-            work: Raises OutOfDeviceMemoryError where they are too many.
-            free: Gives back all memory that can be given back, before it goes on with less.
+            chunks: Any number of chunks, on the first axis.
+            work: Raises OutOfDeviceMemoryError if it gets too many.
+            free: Frees all memory that can be freed; called before going on with fewer chunks.
 
         Raises:
-            OutOfDeviceMemoryError: It does not suffice for one.
+            OutOfDeviceMemoryError: Not even one chunk fits.
         """
         results: list[T] = []
         at = 0
@@ -47,19 +47,19 @@ class ChunkLimit:
                 at += self.chunks
                 continue
             except OutOfDeviceMemoryError as error:
-                reason = str(error)  # without the frames of its traceback, which hold memory
+                reason = str(error)  # only the text, as the traceback's frames hold memory
             free()
             self._shrink(reason)
         return results
 
     def _shrink(self, reason: str) -> None:
-        """Half the batch, then one slot; raises OutOfDeviceMemoryError where there is no less."""
+        """Halves the batch, then drops to one slot; raises OutOfDeviceMemoryError after that."""
         if self.chunks > 1:
             self.chunks //= 2
-            logger.warning("%s Going on with %s at a time.", reason, chunks_text(self.chunks))
+            logger.warning("%s Continuing with %s at a time.", reason, chunks_text(self.chunks))
         elif self.slots > 1:
             self.slots = 1
-            logger.warning("%s Going on with one after the other.", reason)
+            logger.warning("%s Continuing with one batch after the other.", reason)
         else:
-            advice = "end what else uses the GPU, or use the .onnx file on the CPU"
+            advice = "end other programs that use the GPU, or use the .onnx file on the CPU"
             raise OutOfDeviceMemoryError(f"{reason.rstrip('.')}: {advice}.")

@@ -1,4 +1,4 @@
-"""A plan's network on a stream of its own, for spectra of one shape."""
+"""Runs a plan's network on its own stream, for spectra of one shape."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _DOING = "the network"
 
 
 class PlanNetwork:
-    """An execution context with a stream and all the memory that it needs.
+    """An execution context with a stream and all the memory that it needs; not thread-safe.
 
-    Memory for activations is given to the context for its shape, not for the plan's largest, so
-    that smaller batches need less. The first run warms up; in the second the network is captured
-    as a CUDA graph, which the later ones replay. Not for several threads at once.
+    The context gets memory for activations of its own shape, not of the plan's largest, so that
+    smaller batches need less. The first run warms up; the second captures the network as a CUDA
+    graph, which later runs replay.
 
     Attributes:
-        stream: CuPy's; everything is enqueued there.
-        spectrum: (batch, channels, frames, bins, 2) float32 on the GPU, for the caller to write.
-        mask: Of the same shape; there when `stream` has passed `enqueue`.
+        stream: The CuPy stream on which everything is enqueued.
+        spectrum: (batch, channels, frames, bins, 2) float32 on the GPU, for the caller to fill.
+        mask: The result, of the same shape; valid once `stream` has passed `enqueue`.
     """
 
     def __init__(self, runtime: PlanRuntime, device: Device, shape: tuple[int, ...]) -> None:
@@ -33,7 +33,7 @@ class PlanNetwork:
         Args:
             runtime: The plan.
             device: The GPU.
-            shape: Of the spectra, within the plan's ranges.
+            shape: Shape of the spectra, within the plan's ranges.
 
         Raises:
             OutOfDeviceMemoryError: The shape is too large for the GPU.
@@ -55,7 +55,7 @@ class PlanNetwork:
         """Enqueues the network on `stream`: from `spectrum` to `mask`.
 
         Raises:
-            OutOfDeviceMemoryError: Memory that it asks for in its first runs is not there.
+            OutOfDeviceMemoryError: The first runs allocate memory, and it ran out.
             EngineError: TensorRT or CUDA failed.
         """
         with cuda_errors(_DOING):
@@ -70,7 +70,7 @@ class PlanNetwork:
             self._runtime.keep_kernels()
 
     def _prepare(self, cupy: Any) -> None:
-        """Shape, memory and addresses of the context."""
+        """Sets shape, memory and addresses of the context."""
         context, require = self._context, self._runtime.require
         profile = context.set_optimization_profile_async(0, self.stream.ptr)
         require(profile, "the choice of sizes")
@@ -87,7 +87,7 @@ class PlanNetwork:
         self._runtime.require(self._context.execute_async_v3(self.stream.ptr), _DOING)
 
     def _captured(self) -> Any:
-        """The network as a graph; None, with one line in the log, where it cannot be captured."""
+        """Captures the network as a CUDA graph; None, with one warning, if that is impossible."""
         capturable = getattr(self._context, "is_stream_capturable", lambda _: True)
         try:
             if not capturable(self.stream.ptr):

@@ -1,11 +1,11 @@
-"""A plan in TensorRT or TensorRT-RTX: deserialised, compared with its sidecar, ready to run.
+"""Deserialises a plan with TensorRT or TensorRT-RTX and creates execution contexts for it.
 
-The two modules have one interface up to what is guarded here:
+The two modules have the same interface, with two differences:
 
-- TensorRT-RTX compiles kernels for the GPU when a context first sees a shape. `EAGER` makes it do
-  so at once; by default it goes on with others for a while and then exchanges them, which a
-  captured CUDA graph would never see.
-- Only TensorRT-RTX can say whether a context's work can be captured (`network.py`).
+- TensorRT-RTX compiles kernels for the GPU when a context first meets a shape. `EAGER` makes it do
+  so at once; by default it starts with generic kernels and replaces them later, which a captured
+  CUDA graph would miss.
+- Only TensorRT-RTX can tell whether a context's work can be captured (`network.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NO_CUDA = "CUDA initialization failure"  # a mere warning in some releases of T
 
 
 class PlanRuntime:
-    """A deserialised plan; contexts of it run independently of each other."""
+    """A deserialised plan; its contexts run independently of each other."""
 
     def __init__(
         self,
@@ -44,20 +44,20 @@ class PlanRuntime:
         """Deserialises a plan whose sidecar was checked (`checks.py`).
 
         Args:
-            trt: The module that built it.
-            data: The plan, as `read_plan` gives it; its plugin is loaded.
-            path: Its file, for messages.
-            record: Of its sidecar.
+            trt: The module that built the plan.
+            data: The plan's bytes from `read_plan`; its plugin must be loaded.
+            path: The plan's file, for messages.
+            record: The plan's sidecar.
             capability: The GPU's compute capability, such as "9.0".
 
         Raises:
             EngineError: TensorRT refuses the plan.
         """
         self._trt, self._path, self._record = trt, path, record
-        self._said, self._logger = _attach_log(trt)
+        self._errors, self._logger = _attach_log(trt)
         try:
-            self._runtime = trt.Runtime(self._logger)  # both live as long as the engine
-        except TypeError as error:  # pybind11's, of TensorRT, where CUDA does not start
+            self._runtime = trt.Runtime(self._logger)  # both must live as long as the engine
+        except TypeError as error:  # raised by TensorRT's bindings if CUDA does not start
             raise self._refusal() from error
         self._runtime.engine_host_code_allowed = False
         self._engine = self._runtime.deserialize_cuda_engine(data)
@@ -66,10 +66,10 @@ class PlanRuntime:
         self._kernels = KernelCache(record, capability)
 
     def new_context(self) -> Any:
-        """An `IExecutionContext` without memory for its activations.
+        """Creates an `IExecutionContext` without memory for its activations.
 
         Raises:
-            EngineError: TensorRT cannot make one.
+            EngineError: TensorRT cannot create one.
         """
         trt, engine = self._trt, self._engine
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -87,32 +87,32 @@ class PlanRuntime:
         return context
 
     def keep_kernels(self) -> None:
-        """To be called when a context has run: keeps what was compiled for that."""
+        """Keeps the kernels that were compiled for a context; call it after the first run."""
         self._kernels.keep()
         self.forget_errors()
 
     def forget_errors(self) -> None:
-        """To be called where a failure does not matter, lest it be told of the next one."""
-        self._said.clear()
+        """Drops logged errors; call it after a harmless failure, lest a later one reports it."""
+        self._errors.clear()
 
     def require(self, done: bool, doing: str) -> None:
         """Raises the error that TensorRT logged unless a call was successful.
 
         Args:
             done: What the call returned.
-            doing: What failed otherwise.
+            doing: What the call does, for the sentence.
 
         Raises:
-            OutOfDeviceMemoryError: TensorRT got no memory.
-            EngineError: Anything else.
+            OutOfDeviceMemoryError: TensorRT ran out of memory.
+            EngineError: Anything else failed.
         """
-        text = _telling(self._said)
+        text = _first_cause(self._errors)
         self.forget_errors()
         if not done:
             raise device_error(doing, text)
 
     def _refusal(self) -> EngineError:
-        text = _telling(self._said)
+        text = _first_cause(self._errors)
         title = f"{TITLES[self._record.builder]} {self._trt.__version__}"
         if driver_is_too_old(text):
             return EngineError(
@@ -126,7 +126,7 @@ class PlanRuntime:
 
 
 def _attach_log(trt: ModuleType) -> tuple[deque[str], Any]:
-    """An `ILogger` that writes to `logging`, and the errors that it was told."""
+    """Returns the last errors that TensorRT logged, and an `ILogger` that fills them."""
     errors: deque[str] = deque(maxlen=8)
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
@@ -136,13 +136,13 @@ def _attach_log(trt: ModuleType) -> tuple[deque[str], Any]:
         def log(self, severity: Any, message: str) -> None:
             text = " ".join(message.split())
             if severity.name in ("ERROR", "INTERNAL_ERROR") or _NO_CUDA in text:
-                errors.append(text)  # the caller raises it, or goes on without what failed
+                errors.append(text)  # `require` raises them
             logger.debug("%s: %s", severity.name, text)
 
     return errors, Logger()
 
 
-def _telling(errors: deque[str]) -> str:
-    """What went wrong; failed calls of CUDA are logged once more, without where."""
+def _first_cause(errors: deque[str]) -> str:
+    """The first error that names a cause: failed CUDA calls are also logged without one."""
     own = [error for error in errors if "catchCudaError" not in error]
     return (own or list(errors) or ["it does not say why"])[0]

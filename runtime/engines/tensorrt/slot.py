@@ -1,9 +1,9 @@
-"""One batch of chunks on its way through the GPU.
+"""Runs a batch of chunks through all steps on the GPU.
 
     host -> pinned -> GPU: STFT -> network -> mask product -> inverse STFT -> pinned -> host
 
-All of it is enqueued on the network's stream when the batch starts; the host waits only when it
-wants the result.
+Everything is enqueued on the network's stream when the batch starts; the host waits only when it
+needs the result.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from bsmamba2.runtime.engines.tensorrt.network import PlanNetwork
 from bsmamba2.runtime.engines.tensorrt.runtime import PlanRuntime
 
 Result = tuple[Chunks, NDArray[np.bool_]]
-"""The target, and which of its frames have numbers only: (batch, frames). Nobody's buffers."""
+"""The target, and which of its frames are finite: (batch, frames); copies, not a slot's buffers."""
 
 
 @dataclass(eq=False)
 class StartedChunks:
-    """Chunks that were started together."""
+    """Chunks that were started together in a slot."""
 
     count: int
     slot: PlanSlot | None
-    """Where they are on their way; None when they are done."""
+    """The slot that computes them; None when they are done."""
     outcome: Result | EngineError | None = None
 
     def result(self) -> Result:
-        """Waits for them; raises EngineError where CUDA failed."""
+        """Waits for the result; raises EngineError if CUDA failed."""
         if self.slot:
             self.slot.rest()
         assert self.outcome is not None
@@ -46,10 +46,10 @@ class StartedChunks:
 
 
 class PlanSlot:
-    """A stream with everything that a batch needs on it, so that slots share nothing.
+    """A stream with all buffers for a batch, so that slots share nothing.
 
-    Smaller batches are filled up with silence: another shape would need another warm-up and
-    another graph, and of TensorRT-RTX another compilation.
+    Smaller batches are padded with silence: another shape would need another warm-up, another
+    CUDA graph, and with TensorRT-RTX another compilation.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class PlanSlot:
         Args:
             runtime: The plan.
             device: The GPU.
-            audio: Of the plan's model.
-            batch: Chunks at a time, within the plan's range.
+            audio: Audio configuration of the plan's model.
+            batch: Chunks per batch, within the plan's range.
 
         Raises:
-            OutOfDeviceMemoryError: So many chunks are too many for the GPU.
+            OutOfDeviceMemoryError: The batch is too large for the GPU.
             EngineError: TensorRT or CUDA failed.
         """
-        from cupyx import empty_pinned  # which the GPU copies from and to while the host goes on
+        from cupyx import empty_pinned  # pinned memory is copied while the host goes on
 
         self._audio, self._doing = audio, chunks_text(batch)
         self._started: StartedChunks | None = None
@@ -80,16 +80,16 @@ class PlanSlot:
             self._host_in = empty_pinned(samples, "float32")
             self._host_out = empty_pinned(samples, "float32")
             self._host_finite = empty_pinned((batch, audio.chunk_frames), "bool")
-            # CuPy would take one plan of cuFFT, with one scratch memory, on every stream.
+            # CuPy would share one cuFFT plan, with one workspace, between all streams.
             self._forward = cufft.Plan1d(audio.n_fft, cufft.CUFFT_R2C, transforms)
             self._inverse = cufft.Plan1d(audio.n_fft, cufft.CUFFT_C2R, transforms)
 
     def start(self, chunks: Chunks) -> StartedChunks:
-        """Enqueues the whole way of up to `batch` chunks, when what was on its way is done.
+        """Waits for the previous chunks, then enqueues all steps for up to `batch` chunks.
 
         Raises:
-            OutOfDeviceMemoryError: There was no memory on the way; the slot is at rest again.
-            EngineError: TensorRT or CUDA failed; as well.
+            OutOfDeviceMemoryError: Memory ran out; the slot is idle again.
+            EngineError: TensorRT or CUDA failed; the slot is idle again.
         """
         self.rest()
         count = len(chunks)
@@ -106,7 +106,7 @@ class PlanSlot:
         return self._started
 
     def rest(self) -> None:
-        """Waits for what is on its way, and keeps its outcome."""
+        """Waits for the chunks in flight, if any, and stores their outcome."""
         started, self._started = self._started, None
         if started is None:
             return
@@ -119,7 +119,7 @@ class PlanSlot:
             started.outcome = error
 
     def _enqueue(self) -> None:
-        """From pinned memory to pinned memory, on the current stream."""
+        """Enqueues all steps from pinned memory to pinned memory on the network's stream."""
         audio, network, stream = self._audio, self._network, self._network.stream
         self._samples.set(self._host_in, stream=stream)
         with self._forward:
@@ -130,6 +130,6 @@ class PlanSlot:
         finite = finite_frames(estimate)
         with self._inverse:
             samples = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
-        self._samples[...] = samples  # contiguous, which a slice of the overlapped frames is not
+        self._samples[...] = samples  # makes them contiguous; istft returns a slice
         self._samples.get(stream=stream, out=self._host_out, blocking=False)
         finite.get(stream=stream, out=self._host_finite, blocking=False)

@@ -1,4 +1,4 @@
-"""Reading gives what a file promises or says why not; so does writing."""
+"""Reading yields what a file promises or fails with a sentence; so does writing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_wav_written_into_a_pipe_is_read_to_its_end(
 
 @pytest.mark.parametrize("data_size", [0, 0xFFFFFFFF, 0x7FFFF000, (5 << 30) - (1 << 32)])
 def test_wav_of_more_than_its_header_can_say_is_read_to_its_end(tmp_path: Path, data_size: int):
-    """5 GB of silence that take no room, and a second of noise at their end."""
+    """5 GB of silence in a sparse file, and a second of noise at the end."""
     path = save(tmp_path / "long.wav", np.zeros((2, 1)), subtype="FLOAT")
     head = path.read_bytes()
     head = head[: head.index(b"data") + 4] + struct.pack("<I", data_size)
@@ -100,7 +100,7 @@ def test_flac_written_into_a_pipe_is_read_to_its_end(tmp_path: Path):
     path = save(tmp_path / "b.flac", noise())
     expected = read(path)
     content = bytearray(path.read_bytes())
-    content[21] &= 0xF0  # the 36 bits of the number of samples: unknown
+    content[21] &= 0xF0  # clears the 36-bit number of samples: unknown
     content[22:26] = bytes(4)
     path.write_bytes(content)
     with AudioReader(path) as reader:
@@ -115,7 +115,7 @@ def test_missing_files_and_folders_are_errors(tmp_path: Path):
 
 
 def broken(path: Path, kind: str) -> Path:
-    """A file of some kind that cannot be read to its end; kinds have the format's suffix."""
+    """Makes a file that cannot be read to its end; `kind` has the format's suffix."""
     name, samples, rate = Path(kind).stem, noise(), RATE
     match name:
         case "not there":
@@ -149,11 +149,12 @@ def broken(path: Path, kind: str) -> Path:
     ("nothing.ogg", "stdin holds no samples"), ("nan.wav", "stdin holds NaN .* at 2.268 s"),
     ("inf.wav", "stdin holds NaN .* at 2.268 s"), ("1e11.wav", "far above full scale at 2.268 s"),
     ("999 Hz.wav", "rate of 999 Hz"), ("768001 Hz.wav", "rate of 768001 Hz"),
-    ("late start.wav", "stdin ends before 4.00 s"), ("late start.mp3", "ends before 4.00 s"),
+    ("late start.wav", "stdin ends before the start at 4.00 s"),
+    ("late start.mp3", "ends before the start at 4.00 s"),
 ])  # fmt: skip
 @pytest.mark.parametrize("suffix", [True, False])
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path, kind: str, words: str, suffix: bool):
-    """It calls the file as it is told; what comes through a pipe has no suffix, either."""
+    """The sentence uses the given name; a file copied from a pipe has no suffix."""
     path = broken(tmp_path / f"song{Path(kind).suffix}", kind)
     if not suffix and path.exists():
         path = path.rename(tmp_path / "stdin")

@@ -24,18 +24,18 @@ N = 8 * RATE
 
 
 def save(path: Path, n: int = N, level: float = 0.1) -> np.ndarray:
-    """A song; what its file holds, (channels, n)."""
+    """Writes a song; returns the samples that its file holds, (channels, n)."""
     return load(audio_files.save(path, noise(n, level=level), subtype="PCM_16"))
 
 
 def replace(path: Path) -> None:
-    """Another song of the same length takes the name."""
+    """Replaces the file by another song of the same length."""
     save(path.with_name(f"other{path.suffix}"), level=0.2)
     path.with_name(f"other{path.suffix}").replace(path)
 
 
 def overwrite(path: Path) -> None:
-    """Another song of the same length is written into the file."""
+    """Writes another song of the same length into the file."""
     save(path, level=0.2)
 
 
@@ -53,12 +53,12 @@ def grow(path: Path) -> None:
 
 
 def shorten(path: Path) -> None:
-    """A shorter song is written into the file."""
+    """Writes a shorter song into the file."""
     save(path, 2 * RATE)
 
 
 def separate(path: Path, change: Callable[[Path], None], out: Path) -> None:
-    """Changes the file while its third chunk is separated, some of it being still unread."""
+    """Changes the file while its third chunk is separated and the rest is unread."""
     calls = 0
 
     def mask(spectrum: np.ndarray) -> np.ndarray:

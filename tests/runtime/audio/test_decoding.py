@@ -60,7 +60,7 @@ def test_priming_samples_are_taken_out(tmp_path: Path, name: str, codec: str):
 
 
 def movie(path: Path, tracks: list[np.ndarray], default: int | None = None) -> Path:
-    """A video with so many tracks of sound."""
+    """A video with several audio tracks."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25, width=32, height=32, pix_fmt="yuv420p")
@@ -184,5 +184,5 @@ def test_only_the_section_must_be_sound(tmp_path: Path):
 
 @pytest.mark.parametrize("section", [(-1, None), (0, 0), (0, -1), (np.nan, 1), (0, np.inf)])
 def test_impossible_sections_are_refused(section: tuple[float, float | None]):
-    with pytest.raises(BsmError, match="is none"):
+    with pytest.raises(BsmError, match="seconds, not"):
         Section(*section)

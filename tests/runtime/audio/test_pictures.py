@@ -1,4 +1,4 @@
-"""Where a sound is in a picture, and how bright."""
+"""Pictures show a sound at its time and frequency, as bright as it is loud."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_silence_is_black_and_short_sounds_have_a_picture():
 
 
 def chunks_of(file: bytes) -> dict[bytes, bytes]:
-    """The parts of a PNG, whose checksums are right."""
+    """The chunks of a PNG, whose checksums must be right."""
     chunks, at = {}, 8
     while at < len(file):
         length, kind = struct.unpack(">I4s", file[at : at + 8])
@@ -40,7 +40,7 @@ def chunks_of(file: bytes) -> dict[bytes, bytes]:
 
 
 def lines_of(file: bytes) -> np.ndarray:
-    """The levels of a PNG made here."""
+    """The levels in a PNG of the package."""
     chunks = chunks_of(file)
     columns, rows = struct.unpack(">II", chunks[b"IHDR"][:8])
     lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8)
@@ -66,7 +66,7 @@ def tone(hertz: float, seconds: float, rate: int = RATE) -> np.ndarray:
 
 @pytest.mark.parametrize("seconds", [1, 10, 40, 100])
 def test_a_tone_stands_where_and_when_it_sounds(seconds: int):
-    """In a fifth of the song, whatever its length; other columns are dark."""
+    """The tone fills a fifth of the columns, whatever the song's length; the others are dark."""
     song = np.zeros((2, seconds * RATE), np.float32)
     song[:, : song.shape[1] // 2] = tone(300, seconds / 2)
     song[:, song.shape[1] // 2 :][:, : song.shape[1] // 5] = tone(3000, seconds / 5)
@@ -91,7 +91,7 @@ def test_blocks_give_the_picture_of_the_whole(n: int):
 
 
 def test_joined_columns_have_their_mean_power():
-    """Half a minute of noise, joined four by four: its level stays, and its spread goes."""
+    """Averaging columns of noise keeps its level and reduces its spread."""
     noise = np.random.default_rng(0).standard_normal((1, 80 * RATE)).astype(np.float32) * 0.1
     short, long = draw_spectrogram(noise[:, : 10 * RATE], RATE), draw_spectrogram(noise, RATE)
     assert abs(short.mean() - long.mean()) < 2

@@ -1,4 +1,4 @@
-"""The seam between a song and what estimates the target in it."""
+"""Estimators: batches in flight, their order, errors and the mask product."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_what_was_begun_is_cancelled_when_a_song_is_left():
     stems.close()
     assert sorted(event for event in estimator.events if event.startswith("cancel")) == [
         f"cancel {number}" for number in range(3)
-    ]  # what is done already has nothing to cancel
+    ]  # a batch that is done has nothing to cancel
 
 
 def test_every_other_engine_gets_the_estimator_for_all():
@@ -131,7 +131,7 @@ def test_mask_product_is_complex():
 
 @pytest.mark.parametrize("value", [3e38, -3e38])
 def test_masks_that_overflow_are_an_error_and_no_warning(value: float):
-    """Finite as they are, their samples would be infinite."""
+    """The masks are finite, but the samples would be infinite."""
     engine = FunctionEngine(real_mask(value))
     with pytest.raises(EngineError, match="mask"):
         Separator(engine, overlap_s=0).separate(noise(2 * RATE, level=1), RATE)

@@ -160,11 +160,11 @@ def test_a_broken_library_is_done_without(
     monkeypatch.setattr(engines, "find_cpu_library", lambda: path)
     engine = OnnxEngine(tiny_export, EngineOptions())
     assert engine.scan == "function body"
-    assert "the slow way" in caplog.text
+    assert "more slowly" in caplog.text
 
 
 def test_the_gate_of_an_export_looks_at_the_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A file whose body is wrong must not pass because this machine does without it."""
+    """A file with a wrong body must not pass because this machine uses the native scan."""
     from bsmamba2.export.onnx import graph
 
     good = graph.scan_function

@@ -1,4 +1,4 @@
-"""A plan gives what the ONNX file gives that it was built from, two batches at a time."""
+"""A plan returns what the ONNX file returns that it was built from, two batches in flight."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_infer_writes_stems_that_add_up(
 
 
 def order(machine: Machine) -> list[str]:
-    """What the host did: "start A", "wait A" with a letter for each stream that computes."""
+    """The host's actions: "start A" and "wait A", with a letter for each stream."""
     words = {"execute": "start", "launch": "start", "synchronize": "wait"}
     letters: dict[int, str] = {}
     done = []
@@ -202,7 +202,7 @@ def test_a_failure_of_the_gpu_is_one_sentence_and_the_next_song_is_whole(
 ):
     engine, mixture = load(), noise(9 * RATE)
     machine.fail_at[where] = LAUNCH_FAILURE
-    with pytest.raises(EngineError, match=r"\AThe GPU failed in [^\n]+cudaErrorLaunchFailure"):
+    with pytest.raises(EngineError, match=r"\AThe GPU failed during [^\n]+cudaErrorLaunchFailure"):
         vocals(engine, mixture)
     assert_same(vocals(engine, mixture), mixture)
     assert not caplog.messages
@@ -214,7 +214,7 @@ def test_a_failure_is_not_told_of_the_next_one(machine: Machine, load: Callable[
     with pytest.raises(OutOfDeviceMemoryError):
         network.enqueue()
     machine.fail_at["execute"] = LAUNCH_FAILURE
-    with pytest.raises(EngineError, match=r"\AThe GPU failed in [^\n]+cudaErrorLaunchFailure"):
+    with pytest.raises(EngineError, match=r"\AThe GPU failed during [^\n]+cudaErrorLaunchFailure"):
         network.enqueue()
 
 

@@ -1,4 +1,4 @@
-"""Where the GPU's memory does not suffice, a plan goes on with less at a time."""
+"""If the GPU runs out of memory, a plan continues with smaller batches."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_batches_that_do_not_fit_are_halved_and_it_is_said(
     assert engine.estimator(batch).limit.chunks == fits
     assert_same(vocals(engine, mixture, batch), mixture)
     assert len(caplog.messages) == said
-    assert "memory does not suffice for" in caplog.messages[-1]
-    assert "Going on with" in caplog.messages[-1]
+    assert "too little memory for" in caplog.messages[-1]
+    assert "Continuing with" in caplog.messages[-1]
 
 
 def test_where_two_chunks_do_not_fit_they_go_one_after_the_other(
@@ -59,7 +59,7 @@ def test_where_two_chunks_do_not_fit_they_go_one_after_the_other(
     mixture = noise(5 * RATE)
     assert_same(vocals(load(), mixture), mixture)
     (line,) = caplog.messages
-    assert line.endswith("Going on with one after the other.")
+    assert line.endswith("Continuing with one batch after the other.")
 
 
 def test_where_one_chunk_does_not_fit_it_is_one_sentence(
@@ -97,8 +97,8 @@ def test_masks_that_do_not_fit_are_computed_in_smaller_batches(
     machine.fail_at["execute"] = OUT_OF_MEMORY
     assert np.array_equal(engine(spectra), quick(spectra))
     (line,) = caplog.messages
-    assert "memory does not suffice for" in line
-    assert line.endswith("Going on with 2 chunks at a time.")
+    assert "too little memory for" in line
+    assert line.endswith("Continuing with 2 chunks at a time.")
     machine.memory = 1
     with pytest.raises(OutOfDeviceMemoryError, match=r"\A[^\n]+use the \.onnx[^\n]+\Z"):
         engine(spectra[:, :, :70])

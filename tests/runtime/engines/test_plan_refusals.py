@@ -61,12 +61,12 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 RTX = "tensorrt-rtx"
 LIBRARY = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00"
-"""How a shared object begins."""
+"""The beginning of a shared object."""
 BUILT = "model.plan was built with TensorRT-RTX 1.7.1.116"
 REFUSED: list[tuple[Change, list[str]]] = [
     (
         lambda record: replace(record, builder_version="1.6.0"),
-        ["built with TensorRT-RTX 1.6.0, and 1.7.1.116 is", COMMAND, "pip install tensorrt-rtx=="],
+        ["built with TensorRT-RTX 1.6.0, but 1.7.1.116 is", COMMAND, "pip install tensorrt-rtx=="],
     ),
     (
         lambda record: replace(record, builder="tensorrt", builder_version="11.4.0"),
@@ -74,11 +74,11 @@ REFUSED: list[tuple[Change, list[str]]] = [
     ),
     (
         lambda record: replace(record, architectures=("8.0", "8.6")),
-        ["capability 8.0 or 8.6, and the Pretended GPU here has 9.0", COMMAND],
+        ["capability 8.0 or 8.6, but the Pretended GPU here has 9.0", COMMAND],
     ),
     (
         lambda record: with_plugin(record, version="2"),
-        ["needs version 2 of the plugin, and this bsmamba2 has version 1", COMMAND],
+        ["needs version 2 of the plugin, but this bsmamba2 has version 1", COMMAND],
     ),
     (
         lambda record: with_plugin(record, sources_sha256="1" * 64),
@@ -135,7 +135,7 @@ def test_a_plugin_that_is_not_built_names_the_command(
     make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(build, "find_libraries", lambda plugin=False: None)
-    assert refused(make()).endswith("bsm plugin build.")
+    assert refused(make()).endswith("run 'bsm plugin build'.")
 
 
 def test_a_plugin_of_unknown_sources_must_be_the_same_file(
@@ -196,7 +196,7 @@ def test_cupy_without_cudas_libraries_names_them(
     ("state", "words"),
     [
         ({"driver": 0}, "No NVIDIA driver found here"),
-        ({"driver": 12040}, "one for CUDA 12.4, but CuPy 14.2.0 needs CUDA 13.2: update"),
+        ({"driver": 12040}, "supports CUDA 12.4, but CuPy 14.2.0 needs CUDA 13.2: update"),
         ({"devices": 0}, "No NVIDIA GPU found here"),
         ({"devices": -1}, "No NVIDIA GPU found here"),
     ],

@@ -1,4 +1,4 @@
-"""How many chunks an engine gets where nobody says it."""
+"""The default batch size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Measured(FunctionEngine):
-    """An engine on a device of so much memory."""
+    """An engine on a device with a given amount of memory."""
 
     memory: tuple[int, int] | None = None
 

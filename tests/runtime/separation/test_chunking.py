@@ -1,4 +1,4 @@
-"""Cut and put together, a song is what it was."""
+"""A song that is cut into chunks and joined again is unchanged."""
 
 from __future__ import annotations
 

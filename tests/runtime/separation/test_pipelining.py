@@ -1,4 +1,4 @@
-"""A song's stages run side by side, give what they give one after another, and end together."""
+"""A song's stages run side by side, with the results of running in sequence, and end together."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from bsmamba2.runtime.songs.jobs import Job
 from bsmamba2.runtime.songs.separate_files import SeparatedSong, separate_file, separate_files
 from bsmamba2.system import lanes
 
-LONG_S = 20  # what a test waits for before it fails
+LONG_S = 20  # time-out of a test
 
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """However a test ends, the runtime's threads do, too."""
+    """However a test ends, the runtime's threads end with it."""
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("bsm-"):
@@ -108,7 +108,7 @@ def test_the_last_chunk_is_encoded_while_the_engine_works(
     def mask(spectrum: np.ndarray) -> np.ndarray:
         nonlocal calls
         calls += 1
-        if calls == 4:  # of nine; three may be on their way
+        if calls == 4:  # of nine; three may be in flight
             assert written.wait(LONG_S)
         return real_mask(1)(spectrum)
 

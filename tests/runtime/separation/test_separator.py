@@ -1,4 +1,4 @@
-"""From a mixture to its stems: what holds for every engine."""
+"""Laws of the separator that hold for every engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Averages over a song in several guises."""
+"""Test-time augmentation: averages over variants of a song."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def vocals(engine: FunctionEngine, mixture: np.ndarray, **options: object) -> np
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_of_a_linear_engine_it_is_the_identity(mode: str, channels: int, batch: int):
-    """Alike in both channels, that is."""
+    """Linear, and with the same mask for both channels."""
     mixture = noise(channels=channels, level=1)
     plain = vocals(FunctionEngine(real_mask(0.7)), mixture)
     found = vocals(FunctionEngine(real_mask(0.7)), mixture, batch=batch, tta=mode)
@@ -52,7 +52,7 @@ def rising_only(spectrum: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("engine", "mode"), [(left_only, "swap"), (rising_only, "polarity")])
-def test_an_average_evens_out_what_depends_on_the_guise(
+def test_an_average_evens_out_what_depends_on_the_variant(
     engine: Callable[[np.ndarray], np.ndarray], mode: str
 ):
     mixture = noise(level=1)

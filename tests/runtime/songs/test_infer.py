@@ -1,4 +1,4 @@
-"""`bsm infer` with a real engine: what is written, what is said, and what is not left behind."""
+"""`bsm infer` with a real engine: output files, messages, and no leftovers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_formats_and_depths(bsm_infer: Command, arguments: list[str], format: st
 
 
 def test_folders_are_separated_in_order_without_hidden_files(bsm_infer: Command):
-    """Songs that are named twice once; stems of an earlier run are replaced."""
+    """Songs that are named twice are separated once; stems of an earlier run are replaced."""
     for name in ("b.wav", "a.flac", ".hidden.wav", "deeper/c.wav"):
         save(f"songs/{name}", noise(RATE), subtype="PCM_16")
     Path("songs/cover.jpg").touch()

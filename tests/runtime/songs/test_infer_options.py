@@ -1,4 +1,4 @@
-"""Options of `bsm infer` that say which songs, which part of them and what is written."""
+"""Options of `bsm infer` that choose songs, sections and output files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def song(name: str, n: int = RATE) -> str:
 
 
 def files() -> dict[str, int]:
-    """Path -> time of its last change, ns."""
+    """Path of each file -> time of its last change, in ns."""
     found = (path for path in Path().rglob("*") if path.is_file())
     return {path.as_posix(): path.stat().st_mtime_ns for path in found}
 
@@ -65,7 +65,7 @@ def test_a_part_of_a_song_is_separated_as_a_song_of_its_own(bsm_infer: Command):
 def test_a_start_beyond_the_end_fails_one_song(bsm_infer: Command):
     done = bsm_infer(song("short.wav"), song("long.wav", 2 * RATE), "--start", "1.5")
     assert done.code == 1
-    assert "Failed: short.wav ends before 1.50 s" in done.err
+    assert "Failed: short.wav ends before the start at 1.50 s" in done.err
     assert done.out.split() == ["out/long/vocals.wav", "out/long/instrumental.wav"]
 
 
@@ -288,6 +288,6 @@ def test_terminals_get_and_give_no_samples(bsm_infer: Command, monkeypatch: pyte
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     done = bsm_infer(song("song.wav"), "--stems", "vocals", "-o", "-")
-    assert "stdout is the terminal" in done.err
-    assert "stdin is the terminal" in bsm_infer("-").err
+    assert "stdout is a terminal" in done.err
+    assert "stdin is a terminal" in bsm_infer("-").err
     assert set(files()) == {"song.wav"}

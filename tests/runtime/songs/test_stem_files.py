@@ -1,4 +1,4 @@
-"""The files of one song together: levels, tags, the picture."""
+"""The output files of one song: levels, tags, the picture."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Write = Callable[..., dict[str, Path]]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes stems as those of a song of theirs."""
+    """Writes stems as those of the song that they add up to."""
 
     def write(stems: dict[str, np.ndarray], output: OutputFormat) -> dict[str, Path]:
         song = save(tmp_path / "song.wav", sum(stems.values()), subtype="FLOAT")
@@ -52,7 +52,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def loud() -> dict[str, np.ndarray]:
-    """Both within float32, the voice up to 1.6."""
+    """Two stems, of which the voice peaks at 1.6."""
     voice = noise()
     return {"vocals": voice * (1.6 / np.abs(voice).max()), "instrumental": noise() * 0.1}
 
@@ -138,7 +138,7 @@ def test_tags_survive_the_way_through(tmp_path: Path, source: str, target: str):
 
 @pytest.mark.parametrize("target", FORMATS)
 def test_tags_are_in_any_script(tmp_path: Path, target: str):
-    """As FFmpeg reads them; an MP3's samples are those without tags."""
+    """FFmpeg reads the same tags; they do not change an MP3's samples."""
     tags = {"title": "Über 日本", "artist": "Söhne", "date": "2020-05-01", "comment": "ж" * 200}
     paths = [tmp_path / f"{name}.{target}" for name in ("with", "without")]
     for path, texts in zip(paths, (tags, {}), strict=True):
