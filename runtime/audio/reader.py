@@ -82,7 +82,7 @@ class AudioReader:
         channels: 1 or 2.
         frames: Samples per channel in the section; None if unknown, an estimate for some lossy
             formats.
-        exact: False if `frames` is an estimate.
+        exact: Whether `frames` must be the exact number.
         tags: Title, artist and so on, as far as the file states them: name -> text.
     """
 

@@ -31,7 +31,7 @@ from bsmamba2.system.lanes import Pending, in_order
 RESIDUAL = "instrumental"
 """Name of the residual stem: mixture - target."""
 DEFAULT_OVERLAP_S = 1.0
-"""Overlap at which no test finds a seam, with or without crossfade (`docs/seams.md`)."""
+"""Overlap at which no test finds a crossfaded seam (`docs/seams.md`)."""
 _BLOCK = 1 << 16  # samples; longer blocks are cut to keep their resampled copies small
 
 

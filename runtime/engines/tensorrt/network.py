@@ -91,7 +91,7 @@ class PlanNetwork:
         capturable = getattr(self._context, "is_stream_capturable", lambda _: True)
         try:
             if not capturable(self.stream.ptr):
-                _explain("TensorRT-RTX says that it cannot be captured")
+                _explain("TensorRT-RTX reports that it cannot be captured")
                 return None
             with cuda_errors(_DOING):
                 self.stream.begin_capture()

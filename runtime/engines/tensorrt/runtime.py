@@ -92,7 +92,7 @@ class PlanRuntime:
         self.forget_errors()
 
     def forget_errors(self) -> None:
-        """Drops logged errors; call it after a harmless failure, lest a later one reports it."""
+        """Drops logged errors; call it after a harmless failure, so no later one reports them."""
         self._errors.clear()
 
     def require(self, done: bool, doing: str) -> None:
