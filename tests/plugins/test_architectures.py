@@ -36,7 +36,7 @@ def test_names_are_those_people_write(text: str, targets: tuple[str, ...]) -> No
     assert resolve_architectures(text, KNOWN) == targets
 
 
-def test_all_is_what_an_older_nvcc_knows() -> None:
+def test_all_leaves_out_what_an_older_nvcc_lacks() -> None:
     assert resolve_architectures("all", (80, 90)) == ("sm_80", "sm_90", "compute_90")
 
 

@@ -55,7 +55,7 @@ def _change_compiler(patch: pytest.MonkeyPatch, sources: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_change_a_source, _change_flags, _change_compiler])
-def test_what_decides_the_libraries_builds_again(
+def test_changed_sources_flags_or_compiler_build_again(
     compiled: list[Options],
     sources: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -181,7 +181,7 @@ def test_plugin_is_found_where_it_was_built_without_any_compiler(
 
 
 @pytest.mark.parametrize(("gpus", "built_for"), [((), "all"), ((90,), "native")])
-def test_build_that_is_not_there_is_made_for_the_gpus_here_or_for_all(
+def test_a_missing_build_is_made_for_the_gpus_here_or_for_all(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch, gpus: tuple[int, ...], built_for: str
 ) -> None:
     asked: list[str] = []

@@ -37,7 +37,7 @@ def test_paths_go_to_stdout_and_progress_to_stderr(compiled: list[Options], incl
     assert str(options.headers) == include
 
 
-def test_second_call_says_the_same_without_progress(compiled: list[Options]) -> None:
+def test_second_call_prints_the_same_without_progress(compiled: list[Options]) -> None:
     first, second = (run("--arch", "90", "--no-tensorrt") for _ in range(2))
     assert second.out == first.out
     assert first.err

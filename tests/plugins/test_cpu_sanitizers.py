@@ -50,7 +50,7 @@ def test_scan_is_clean(program: Path, isa: Isa, case: str):
 
 
 @pytest.mark.parametrize("program", ["address,undefined"], indirect=True)
-def test_a_short_output_is_missed(program: Path):
+def test_an_output_that_is_too_short_is_found(program: Path):
     done = _run(program, Isa.BEST, "odd sizes, chunks", "1")
     assert "heap-buffer-overflow" in done.stderr
     assert done.returncode != 0

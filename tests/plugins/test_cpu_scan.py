@@ -97,7 +97,7 @@ def test_backward_scan_is_forward_scan_of_reversed_input(library: CpuScan):
 
 
 @pytest.mark.parametrize("threads", [2, 3, 16, 0])
-def test_threads_change_no_bit(library: CpuScan, threads: int):
+def test_threads_do_not_change_a_bit(library: CpuScan, threads: int):
     inputs = scan_inputs(5, 70, head_sizes(2, 16, 16))
     expected = library.scan(inputs, threads=1)
     assert torch.equal(library.scan(inputs, threads=threads), expected)
@@ -157,7 +157,7 @@ def test_impossible_calls_are_refused_and_nothing_is_written(
         library.scan(scan_inputs(1, 4, ODD), **change)
 
 
-def test_best_is_the_widest_that_is_there(library: CpuScan):
+def test_best_is_the_widest_that_the_cpu_has(library: CpuScan):
     names = [library.isa_name(isa) for isa in list(Isa)[1:]]
     assert names[0] == "portable"
     assert library.isa_name() == [name for name in names if name][-1]

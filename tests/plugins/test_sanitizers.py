@@ -60,7 +60,7 @@ def test_kernels_are_clean(program: Path, case: str):
 @pytest.mark.parametrize("sanitizer", ["thread"], indirect=True)
 @pytest.mark.parametrize("barrier", range(LEAST_BARRIERS))
 @pytest.mark.parametrize("case", list(CASES)[:6])
-def test_every_barrier_is_missed(program: Path, case: str, barrier: int):
+def test_every_missing_barrier_is_found(program: Path, case: str, barrier: int):
     done = run(program, case, BSM_SKIP_BARRIER=str(barrier))
     assert "data race" in done.stderr
     assert done.returncode != 0
@@ -68,7 +68,7 @@ def test_every_barrier_is_missed(program: Path, case: str, barrier: int):
 
 @pytest.mark.parametrize("sanitizer", ["address"], indirect=True)
 @pytest.mark.parametrize("case", CASES)
-def test_the_last_bytes_of_shared_memory_are_missed(program: Path, case: str):
+def test_too_little_shared_memory_is_found(program: Path, case: str):
     done = run(program, case, BSM_SHARED_SHORT="4")
     assert "heap-buffer-overflow" in done.stderr
     assert done.returncode != 0
@@ -76,7 +76,7 @@ def test_the_last_bytes_of_shared_memory_are_missed(program: Path, case: str):
 
 @pytest.mark.parametrize("sanitizer", ["address"], indirect=True)
 @pytest.mark.parametrize("case", CASES)
-def test_the_last_bytes_of_the_outputs_are_missed(program: Path, case: str):
+def test_outputs_that_are_too_short_are_found(program: Path, case: str):
     done = run(program, case, "2")
     assert "heap-buffer-overflow" in done.stderr
     assert done.returncode != 0

@@ -134,7 +134,7 @@ def test_backward_scan_is_forward_scan_of_reversed_input(
 
 @pytest.mark.parametrize("length", [62, 130])
 @pytest.mark.usefixtures("gpu")
-def test_sequences_do_not_know_of_each_other(library: ScanLibrary, length: int):
+def test_sequences_do_not_touch_each_other(library: ScanLibrary, length: int):
     inputs = rounded(scan_inputs(3, length, THREE_HEADS), torch.float16)
     alone = replace(inputs, zxbcdt=inputs.zxbcdt[1:2].contiguous())
     assert torch.equal(scan(library, inputs)[1:2], scan(library, alone))
@@ -194,7 +194,7 @@ def test_a_gpu_too_small_for_clusters_norms_as_one_without(
 
 
 @pytest.mark.parametrize("length", [62, 130])
-def test_copies_arrive_when_waited_for_and_not_before(
+def test_copies_arrive_only_when_waited_for(
     library: ScanLibrary, monkeypatch: pytest.MonkeyPatch, length: int
 ):
     inputs = rounded(scan_inputs(1, length, EIGHT_HEADS), torch.float16)

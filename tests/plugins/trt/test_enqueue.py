@@ -107,7 +107,7 @@ def test_smaller_shapes_than_those_built_for_run_in_its_workspace(host: Host, gp
 
 
 @pytest.mark.parametrize("empty", [(0, 5), (3, 0), (0, 0)])
-def test_nothing_to_scan_is_no_error(plugin: Plugin, empty: tuple[int, int]):
+def test_empty_inputs_are_no_error(plugin: Plugin, empty: tuple[int, int]):
     given = [Spec((*empty, SHAPES[0][2])), *specs()[1:]]
     assert plugin.configure(given) == 0
     assert plugin.shape_change(given)
