@@ -139,7 +139,7 @@ def _network_names(keys: Iterable[Any], path: Path) -> dict[str, str]:
         if name.startswith(_SPECTRA):
             continue
         if name in names:
-            raise CheckpointError(f"{path} holds {shown(name)} twice: save one state_dict alone.")
+            raise CheckpointError(f"{path} holds {shown(name)} twice: save a single state_dict.")
         names[name] = key
     return names
 

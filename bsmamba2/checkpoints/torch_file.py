@@ -159,7 +159,7 @@ def _names(stream: IO[bytes]) -> Iterator[str]:
             raise ValueError("more tuples than weights need")
         if opcode.name in ("GLOBAL", "INST"):
             module, _, name = str(argument).partition(" ")
-        elif opcode.name == "STACK_GLOBAL":  # torch's loader rejects it; this names the culprit
+        elif opcode.name == "STACK_GLOBAL":  # torch rejects it; this gives its name
             module, name = texts
         else:
             texts.extend([argument] if isinstance(argument, str) else [])

@@ -18,7 +18,7 @@ _AUDIO_LIMITS |= dict.fromkeys(("n_fft", "hop"), _MOST)
 _NETWORK_LIMITS = {"layers": 1000} | dict.fromkeys(
     ("d_model", "expand", "headdim", "d_state", "d_conv", "mask_expand"), _MOST
 )
-"""Far beyond any real network; they stop the numbers of a damaged or hostile file."""
+"""Limits far beyond any real network, which reject the numbers of damaged or hostile files."""
 
 
 def _require_multiple(what: str, number: int, of: str, divisor: int) -> None:

@@ -172,7 +172,7 @@ def read_assignment(text: str) -> tuple[str, str, Any]:
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
     changes = bool(equals and dot and key)
-    require(changes, f"{shown(text)} changes nothing: write section.key=value.")
+    require(changes, f"{shown(text)} is not an assignment: write section.key=value.")
     return section, key, _plain_number(_plain_values(value, f"The value of {shown(name)}"))
 
 

@@ -92,7 +92,7 @@ class TrainingConfig:
     """Optimiser, precision and schedule."""
 
     learning_rate: float
-    """AdamW's learning rate, after the warm-up and before the schedule lowers it."""
+    """AdamW's learning rate, the largest of the schedule."""
     schedule: str
     """What follows the warm-up: `constant`, or `cosine`, which falls to 0."""
     warmup_steps: int

@@ -23,8 +23,8 @@ from concurrent.futures import CancelledError, Future, InvalidStateError, wait
 from typing import Protocol, TypeVar
 
 PATIENCE_S = 5.0
-"""Seconds to wait for abandoned work to end. An engine that takes longer keeps running on its
-thread, which is not used again; the caller does not wait for it."""
+"""Seconds to wait for abandoned work to end. An engine that takes longer is left running on its
+thread, and is not called again; the caller does not wait for it."""
 
 T = TypeVar("T")
 Result = TypeVar("Result", covariant=True)
@@ -92,7 +92,7 @@ class Lane:
             Future.cancel(task)  # without waiting for one that has just begun
 
     def close(self) -> None:
-        """Stops, releases those who wait for running work, and waits up to PATIENCE_S for it."""
+        """Stops, releases callers that wait for running work, and waits up to PATIENCE_S for it."""
         self.stop()
         with self._changed:
             left = list(self._at_work)
