@@ -152,7 +152,7 @@ def parse_metadata(pairs: Mapping[str, str], path: object) -> Metadata:
             values[key] = json.loads(pairs.get(_PREFIX + key, "null"))
         if values["format"] > FORMAT:
             raise CheckpointError(
-                f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
+                f"{path} has format {values['format']}, but this version reads up to {FORMAT}: "
                 "upgrade bsmamba2."
             )
         return Metadata(

@@ -100,7 +100,7 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Metadata]:
         values: Any = json.loads(path.read_text("utf-8"))
         if values["format"] > FORMAT:
             raise CheckpointError(
-                f"{path} has format {values['format']}, this version reads up to {FORMAT}: "
+                f"{path} has format {values['format']}, but this version reads up to {FORMAT}: "
                 "upgrade bsmamba2."
             )
         if values["format"] < FORMAT:
