@@ -30,10 +30,10 @@ def strings_of(path: str, pattern: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("path", "pattern", "expected"),
     [
-        ("tensorrt/operands.h", r"\bkNAME = ", (OP_TYPE,)),
-        ("tensorrt/operands.h", r"\bkVERSION = ", (PLUGIN_VERSION,)),
-        ("tensorrt/operands.h", r"\bkNAMESPACE = ", (PLUGIN_NAMESPACE,)),
-        ("tensorrt/operands.cpp", r"\bkNAMES\[\w+\] = ", INPUTS),
+        ("tensorrt/operands.h", r"\bkName = ", (OP_TYPE,)),
+        ("tensorrt/operands.h", r"\bkVersion = ", (PLUGIN_VERSION,)),
+        ("tensorrt/operands.h", r"\bkNamespace = ", (PLUGIN_NAMESPACE,)),
+        ("tensorrt/operands.cpp", r"\bkNames\[\w+\] = ", INPUTS),
         ("cpu/onnxruntime_op.cpp", r"\bop\.name = ", (OP_TYPE,)),
         ("cpu/onnxruntime_op.cpp", r"\bcreate_domain\(", (DOMAIN,)),
         ("cpu/onnxruntime_op.cpp", r"\bkNames\[\w+\] = ", INPUTS),
