@@ -57,7 +57,7 @@ class FileError(BsmError):
 class ConfigError(BsmError):
     """A configuration or model card is not valid YAML, or has an unknown key or a wrong value.
 
-    Fix: correct the key that the message names; `bsm info bsmamba2` shows a valid configuration.
+    Fix: correct the key that the message names; `bsmamba2/config/bsmamba2.yaml` explains them all.
     """
 
 
