@@ -1,4 +1,4 @@
-"""Commands of `bsm` in processes that may be killed; they fork from one that has imported all."""
+"""Commands of `bsm` in processes that may be killed; they fork from one with all imports done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
 
 LONGEST_S = 300
-"""Of a command that is left to end by itself; generous, as the machine may be busy."""
+"""Limit for a command that should end by itself; generous, as the machine may be busy."""
 _IMPORTED = (
     *(__name__, "torch._dynamo", "torch._inductor.config", "torch.utils.tensorboard", "onnx"),
     *("tqdm.contrib.logging", "bsmamba2.training.train", "bsmamba2.runtime.songs.separate_files"),
@@ -28,8 +28,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",  # each reserves 64 MiB of the address space that the fuzzer counts
     "PYTHONPATH": str(Path(__file__).parent),
-    "PYTHONSAFEPATH": "1",  # nothing is imported from the folder that this runs in
-    "PYTHONWARNINGS": "default,ignore::DeprecationWarning",  # nobody is shown those
+    "PYTHONSAFEPATH": "1",  # nothing is imported from the working directory
+    "PYTHONWARNINGS": "default,ignore::DeprecationWarning",  # users never see those
 }
 
 
@@ -46,10 +46,10 @@ class Ended:
 
 
 class Forked:
-    """A function at work in a process of its own, whose outputs go to two files."""
+    """A function running in a process of its own, whose outputs go to two files."""
 
     def __init__(self, function: Callable[..., None], *arguments: Any, said: Path) -> None:
-        """Starts it; `said` is a folder for what it prints."""
+        """Starts the process; `said` is a folder for its outputs."""
         said.mkdir(exist_ok=True)
         self._said = said
         target = functools.partial(_redirected, function, said)
@@ -57,7 +57,7 @@ class Forked:
         self.process.start()
 
     def end(self, longest_s: float = LONGEST_S) -> Ended:
-        """Waits for its end; raises TimeoutError, and ends it, if it hangs."""
+        """Waits until it ends; if it hangs, kills it and raises TimeoutError."""
         self.process.join(longest_s)
         if self.process.is_alive():
             self.kill_after(0)
@@ -65,7 +65,7 @@ class Forked:
         return self._ended()
 
     def kill_after(self, seconds: float) -> Ended:
-        """Sends SIGKILL after so many seconds, unless it has ended before."""
+        """Sends SIGKILL after that many seconds, unless it has ended before."""
         self.process.join(seconds)
         self.process.kill()
         self.process.join()

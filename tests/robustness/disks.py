@@ -1,4 +1,4 @@
-"""Small disks, and what lies in a folder."""
+"""Small disks, and the files in a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def can_mount() -> bool:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
-    """A file system of so many bytes in memory over an empty folder; unmounted afterwards."""
+    """Mounts `size` bytes of memory as a file system on an empty folder; unmounts it afterwards."""
     folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     subprocess.run(mount, check=True, capture_output=True)
@@ -40,17 +40,17 @@ def remount(folder: Path, options: str) -> None:
 
 
 def visible(folder: Path) -> list[str]:
-    """Names of the files below a folder that neither are hidden nor lie in a hidden folder."""
+    """Names of the files below a folder that are neither hidden nor in a hidden folder."""
     return [name for name in _names(folder) if not _is_hidden(name) and (folder / name).is_file()]
 
 
 def hidden(folder: Path) -> list[str]:
-    """Names of the other files, and of hidden folders that are empty."""
+    """Names of the other files, and of empty hidden folders."""
     return [name for name in _names(folder) if _is_hidden(name)]
 
 
 def _names(folder: Path) -> list[str]:
-    """What lies below a folder, but for folders with something in them."""
+    """Names of all files and empty folders below a folder."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")

@@ -2,14 +2,14 @@
 
     python tests/robustness/faults.py [--kills 100] [--sizes 24] [--seed 0] [-o FILE.json]
 
-Runs of `bsm infer FOLDER` and of `bsm train`, both with a tiny network, are killed at moments drawn
-over the time that an undisturbed run takes. After each kill every file under a final name must be
-complete, and a run of the same command must complete the work: the same samples, the same weights
-to the bit, the right report, no temporary file left. The same on a file system of few bytes (needs
-root, as it is mounted), from none to as many as the work takes.
+Runs of `bsm infer FOLDER` and of `bsm train`, both with a tiny network, are killed at random
+moments within the time of an undisturbed run. After each kill every file under a final name must be
+complete, and another run of the same command must complete the work: the same samples, the same
+weights to the bit, the right report, no temporary file left. The same must hold on file systems
+from no bytes to as many as the work takes (which needs root, to mount them).
 
-A kill is a function of the seed and its number, the moment it meets of the machine as well. The
-exit code is 1 if anything was wrong.
+The time of a kill depends on the seed and its number only; what the run is doing then depends on
+the machine as well. The exit code is 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from disks import can_mount
 from bench.common.report import report_head, write_report
 
 _INFER_BYTES = 5_200_000
-"""What the stems take, and some more."""
+"""Size of the stems, and some more."""
 _TURN = 10  # kills of one command before it is the other's turn
 
 
 def main() -> int:
-    """Does it all, prints and writes what came of it."""
+    """Runs all faults; prints and writes the results."""
     options = _parser().parse_args()
     start = time.monotonic()
     results = []
-    # What was done before Ctrl-C counts.
+    # After a Ctrl-C, the results so far count.
     with (
         tempfile.TemporaryDirectory(prefix="faults-") as folder,
         contextlib.suppress(KeyboardInterrupt),
@@ -67,11 +67,11 @@ def main() -> int:
 
 
 def run_faults(work: Path, seed: int, kills: int, sizes: int) -> Iterator[dict[str, Any]]:
-    """All faults, one after another, in an empty folder."""
+    """Runs all faults, one after another, in an empty folder; yields a result for each."""
     places = [work / name for name in ("infer", "train")]
     for place in places:
         place.mkdir()
-    start(["--version"], work).end()  # so that no timed one waits for imports
+    start(["--version"], work).end()  # so that no timed run waits for imports
     folder = faults_infer.Folder(places[0], seed)
     training = faults_train.Training(places[1], seed)
     for first in range(0, kills, _TURN):
@@ -89,7 +89,7 @@ def run_faults(work: Path, seed: int, kills: int, sizes: int) -> Iterator[dict[s
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By kind: how many, at which stages, temporary files that were left, and what was wrong."""
+    """By kind: the number of faults, their stages, temporary files left, and what was wrong."""
     kinds = {}
     for kind in dict.fromkeys(result["kind"] for result in results):
         of_kind = [result for result in results if result["kind"] == kind]
@@ -104,11 +104,15 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Kills and full disks against the real commands.")
-    parser.add_argument("--kills", type=int, default=100, help="of each command (default: 100)")
-    parser.add_argument("--sizes", type=int, default=24, help="of the disk (default: 24)")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
-    parser.add_argument("-o", "--output", type=Path, help="also write a JSON here")
+    parser = argparse.ArgumentParser(description="Kill the real commands, and fill their disks.")
+    parser.add_argument(
+        "--kills", type=int, default=100, help="kills of each command (default: 100)"
+    )
+    parser.add_argument("--sizes", type=int, default=24, help="number of disk sizes (default: 24)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of all random choices (default: 0)"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="also write the report to this JSON file")
     return parser
 
 

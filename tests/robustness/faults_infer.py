@@ -21,10 +21,10 @@ _CONFIG = "base: tiny\naudio: {chunk_s: 1}\n"
 
 
 class Folder:
-    """Songs, an engine, and what an undisturbed run makes of them."""
+    """Songs, an engine, and the results of an undisturbed run."""
 
     def __init__(self, work: Path, seed: int) -> None:
-        """Makes them in an empty folder."""
+        """Makes songs and engine in an empty folder."""
         from bsmamba2.export.to_onnx import export_onnx
 
         self.work, self.songs, self.engine = work, work / "songs", work / "quick.onnx"
@@ -38,7 +38,7 @@ class Folder:
         self.whole = functools.cache(self._whole)
 
     def arguments(self, format: str, out: Path, *more: str) -> list[str]:
-        """Of the command."""
+        """Arguments of the command."""
         engine = ("--engine", str(self.engine), "--threads", "1", "--overlap", "0")
         stems = ("--format", format, "-o", str(out / "{track}" / "{stem}.{ext}"), "--json")
         return ["infer", str(self.songs), *engine, *stems, *more]
@@ -52,7 +52,7 @@ class Folder:
         return elapsed_s, {name: samples_of(out / name) for name in names}
 
     def wrong_files(self, format: str, out: Path) -> list[str]:
-        """Files under their final names that are not what an undisturbed run leaves."""
+        """Files under their final names that differ from those of an undisturbed run."""
         expected = self.whole(format)[1]
         wrong = []
         for name in visible(out):
@@ -64,13 +64,13 @@ class Folder:
         return wrong
 
     def wrong_end(self, format: str, out: Path) -> list[str]:
-        """What differs in a complete folder from what an undisturbed run leaves."""
+        """Differences between a complete folder and that of an undisturbed run."""
         wrong = self.wrong_files(format, out) + [f"{name} is left" for name in hidden(out)]
         complete = visible(out) == sorted(self.whole(format)[1])
         return wrong if complete else [*wrong, f"there are {visible(out)}"]
 
     def complete(self, arguments: list[str], format: str, out: Path) -> list[str]:
-        """What is wrong with a run that completes what another has left."""
+        """What is wrong with a run that completes the work of an interrupted one."""
         there = visible(out)
         ended = start(arguments, self.work).end()
         if ended.code:
@@ -89,12 +89,12 @@ class Folder:
 
 
 def samples_of(path: Path) -> Any:
-    """All samples."""
+    """All samples of a file."""
     return soundfile.read(path, dtype="float32", always_2d=True)[0]
 
 
 def kill(folder: Folder, random: Random, number: int) -> dict[str, Any]:
-    """One run that is killed, and one that completes it."""
+    """Kills one run, and completes its work with another."""
     format = random.choice(FORMATS)
     elapsed_s, expected = folder.whole(format)
     out, moment_s = folder.work / f"killed {number}", random.uniform(0, 1.05 * elapsed_s)
@@ -125,7 +125,7 @@ def kill(folder: Folder, random: Random, number: int) -> dict[str, Any]:
 
 
 def fill(folder: Folder, format: str, size: int) -> dict[str, Any]:
-    """One run onto a disk of `size` bytes, and one that completes it on a larger one."""
+    """Runs once onto a disk of `size` bytes, and again after enlarging it."""
     most, disk = len(folder.whole(format)[1]), folder.work / "disk"
     with small_disk(disk, size):
         out = disk / "out"
@@ -142,14 +142,14 @@ def fill(folder: Folder, format: str, size: int) -> dict[str, Any]:
 
 
 def _full_wrong(ended: Ended, there: list[str], *, complete: bool) -> list[str]:
-    """What is wrong with what a run says whose disk may have been full."""
+    """What is wrong with the report of a run whose disk may have been full."""
     if ended.code != (0 if complete else 1):
         return [f"exit code {ended.code} with {there}: {ended.err}"]
     document = json.loads(ended.out)
     listed = [Path(path) for file in document["files"] for path in file["outputs"].values()]
     wrong = [f"{path} is listed" for path in listed if not path.exists()]
     if len(listed) != len(there) or len(document["failed"]) != len(_LENGTHS) - len(there) // 2:
-        wrong.append(f"{there} are there, said is {ended.out}")
+        wrong.append(f"{there} are there, reported is {ended.out}")
     for failure in document["failed"]:
         if "nexpected" in failure["error"] or "No space left" not in failure["error"]:
             wrong.append(failure["error"])
@@ -157,7 +157,7 @@ def _full_wrong(ended: Ended, there: list[str], *, complete: bool) -> list[str]:
 
 
 def rivals(folder: Folder, format: str) -> list[str]:
-    """What is wrong after two runs at once into one folder."""
+    """What is wrong after two simultaneous runs into one folder."""
     out = folder.work / "rivals"
     arguments = folder.arguments(format, out)
     runs = [start(arguments, folder.work, folder.work / f"said {number}") for number in range(2)]
@@ -167,7 +167,7 @@ def rivals(folder: Folder, format: str) -> list[str]:
 
 
 def read_only(folder: Folder, format: str) -> list[str]:
-    """What is wrong after a run onto a file system that cannot be written."""
+    """What is wrong after a run onto a read-only file system."""
     disk = folder.work / "disk"
     with small_disk(disk, 1 << 20):
         remount(disk, "ro")

@@ -26,14 +26,14 @@ training: {precision: float32, batch_size: 2, accumulation: 2, processes: 1, max
   workers: 0, checkpoint_minutes: 0.0, keep_best: 2, ema_decay: 0.9}
 """
 _MOMENTS = 0.7
-"""Of the undisturbed run's duration: later kills would mostly find a resumed run at its end."""
+"""Share of an undisturbed run's time: later kills would mostly hit a resumed run after its end."""
 
 
 class Training:
-    """Songs, a configuration, and the end of an undisturbed run."""
+    """Songs, a configuration, and the final state of an undisturbed run."""
 
     def __init__(self, work: Path, seed: int) -> None:
-        """Makes them in an empty folder."""
+        """Makes songs and configuration in an empty folder, and does the undisturbed run."""
         self.work, self.songs = work, work / "songs"
         self.config = work / "tiny.yaml"
         self.config.write_text(CONFIG)
@@ -51,7 +51,7 @@ class Training:
         self.bytes = sum(path.stat().st_size for path in self.whole.rglob("*") if path.is_file())
 
     def arguments(self, run: Path) -> list[str]:
-        """Of the command."""
+        """Arguments of the command."""
         return [
             *("train", "--config", str(self.config), "--data", str(self.songs)),
             *("--out", str(run), "--cache", str(run.parent / f"{run.name} cache"), "--quiet"),
@@ -59,7 +59,7 @@ class Training:
         ]
 
     def wrong_end(self, run: Path) -> list[str]:
-        """What differs in a finished run from the undisturbed one."""
+        """Differences between a finished run and the undisturbed one."""
         state = final_state(run)
         wrong = [
             f"{name} differs"
@@ -75,13 +75,13 @@ class Training:
         return wrong + [f"{name} is left" for name in hidden(run)]
 
     def complete(self, run: Path) -> list[str]:
-        """What is wrong with a run that goes on to its end."""
+        """What is wrong after resuming a run until its end."""
         ended = start(self.arguments(run), self.work).end()
         return [f"exit code {ended.code}: {ended.err}"] if ended.code else self.wrong_end(run)
 
 
 def kills(training: Training, random: Random, count: int) -> list[dict[str, Any]]:
-    """Kills runs until `count` kills have met one at work; each run goes on till its end."""
+    """Kills runs until `count` kills have hit one at work; then each run is resumed to its end."""
     results: list[dict[str, Any]] = []
     run = training.work / "killed"
     while len(results) < count:
@@ -110,7 +110,7 @@ def kills(training: Training, random: Random, count: int) -> list[dict[str, Any]
 
 
 def fill(training: Training, size: int) -> dict[str, Any]:
-    """One run onto a disk of `size` bytes, and one that goes on when it is larger."""
+    """Runs once onto a disk of `size` bytes, and resumes after enlarging it."""
     disk = training.work / "disk"
     with small_disk(disk, size):
         run = disk / "run"
@@ -128,7 +128,7 @@ def fill(training: Training, size: int) -> dict[str, Any]:
 
 
 def wrong_files(run: Path) -> list[str]:
-    """Files under their final names that are not whole."""
+    """Files under their final names that are not complete."""
     from safetensors.torch import load_file
 
     wrong = [f"{name} is hidden" for name in hidden(run) if ".partial-" not in name]

@@ -1,16 +1,16 @@
-"""Hostile files through the real commands: each must end in success or in one sentence.
+"""Runs the real commands on hostile files: each must succeed, or fail with one sentence.
 
     python tests/robustness/fuzz.py [--cases 1000] [--seed 0] [--case N] [--first N] [-o FILE.json]
 
-Cases are damaged audio of every container, names, data folders, checkpoints (pickles that call,
-archives that swell), safetensors, ONNX files, plans and sidecars, runs of training, YAML. A case is
-a function of the seed and its number, and runs in a process of its own with limits of memory and of
-processor time. `--case N` runs one case alone and prints all that came of it.
+Cases are damaged audio in every container, hostile names, data folders, checkpoints (pickles that
+call functions, zip bombs), safetensors, ONNX files, plans and sidecars, training runs and YAML. A
+case depends on the seed and its number only, and runs in a process of its own with limits on memory
+and processor time. `--case N` runs a single case and prints its whole result.
 
-Right are an exit code 0; and 1 or 2 with one sentence on stderr. Wrong are tracebacks, "unexpected"
-errors, crashes, more time or memory than the limits, files outside the output folder, half files
-in it, processes, sockets, calls of pickles, and the noise of libraries. The exit code is 1 if any
-case was wrong.
+Right are exit code 0, and 1 or 2 with one sentence on stderr. Wrong are tracebacks, "unexpected"
+errors, crashes, more time or memory than the limits, files outside the output folder, incomplete
+files in it, processes, sockets, functions that pickles call, and messages of libraries. The exit
+code is 1 if any case was wrong.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from fuzz_worker import GOOD, run_one
 from bench.common.report import report_head, write_report
 
 MEMORY_MIB = 1024
-"""Address space that a case may take beside the imports."""
+"""Address space that a case may take besides the imports."""
 CPU_S = 10
 """Processor time of a case."""
 WALL_S = 60
-"""Time of a case, for one that waits for something; generous, as the machine may be busy."""
-_SHOWN = 20  # bugs that the JSON names
+"""Wall time of a case, which may be blocked; generous, as the machine may be busy."""
+_SHOWN = 20  # bugs that the JSON lists
 
 
 def main() -> int:
-    """Runs cases, prints and writes what came of them."""
+    """Runs cases; prints and writes the results."""
     options = _parser().parse_args()
     last = options.first + options.cases
     numbers = range(options.first, last) if options.case is None else [options.case]
@@ -70,7 +70,7 @@ def main() -> int:
         write_report(options.output, report)
     shown = results if options.case is not None else {k: report[k] for k in ("kinds", "largest")}
     print(json.dumps(shown, indent=2))
-    print(f"{report['cases']} cases of seed {options.seed}: {report['wrong']} wrong.")
+    print(f"{report['cases']} cases with seed {options.seed}: {report['wrong']} wrong.")
     return 0 if report["wrong"] == 0 else 1
 
 
@@ -81,14 +81,14 @@ def run_cases(
     numbers: Sequence[int],
     run: Callable[..., None] = run_one,
 ) -> Iterator[dict[str, Any]]:
-    """Runs cases one after another; a result for each, in order.
+    """Runs cases one after another; yields a result for each, in order.
 
     Args:
         work: An empty folder.
-        corpus: Where `keep_corpus` left one.
-        seed: Of all cases.
-        numbers: Which.
-        run: What makes, runs and judges one.
+        corpus: A folder that `keep_corpus` has written.
+        seed: Seed of all cases.
+        numbers: Numbers of the cases.
+        run: The function that makes, runs and judges a case.
 
     Yields:
         case, kind, arguments, outcome, detail, and if it ended: wall_s, cpu_s, memory_mib.
@@ -113,7 +113,7 @@ def run_cases(
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts by kind and outcome, the largest figures, the bugs."""
+    """Counts by kind and outcome, the largest figures, and the bugs."""
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         kinds[result["kind"]][result["outcome"]] += 1
@@ -135,13 +135,17 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Hostile files through the real commands.")
-    parser.add_argument("--cases", type=int, default=1000, help="how many (default: 1000)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first (default: 0)")
-    parser.add_argument("--seed", type=int, default=0, help="of all cases (default: 0)")
-    parser.add_argument("--case", type=int, help="only this one, all of it printed")
-    parser.add_argument("--corpus", type=Path, help="keep the intact files here for another run")
-    parser.add_argument("-o", "--output", type=Path, help="also write a JSON here")
+    parser = argparse.ArgumentParser(description="Run the real commands on hostile files.")
+    parser.add_argument("--cases", type=int, default=1000, help="number of cases (default: 1000)")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first case (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of all cases (default: 0)")
+    parser.add_argument("--case", type=int, help="run this case only, and print its whole result")
+    parser.add_argument(
+        "--corpus", type=Path, help="keep the intact files in this folder for other runs"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="also write the report to this JSON file")
     return parser
 
 

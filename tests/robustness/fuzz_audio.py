@@ -1,4 +1,4 @@
-"""Cases of sound: every container that is read, damaged, and hostile names of files and stems."""
+"""Audio cases: damaged files in every container, and hostile names of files and stems."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def audio_case(random: Random, corpus: Corpus, folder: Path) -> Case:
 
 
 def name_case(random: Random, corpus: Corpus, folder: Path) -> Case:
-    """An intact song of a hostile name, or for outputs of hostile names."""
+    """An intact song with a hostile name, or with hostile names for its outputs."""
     song = put(folder, random.choice(_NAMES), corpus.audio["wav"])
     template = random.choice(_TEMPLATES) if random.random() < 0.5 else _TEMPLATES[0]
     options = random.choice(_OPTIONS)
@@ -113,7 +113,7 @@ def _wav(random: Random, data: bytes) -> bytes:
 
 
 def _flac_header(random: Random, data: bytes) -> bytes:
-    """A FLAC whose STREAMINFO has another rate, channels, depth or length (64 bits at 18)."""
+    """A FLAC whose STREAMINFO has a changed rate, channels, depth or length (64 bits at 18)."""
     packed = int.from_bytes(data[18:26], "big")
     shift, size = random.choice(((44, 20), (41, 3), (36, 5), (0, 36)))  # rate, channels, bits, all
     most = (1 << size) - 1

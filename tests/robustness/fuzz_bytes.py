@@ -1,4 +1,4 @@
-"""Damage done to files and to plain values; every choice comes from the `Random` it is given."""
+"""Damage to files and to plain values; every choice comes from the given `Random`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from random import Random
 from typing import Any
 
-_HEADER = 128  # bytes at the start, where most of what decides lies
+_HEADER = 128  # bytes at the start, which matter most
 HOSTILE_TEXTS = (
     "",
     ".",
@@ -32,7 +32,7 @@ _NUMBERS = (
 
 
 def nested(depth: int) -> list[Any]:
-    """A list in a list in a list."""
+    """Lists nested `depth` times."""
     value: list[Any] = []
     for _ in range(depth):
         value = [value]
@@ -40,7 +40,7 @@ def nested(depth: int) -> list[Any]:
 
 
 def hostile_value(random: Random) -> Any:
-    """A plain value that hardly any reader expects."""
+    """A plain value that hardly any reader will expect."""
     simple = (None, True, False, [], {}, [[]], {"": {}}, [None] * 5, {"x": [1, "a"]})
     match random.randrange(8):
         case 0:
@@ -56,7 +56,7 @@ def hostile_value(random: Random) -> Any:
 
 
 def mutate_value(random: Random, value: Any, times: int = 1) -> Any:
-    """A copy of lists and dicts in which some entries are others, gone, doubled or renamed."""
+    """A copy of lists and dicts with some entries replaced, removed, duplicated or renamed."""
     value = copy.deepcopy(value)
     for _ in range(times):
         holder, key = _place(random, value)
@@ -77,7 +77,7 @@ def mutate_value(random: Random, value: Any, times: int = 1) -> Any:
 
 
 def _place(random: Random, value: Any) -> tuple[Any, Any]:
-    """A container within `value` and a key of it; (None, None) where there is none."""
+    """A container within `value` and one of its keys; (None, None) if there is none."""
     places: list[tuple[Any, Any]] = []
     waiting = [value] if isinstance(value, (dict, list)) else []
     while waiting and len(places) < 5000:
@@ -91,14 +91,14 @@ def _place(random: Random, value: Any) -> tuple[Any, Any]:
 
 
 def mutate_bytes(random: Random, data: bytes) -> bytes:
-    """Bytes with one to some dozen places damaged."""
+    """Bytes damaged in one to 40 places."""
     for _ in range(random.choice((1, 1, 1, 2, 3, 8, 40))):
         data = _damaged(random, data)
     return data
 
 
 def _damaged(random: Random, data: bytes) -> bytes:
-    """Bytes of which some are others, gone, doubled, swapped, or with more between them."""
+    """Bytes of which some are replaced, removed, repeated, swapped or inserted."""
     end = len(data) if random.random() < 0.5 else min(_HEADER, len(data))
     at, size = random.randrange(max(1, end)), random.choice((1, 3, 4, 37, 200, 5000))
     old, gone = data[at : at + size], size
@@ -130,7 +130,7 @@ def _damaged(random: Random, data: bytes) -> bytes:
 
 
 def _number(random: Random, *lengths: int) -> bytes:
-    """An integer that is the smallest, the largest, or near a border."""
+    """An integer at or near a limit."""
     size = random.choice((1, 2, 3, 4, 8))
     most = (1 << 8 * size) - 1
     near = (0, 1, 2, 0x7F, 0xFF, 1000, *lengths, most >> 1, (most >> 1) + 1, most - 1, most)

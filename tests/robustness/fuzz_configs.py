@@ -1,4 +1,4 @@
-"""Cases of YAML: configurations, model cards, and values of `--set`."""
+"""YAML cases: configurations, model cards, and values of `--set`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _CARD = {
 
 
 def config_case(random: Random, corpus: Corpus, folder: Path) -> Case:
-    """A configuration of which hardly any describes a network."""
+    """A configuration that hardly ever describes a network."""
     match random.randrange(4):
         case 0:
             text = random.choice(_TEXTS)

@@ -1,4 +1,4 @@
-"""A case, and the intact files it is made of: the smallest network in every form, short songs."""
+"""Cases, and the intact files they are made from: a tiny network in every form, short songs."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ class Case:
     kind: str
     """What is attacked: "wav", "pickle", ..."""
     arguments: list[str]
-    """Of `bsm`; paths are relative to the folder, and only `out` may be written to."""
+    """Arguments of `bsm`; paths are relative to the folder, and only `out` may be written to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Intact files, made once, that cases are made of; nothing may write to them."""
+    """Intact files that cases are made from; made once, never written to afterwards."""
 
     folder: Path
     onnx: Path
-    """The smallest network, exported, in chunks of one second."""
+    """The smallest network, exported, with chunks of one second."""
     safetensors: Path
     """Its checkpoint."""
     config: Path
@@ -84,7 +84,7 @@ class Corpus:
 
 
 Maker = Callable[[Random, Corpus, Path], Case]
-"""Writes the files of a case into a folder that exists."""
+"""Writes the files of a case into an existing folder."""
 
 
 def put(folder: Path, name: str, data: bytes | str) -> str:
@@ -96,14 +96,14 @@ def put(folder: Path, name: str, data: bytes | str) -> str:
 
 
 def infer(engine: str | Path, song: str, *more: str, out: str = "") -> list[str]:
-    """`bsm infer` of a song with an engine of the corpus or of the case."""
+    """Arguments of `bsm infer` for a song, with an engine of the corpus or of the case."""
     chunks = ("--overlap", "0.1", "--threads", "1", "--device", "cpu")
     out = out or "out/{track}/{stem}.{ext}"
     return ["infer", "--engine", str(engine), "-o", out, *chunks, *more, "--", song]
 
 
 def make_corpus(folder: Path) -> Corpus:
-    """Writes all of it into a folder that exists; takes some seconds, most of them the export."""
+    """Makes a corpus in an existing folder; takes some seconds, most of them for the export."""
     config = folder / "small.yaml"
     config.write_text(CONFIG)
     songs, run = folder / "songs", folder / "run"
@@ -127,7 +127,7 @@ def make_corpus(folder: Path) -> Corpus:
 
 
 def keep_corpus(corpus: Corpus) -> None:
-    """Writes what another process needs to open it."""
+    """Writes what another process needs to open a corpus."""
     paths = {name: str(value) for name, value in asdict(corpus).items() if name != "audio"}
     (corpus.folder / "corpus.json").write_text(json.dumps(paths))
 
@@ -166,7 +166,7 @@ def _audio(folder: Path) -> dict[str, bytes]:
 
 
 def _encode(path: Path, kind: str, codec: str, samples: np.ndarray) -> None:
-    """Through FFmpeg's encoders, at 48 kHz, which all of them take."""
+    """Encodes with FFmpeg at 48 kHz, which all of its encoders take."""
     import av
 
     with av.open(str(path), "w", format=kind) as container:

@@ -1,4 +1,4 @@
-"""Cases of networks: foreign checkpoints, safetensors, ONNX files, plans, runs of training."""
+"""Model cases: foreign checkpoints, safetensors, ONNX files, plans, training runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bsmamba2.system.files import sha256_file
 
 
 def checkpoint_case(random: Random, corpus: Corpus, folder: Path) -> Case:
-    """A file of `torch.save` through `bsm import`."""
+    """A damaged or hostile file of `torch.save`, for `bsm import`."""
     zipped, old = _torch_files(corpus.safetensors)
     match random.randrange(6):
         case 0:
@@ -89,7 +89,7 @@ def onnx_case(random: Random, corpus: Corpus, folder: Path) -> Case:
 
 
 def plan_case(random: Random, corpus: Corpus, folder: Path) -> Case:
-    """A plan that is none, with a sidecar that is damaged or lies."""
+    """A file that is not a plan, with a sidecar that is damaged or wrong."""
     plan, text = _plan(corpus.onnx)
     if random.random() < 0.2:
         plan = mutate_bytes(random, plan)
@@ -119,7 +119,7 @@ def plan_case(random: Random, corpus: Corpus, folder: Path) -> Case:
 
 
 def run_case(random: Random, corpus: Corpus, folder: Path) -> Case:
-    """A damaged checkpoint in the folder of a run, which `bsm train` then goes on with."""
+    """A damaged checkpoint in the folder of a run, from which `bsm train` then resumes."""
     data = (corpus.run / "last.ckpt").read_bytes()
     data = _run(random, data) if random.random() < 0.7 else mutate_bytes(random, data)
     (folder / "out" / "run").mkdir(parents=True)
@@ -147,7 +147,7 @@ def _torch_files(safetensors: Path) -> tuple[bytes, bytes]:
 
 
 def _safetensors(random: Random, data: bytes) -> bytes:
-    """Another header before the same numbers."""
+    """A damaged header before the same numbers."""
     size = struct.unpack("<Q", data[:8])[0]
     header, numbers = json.loads(data[8 : 8 + size]), data[8 + size :]
     match random.randrange(6):
@@ -173,7 +173,7 @@ def _safetensors(random: Random, data: bytes) -> bytes:
 
 
 def _mutate_metadata(random: Random, metadata: dict[str, Any]) -> None:
-    """Changes what a file says of itself, mostly within one of its JSON values."""
+    """Changes a file's metadata, mostly within one of its JSON values."""
     key = random.choice(list(metadata))
     if random.random() < 0.1:
         metadata[key] = random.choice(
@@ -193,7 +193,7 @@ def _mutate_metadata(random: Random, metadata: dict[str, Any]) -> None:
 
 
 def _onnx(random: Random, data: bytes) -> bytes:
-    """An ONNX file that is well-formed, and not what it should be."""
+    """An ONNX file that is well-formed but has wrong content."""
     import onnx
 
     model = onnx.load_from_string(data)
@@ -233,7 +233,7 @@ def _onnx(random: Random, data: bytes) -> bytes:
 
 @functools.cache
 def _plan(onnx: Path) -> tuple[bytes, str]:
-    """Bytes that pass for a plan, and the sidecar that fits them."""
+    """Bytes that pass for a plan, and a sidecar that matches them."""
     plan = b"ftrt" + bytes(range(256)) * 40
     metadata = parse_metadata(read_onnx_file(onnx).metadata, onnx)
     record = PlanRecord(
@@ -253,7 +253,7 @@ def _plan(onnx: Path) -> tuple[bytes, str]:
 
 
 def _run(random: Random, data: bytes) -> bytes:
-    """A checkpoint of a run with another value somewhere, or with another pickle."""
+    """A run's checkpoint with a changed value somewhere, or with another pickle."""
     if random.random() < 0.3:
         return repacked(random, data)
     import torch
@@ -270,6 +270,6 @@ def _run(random: Random, data: bytes) -> bytes:
     with io.BytesIO() as file:
         try:
             torch.save(content, file)
-        except RecursionError:  # a list in lists
+        except RecursionError:  # lists nested too deeply
             return data[: len(data) // 2]
         return file.getvalue()

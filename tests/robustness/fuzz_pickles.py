@@ -1,4 +1,4 @@
-"""Hostile files of `torch.save`: pickles that call, swell or lie, in a zip archive."""
+"""Hostile files of `torch.save`: pickles that call functions, expand or lie, in a zip archive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from random import Random
 from fuzz_bytes import mutate_bytes
 
 SENTINEL = "called"
-"""Name of the file that a pickle makes in the case's folder when it is run."""
+"""Name of the file that a pickle's call makes in the case's folder."""
 _CALLS = (
     ("os", "system", f"touch {SENTINEL}"),
     ("posix", "system", f"touch {SENTINEL}"),
@@ -37,7 +37,7 @@ def _text(text: str) -> bytes:
 
 
 def _call(random: Random, _program: bytes) -> bytes:
-    """A call in any of the ways that pickles have."""
+    """A function call in any of the ways that pickles have."""
     module, name, argument = random.choice(_CALLS)
     pair, text = f"{module}\n{name}\n".encode(), _text(argument)
     found = b"\x80\x04" + _text(module) + _text(name) + b"\x93"
@@ -54,7 +54,7 @@ def _call(random: Random, _program: bytes) -> bytes:
 
 
 def _spliced(random: Random, program: bytes) -> bytes:
-    """A call in the middle of an honest pickle."""
+    """A function call in the middle of an honest pickle."""
     call = _call(random, program)[:-1]
     starts = [at for _, _, at in pickletools.genops(program) if at]
     at = random.choice(starts)
@@ -62,21 +62,21 @@ def _spliced(random: Random, program: bytes) -> bytes:
 
 
 def _doubling(random: Random, _program: bytes) -> bytes:
-    """Tuples or lists of themselves, twice each: a few hundred bytes, 2^n entries."""
+    """Nested pairs of one object: a few hundred bytes that stand for 2^n entries."""
     depth = random.choice((10, 40, 1000))
     make = random.choice((b"2\x86", b"(lp0\n(g0\ng0\ne2\x86"))
     return b"]" + make * depth + b"."
 
 
 def _deep(random: Random, _program: bytes) -> bytes:
-    """Lists, tuples or dicts within each other."""
+    """Deeply nested lists, tuples or dicts."""
     depth = random.choice((100, 2_000, 50_000))
     open_, close = random.choice(((b"](", b"e"), (b"", b"\x85"), (b"}(K\x00", b"u")))
     return b"\x80\x02" + open_ * depth + b"]" + close * depth + b"."
 
 
 def _long(random: Random, _program: bytes) -> bytes:
-    """Numbers and texts that are long, or say that they are."""
+    """Numbers and texts that are long, or claim to be."""
     size = random.choice((0, 255, 1 << 20, (1 << 31) - 1))
     number = b"\x8b" + struct.pack("<i", size) + b"\x7f" * min(size, 1 << 20)
     text = b"X" + struct.pack("<I", size) + b"a" * min(size, 1 << 20)
@@ -86,7 +86,7 @@ def _long(random: Random, _program: bytes) -> bytes:
 
 
 def _opcodes(random: Random, _program: bytes) -> bytes:
-    """Random opcodes with arguments that are mostly possible."""
+    """Random opcodes with mostly valid arguments."""
     codes = [op.code.encode("latin-1") for op in pickletools.opcodes]
     parts = []
     for _ in range(random.choice((5, 30, 300))):
@@ -111,11 +111,11 @@ PROGRAMS: tuple[Callable[[Random, bytes], bytes], ...] = (
     *(_call, _spliced, _spliced, _doubling, _deep, _long, _opcodes, _sizes, _sizes),
     *(mutate_bytes, mutate_bytes),
 )
-"""Each makes a pickle, out of an honest one or of nothing."""
+"""Each makes a hostile pickle, from an honest one or from scratch."""
 
 
 def repacked(random: Random, archive: bytes) -> bytes:
-    """A zip of torch with another pickle in it, or with entries that should not be there."""
+    """A zip archive of PyTorch with another pickle, or with entries that should not be there."""
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         entries = {name: file.read(name) for name in file.namelist()}
     pickled = next(name for name in entries if name.endswith("data.pkl"))
@@ -146,7 +146,7 @@ def repacked(random: Random, archive: bytes) -> bytes:
 
 
 def _lying(random: Random, archive: bytes) -> bytes:
-    """Now and then, a zip whose directory states other sizes and places."""
+    """The archive, now and then with wrong sizes or places in its directory."""
     if random.random() > 0.2:
         return archive
     entry = archive.rfind(b"PK\x01\x02")

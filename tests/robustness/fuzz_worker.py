@@ -1,7 +1,7 @@
-"""One case: made, run in a process of its own with limits, and judged.
+"""Makes one case, runs it in a process of its own with limits, and judges it.
 
-A case is a function of the seed and its number. What it is and what came of it are left as JSON; a
-case that kills its process leaves the first only, and the one who started it (`fuzz.py`) knows.
+A case depends on the seed and its number only. The case and its result are written as JSON; a case
+that kills its process leaves only the former, from which `fuzz.py` sees what happened.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ MAKERS: tuple[Maker, ...] = (
     *(onnx_case, onnx_case, onnx_case, plan_case, plan_case),
     *(config_case, config_case, value_case, songs_case, run_case),
 )
-"""Case N is made by the entry N modulo their number, from the seed and N."""
+"""Entry N modulo their number makes case N, from the seed and N."""
 GOOD = ("success", "sentence", "usage")
-"""Outcomes that are right; every other one is a bug."""
-_LONGEST = 1500  # letters of a sentence
+"""Right outcomes; every other one is a bug."""
+_LONGEST = 1500  # characters of a sentence
 _UNEXPECTED = re.compile(r"[Uu]nexpected \w+:")
-"""How a command tells of an error that is no BsmError."""
+"""How a command reports an error that is not a BsmError."""
 _SENTENCE = re.compile(r"^(?:Error|Failed): (.*)$", re.MULTILINE)
 _NOISE = re.compile(r"^(?:\S+\.py:\d+: |\[\S+ @ 0x|.*\[[WE]:onnxruntime)", re.MULTILINE)
-"""Python's warnings, and what FFmpeg and ONNX Runtime print by themselves. What libmpg123 says of a
-damaged MP3 cannot be turned off."""
+"""Python's warnings, and messages that FFmpeg and ONNX Runtime print themselves. Those of libmpg123
+about a damaged MP3 cannot be turned off."""
 _RUNNING = (
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile"),
     *("socket.__new__", "socket.connect", "pickle.find_class", "webbrowser.open"),
 )
 _WRITING = ("os.mkdir", "os.remove", "os.rmdir", "os.chmod")
-"""Whose last value is an open folder that the path starts from, or -1."""
+"""Events whose last value is an open folder that the path starts from, or -1."""
 _TWO_PATHS = ("os.rename", "os.link", "os.symlink")
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Watch:
-    """Notes what Python does that no case may do, while it is on."""
+    """Records forbidden actions of Python while it is on."""
 
     def __init__(self, allowed: Path) -> None:
         """Watches from now on; `allowed` is the folder that may be written to."""
@@ -61,7 +61,7 @@ class Watch:
     def _hook(self, event: str, values: tuple[Any, ...]) -> None:
         if not self.on:
             return
-        if event in _RUNNING and values[0] != "git":  # the version of a run's code
+        if event in _RUNNING and values[0] != "git":  # a run records the version of its code
             self.seen.append(f"{event} {str(values)[:200]}")
         elif event == "open":
             path, _, flags = values
@@ -87,7 +87,7 @@ class Watch:
 
 
 def run_one(seed: int, number: int, corpus: Path, work: Path, memory_mib: int, cpu_s: int) -> None:
-    """Makes, runs and judges a case, in a process of its own; leaves `case`, `result` in work."""
+    """Makes, runs and judges a case, in a process of its own; writes `case` and `result`."""
     folder = work / "cases" / str(number)
     folder.mkdir(parents=True)
     case = make_case(seed, number, open_corpus(corpus), folder)
@@ -103,7 +103,7 @@ def run_one(seed: int, number: int, corpus: Path, work: Path, memory_mib: int, c
 def make_case(seed: int, number: int, corpus: Corpus, folder: Path) -> Case:
     """Writes a case; the same for the same seed and number."""
     depth, digits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
-    sys.setrecursionlimit(100_000)  # to write what readers must not fall over
+    sys.setrecursionlimit(100_000)  # to write what readers must withstand
     sys.set_int_max_str_digits(0)
     try:
         case = MAKERS[number % len(MAKERS)](Random(f"{seed}/{number}"), corpus, folder)
@@ -114,7 +114,7 @@ def make_case(seed: int, number: int, corpus: Corpus, folder: Path) -> Case:
 
 
 def _argument(text: str) -> str:
-    """As a shell can give it."""
+    """The argument as a shell can pass it."""
     try:
         return os.fsdecode(os.fsencode(text))
     except UnicodeEncodeError:
@@ -160,17 +160,17 @@ def judge(
     files: set[str],
     forbidden: list[str],
 ) -> tuple[str, str]:
-    """An outcome, one of GOOD or the name of a bug, and what shows it.
+    """The outcome, one of GOOD or the name of a bug, and the evidence for it.
 
-    A command may succeed or say one sentence; nothing else.
+    A command may succeed or fail with one sentence; nothing else.
 
     Args:
-        arguments: Of the command.
+        arguments: Arguments of the command.
         code: Its exit code.
-        printed: On stdout.
-        errors: On stderr.
-        files: In its folder.
-        forbidden: What it did besides: files elsewhere, processes, sockets, libraries, calls.
+        printed: Its stdout.
+        errors: Its stderr.
+        files: Files in its folder.
+        forbidden: What else it did: files elsewhere, processes, sockets, libraries, calls.
     """
     sentences = _SENTENCE.findall(errors)
     if forbidden:
@@ -189,7 +189,7 @@ def judge(
     if code == 2 and errors.startswith("Usage: "):
         return "usage", errors.strip().splitlines()[-1]
     if code == 1 and arguments[0] == "parity" and "FAILED" in printed:
-        return "success", ""  # the engines differ, which is its answer
+        return "success", ""  # the engines differ, which is a valid answer
     if code != 1 or not sentences:
         return "no sentence", f"exit code {code}: {errors[-300:]}"
     for sentence in sentences:
@@ -199,14 +199,14 @@ def judge(
 
 
 def _names(folder: Path) -> set[str]:
-    """Everything below a folder, and what lies beside it."""
+    """Names of everything below a folder, and beside it."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} | {
         f"../{path.name}" for path in folder.parent.iterdir()
     }
 
 
 def _said(number: int) -> str:
-    """What went to an output of this process, which is a file."""
+    """The contents of an output of this process, which is a file."""
     with open(os.dup(number), "rb") as file:
         file.seek(0)
         return file.read().decode("utf-8", "replace")

@@ -1,15 +1,15 @@
 """Hours of stereo through `bsm infer`: memory, length, and what Ctrl-C leaves.
 
-    bsm export tests/robustness/long_file.yaml -o least.onnx    # hardly any network
+    bsm export tests/robustness/long_file.yaml -o least.onnx                 # a minimal network
     python tests/robustness/long_file.py --minutes 180 --rate 96000 --engine least.onnx
     python tests/robustness/long_file.py --minutes 30 --rate 44100           # the embedded engine
 
-Makes a song of that length and 12345 samples more (six seconds of noise again and again, FLAC of 16
-bits) and separates it into 32-bit float WAV, which must become RF64 above 4 GB; then the command
-runs again and gets a Ctrl-C. The JSON has a row for each song; one of the same name is replaced.
+Makes a song of that length plus 12345 samples (six seconds of noise, repeated, as 16-bit FLAC) and
+separates it into 32-bit float WAV, which must become RF64 above 4 GB; then runs the command again
+and interrupts it with a Ctrl-C. The JSON has a row for each song; one of the same name is replaced.
 --work needs room for two stems, 16.6 GB for three hours at 96 kHz.
 
-    elapsed_s, real_time      of the command; seconds of audio a second
+    elapsed_s, real_time      of the command; seconds of audio per second
     peak_mib                  largest memory of the process (VmHWM)
     frames, expected_frames   of both stems, by their headers
     null                      largest |vocals + instrumental - mixture| in units in the last place,
@@ -46,12 +46,19 @@ _BLOCK = 1 << 16
 def main() -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description="Hours of stereo through bsm infer.")
-    parser.add_argument("--engine", default="default")
-    parser.add_argument("--minutes", type=float, default=180.0)
-    parser.add_argument("--rate", type=int, default=44_100)
-    parser.add_argument("--threads", default="2", help="of the engine (default: 2)")
-    parser.add_argument("--work", type=Path, help="folder of the files (default: the system's)")
-    parser.add_argument("-o", "--output", type=Path, default=RESULT, help="the JSON")
+    add = parser.add_argument
+    add("--engine", default="default", help="engine file (default: the embedded engine)")
+    add("--minutes", type=float, default=180.0, help="minutes of the song (default: 180)")
+    add("--rate", type=int, default=44_100, help="its sample rate in Hz (default: 44100)")
+    add("--threads", default="2", help="threads of the engine (default: 2)")
+    add("--work", type=Path, help="folder for temporary files (default: the system's)")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        default=RESULT,
+        help="the JSON to add a row to (default: bench/results/long-file.json)",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.work, prefix="long-") as folder:
         row = report_head(__file__, sys.argv[1:]) | measure(options, Path(folder).absolute())
@@ -65,7 +72,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """One song, all the way and half the way."""
+    """Separates one song to its end, then again until a Ctrl-C."""
     song, frames = folder / "song.flac", int(options.minutes * 60 * options.rate) + _ODD
     write_song(song, options.rate, frames)
     command = ["infer", str(song), "--engine", options.engine, "--threads", options.threads]
@@ -96,7 +103,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def run(arguments: list[str], interrupt_after_s: float = np.inf) -> tuple[int, float, int, str]:
-    """Exit code, seconds, peak memory in MiB and last line of `bsm`, which may get a Ctrl-C."""
+    """Runs `bsm`, maybe with a Ctrl-C; returns exit code, seconds, peak MiB and last line."""
     command = [sys.executable, "-m", "bsmamba2", *arguments]
     start, peak_kib = time.monotonic(), 0
     with tempfile.TemporaryFile("w+") as said:
@@ -116,7 +123,7 @@ def run(arguments: list[str], interrupt_after_s: float = np.inf) -> tuple[int, f
 
 
 def write_song(path: Path, rate: int, frames: int) -> None:
-    """Noise again and again, without holding more than it."""
+    """Writes the same noise repeatedly, to hold only that in memory."""
     once = 0.1 * np.random.default_rng(0).standard_normal((6 * rate, 2))
     with soundfile.SoundFile(path, "w", rate, 2, "PCM_16") as file:
         while frames:

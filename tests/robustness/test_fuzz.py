@@ -1,4 +1,4 @@
-"""The fuzzer: a short run of it, and that it would notice what it looks for."""
+"""A short run of the fuzzer, and tests that it notices what it looks for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_hostile_files_end_in_success_or_one_sentence(corpus: Corpus, tmp_path: 
 
 
 def test_the_intact_files_separate(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Or cases would fail of themselves, and no damage would be seen."""
+    """Otherwise cases would fail by themselves, whatever their damage."""
     monkeypatch.chdir(tmp_path)
     assert len(corpus.audio) > 20
     songs = [str(path) for path in sorted(corpus.folder.glob("song.*"))]
@@ -134,7 +134,7 @@ def misbehave(seed: int, number: int, corpus: Path, *others: Any) -> None:
 def test_what_is_looked_for_is_found(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """With commands that misbehave; after a hang the next case runs."""
+    """Commands that misbehave are found, and after a hang the next case runs."""
     monkeypatch.setattr(fuzz, "CPU_S", 1)
     results = list(fuzz.run_cases(tmp_path, corpus.folder, 0, range(len(BAD)), misbehave))
     assert [result["outcome"] for result in results] == list(BAD.values())
