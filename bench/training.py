@@ -3,9 +3,9 @@
     python bench/training.py [--config bsmamba2] [--steps 2] [--no-checkpointing]
                              [-o bench/results/FILE.json]
 
-Steps are those of `bsm train` (`bsmamba2.training.step`), a batch of one and no accumulation, on a
-GPU where there is one; the item is noise, of which a step takes the same time as of music. By
-default blocks are recomputed in the backward pass (training.checkpoint_gradients).
+Steps are those of `bsm train` (`bsmamba2.training.step`), with a batch of one and no gradient
+accumulation, on a GPU if there is one. The item is noise, which takes as long as music. By default,
+blocks are recomputed in the backward pass (training.checkpoint_gradients).
 
 The JSON (seconds end in _s):
 
@@ -50,17 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Time and memory of training steps.")
-    parser.add_argument("--config", default="bsmamba2", help="name or YAML file")
-    parser.add_argument("--steps", type=int, default=2, help="how many (default: 2)")
     parser.add_argument(
-        "--no-checkpointing", action="store_true", help="keep all activations instead"
+        "--config", default="bsmamba2", help="name or YAML file (default: bsmamba2)"
     )
-    parser.add_argument("-o", "--output", type=Path, help="also write the JSON here")
+    parser.add_argument("--steps", type=int, default=2, help="number of steps (default: 2)")
+    parser.add_argument(
+        "--no-checkpointing", action="store_true", help="keep all activations in memory"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="also write the JSON to this file")
     return parser
 
 
 def measure(options: argparse.Namespace, head: dict[str, Any]) -> dict[str, Any]:
-    """Does the steps; the report with its head."""
+    """Runs the steps; returns the report with its head."""
     settings = ["batch_size=1", "accumulation=1"]
     settings.append(f"checkpoint_gradients={'false' if options.no_checkpointing else 'true'}")
     config = override_config(load_config(options.config), [f"training.{one}" for one in settings])
@@ -78,7 +80,7 @@ def measure(options: argparse.Namespace, head: dict[str, Any]) -> dict[str, Any]
 
 
 def _steps(config: Config, count: int) -> tuple[list[dict[str, Any]], str]:
-    """Records of steps on one noise item, each printed as it ends; the device."""
+    """Runs steps on one item of noise; returns their records and the device."""
     import torch
 
     from bsmamba2.data.mixing import TrainingBatch
@@ -103,7 +105,7 @@ def _steps(config: Config, count: int) -> tuple[list[dict[str, Any]], str]:
 
 
 def _peak_memory_mib() -> dict[str, int]:
-    """Of this process's main memory, and of the GPU's where it was used."""
+    """Peak of this process's main memory, and of a GPU's if one was used."""
     import torch
 
     peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}  # KiB on Linux

@@ -1,4 +1,4 @@
-"""The engines of `latency.py`: their files, how each is loaded, and one chunk through it."""
+"""The engines of `latency.py`: making their files, loading them, running a chunk through them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from bsmamba2.runtime.engines.base import Engine, EngineOptions
 from bsmamba2.runtime.engines.stft import istft, stft
 
 PARTS = ("stft_s", "engine_s", "mask_s", "istft_s")
-"""The steps of a chunk, seconds each."""
+"""The steps of a chunk, each in seconds."""
 
 
 def prepare(*, source: str, paths: dict[str, str]) -> tuple[Task, dict[str, Any]]:
-    """Writes files of one network: its "weights", its "onnx", its "int8".
+    """Writes files of one network: "weights", "onnx", "int8".
 
     Args:
         source: A checkpoint, or a configuration for random weights.
-        paths: Where; only those in it are written.
+        paths: Kind of file -> its path; only these are written.
     """
     from dataclasses import replace
 
@@ -51,21 +51,23 @@ def prepare(*, source: str, paths: dict[str, str]) -> tuple[Task, dict[str, Any]
 
 
 def load(kind: str, file: str, threads: int | None) -> Engine:
-    """The engine of a row; raises BsmError where it does not load."""
+    """Loads the engine of a row; raises BsmError if that fails."""
     cpu = EngineOptions(device="cpu", threads=threads)
     if kind == "pytorch":
         from bsmamba2.models.load import load_network
         from bsmamba2.runtime.engines.pytorch import TorchEngine
 
         trained = TorchEngine(Path(file), cpu)
-        trained._network, _ = load_network(file)  # as it was trained, in place of the folded one
+        trained._network, _ = load_network(file)  # the network as trained, not folded
         return trained
     if kind.startswith("onnx"):
         from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 
         engine = OnnxEngine(Path(file), cpu, native_scan=kind != "onnx-body")
         if kind == "onnx-native" and not engine.scan.startswith("native"):
-            raise EngineError(f"{file} scans by its {engine.scan} here, which is onnx-body's row.")
+            raise EngineError(
+                f"{file} runs its scan as {engine.scan} here, which is the row onnx-body."
+            )
         return engine
     return load_engine(
         file, EngineOptions(device="auto", threads=threads) if kind == "plan" else cpu
@@ -75,14 +77,14 @@ def load(kind: str, file: str, threads: int | None) -> Engine:
 def chunk(
     *, kind: str, file: str, threads: int | None, seconds: float, mask: str
 ) -> tuple[Task, dict[str, Any]]:
-    """The way of one chunk through a `Separator`, with a clock between its steps.
+    """Runs one chunk through the steps of a `Separator` and times each step.
 
     Args:
         kind: The name of the row.
-        file: Of the engine.
-        threads: None is the engine's own choice.
-        seconds: Of audio.
-        mask: Where the mask is left (.npy).
+        file: The engine's file.
+        threads: Threads of the engine; None is its own choice.
+        seconds: Seconds of audio.
+        mask: The file that the mask is written to (.npy).
     """
     engine = load(kind, file, threads)
     audio = engine.metadata.model.audio
@@ -108,7 +110,7 @@ def chunk(
 
 
 def mixture(audio: AudioConfig, seconds: float) -> NDArray[np.float32]:
-    """The sound of the export gate's spectrum, (1, channels, samples)."""
+    """The audio of the export gate's fixed spectrum, (1, channels, samples)."""
     from bsmamba2.export.precision.gates import fixed_spectrum
 
     length = round(seconds * audio.sample_rate)

@@ -1,4 +1,4 @@
-"""From the times of all rounds to figures."""
+"""Figures computed from the times of all rounds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bsmamba2.config.model import ModelConfig
 from bsmamba2.evaluation.parity import LIMITS
 
 BASES = ("onnx-native", "onnx-body")
-"""Rows that the others are measured against: the first that is there."""
+"""Rows that the others may be compared with; the first one measured is taken."""
 RATES = {"gemm": "gflops", "gemm-int8": "gops", "memory": "gb_s"}
-"""What a machine can, and the key of the figure."""
+"""Peak rate of the machine -> the key of its figure."""
 Rounds = Sequence[Mapping[str, Any]]
-"""What one process answered round by round, the warm-up first."""
+"""Replies of one process, round by round, the warm-up first."""
 
 
 def results(
@@ -29,10 +29,10 @@ def results(
     """Rates, floors, agreement of the masks, and a row for each engine and peer.
 
     Args:
-        measured: At least one round after the warm-up.
+        measured: The times, with at least one round after the warm-up.
         model: The network.
-        frames: Of a chunk.
-        seconds: Of audio in a chunk.
+        frames: Frames of a chunk.
+        seconds: Seconds of audio in a chunk.
         engines: Names of the project's own rows; the others are peers.
     """
     agreement = _agreement(measured)
@@ -74,7 +74,7 @@ def results(
 
 
 def precision(name: str) -> str:
-    """In which a row's products are computed."""
+    """The precision of a row's matrix products."""
     return "int8" if name.endswith("int8") else "float32"
 
 
@@ -86,14 +86,14 @@ def row_figures(
     base: Rounds | None,
     floors_s: Sequence[float],
 ) -> dict[str, Any]:
-    """What one row took; quotients are made within each round, then summarised.
+    """Figures of one row; ratios are taken within each round, then summarised.
 
     Args:
-        rounds: The row's.
-        per_chunk: Chunks of `seconds` in what it computes at a time.
-        seconds: Of audio in a chunk.
-        base: The rounds that it is measured against, of chunks of `seconds`.
-        floors_s: Least seconds of the network alone in the same rounds, if they are known.
+        rounds: The row's replies.
+        per_chunk: How many of its runs make up a chunk of `seconds`.
+        seconds: Seconds of audio in a chunk.
+        base: The base's replies, for chunks of `seconds`.
+        floors_s: The network's floor in each of these rounds, if known.
     """
     measured = rounds[1:]
     whole = [each["whole_s"] * per_chunk for each in measured]

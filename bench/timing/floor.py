@@ -1,9 +1,9 @@
-"""The least time a chunk can take on a machine: its arithmetic or its memory traffic, by stage.
+"""The least time that a chunk can take on a machine: its arithmetic or memory traffic, by stage.
 
 A stage is one operator that reads its inputs once and writes its outputs once, as in the exported
-graph: product, scan, product. What a stage needs is the longer of two times, of its FLOPs at the
-rate measured for products and of its bytes at the bandwidth measured; a chunk needs their sum. So
-the floor is of this graph: fusing a product with the scan would go below it.
+graph: product, scan, product. A stage takes the longer of two times, that of its FLOPs at the
+measured rate of products and that of its bytes at the measured bandwidth; a chunk takes the sum
+over all stages. The floor is that of this graph: fusing a product with the scan could go below it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from bench.common.flops import network_flops
 from bsmamba2.config.model import ModelConfig
 
 INT8_STAGES = ("in_proj", "output", "masks")
-"""Whose products are int8 in such a file; activations are float32 there, too."""
+"""Stages whose products are int8 in an int8 file; between stages, activations are float32."""
 Work = dict[str, tuple[float, float]]
-"""Stage -> FLOPs and bytes, all its blocks together."""
+"""Stage -> FLOPs and bytes of all its blocks together."""
 
 
 def network_work(model: ModelConfig, frames: int) -> Work:
-    """What one chunk of so many frames needs, in float32."""
+    """FLOPs and bytes of one chunk of `frames` frames, in float32."""
     net, flops = model.network, network_flops(model, frames)
     bands = len(net.band_widths)
     tokens, blocks = bands * frames, 2 * net.layers
     features = model.audio.bin_features * model.audio.bins
-    outer, inner = 2 * net.d_in_proj, 2 * net.d_inner  # of both directions, into and out of a scan
+    outer, inner = 2 * net.d_in_proj, 2 * net.d_inner  # both directions, into and out of a scan
     scan = net.layers * tokens * (outer + inner)
     values = {
         "band_split": features * (frames + net.d_model) + tokens * net.d_model,
@@ -39,7 +39,7 @@ def network_work(model: ModelConfig, frames: int) -> Work:
         + net.d_mask * (bands * net.d_model + 2 * features)
         + 2 * frames * features,
     }
-    for name in ("scan_time", "scan_bands"):  # blocks along both have as many tokens
+    for name in ("scan_time", "scan_bands"):  # half of the blocks run along each axis
         flops[name] += 0.5 * flops["convolution"]
     return {name: (flops[name], 4.0 * count) for name, count in values.items()}
 
@@ -49,7 +49,7 @@ def floors(work: Work, rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
 
     Args:
         work: From `network_work`.
-        rates: Measured: gflops of float32 products, gb_s, and gops where int8 products were.
+        rates: Measured gflops of float32 products, gb_s and, if measured, gops of int8 products.
     """
     found = {"float32": _floor(work, rates, rates["gflops"])}
     if "gops" in rates:

@@ -1,8 +1,8 @@
-"""How cost grows: songs of more and more chunks, batches of more and more chunks.
+"""How the cost grows with the length of a song and with the size of a batch.
 
-Both are measured on one engine in a process each, small counts first, so that the process's peak
-memory at each point is of no longer song and no larger batch. A straight line is fitted; how far
-the points are from it says whether the cost is linear.
+Each is measured on one engine in a process of its own, small counts first, so that the peak memory
+at a point comes from no longer song and no larger batch. A straight line is fitted; the distance of
+the points from it shows whether the cost is linear.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BATCHES = (1, 2, 4, 8)
 def growth(
     *, kind: str, file: str, threads: int | None, counts: Sequence[int]
 ) -> tuple[Task, dict[str, Any]]:
-    """Computes all counts of chunks in a turn, as a song each ("length") or a batch ("batch")."""
+    """Computes all counts of chunks in a turn, each as a song ("length") or a batch ("batch")."""
     engine = load_engine(file, EngineOptions(device="cpu", threads=threads))
     chunk_s = engine.metadata.model.audio.chunk_s
     made = {"length": _song, "batch": _batch}[kind]
@@ -45,7 +45,7 @@ def growth(
 
 
 def _song(engine: Engine, chunks: int) -> Callable[[], object]:
-    """A song of whole chunks, made on the way in blocks of a second, streamed; stems dropped."""
+    """Streams a song of whole chunks, generated in blocks of a second, and drops the stems."""
     audio = engine.metadata.model.audio
     noise, second = np.random.default_rng(0), (2, audio.sample_rate)
     blocks = (
@@ -64,9 +64,9 @@ def _batch(engine: Engine, chunks: int) -> Callable[[], object]:
 
 
 def growth_figures(about: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Points, medians over the rounds after the warm-up, and the line through them.
+    """Points with medians over the rounds after the warm-up, and the line through them.
 
-    The memory of a point is that of the warm-up: later rounds have the longest song behind them.
+    The memory of a point is that of the warm-up: later rounds follow the longest song.
     """
     points = []
     for first, *later in zip(*(each["points"] for each in rounds), strict=True):
@@ -86,14 +86,14 @@ def growth_figures(about: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
 
 
 def fit(x: Sequence[float], y: Sequence[float]) -> dict[str, float] | None:
-    """The line that is nearest in relative terms: seconds = start_s + chunks * chunk_s.
+    """Fits seconds = start_s + chunks * chunk_s with the least relative errors.
 
-    Relative, since the time of a long song is not known to a fraction of that of a short one.
+    Relative ones, because the time of a long song varies by more than all the time of a short one.
 
     Returns:
         start_s, chunk_s; worst_residual, the largest distance of a point from the line over the
         line's value; r2 of y; exponent, the slope of log y over log x: 1 is linear, 2 quadratic.
-        None for fewer than three points, through which a line always goes.
+        None for fewer than three points, which always lie on a line.
     """
     if len(x) < 3:
         return None

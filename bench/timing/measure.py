@@ -1,4 +1,4 @@
-"""From the options to a report: what runs here, the files it needs, the turns, the figures."""
+"""Makes the report that the options ask for: what runs here, its files, the turns, the figures."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ ENGINES = {
     "onnx-int8": "int8",
     "plan": "plan",
 }
-"""Row -> its file, in the order of the table; the first that runs is the masks' reference."""
+"""Row -> kind of its file, in the table's order; the first that runs is the masks' reference."""
 _FILES = ENGINES | {SEQUENTIAL: "weights"}
 _NEEDS = {"train": ("torch", "safetensors"), "export": ("torch", "onnx", "onnxscript")}
 Report = dict[str, Any]
 
 
 def measure(options: argparse.Namespace, head: Report, save: Callable[[Report], None]) -> Report:
-    """Measures everything and gives the report, plain values.
+    """Measures everything and returns the report, as plain values.
 
     Args:
-        options: Of `latency.py`.
-        head: What the report begins with.
-        save: Called with the report as far as it is, after each round.
+        options: Options of `latency.py`.
+        head: Head of the report.
+        save: Called with the unfinished report after each round.
 
     Raises:
-        BsmError: Unusable files, too short a chunk, or nothing that can run.
+        BsmError: A file is unusable, the chunk is too short, or nothing can run.
     """
     machine, load = head["machine"], head.pop("load_average")
     skipped = {}
@@ -64,7 +64,8 @@ def measure(options: argparse.Namespace, head: Report, save: Callable[[Report], 
     samples = round(options.seconds * model.audio.sample_rate)
     if samples <= model.audio.n_fft:
         raise EngineError(
-            f"{options.seconds:g} s are no chunk: it needs more than {model.audio.n_fft} samples."
+            f"{options.seconds:g} s is too short: a chunk needs more than {model.audio.n_fft} "
+            "samples."
         )
     frames = 1 + samples // model.audio.hop
     shape = in_proj_shape(model, frames)
@@ -87,7 +88,9 @@ def measure(options: argparse.Namespace, head: Report, save: Callable[[Report], 
             | {"skipped": skipped, "failed": failed | measured.failed}
         )
 
-    brief = min(1.0, options.seconds / 8)  # a short chunk needs no better rates
+    brief = min(
+        1.0, options.seconds / 8
+    )  # rates need not be more accurate than a short chunk's time
     arguments = {"shape": shape, "seconds": brief, "threads": options.threads}
     jobs = {
         name: Job(f"rates:{name.replace('-', '_')}", arguments)
@@ -107,9 +110,9 @@ def measure(options: argparse.Namespace, head: Report, save: Callable[[Report], 
 
 
 def _why_not(options: argparse.Namespace, name: str) -> str | None:
-    """Why a row cannot be here, in a sentence."""
+    """Why a row cannot be measured, in a sentence; None if it can."""
     if name == "plan" and not options.plan:
-        return "Plans run on NVIDIA GPUs: name one with --plan; bench/gpu/measure.py builds plans."
+        return "Plans need an NVIDIA GPU: name one with --plan; bench/gpu/measure.py builds plans."
     if name == "gemm-int8" and not version("onnx"):
         return f"{MissingExtraError('Its graph', 'export')}."
     if name == "onnx-native" and not find_cpu_library():
@@ -128,7 +131,7 @@ def _why_not(options: argparse.Namespace, name: str) -> str | None:
 
 
 def _network(options: argparse.Namespace, names: Sequence[str]) -> tuple[ModelConfig, Report]:
-    """The network to measure, and words for the report on where it comes from."""
+    """The network to measure, and the origin of its files for the report."""
     kinds = {ENGINES[name] for name in names}
     onnx, own = options.onnx and _metadata(options.onnx), None
     words = "exported in this run, without the gate of bsm export"
@@ -145,7 +148,7 @@ def _network(options: argparse.Namespace, names: Sequence[str]) -> tuple[ModelCo
     for path in (options.onnx, options.int8):
         if path and _metadata(path).model != model:
             raise EngineError(
-                f"{path} is another network than {options.weights or options.config}: "
+                f"{path} is a different network from {options.weights or options.config}: "
                 "name its configuration with --config or its checkpoint with --weights."
             )
     weights = own.provenance.source if own else f"random weights of {Path(options.config).name}"
@@ -159,7 +162,7 @@ def _metadata(onnx: Path) -> Metadata:
 def _files(
     options: argparse.Namespace, names: Sequence[str], folder: Path
 ) -> dict[str, Path | None]:
-    """The network's files by kind; those that are needed and not named are made."""
+    """The network's files by kind; makes those that are needed but were not named."""
     made = {
         "weights": folder / "model.safetensors",
         "onnx": folder / "model.onnx",
@@ -170,7 +173,7 @@ def _files(
     needed = {_FILES[name] for name in names if name in _FILES}
     missing = {kind: path for kind, path in made.items() if kind in needed and files[kind] == path}
     if missing:
-        say("making the files of the network; the export goes without the gate of bsm export")
+        say("making the network's files; the export skips the gate of bsm export")
         source = options.weights or options.config
         Process(Job("engines:prepare", {"source": source, "paths": missing})).close()
     return files
@@ -183,7 +186,7 @@ def _rows(
     files: Mapping[str, Path | None],
     folder: Path,
 ) -> dict[str, Job]:
-    """Jobs of this project's own environment."""
+    """Jobs that run in this project's own environment."""
     common = {"threads": options.threads, "seconds": options.seconds}
     jobs = {}
     for name in names:
@@ -198,7 +201,7 @@ def _rows(
 def _peers(
     options: argparse.Namespace, names: Sequence[str], failed: dict[str, str]
 ) -> dict[str, Job]:
-    """Jobs of other packages; notes in `failed` that they cannot be installed."""
+    """Jobs of other packages; if these cannot be installed, `failed` gets the reason."""
     if not names:
         return {}
     try:
@@ -214,7 +217,7 @@ def _peers(
 def _profiles(
     jobs: Mapping[str, Job], measured: Measured, failed: dict[str, str]
 ) -> dict[str, Report]:
-    """ONNX Runtime's profile of each of its engines that has a row."""
+    """ONNX Runtime's profile of each of its engines that was measured."""
     wanted = {}
     for name in ("onnx-body", "onnx-native", "onnx-int8"):
         if name in measured.rounds:
@@ -226,7 +229,7 @@ def _profiles(
 
 
 def _growth(options: argparse.Namespace, failed: dict[str, str]) -> dict[str, Report]:
-    """Cost over the length of a song, and over the size of a batch, of one engine."""
+    """Growth of one engine's cost with the length of a song and with the size of a batch."""
     common = {"file": options.growth_engine or "default", "threads": options.threads}
     counts = {"length": options.lengths, "batch": options.batches}
     jobs = {

@@ -1,8 +1,8 @@
-"""Where ONNX Runtime spends a chunk: its own profile, by type of operator and by part.
+"""Where ONNX Runtime spends a chunk's time: its profile by type of operator and by part.
 
-A node that runs other nodes (If, Loop, the function body's branches) is reported by ONNX Runtime
-with all that is inside; here every node has only what is its own. The profiler costs a little
-itself: shares count, not the sum.
+ONNX Runtime reports a node that runs other nodes (If, Loop, the function body's branches) with
+their time included; here every node has only its own time. The profiler itself costs some time:
+use the shares, not the sum.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", *_INTEGER)
 def profile(
     *, kind: str, file: str, threads: int | None, seconds: float
 ) -> tuple[Task, dict[str, Any]]:
-    """Profiles one chunk of an engine of ONNX Runtime, after a chunk to warm up."""
+    """Profiles one chunk of an ONNX Runtime engine, after one to warm up."""
     folder = tempfile.TemporaryDirectory(prefix="bsm-profile-")
     sessions: list[ort.InferenceSession] = []
     make = ort.InferenceSession
@@ -41,9 +41,11 @@ def profile(
         sessions.append(make(path, options, **others))
         return sessions[-1]
 
-    ort.InferenceSession = profiled  # the engine's own options otherwise; of this process alone
+    ort.InferenceSession = profiled  # in this process only; other options are the engine's
     model = onnx.load(file)
-    for number, node in enumerate(model.graph.node):  # all but those of the operator's body
+    for number, node in enumerate(
+        model.graph.node
+    ):  # the names tell them from the nodes of the function body
         node.name = node.name or f"graph.{number}"
     named = Path(folder.name) / Path(file).name
     onnx.save_model(model, named)
@@ -74,10 +76,10 @@ def last_run(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def own_times(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, float]]:
-    """(name, operator, own milliseconds) of nodes; what runs inside another is not the outer's.
+    """(name, operator, own milliseconds) of nodes, without the time of the nodes inside them.
 
     Args:
-        events: With `ts` and `dur` in microseconds and `tid`; nested on one thread, or apart.
+        events: With `tid`, `ts` and `dur` in microseconds; nested or disjoint within a thread.
     """
     result: list[list[Any]] = []
     for thread in {event["tid"] for event in events}:
@@ -111,11 +113,10 @@ def by_operator(nodes: Sequence[tuple[str, str, float]]) -> list[dict[str, Any]]
 def by_part(
     nodes: Sequence[tuple[str, str, float]], graph_names: frozenset[str]
 ) -> dict[str, dict[str, float]]:
-    """The scan, the matrix products outside it, and the rest.
+    """Time and share of the scan, of the matrix products outside it, and of the rest.
 
-    The native scan is nodes of one operator. Without it, nodes of the function body are those that
-    the graph of the file does not name. A few that ONNX Runtime fuses get names of their own and
-    count as the body's.
+    The native scan is one operator. Otherwise the scan's nodes are those that are not named in the
+    file's graph; this includes a few others that ONNX Runtime fuses and renames.
     """
     native = any(operator == OP_TYPE for _, operator, _ in nodes)
     sums = {"scan": 0.0, "products": 0.0, "rest": 0.0}

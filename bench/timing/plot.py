@@ -1,4 +1,4 @@
-"""The report as a page of plots: seconds a chunk of every row, and how cost grows."""
+"""The report as a page of plots: seconds per chunk of every row, and how the cost grows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bsmamba2.evaluation.page import page, section
 from bsmamba2.system.atomic import write_atomic
 
 _WORDS = {
-    "length": ("Cost over the length of a song", "length of the song, chunks"),
+    "length": ("Cost over the length of a song", "length of the song in chunks"),
     "batch": ("Cost over the size of a batch", "chunks in a batch"),
 }
 
@@ -32,11 +32,11 @@ def write_plot(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def plots(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(title, a note, SVG element) of each plot that there are figures for."""
+    """(title, note, SVG element) of each plot that has figures."""
     found = []
     if rows_of(report):
         title = f"Seconds of computing for {report['chunk']['seconds']:g} s of audio"
-        note = "Dots are medians, lines go from the fastest to the slowest round."
+        note = "Dots are medians; lines go from the fastest to the slowest round."
         found.append((title, note, plot_rows(report, title)))
     for name, growth in report["growth"].items():
         title, below = _WORDS[name]
@@ -69,7 +69,7 @@ def plot_rows(report: Mapping[str, Any], title: str) -> str:
 
 
 def plot_growth(growth: Mapping[str, Any], below: str) -> str:
-    """Points with their range, and the line through them."""
+    """Points with their ranges, and the line through them."""
     points, line = growth["points"], growth["fit"]
     most = max(point["chunks"] for point in points)
     plot = Plot(x=(0, most * 1.06), y=(0, max(point["max"] for point in points) * 1.1))

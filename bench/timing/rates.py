@@ -1,4 +1,4 @@
-"""What this machine can do at best: matrix products in float32 and int8, and memory traffic."""
+"""Peak rates of this machine: matrix products in float32 and int8, and memory traffic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARRAY_MIB = 256
 
 
 def gemm(*, shape: Sequence[int], seconds: float, **_: object) -> tuple[Task, dict[str, Any]]:
-    """float32 products of a `shape` (m, k, n) for some seconds, in NumPy."""
+    """The rate of float32 products of a `shape` (m, k, n) in NumPy, measured for `seconds`."""
     m, k, n = shape
     random = np.random.default_rng(0)
     a, b = random.random((m, k), np.float32), random.random((k, n), np.float32)
@@ -34,7 +34,7 @@ def gemm(*, shape: Sequence[int], seconds: float, **_: object) -> tuple[Task, di
 def gemm_int8(
     *, shape: Sequence[int], seconds: float, threads: int | None
 ) -> tuple[Task, dict[str, Any]]:
-    """uint8 x int8 to int32, as the exported int8 files have it, in ONNX Runtime."""
+    """The rate of products of uint8 and int8, as in exported int8 files, in ONNX Runtime."""
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
 
@@ -67,16 +67,16 @@ def gemm_int8(
 
 
 def memory(*, seconds: float, threads: int | None, **_: object) -> tuple[Task, dict[str, Any]]:
-    """The better of a copy (reads n, writes n) and a sum of two arrays (reads 2 n, writes n).
+    """The bandwidth of a copy (reads n, writes n) or of a sum (reads 2 n, writes n), if higher.
 
-    Bytes are counted as STREAM counts them: a line that is read only to be overwritten is not.
+    Bytes are counted as in STREAM: a cache line that is read only to be overwritten is not counted.
     """
     threads = threads or usable_cores()
     size = ARRAY_MIB * 2**20 // 4
     a, b, c = (np.full(size, value, np.float32) for value in (0, 1, 2))
     edges = [size * number // threads for number in range(threads + 1)]
     parts = [slice(*pair) for pair in itertools.pairwise(edges)]
-    pool = ThreadPoolExecutor(threads)  # NumPy lets go of the interpreter's lock in both
+    pool = ThreadPoolExecutor(threads)  # NumPy releases the GIL in both
 
     def gb_s(work: Callable[[slice], object], arrays: int) -> float:
         return 1e-9 * arrays * a.nbytes / _repeat(lambda: list(pool.map(work, parts)), seconds)
@@ -90,7 +90,7 @@ def memory(*, seconds: float, threads: int | None, **_: object) -> tuple[Task, d
 
 
 def _repeat(work: Callable[[], object], seconds: float) -> float:
-    """Seconds of one `work`, from as many repetitions as take `seconds`."""
+    """Seconds of one `work`, from enough repetitions to take `seconds`."""
     count, start, elapsed = 0, time.perf_counter(), 0.0
     while elapsed < seconds or not count:
         work()

@@ -1,14 +1,15 @@
-"""The report for people: in a terminal, and between two marks of the README."""
+"""The report as text: for a terminal, and as a table between two markers of a Markdown file."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.common.tables import aligned, markdown, sig
 
 BEGIN, END = "<!-- latency: begin -->", "<!-- latency: end -->"
-"""Around what the README has from here."""
+"""Markers around the table in a Markdown file."""
 LABELS = {
     "pytorch": "PyTorch, as trained",
     "pytorch-folded": "PyTorch, folded",
@@ -26,8 +27,9 @@ _RATES = {
     "gemm-int8": ("gops", "GOP/s (int8 products)"),
     "memory": ("gb_s", "GB/s (memory)"),
 }
-_GROWTH = {"length": "song's length", "batch": "batch"}
+_GROWTH = {"length": "songs", "batch": "batches"}
 _MOST_OPERATORS = 8
+_README_OPTION = re.compile(r" --readme[ =]('[^']*'|\S+)")
 Report = Mapping[str, Any]
 
 
@@ -38,16 +40,19 @@ def rows_of(report: Report) -> dict[str, Report]:
 
 
 def readme_table(report: Report) -> str:
-    """What stands between BEGIN and END."""
+    """The Markdown between BEGIN and END: a sentence, the table, a list of notes."""
     machine = report["machine"]
     isa = "AVX-512" if "avx512f" in machine["isa"] else "AVX2" if "avx2" in machine["isa"] else ""
     rounds = "one round" if report["rounds"] == 1 else f"medians of {report['rounds']} rounds"
+    # Which file the table went to is no part of the measurement.
+    command = _README_OPTION.sub("", report["command"])
     head = (
-        f"{machine['cpu']}, {machine['cores']} cores{f' with {isa}' if isa else ''}; "
-        f"{report['model']['weights']}; {rounds}; `{report['command']}`:"
+        f"Measured on {machine['cores']} cores ({machine['cpu']}{f', {isa}' if isa else ''}) with "
+        f"{report['model']['weights']}, {rounds}, by `{command}`:"
     )
     rows = ((LABELS.get(name, name), *_cells(row)) for name, row in rows_of(report).items())
-    return "\n".join([head, "", *markdown(_head(report), rows), "", *_notes(report)])
+    notes = (f"- {note}" for note in _notes(report))
+    return "\n".join([head, "", *markdown(_head(report), rows), "", *notes])
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -76,9 +81,10 @@ def lines(report: Report) -> Iterator[str]:
 
 
 def _head(report: Report) -> tuple[str, ...]:
-    base = f"to {LABELS.get(report['base'], report['base'])}"
+    base = f"relative to {LABELS.get(report['base'], report['base'])}"
     seconds = f"ms per {report['chunk']['seconds']:g} s"
-    return ("", seconds, "times real time", base, "to the floor", "STFT + ISTFT", "peak memory")
+    floor = "relative to the floor"
+    return ("", seconds, "times real time", base, floor, "STFT + ISTFT", "peak memory")
 
 
 def _cells(row: Report) -> tuple[str, ...]:
@@ -101,32 +107,35 @@ def _distance(name: str, agreement: Report) -> str:
 
 
 def _notes(report: Report) -> Iterator[str]:
-    """Sentences below the table, a paragraph each."""
-    rates = (
+    """Sentences below the table."""
+    rates = [
         f"{rate[_RATES[name][0]]['median']:.0f} {_RATES[name][1]}"
         for name, rate in report["rates"].items()
-    )
+    ]
     floors = " and ".join(
         f"{sig(floor['floor_s'])} s in {precision}" for precision, floor in report["floor"].items()
     )
     if floors:
-        yield f"The floor is {floors}, at this machine's own {', '.join(rates)}."
+        yield (
+            "The floor is the least time for the network's arithmetic and memory traffic: "
+            f"{floors}, at this machine's measured {', '.join(rates[:-1])} and {rates[-1]}."
+        )
     yield from (text for name in report["growth"] if (text := growth_text(report, name)))
     for name, row in report["peers"].items():
         yield f"{LABELS.get(name, name)}: {_peer_text(row)}."
 
 
 def growth_text(report: Report, name: str) -> str:
-    """What the line through the points says; nothing where there is none."""
+    """A sentence about the line through the points; "" if there is none."""
     growth = report["growth"][name]
     points, line = growth["points"], growth["fit"]
     if not line:
         return ""
     return (
-        f"With the {_GROWTH[name]} ({points[0]['chunks']} to {points[-1]['chunks']} "
-        f"chunks, {growth['engine']['file']}) time grows by {sig(line['chunk_s'])} s a "
-        f"chunk, within {line['worst_residual']:.1%} of a straight line, and peak memory "
-        f"from {points[0]['peak_memory_mib']:.0f} to {points[-1]['peak_memory_mib']:.0f} MiB."
+        f"For {_GROWTH[name]} of {points[0]['chunks']} to {points[-1]['chunks']} chunks "
+        f"({growth['engine']['file']}), time grows by {sig(line['chunk_s'])} s per chunk, within "
+        f"{line['worst_residual']:.1%} of a straight line, and peak memory from "
+        f"{points[0]['peak_memory_mib']:.0f} to {points[-1]['peak_memory_mib']:.0f} MiB."
     )
 
 
@@ -135,8 +144,8 @@ def _peer_text(row: Report) -> str:
     torch = f"PyTorch {row.get('torch', row['version'])}"
     size = f"{row['parameters'] / 1e6:.1f} M parameters" if row["parameters"] else ""
     stems = row["stems"]
-    what = f"{row['audio_s']:g} s of stereo at {row['sample_rate'] / 1000:g} kHz to "
-    what += stems[0] if len(stems) == 1 else f"{len(stems)} stems at once"
+    what = f"{row['audio_s']:g} s of {row['sample_rate'] / 1000:g} kHz stereo in, "
+    what += f"{stems[0] if len(stems) == 1 else f'{len(stems)} stems'} out"
     parts = (package, torch, row["configuration"], size, what, row.get("extrapolation", ""))
     return "; ".join(part for part in parts if part)
 
@@ -151,11 +160,12 @@ def _profiles(report: Report) -> Iterator[str]:
 
 def _problems(report: Report) -> Iterator[str]:
     if not report["complete"]:
-        yield "The run did not come to its end: this is what it had measured."
+        yield "The run was interrupted: these are the figures up to then."
     for name in report["agreement"]["wrong"]:
         yield (
-            f"{name} computes another mask than {report['agreement']['reference']}: its times do "
-            "not count. Is the ONNX file of other weights? Name its checkpoint with --weights."
+            f"{name} computes a different mask from {report['agreement']['reference']}: its times "
+            "do not count. Does the ONNX file have other weights? Name its checkpoint with "
+            "--weights."
         )
     for name, reason in (report["skipped"] | report["failed"]).items():
-        yield f"{name}: no row. {reason}"
+        yield f"{name}: not measured. {reason}"

@@ -19,29 +19,29 @@ import numpy as np
 from bsmamba2.errors import EngineError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_SETTLE_S = 0.2  # the threads of a pool look for more work for a while after their last
+_SETTLE_S = 0.2  # threads of a pool keep spinning for a while after their last work
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is for."""
+    """The job of a process."""
 
     task: str
     """MODULE:FUNCTION, as in `worker.py`."""
     arguments: dict[str, Any]
-    """Of the function; `mask` is where it leaves a mask after each turn (.npy)."""
+    """Arguments of the function; `mask` is the file for the mask of each turn (.npy)."""
     python: str | Path = sys.executable
 
 
 class Process:
-    """A job in a process of its own, ready when this object is.
+    """A job in a process of its own, which is ready once this object is made.
 
-    The caller should be small: the peak that a system reports for a process can begin with the
-    size of the one it was forked from.
+    The caller should be small: the peak memory that a system reports for a process can include the
+    size of the process that it was forked from.
     """
 
     def __init__(self, job: Job) -> None:
-        """Starts it and waits until it is ready; raises EngineError when it fails."""
+        """Starts the process and waits until it is ready; raises EngineError if it fails."""
         threads = job.arguments.get("threads")
         worker = str(Path(__file__).with_name("worker.py"))
         self._folder = f"{Path(job.arguments.get('file', '.')).parent}{os.sep}"
@@ -59,9 +59,9 @@ class Process:
             raise
 
     def turn(self) -> dict[str, Any]:
-        """Has the job done once; raises EngineError when it fails."""
+        """Runs the job once; raises EngineError if it fails."""
         assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError):  # the missing reply says it
+        with contextlib.suppress(BrokenPipeError):  # the missing reply shows it
             print("go", file=self._process.stdin, flush=True)
         return self._reply()
 
@@ -71,7 +71,7 @@ class Process:
         if line:
             reply: dict[str, Any] = json.loads(line)
         elif (code := self._process.wait()) == -signal.SIGKILL:
-            reply = {"error": "Its process was killed, probably for want of memory."}
+            reply = {"error": "Its process was killed, probably because memory ran out."}
         else:
             reply = {"error": f"Its process ended with exit status {code}: see the messages above."}
         if "error" in reply:
@@ -85,28 +85,28 @@ class Process:
 
 @dataclass
 class Measured:
-    """What the rounds gave; what failed is in `failed` only."""
+    """Results of the rounds; a job that failed is only in `failed`."""
 
     rounds: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Name -> the process's answers, the warm-up first."""
+    """Name -> the process's replies, the warm-up first."""
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Name -> what the process says of itself, with `load_s`."""
+    """Name -> the process's description of itself, with `load_s`."""
     reference: str | None = None
     """The engine whose masks the others were compared with."""
     relative_rms: dict[str, float] = field(default_factory=dict)
-    """Name -> the worst round's distance to the reference."""
+    """Name -> distance from the reference in the worst round."""
     failed: dict[str, str] = field(default_factory=dict)
     """Name -> reason."""
 
     def drop(self, name: str, error: EngineError) -> None:
-        """Notes that a job failed."""
+        """Records that a job failed."""
         say(f"{name} failed: {error}")
         self.failed[name] = str(error)
         self.rounds.pop(name, None)
         self.relative_rms.pop(name, None)
 
     def compare(self, masks: Mapping[str, Path]) -> None:
-        """Notes how far each mask of a round is from the reference's, which is the first one."""
+        """Records how far each mask of a round is from that of the reference, the first one."""
         found = {name: np.load(path, mmap_mode="r") for name, path in masks.items()}
         if len(found) < 2:
             return
@@ -116,7 +116,7 @@ class Measured:
         scale = max(float(np.sqrt(np.mean(expected**2))), 1e-30)
         for name, mask in found.items():
             rms = float(np.sqrt(np.mean((mask - expected) ** 2))) / scale
-            # NaN is the worst of all, and stays
+            # NaN counts as the worst of all, and stays
             self.relative_rms[name] = float(np.maximum(rms, self.relative_rms.get(name, 0.0)))
 
 
@@ -126,9 +126,9 @@ def take_turns(
     """Lets processes compute in turn, once to warm up and then for some rounds.
 
     Args:
-        jobs: Name -> job. Masks are compared with those of the first that leaves any.
-        rounds: After the warm-up.
-        after: Called after each round but the warm-up with what there is so far.
+        jobs: Name -> job. Masks are compared with those of the first job that writes any.
+        rounds: Number of rounds after the warm-up.
+        after: Called with the results so far after each round but the warm-up.
     """
     result, processes = Measured(), {}
     with contextlib.ExitStack() as stack:
@@ -161,5 +161,5 @@ def take_turns(
 
 
 def say(sentence: str) -> None:
-    """Tells whoever waits."""
+    """Reports progress on stderr."""
     print(sentence, file=sys.stderr, flush=True)

@@ -1,10 +1,10 @@
-"""One job of `latency.py` in a process of its own, so that its peak memory is its own.
+"""One job of `latency.py` in a process of its own, whose peak memory is therefore the job's.
 
     python bench/timing/worker.py MODULE:FUNCTION ARGUMENTS
 
-The function is one of this folder. It gets the arguments, which are JSON, and returns what is done
-in a turn and what the process says of itself. The process prints the latter when it is ready, and
-after each line on its standard input what a turn gave: lines of JSON, all of them.
+The function is in this folder. It takes the arguments, which are JSON, and returns the task of a
+turn and a description of itself. The process prints the description when it is ready; then, for
+each line on its standard input, it runs the task and prints the figures. All output is JSON lines.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout
 from bsmamba2.errors import BsmError
 
 Task = Callable[[], dict[str, Any]]
-"""A turn."""
+"""Computes one turn; returns its figures."""
 
 
 def main() -> None:
-    """Does turns until the standard input ends."""
+    """Runs turns until the standard input ends."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to stderr
 

@@ -28,7 +28,7 @@ BRIEF = ("--config", "small", "--rounds", "1", "--seconds", "1")
 SHORT = (*BRIEF, "--no-growth")
 ALL = ("--threads=1", "--profile", "--batches=1", "--lengths", "1", "2", "--peers=sequential-scan")
 MEASURED = ("pytorch", "pytorch-folded", "onnx-body", "onnx-int8")
-"""What runs anywhere; onnx-native and plan say why not."""
+"""What runs anywhere; onnx-native and plan may be skipped, with a reason."""
 ONNX = ("--onnx", str(default_engine_path()))
 ONLY_ONNX = (*SHORT, *ONNX, "--engines", "onnx-body")
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    """All engines, as a user starts it, from another folder."""
+    """A run of all engines, as a user starts it, from another folder."""
     output = folder / "results" / "small.json"
     command = [sys.executable, str(SCRIPT), *BRIEF, *ALL, "--json", "-o", str(output)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
@@ -176,7 +176,7 @@ def test_wrong_weights_win_nothing(folder: Path, capsys: pytest.CaptureFixture[s
     files = (*ONNX, "--weights", str(folder / "other.safetensors"))
     assert latency.main([*SHORT, *files, "--engines", "pytorch-folded", "onnx-body"]) == 1
     out = capsys.readouterr().out
-    assert "onnx-body computes another mask than pytorch-folded" in out
+    assert "onnx-body computes a different mask from pytorch-folded" in out
 
 
 @pytest.mark.usefixtures("without_torch")
@@ -188,7 +188,7 @@ def test_absent_torch_leaves_the_row_of_an_onnx_file(capsys: pytest.CaptureFixtu
     for name in ("pytorch", "pytorch-folded"):
         assert "bsmamba2[train]" in report["skipped"][name]
     assert "--int8" in report["skipped"]["onnx-int8"]
-    assert "pytorch-folded: no row." in "\n".join(lines(report))
+    assert "pytorch-folded: not measured." in "\n".join(lines(report))
 
 
 @pytest.mark.usefixtures("without_torch")
@@ -204,8 +204,8 @@ def test_without_any_engine_the_extras_are_named(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((*SHORT, "--config", "bsmamba2", *ONNX), "is another network than bsmamba2"),
-        ((*ONLY_ONNX, "--seconds", "0.01"), "are no chunk"),
+        ((*SHORT, "--config", "bsmamba2", *ONNX), "is a different network from bsmamba2"),
+        ((*ONLY_ONNX, "--seconds", "0.01"), "is too short: a chunk needs"),
         ((*SHORT, "--onnx", "absent.onnx"), "No such file: absent.onnx"),
         ((*SHORT, "--config", "absent"), "No configuration absent"),
     ],
@@ -248,7 +248,7 @@ def test_a_cut_run_leaves_its_rounds(tmp_path: Path) -> None:
     report = latency.read_report(output)
     assert not report["complete"]
     assert len(report["engines"]["onnx-body"]["rounds"]) == report["rounds"] >= 1
-    assert "did not come to its end" in "\n".join(lines(report))
+    assert "The run was interrupted" in "\n".join(lines(report))
 
 
 def test_the_worst_round_counts_and_nan_is_the_worst(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ COMMITTED = ROOT / "bench" / "results" / "latency-cpu.json"
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    """The committed one, with growth, which an older run may lack."""
+    """The committed report, with figures of growth that are known."""
     report = latency.read_report(COMMITTED)
     points = [
         {"chunks": n, "audio_s": 4 * n, "seconds": 0.1 + 0.5 * n, "min": 0.5 * n, "max": 0.7 * n}
@@ -40,14 +40,24 @@ def report() -> dict[str, Any]:
     return report | {"growth": {"length": {"engine": engine, "points": points, "fit": line}}}
 
 
-def test_table_in_the_readme_is_that_of_the_committed_results() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    inside = text.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
+def test_published_table_is_that_of_the_committed_results() -> None:
+    """Exactly one page has the table, wherever it is; `--from JSON --readme PAGE` renews it."""
+    texts = [path.read_text("utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
+    (page,) = (text for text in texts if f"{BEGIN}\n" in text)
+    inside = page.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
     assert inside == readme_table(latency.read_report(COMMITTED))
 
 
+def test_table_does_not_depend_on_the_page_that_it_was_written_to(report: dict[str, Any]) -> None:
+    command = "python bench/latency.py --peers"
+    plain = readme_table(report | {"command": f"{command} --json"})
+    assert f"`{command} --json`" in plain
+    for option in ("--readme README.md", "--readme=docs/speed.md", "--readme 'a page.md'"):
+        assert readme_table(report | {"command": f"{command} {option} --json"}) == plain
+
+
 def test_readme_option_replaces_the_table_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "README.md"
+    path = tmp_path / "page.md"
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", "utf-8")
     assert latency.main(["--from", str(COMMITTED), "--readme", str(path)]) == 0
     table = readme_table(latency.read_report(COMMITTED))
@@ -58,9 +68,9 @@ def test_readme_option_replaces_the_table_and_nothing_else(tmp_path: Path) -> No
     ("name", "text", "words"),
     [
         ("--readme", "no place", "has no place for the table"),
-        ("--from", '{"benchmark": "gpu"}', "is no report of this benchmark"),
+        ("--from", '{"benchmark": "gpu"}', "is not a report of this benchmark"),
         ("--from", '{"benchmark": "latency", "format": 1}', "measure again"),
-        ("--from", "{", "is no JSON"),
+        ("--from", "{", "is not JSON"),
     ],
 )
 def test_unusable_files_are_one_sentence(

@@ -1,6 +1,6 @@
-"""What others would pick instead, as it was published; standard library only.
+"""Networks that others would use instead, as published; imports only the standard library.
 
-Random weights: nothing is downloaded but the packages, and no time depends on a weight's value.
+Their weights are random: only the packages are downloaded, and no time depends on the weights.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SEQUENTIAL = "sequential-scan"
-"""Runs in this project's own environment."""
+"""A peer that runs in this project's own environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,17 +17,17 @@ class Peer:
     """A network of another package."""
 
     requirement: str
-    """For pip."""
+    """Requirement for pip."""
     module: str
     network: str
-    """Class in it."""
+    """Class in the module."""
     arguments: dict[str, Any]
-    """Of the class."""
+    """Arguments of the class."""
     configuration: str
-    """The same for people, and where it is from."""
+    """The arguments in words, with their source."""
     stems: tuple[str, ...]
     chunk_s: float | None = None
-    """Seconds of audio it always takes; None takes any."""
+    """Seconds of audio that it always takes; None if it takes any length."""
     sample_rate: int = 44_100
 
 

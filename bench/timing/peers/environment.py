@@ -1,4 +1,4 @@
-"""The environment of the packages that are compared, made once in the user's cache."""
+"""The environment of the packages to compare with, made once in the user's cache."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bsmamba2.errors import BsmError
 from bsmamba2.system.user_cache import cache_folder
 
 TORCH = "2.13.0"
-"""Where this project's own environment has none; else both sides compute with the same."""
+"""PyTorch's version if this project's environment has none; otherwise both use the same one."""
 
 
 def make_environment() -> Path:
-    """The interpreter of an environment with all of PEERS, made where it is absent.
+    """The interpreter of an environment with all of PEERS, which is made if necessary.
 
     Raises:
-        BsmError: pip could not install them, or no cache.
+        BsmError: pip could not install them, or there is no cache.
     """
     torch = (version("torch") or TORCH).partition("+")[0]
     wanted = [f"torch=={torch}", *dict.fromkeys(peer.requirement for peer in PEERS.values())]
@@ -39,8 +39,8 @@ def make_environment() -> Path:
         if done.returncode:
             last = (done.stderr or done.stdout).strip().splitlines() or ["no reason"]
             raise BsmError(
-                f"The environment of the peers cannot be made: {last[-1]}; leave --peers out, or "
-                "mend it and run again."
+                f"The environment of the peers cannot be made: {last[-1]}; solve this and run "
+                "again, or leave out --peers."
             )
     ready.touch()
     return python

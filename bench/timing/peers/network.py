@@ -1,4 +1,4 @@
-"""A network of another package, in an environment that knows nothing of this project."""
+"""A network of another package, in an environment without this project."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bench.timing.worker import Task
 
 
 def network(*, name: str, threads: int | None, seconds: float) -> tuple[Task, dict[str, Any]]:
-    """A chunk of noise through a network of PEERS."""
+    """Runs a chunk of noise through a network of PEERS."""
     peer = PEERS[name]
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(0)
     random.seed(0)
     arguments = dict(peer.arguments)
-    if "segment" in arguments:  # HTDemucs wants it exact
+    if "segment" in arguments:  # HTDemucs requires a fraction
         arguments["segment"] = Fraction(str(arguments["segment"]))
     model = getattr(importlib.import_module(peer.module), peer.network)(**arguments).eval()
     seconds = peer.chunk_s or seconds
@@ -35,7 +35,7 @@ def network(*, name: str, threads: int | None, seconds: float) -> tuple[Task, di
             stems = model(samples)
         whole_s = time.perf_counter() - start
         if not bool(torch.isfinite(stems).all()):
-            raise RuntimeError(f"{name} gives numbers that are not finite.")
+            raise RuntimeError(f"{name} returned numbers that are not finite.")
         return {"whole_s": whole_s}
 
     package = peer.requirement.partition("==")[0]

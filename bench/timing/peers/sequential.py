@@ -1,14 +1,13 @@
-"""BSMamba2 as a port without a chunked scan would run it: one step of time after the other.
+"""BSMamba2 as a port without a chunked scan would run it: one time step after another.
 
-Ports of Mamba2 to plain PyTorch keep the recurrence as it is written, a state of (heads, channels,
-states) a sequence that every step reads and writes whole; mamba_ssm's own `Mamba2.step` does so
-where its kernels are absent. Here it takes the place of the scan in this project's network as
-trained, in float32, all sequences of a block at a time; all else is the same PyTorch.
+Ports of Mamba2 to plain PyTorch keep the recurrence as written: every step reads and writes the
+whole state of each sequence, (heads, channels, states); mamba_ssm's own `Mamba2.step` does so when
+its kernels are missing. Here this recurrence replaces the scan in the network as trained, in
+float32, with all sequences of a block at a time; everything else is the same PyTorch.
 
-A chunk of the published network takes minutes that way. One layer, a block along time and one
-along bands, is run with its own clock around it, in the network of one layer; the others have the
-same shapes. The time of a chunk is that of the network of one layer and the clock's for each
-layer more.
+A chunk of the published network takes minutes that way. Therefore a network with one layer (a block
+along time and one along bands) is run, and its layer is timed; all layers have the same shapes. The
+time of a chunk is that of the one-layer network plus the layer's time for each further layer.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from bsmamba2.system.files import read_safetensors_header
 
 
 def sequential(*, file: str, threads: int | None, seconds: float) -> tuple[Task, dict[str, Any]]:
-    """A chunk through a checkpoint's network of one layer, and what the others would take."""
+    """Runs a chunk through one layer of a checkpoint's network; adds the time of the others."""
     if threads:
         torch.set_num_threads(threads)
-    mamba2.scan_direction = scan_direction_reference  # of this process alone
+    mamba2.scan_direction = scan_direction_reference  # in this process only
     _, pairs = read_safetensors_header(Path(file))
     model = parse_metadata(pairs, Path(file)).model
     more = model.network.layers - 1
@@ -70,10 +69,10 @@ def sequential(*, file: str, threads: int | None, seconds: float) -> tuple[Task,
         "version": torch.__version__,
         "threads": torch.get_num_threads(),
         "audio_s": seconds,
-        "configuration": f"this network as trained, its scan a loop over time; 1 of {more + 1} "
-        "layers run",
-        "extrapolation": f"seconds of the network of 1 layer, and {more} times the clock around "
-        "that layer",
+        "configuration": f"this network as trained, with the scan as a loop over time; 1 of "
+        f"{more + 1} layers was run",
+        "extrapolation": f"the time is that of the network with 1 layer plus {more} times that of "
+        "the layer",
         "parameters": None,
         "sample_rate": audio.sample_rate,
         "stems": [audio.target],
