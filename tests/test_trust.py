@@ -76,7 +76,6 @@ def test_no_command_opens_a_socket(tmp_path: Path) -> None:
 
 def test_everything_that_loads_native_code_is_on_the_page() -> None:
     """Only modules that SECURITY.md names open libraries, and none reads pickles."""
-
     opening = re.compile(r"ctypes\.CDLL|load_library\(|register_custom_ops_library")
     for room in ("bsmamba2", "export", "runtime", "plugins"):
         for path in (ROOT / room).rglob("*.py"):

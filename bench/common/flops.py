@@ -11,12 +11,11 @@ CHUNK = 64
 def network_flops(model: ModelConfig, frames: int) -> dict[str, float]:
     """FLOPs of one pass of the folded network, by part.
 
-    A multiply-add counts as two. Counted are the matrix products and the convolution; what is
-    done element by element is left out. The network as trained has a few products more, which
-    folding merges.
+    A multiply-add counts as two. Matrix products and the convolution are counted, element-wise
+    operations are not. The network as trained has a few more products, which folding merges.
 
     Args:
-        model: Sizes.
+        model: Configuration of the network.
         frames: Frames of the spectrum.
 
     Returns:
@@ -39,14 +38,14 @@ def network_flops(model: ModelConfig, frames: int) -> dict[str, float]:
 
 
 def _scan_flops(net: NetworkConfig, length: int) -> float:
-    """One sequence and direction of the chunked scan."""
+    """FLOPs of one sequence and direction of the chunked scan."""
     total = 0.0
     for start in range(0, length, CHUNK):
         steps = min(CHUNK, length - start)
         total += 2.0 * steps**2 * (net.d_state + net.d_inner)  # C B^T, and the mask times x
         state = 2.0 * steps * net.d_state * net.d_inner
         total += state * (start > 0)  # C h: the first chunk starts at zero
-        total += state * (start + steps < length)  # B^T x: nobody needs the last chunk's
+        total += state * (start + steps < length)  # B^T x: the last chunk's is not needed
     return total
 
 

@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, load, versions. No names, no paths."""
+"""The machine of a measurement: processor, load, versions; no host names, no paths."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def describe_machine() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Of this process."""
+    """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The first processor's fields; empty where the system has no such file."""
+    """Fields of the first processor; empty if the system has no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -47,7 +47,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def describe_versions() -> dict[str, str | None]:
-    """Python, the packages that take part (None: not installed) and the commit of the code."""
+    """Versions of Python and of the packages used (None: not installed), and the code's commit."""
     versions = {"python": platform.python_version()}
     return (
         versions | {name: version(name) for name in _PACKAGES} | {"commit": git_revision(__file__)}
@@ -55,7 +55,7 @@ def describe_versions() -> dict[str, str | None]:
 
 
 def version(package: str) -> str | None:
-    """Of an installed package; None where it is not."""
+    """Version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -63,5 +63,5 @@ def version(package: str) -> str | None:
 
 
 def load_average() -> list[float] | None:
-    """Runnable processes over the last 1, 5 and 15 minutes."""
+    """Load averages over the last 1, 5 and 15 minutes; None if the system has none."""
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None

@@ -1,4 +1,4 @@
-"""How the report of every benchmark begins, and how it is written."""
+"""The head of every benchmark's report, and the writing of reports."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def report_head(script: str, arguments: Sequence[str], version: int = 1) -> dict[str, Any]:
-    """What a benchmark's report begins with.
+    """The head of a benchmark's report: command, date, machine, versions, load.
 
     Args:
-        script: Its `__file__`.
-        arguments: Of its command line; absolute paths are cut to their last part.
-        version: Of the report's format.
+        script: `__file__` of the benchmark.
+        arguments: Its command-line arguments; absolute paths are cut to their last part.
+        version: Version of the report's format.
     """
     short = []
     for argument in arguments:
@@ -50,12 +50,12 @@ def summary(values: Iterable[float]) -> dict[str, float]:
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Writes it as JSON, whole or not at all."""
+    """Writes a report as JSON, whole or not at all."""
     write_atomic(path, json.dumps(report, indent=2) + "\n")
 
 
 def replace_block(path: Path, begin: str, end: str, block: str) -> str:
-    """A file's text with another block between two marks; raises BsmError where it lacks one."""
+    """A file's text with a new block between two markers; raises BsmError if one is missing."""
     try:
         text = path.read_text("utf-8")
     except OSError as error:

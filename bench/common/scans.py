@@ -1,4 +1,4 @@
-"""Inputs of the scan, for the tests and for `bench/gpu`: usual ones, and those that hurt."""
+"""Inputs of the scan for the tests and `bench/gpu`: usual ones and extreme ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def head_sizes(n_heads: int, headdim: int, d_state: int) -> Sizes:
 
 
 def scan_bytes(sizes: Sizes, tokens: int, itemsize: int) -> int:
-    """What both directions must read and write: each input and output once."""
+    """Bytes that both directions must read and write: each input and output once."""
     return 2 * tokens * (sizes.width + sizes.d_inner) * itemsize
 
 
@@ -29,7 +29,7 @@ ODD = head_sizes(3, 5, 7)
 ONE_HEAD = head_sizes(1, 4, 2)
 SMALL = head_sizes(2, 32, 32)
 FULL = head_sizes(16, 64, 128)
-"""The published model's."""
+"""Sizes of the published model."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class ScanInputs:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """In the operator's order."""
+        """The inputs, in the operator's order."""
         return self.zxbcdt, self.conv_weight, self.conv_bias, self.dt_bias, self.A, self.D
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """As keywords."""
+        """The attributes, as keyword arguments."""
         return {"n_heads": self.sizes.n_heads, "d_state": self.sizes.d_state, "eps": self.eps}
 
     @property
     def arguments(self) -> tuple[Tensor, ScanParameters]:
-        """What every form of the scan takes, before the attributes."""
+        """The arguments that every form of the scan takes before the attributes."""
         return self.zxbcdt, ScanParameters(*self.tensors[1:])
 
     def direction(self, number: int) -> tuple[Tensor, ScanParameters]:
@@ -66,7 +66,7 @@ class ScanInputs:
         return zxbcdt.split(self.sizes.width, dim=-1)[number], parameters.direction(number)
 
     def to(self, dtype: torch.dtype) -> ScanInputs:
-        """The signal in another type, the parameters in float32 or, for float64, in float64."""
+        """The inputs with the signal as `dtype`, the parameters as float32, or all as float64."""
         parameters = torch.float64 if dtype == torch.float64 else torch.float32
         signal, *rest = self.tensors
         tensors = (signal.to(dtype), *(tensor.to(parameters) for tensor in rest))
@@ -84,7 +84,7 @@ def scan_inputs(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float64,
 ) -> ScanInputs:
-    """Inputs with steps and decays as the network starts with."""
+    """Random inputs with the steps and decays of a freshly initialised network."""
     random = torch.Generator(device).manual_seed(seed)
     made: dict[str, Any] = {"generator": random, "device": device, "dtype": dtype}
 
@@ -107,12 +107,12 @@ def scan_inputs(
 
 
 def extreme_inputs(kind: str, N: int, L: int, sizes: Sizes = ODD, **made: Any) -> ScanInputs:
-    """One of EXTREMES; `made` is for `scan_inputs`."""
+    """Inputs of a kind in EXTREMES; `made` is passed to `scan_inputs`."""
     inputs = scan_inputs(N, L, sizes, **{"seed": L} | made)
     zxbcdt = inputs.zxbcdt.clone()
     third = slice(L // 3, L - L // 3)
     match kind:
-        case "strong decay":  # log decays sum to some -5000 in 64 steps
+        case "strong decay":  # log decays sum to about -5000 in 64 steps
             return replace(inputs, dt_bias=inputs.dt_bias + 8, A=inputs.A * 3)
         case "dt near 0":
             return replace(inputs, dt_bias=inputs.dt_bias - 60)

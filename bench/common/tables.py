@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], numbers: bool = False) -> Iterator[str]:
-    """Lines of columns; `numbers` sets all but the first one to the right."""
+    """Lines of aligned columns; `numbers` aligns all but the first to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (
@@ -17,14 +17,14 @@ def aligned(rows: Sequence[Sequence[str]], numbers: bool = False) -> Iterator[st
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Lines of a table."""
+    """Lines of a Markdown table."""
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 def median_range(figures: Mapping[str, float] | None, form: str = "") -> str:
-    """Median and range, as `format` or, without a form, `sig` has them."""
+    """Median and range, each formatted by `form` or, if that is empty, by `sig`."""
     if not figures:
         return "-"
     median, low, high = (

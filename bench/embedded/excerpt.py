@@ -26,7 +26,9 @@ from bsmamba2.runtime.separation.separator import DEFAULT_OVERLAP_S
 def main() -> None:
     """Prints SDRs of the mixture and of the separated voice."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("engine", nargs="?", default="default", help="an engine file")
+    parser.add_argument(
+        "engine", nargs="?", default="default", help="an engine file (default: the embedded engine)"
+    )
     arguments = parser.parse_args()
     engine = load_engine(arguments.engine)
     audio = replace(engine.metadata.model.audio, chunk_s=8)  # one chunk holds all of it

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# The embedded model from nothing: songs, training in two parts, export, scores. Two CPU cores need
-# about three hours, a quarter of an hour of them for the songs.
+# Makes the embedded model from scratch: songs, training in two parts, export, scores. This takes
+# about three hours on two CPU cores, a quarter of an hour of them for the songs.
 #
 #     bench/embedded/make.sh FOLDER [RUNTIME_FILE]
 #
 # It needs the extras train, export, practice and av, the Debian packages that 'bsm practice' names,
 # fluid-soundfont-gm, timgm6mb-soundfont and musescore-general-soundfont-small (other soundfonts
-# give other songs), and the stempeg wheel for its excerpt of real music. Called again, it goes on.
+# give other songs), and the stempeg wheel for its excerpt of real music. Run again, it resumes.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$1
 engine=${2:-$work/default.onnx}
 
-# OpenMP's threads sleep between their turns: on a machine that others use, too, they would
-# otherwise burn the time that they wait for.
+# Let OpenMP's idle threads sleep: on a shared machine, spinning threads would take up the very
+# time that they are waiting for.
 export OMP_WAIT_POLICY=passive
 
 bsm practice "$work/songs" --train 200 --valid 8 --test 16 --seconds 30 --seed 1 --jobs 2

@@ -1,4 +1,4 @@
-"""How the parts of `measure.py` take times, on a GPU or, to rehearse, on a CPU."""
+"""Timing for the parts of `measure.py`, on a GPU or, in a rehearsal, on a CPU."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from bench.common.report import summary
 
 Work = Callable[[], object]
 
-_WARM_UP_S = 0.3  # clocks rise, Triton tunes and libraries choose their kernels meanwhile
-_TURN_MS = 30.0  # of one candidate at a time
+_WARM_UP_S = 0.3  # for clocks to rise, Triton to tune, and libraries to choose their kernels
+_TURN_MS = 30.0  # time of one candidate in a round
 _MAX_REPEATS = 200
 
 
 def take_turns(
     device: torch.device, candidates: Mapping[str, Work], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Times candidates in turn, A B C A B C, so that what disturbs one disturbs all.
+    """Times candidates in turn, A B C A B C, so that a disturbance affects all of them.
 
     Args:
-        device: Where they compute.
-        candidates: Name -> one call of it.
-        rounds: After the warm-up.
+        device: The device that they compute on.
+        candidates: Name -> a function that computes it once.
+        rounds: Rounds after the warm-up.
 
     Returns:
-        Milliseconds of each round by name; and the reasons of those that failed.
+        Name -> milliseconds of each round; name -> reason for those that failed.
     """
     times: dict[str, list[float]] = {}
     failed: dict[str, str] = {}
@@ -36,7 +36,7 @@ def take_turns(
     for name, work in candidates.items():
         try:
             repeats[name] = _warm_up(device, work)
-        except Exception as error:  # out of memory, a kernel that does not compile: others go on
+        except Exception as error:  # out of memory, a kernel that does not compile: go on
             failed[name] = reason(error)
         else:
             times[name] = []
@@ -47,7 +47,7 @@ def take_turns(
 
 
 def median_ms(device: torch.device, work: Work, rounds: int) -> float:
-    """Milliseconds of a call that must not fail."""
+    """Median milliseconds of a call; raises RuntimeError if it fails."""
     times, failed = take_turns(device, {"work": work}, rounds)
     if failed:
         raise RuntimeError(failed["work"])
@@ -55,7 +55,7 @@ def median_ms(device: torch.device, work: Work, rounds: int) -> float:
 
 
 def ratios(times: Mapping[str, list[float]], name: str, base: str) -> dict[str, float] | None:
-    """Times of `base` over those of `name`, round by round; None where one is missing."""
+    """Times of `base` over those of `name`, round by round; None if either is missing."""
     if name not in times or base not in times:
         return None
     return summary(b / a for a, b in zip(times[name], times[base], strict=True))
@@ -68,7 +68,7 @@ def reason(error: BaseException) -> str:
 
 
 def copy_gb_s(device: torch.device) -> float:
-    """Bytes read and written a second by a large copy within the device, in GB/s."""
+    """GB/s of a large copy within the device, counting bytes both read and written."""
     n_bytes = 1 << 20 if device.type == "cpu" else 4 << 30
     source = torch.randint(0, 255, (n_bytes,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -76,7 +76,7 @@ def copy_gb_s(device: torch.device) -> float:
 
 
 def longest_kernels(device: torch.device, work: Work) -> list[dict[str, Any]]:
-    """Where the time of one call goes, by kernel, the longest first."""
+    """The time of one call by kernel, the longest first."""
     from torch.profiler import ProfilerActivity, profile
 
     on_gpu = device.type == "cuda"
@@ -116,7 +116,7 @@ def _time_ms(device: torch.device, work: Work, repeats: int = 1) -> float:
 
 
 def _warm_up(device: torch.device, work: Work) -> int:
-    """Calls until the device is warm; how many calls make a turn."""
+    """Calls until the device is warm; returns how many calls make a turn."""
     work()
     _synchronize(device)
     if device.type == "cpu":

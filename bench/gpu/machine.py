@@ -22,7 +22,7 @@ _QUERY = (
 
 
 def gpu(part: Part) -> None:
-    """GPU, driver, compilers and versions; then libbsm_scan for this GPU, built or cached."""
+    """Records GPU, driver, compilers and versions; finds or builds libbsm_scan for this GPU."""
     smi = _last_line("nvidia-smi", f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader") or ""
     part.values |= {
         "nvidia_smi": dict(zip(_QUERY, smi.split(", "), strict=False)),
@@ -44,7 +44,7 @@ def gpu(part: Part) -> None:
     from bsmamba2.plugins.build import build_libraries
 
     sizes = [f"{t}:{s.headdim}:{s.d_state}" for t in range(3) for s in (FULL, SMALL)]
-    sizes += [f"{t}:32:64" for t in range(3)]  # the sanitizer's odd one
+    sizes += [f"{t}:32:64" for t in range(3)]  # the odd size of the sanitizer's cases
     libraries = build_libraries(
         architectures=f"{properties.major}{properties.minor}",
         plugin=False,
@@ -56,7 +56,7 @@ def gpu(part: Part) -> None:
 
 
 def _last_line(*command: str) -> str | None:
-    """What a program prints last; None where it is absent or fails."""
+    """The last line that a program prints; None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):

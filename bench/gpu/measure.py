@@ -1,32 +1,33 @@
-"""Everything that only a GPU can answer of the scan and the network, by one command.
+"""Answers, in one command, everything about the scan and the network that needs a GPU.
 
     python bench/gpu/measure.py [--quick] [--parts parity scan] [--mamba-ssm FOLDER] [-o FILE.json]
     python bench/gpu/measure.py --rehearse LIBRARY [--plugin LIBRARY] -o FILE.json
 
 It needs PyTorch with CUDA, nvcc, NumPy, SciPy and PyYAML, runs from the checkout, installed or
 not, and downloads nothing. FOLDER is a checkout of state-spaces/mamba, whose Triton kernels are
-the baseline; it need not be installed. A rehearsal runs every part on the CPU, in small, with the
-emulated LIBRARY of the tests: it shows that the script works and measures nothing. For a machine
-without network, `prepare.sh` lays everything into the checkout; `part1.sh` and `part2.sh` run the
-parts in an order that tells soonest what is wrong.
+the baseline; it need not be installed. A rehearsal runs every part on the CPU, at small sizes, with
+the emulated LIBRARY of the tests: it shows that the script works, and measures nothing. For a
+machine without network access, `prepare.sh` puts everything needed into the checkout; `part1.sh`
+and `part2.sh` run the parts in the order that reveals problems soonest.
 
-Each part has a process of its own and the JSON is written after each, so that a part that fails,
-crashes or hangs loses no other's figures. In the JSON `parts.NAME` has `status` (ok, failed,
-skipped or timed out), `reason`, `seconds`, `logged` (warnings: read them) and the part's figures:
+Each part runs in a process of its own and the JSON is written after each, so that a part that
+fails, crashes or hangs does not lose the figures of the others. In the JSON, `parts.NAME` has
+`status` (ok, failed, skipped or timed out), `reason`, `seconds`, `logged` (warnings: read them) and
+the part's figures:
 
-    gpu         GPU, driver, compilers, versions; libbsm_scan for this GPU, and what ptxas said
-    kernels     first light: what runs in a scan and in a pass of the network, and for how long
+    gpu         GPU, driver, compilers, versions; libbsm_scan for this GPU, and the log of ptxas
+    kernels     which kernels run in a scan and in a pass of the network, and for how long
     parity      the scan against the float64 reference: types, both paths, odd lengths, extremes,
-                and batches of more elements than 32 bits count
-    mask        the network's mask in float16 and others against float64, random weights
+                and batches with more elements than 32 bits can count
+    mask        the network's mask in float16 and other types against float64, random weights
     scan        the scan's time against mamba_ssm, the chunked form and a copy of its bytes
     network     the folded network eager and as a CUDA graph, batch 1 and 4, against the published
                 one in eager PyTorch and the measured floor
     song        four minutes through Separator and a .safetensors engine
-    plan        does TensorRT (or TensorRT-RTX) run here at all; plans of the published network:
+    plan        whether TensorRT (or TensorRT-RTX) runs here at all; plans of the published network:
                 time to build, size, time at batch 1, 2 and 4 against the same networks and the
                 floor, a song; skipped without TensorRT, CuPy, onnx or onnxscript
-    sanitizer   compute-sanitizer's tools over small cases, and over one planted error
+    sanitizer   compute-sanitizer's tools on small cases, and on one planted error
     profile     ncu's sections for the scan's kernels at the model's sizes
 
 Reading order: this file, worker.py (one part's process), part.py, clock.py (turns and times),
@@ -58,12 +59,12 @@ from bench.gpu.worker import FUNCTIONS
 RESULTS = ROOT / "bench" / "results"
 WORKER = Path(__file__).with_name("worker.py")
 PARTS = tuple(FUNCTIONS)[:-2]
-"""In the order they run; the last two of the worker's are no measurements."""
-_FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+@-]+/)+")  # of an absolute path, not of "GB/s"
+"""Parts in the order they run; the last two functions of the worker are not measurements."""
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+@-]+/)+")  # folders of an absolute path; spares "GB/s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the parts, prints the table; returns 1 when a part failed."""
+    """Runs the parts and prints the table; returns 1 if a part failed."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     if problem := _problem(options):
@@ -82,27 +83,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench/gpu/measure.py",
-        description="Builds, checks and times the scan and network on a GPU.",
+        description="Build, check and time the scan and the network on a GPU.",
     )
     add = parser.add_argument
-    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="after gpu (default: all)")
+    add(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=PARTS,
+        help="parts to run after gpu (default: all)",
+    )
     add("--quick", action="store_true", help="fewer cases, rounds and types")
     add("--mamba-ssm", type=Path, metavar="FOLDER", help="checkout of state-spaces/mamba")
-    add("--timeout", type=float, default=900, metavar="S", help="of a part (default: 900)")
-    add("--rehearse", type=Path, metavar="LIBRARY", help="on the CPU, with the emulated scan")
-    add("--plugin", type=Path, metavar="FILE", help="a rehearsal's libbsm_trt_plugin")
-    add("-o", "--output", type=Path, metavar="FILE", help="(default: bench/results/gpu-NAME.json)")
+    add(
+        "--timeout",
+        type=float,
+        default=900,
+        metavar="S",
+        help="time limit of a part (default: 900)",
+    )
+    add("--rehearse", type=Path, metavar="LIBRARY", help="run on the CPU, with an emulated scan")
+    add("--plugin", type=Path, metavar="FILE", help="libbsm_trt_plugin of a rehearsal")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the JSON (default: bench/results/gpu-NAME.json)",
+    )
     return parser
 
 
 def _problem(options: argparse.Namespace) -> str | None:
-    """What is wrong with the options, in a sentence."""
+    """What is wrong with the options, in a sentence; None if nothing is."""
     if options.rehearse and not options.output:
-        return "a rehearsal needs -o FILE: it measures nothing, and goes into no results."
+        return "a rehearsal needs -o FILE: it measures nothing, so it has no place in the results."
     if options.rehearse and RESULTS in options.output.resolve().parents:
         return f"a rehearsal measures nothing: its -o must not be in {RESULTS.relative_to(ROOT)}."
     if options.plugin and not options.rehearse:
-        return "--plugin is a rehearsal's: elsewhere plans run with that of 'bsm plugin build'."
+        return "--plugin is for a rehearsal: otherwise plans use that of 'bsm plugin build'."
     for path in (options.rehearse, options.plugin):
         if path and not path.is_file():
             return f"no such library: {path}."
@@ -110,7 +129,7 @@ def _problem(options: argparse.Namespace) -> str | None:
 
 
 def _run_parts(options: argparse.Namespace, report: dict[str, Any]) -> bool:
-    """Runs the parts one after the other; True when the user interrupted."""
+    """Runs the parts one after another; True if the user interrupted them."""
     library = str(options.rehearse.resolve()) if options.rehearse else ""
     for name in PARTS:
         if name != "gpu" and name not in options.parts:
@@ -125,7 +144,7 @@ def _run_parts(options: argparse.Namespace, report: dict[str, Any]) -> bool:
         report["parts"][name] = json.loads(_FOLDERS.sub("", json.dumps(part)))
         _write(options, report)
         if name == "gpu" and part["status"] != "ok":
-            break  # without a GPU or the library all others would say the same
+            break  # without a GPU or the library, all others would fail alike
     return False
 
 
@@ -158,11 +177,11 @@ def _run_part(name: str, library: str, options: argparse.Namespace) -> dict[str,
 
 
 def _process(command: Sequence[str], timeout_s: float) -> int | None:
-    """The exit status of a command, whose whole family is killed when it takes too long: None."""
-    # Behind PATH, where CUDA's tools lie when nobody has put them there.
+    """The exit status of a command; None if it took too long and was killed with its children."""
+    # The usual folder of CUDA's tools, in case PATH lacks it.
     home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), f"{home}/bin"])
-    # A session of its own: compilers and tools that it starts end with it.
+    # In a session of its own, so that the compilers and tools that it starts can be killed, too.
     process = subprocess.Popen(
         command, start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1", "PATH": path}
     )

@@ -32,7 +32,7 @@ _SEED = 0
 
 
 def model_of(part: Part) -> ModelConfig:
-    """The published network's; a rehearsal has a tiny one."""
+    """Configuration of the published network or, in a rehearsal, of a tiny one."""
     if not part.job.rehearsal:
         return load_config("bsmamba2").model
     tiny = load_config("tiny").model
@@ -40,7 +40,7 @@ def model_of(part: Part) -> ModelConfig:
 
 
 def new_network(part: Part) -> BSMamba2:
-    """Random weights, the same each time."""
+    """A network with random weights, the same each time."""
     torch.manual_seed(_SEED)
     return BSMamba2(model_of(part)).eval().to(part.device)
 
@@ -52,12 +52,12 @@ def spectrum_of(part: Part, frames: int, batch: int = 1) -> Tensor:
 
 
 def chunk_frames(part: Part) -> int:
-    """Frames of what is timed: a chunk's."""
+    """Frames of the spectrum that is timed, which is a chunk."""
     return 3 if part.job.rehearsal else model_of(part).audio.chunk_frames
 
 
 def graphed(part: Part, network: nn.Module) -> Function:
-    """The network as a CUDA graph of each shape, never eager; a CPU rehearses without."""
+    """The network as a CUDA graph for each shape, never eager; on a CPU, the network itself."""
     if part.device.type == "cpu":
         return network
     capture = CudaCapture()
@@ -72,7 +72,7 @@ def graphed(part: Part, network: nn.Module) -> Function:
 
 
 def autocast(part: Part, network: nn.Module) -> Function:
-    """The published network as one runs it in eager PyTorch."""
+    """The published network as it is run in eager PyTorch, with float16 autocast."""
 
     def run(x: Tensor) -> Tensor:
         with torch.autocast(part.device.type, torch.float16):
@@ -82,7 +82,7 @@ def autocast(part: Part, network: nn.Module) -> Function:
 
 
 def kernels(part: Part) -> None:
-    """What runs in a float16 scan of each path, and in an eager pass: the longest kernels."""
+    """Records the longest kernels of a float16 scan of each path, and of an eager pass."""
     library = ScanLibrary(part.job.library)
     for path, (N, L) in part.paths.items():
         case = make_case(part.device, N, L, part.sizes, torch.float16)
@@ -91,7 +91,7 @@ def kernels(part: Part) -> None:
         for row in rows[:4]:
             part.say(f"{path}: {text(row)}")
         if any("normalise" in row["kernel"] for row in rows):
-            part.say(f"{path}: CLUSTERS ARE NOT USED, look at fits_cluster")
+            part.say(f"{path}: CLUSTERS ARE NOT USED: check fits_cluster")
         part.values[path] = rows
         part.save()
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def kernels(part: Part) -> None:
 
 
 def mask(part: Part) -> None:
-    """Distance of masks from those of the network in float64, on the fixed spectrum."""
+    """Records the distance of masks from the network's in float64, on the fixed spectrum."""
     network = new_network(part)
     exact = fold(new_network(part).double())
     candidates: dict[str, Function] = {
@@ -125,7 +125,7 @@ def mask(part: Part) -> None:
 def distances(
     candidates: dict[str, Function], spectrum: Tensor, expected: Tensor
 ) -> Iterator[dict[str, Any]]:
-    """How far each one's mask is from the expected one."""
+    """The distance of each candidate's mask from the expected one."""
     for name, candidate in candidates.items():
         row: dict[str, Any] = {"network": name}
         try:
@@ -136,7 +136,7 @@ def distances(
 
 
 def times(part: Part) -> None:
-    """The folded network, eager and as a graph, against the published one."""
+    """Times the folded network, eager and as a graph, against the published one."""
     network = new_network(part)
     half = fold(network, torch.float16)
     candidates: dict[str, Function] = {
@@ -150,7 +150,7 @@ def times(part: Part) -> None:
 
 
 def time_networks(part: Part, candidates: dict[str, Function], batches: Sequence[int]) -> None:
-    """Saves the floor, and times of each batch as `rows`, in turns."""
+    """Saves the floor, and the times for each batch as `rows`, measured in turns."""
     floor = _floor_ms(part)
     part.values |= {
         "chunk_s": model_of(part).audio.chunk_s,
@@ -181,7 +181,7 @@ def time_networks(part: Part, candidates: dict[str, Function], batches: Sequence
 
 
 def _floor_ms(part: Part) -> dict[str, float]:
-    """Products at the rate of their own shapes, scans at that of a copy, nothing overlapping."""
+    """Least times: products at the rate of their shapes, scans at that of a copy, no overlap."""
     model, frames = model_of(part), chunk_frames(part)
     net = model.network
     tokens, d_model, outputs = in_proj_shape(model, frames)

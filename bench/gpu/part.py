@@ -1,4 +1,4 @@
-"""What a part of `measure.py` is given, and where it leaves its figures."""
+"""The job of a part of `measure.py`, and the figures that it saves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bsmamba2.models.scan import Sizes
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One part, to be computed in a process of its own."""
+    """One part, which runs in a process of its own."""
 
     part: str
     result: str
@@ -23,43 +23,43 @@ class Job:
     library: str = ""
     """libbsm_scan; "" until it is built."""
     mamba_ssm: str = ""
-    """Checkout of state-spaces/mamba; "" takes what is installed, if anything."""
+    """Checkout of state-spaces/mamba; "" takes the installed package, if any."""
     plugin: str = ""
-    """A rehearsal's libbsm_trt_plugin; "" builds it."""
+    """libbsm_trt_plugin of a rehearsal; "" builds it."""
     rehearsal: bool = False
-    """On the CPU, in small, to see whether everything runs."""
+    """Run on the CPU, at small sizes, to see whether everything works."""
     quick: bool = False
     """Fewer cases and rounds."""
     cases: tuple[tuple[int, int, int, int, int, str], ...] = ()
     """Scans for a tool to watch: N, L, n_heads, headdim, d_state, type."""
     plant: bool = False
-    """Makes their output too short, to see whether the tool finds that."""
+    """Make the output of `cases` too short, to see whether the tool finds that."""
 
 
 class Skipped(Exception):  # noqa: N818  (nothing is wrong)
-    """The part needs what is not here."""
+    """The part needs something that is not installed here."""
 
 
 @dataclass
 class Part:
-    """A job at work; figures outlive whatever ends the process once they are saved."""
+    """A running job; figures that are saved survive whatever ends the process."""
 
     job: Job
     values: dict[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; a rehearsal has a CPU in the GPU's place."""
+        """The GPU or, in a rehearsal, the CPU."""
         return torch.device("cpu" if self.job.rehearsal else "cuda")
 
     @property
     def rounds(self) -> int:
-        """Turns of each candidate."""
+        """Rounds in which each candidate is timed."""
         return 1 if self.job.rehearsal else 5 if self.job.quick else 15
 
     @property
     def sizes(self) -> Sizes:
-        """Of the scan."""
+        """Sizes of the scan."""
         return SMALL if self.job.rehearsal else FULL
 
     @property
@@ -70,21 +70,21 @@ class Part:
         return {"time": (62, 801), "bands": (801, 62)}
 
     def say(self, text: str) -> None:
-        """A line of progress."""
+        """Prints a line of progress."""
         print(f"  {text}", flush=True)
 
     def save(self) -> None:
-        """Leaves the figures so far for `measure.py`."""
+        """Saves the figures so far for `measure.py`."""
         write_report(Path(self.job.result), self.values)
 
 
 def relative_rms(actual: torch.Tensor, expected: torch.Tensor) -> float | None:
-    """RMS of the difference over the RMS of what is expected; None where it is no number."""
+    """RMS of the difference over the RMS of the expected values; None if it is not finite."""
     expected = expected.double()
     difference = actual.double().sub_(expected).square_().mean().sqrt()
     return finite(difference / expected.square().mean().sqrt().clamp(min=1e-300))
 
 
 def finite(value: torch.Tensor) -> float | None:
-    """A number for JSON, which knows no NaN."""
+    """The number for JSON, which has no NaN: None if it is not finite."""
     return float(value) if value.isfinite() else None

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# First light, parity and mask; then scan, network and profile, or the sanitizer. See prepare.sh.
+# Runs kernels, parity and mask; then scan, network and profile or, if parity failed, the sanitizer.
+# See prepare.sh.
 set -u
 export PYTHONUNBUFFERED=1
 gpu="python3 bench/gpu/measure.py --quick --timeout 150"
@@ -12,7 +13,7 @@ cp -r .gpu1/mamba ~/mamba
 job="{\"part\": \"warm\", \"result\": \"$OUT/warm.json\", \"mamba_ssm\": \"$HOME/mamba\"}"
 timeout 240 python3 bench/gpu/worker.py "$job" >"$OUT/warm.log" 2>&1 &
 warm=$!
-say first light, parity, mask
+say kernels, parity, mask
 $gpu --parts kernels parity mask -o "$OUT/parity.json"
 if ! grep -A 1 '"parity": {' "$OUT/parity.json" | grep -q '"status": "ok"'; then
     say parity FAILED: sanitizer

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# TensorRT-RTX, then plans; on the same machine, right after part1.sh. See prepare.sh.
+# Unpacks TensorRT-RTX and runs plan; on the same machine, right after part1.sh. See prepare.sh.
 set -u
 export PYTHONUNBUFFERED=1
 site=~/rtx/site

@@ -1,4 +1,4 @@
-"""TensorRT plans: how long they take to build, how large they are, how fast, a song through one."""
+"""TensorRT plans: their build time, size and speed, and a song through each."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ PRECISIONS = (torch.float16, torch.float32)
 
 
 def plan(part: Part) -> None:
-    """Builds plans of the published network, and times them beside the folded and the published.
+    """Builds plans of the published network, and times them beside the folded and published ones.
 
     Raises:
-        Skipped: What it takes is not installed here.
+        Skipped: Something that this needs is not installed here.
         RuntimeError: No plan was built, or none runs here.
     """
     _check_installed(part)
@@ -57,7 +57,7 @@ def plan(part: Part) -> None:
             plans.append({"plan": name})
             try:
                 engines[name] = _build(part, dtype, Path(folder), plans[-1])
-            except Exception as error:  # what builds may not run here: others go on
+            except Exception as error:  # what was built may not run here: go on
                 plans[-1]["error"] = reason(error)
                 part.say(plans[-1]["error"])
             part.save()
@@ -76,7 +76,7 @@ def plan(part: Part) -> None:
 
 
 def _check_installed(part: Part) -> None:
-    """Raises Skipped where a plan cannot be built, or not run."""
+    """Raises Skipped if a plan cannot be built or run here."""
     if not any(map(importlib.util.find_spec, BUILDERS.values())):
         raise Skipped("neither tensorrt nor tensorrt_rtx is installed here")
     if part.job.rehearsal and not part.job.plugin:
@@ -87,10 +87,10 @@ def _check_installed(part: Part) -> None:
 
 
 def smoke(trt: ModuleType, *, on_gpu: bool) -> dict[str, Any]:
-    """Builds and runs two layers without a plugin: does this TensorRT know this GPU at all?
+    """Builds and runs two layers without a plugin, to see whether TensorRT supports this GPU.
 
     Raises:
-        RuntimeError: It does not.
+        RuntimeError: A step fails, or the result is wrong.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -112,16 +112,16 @@ def smoke(trt: ModuleType, *, on_gpu: bool) -> dict[str, Any]:
     network = builder.create_network(strongly_typed(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
-        raise RuntimeError(f"{trt.__name__} does not parse two layers: {parser.get_error(0)}")
+        raise RuntimeError(f"{trt.__name__} cannot parse two layers: {parser.get_error(0)}")
     start_s = time.perf_counter()
     serialized = builder.build_serialized_network(network, builder.create_builder_config())
     if serialized is None:
-        raise RuntimeError(f"{trt.__name__} builds no plan of two layers")
+        raise RuntimeError(f"{trt.__name__} cannot build a plan of two layers")
     figures = {"version": trt.__version__, "build_s": time.perf_counter() - start_s}
     if on_gpu:
         engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
         if engine is None:
-            raise RuntimeError(f"{trt.__name__} does not read its own plan here")
+            raise RuntimeError(f"{trt.__name__} cannot load its own plan here")
         start_s = time.perf_counter()
         context = engine.create_execution_context()
         x = torch.randn(64, 256, device="cuda").half()
@@ -130,7 +130,7 @@ def smoke(trt: ModuleType, *, on_gpu: bool) -> dict[str, Any]:
         context.set_tensor_address("x", x.data_ptr())
         context.set_tensor_address("y", y.data_ptr())
         if not context.execute_async_v3(torch.cuda.Stream().cuda_stream):
-            raise RuntimeError(f"{trt.__name__} does not run two layers here")
+            raise RuntimeError(f"{trt.__name__} cannot run two layers here")
         torch.cuda.synchronize()
         expected = (x.double() @ torch.from_numpy(weight).cuda().double()).relu()
         figures |= {
@@ -143,7 +143,7 @@ def smoke(trt: ModuleType, *, on_gpu: bool) -> dict[str, Any]:
 
 
 def _build(part: Part, dtype: torch.dtype, folder: Path, figures: dict[str, Any]) -> Any:
-    """Exports the published network with the weights of the other parts, builds and loads it."""
+    """Exports the published network with the other parts' weights; builds and loads its plan."""
     import onnx
 
     from bsmamba2.export.onnx.graph import export_graph
@@ -174,7 +174,7 @@ def _build(part: Part, dtype: torch.dtype, folder: Path, figures: dict[str, Any]
 
 
 def _times(part: Part, plans: dict[str, Function]) -> None:
-    """Distances from folded float32, then times."""
+    """Records the masks' distances from folded float32, then the times."""
     network = new_network(part)
     candidates: dict[str, Function] = {
         PUBLISHED: autocast(part, network),
@@ -192,9 +192,9 @@ def _times(part: Part, plans: dict[str, Function]) -> None:
 
 
 class Replay:
-    """A plan as a function of a tensor on its device, in PyTorch's order of streams.
+    """A plan as a function of a tensor on its device, in order with PyTorch's current stream.
 
-    One shape's memory is kept at a time. As for a graph of PyTorch, input and output are copied.
+    Memory is kept for one shape at a time. Input and output are copied, as for PyTorch's graphs.
     """
 
     def __init__(self, engine: Any, device: torch.device) -> None:

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # usage: bench/gpu/prepare.sh MAMBA_GIT_DIR [no-rtx]
-# Lays into .gpu1 and .gpu2 what a machine with a GPU but without network needs beside the checkout,
+# Puts into .gpu1 and .gpu2 what a GPU machine without network access needs besides the checkout,
 # each folder under 64 MB: state-spaces/mamba's Python (Triton) sources from a git directory of its
 # repository, TensorRT's headers, and the wheels of TensorRT-RTX for Python 3.12, whose library is
-# compressed and cut in two. Needs `make test` once. There, one after the other, OUT a folder:
-#     bash .gpu1/part1.sh      first light, parity, times: 6 minutes
+# compressed and split in two. Run `make test` once before. On that machine, with OUT set to a
+# folder, run one after the other:
+#     bash .gpu1/part1.sh      kernels, parity, times: 6 minutes
 #     bash .gpu2/part2.sh      TensorRT-RTX and plans: 4 minutes
 set -euo pipefail
 mamba=$(cd "$1" && pwd)

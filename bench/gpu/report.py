@@ -1,4 +1,4 @@
-"""The report of `measure.py` for people: whatever a part saved, its lists of rows as tables."""
+"""The report of `measure.py` as text: everything that a part saved, lists of rows as tables."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from bench.common.tables import aligned, median_range, sig
 
 _LONG = ("logged", "metrics", "output", "ptxas", "reason", "seconds", "status")
-"""Shown at the head of a part, or in the JSON only."""
+"""Keys that are shown at the head of a part, or only in the JSON."""
 _WIDTH = 60
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[str]:
-    """The report's figures, a block a part."""
+    """The report's figures, one block per part."""
     if report["rehearsal"]:
         yield "REHEARSAL on a CPU: every figure below is meaningless."
     yield f"{report['command']}, {report['date']}"
@@ -42,7 +42,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def text(value: Any) -> str:
-    """A figure, or names with theirs."""
+    """A figure, or names with their figures."""
     if isinstance(value, Mapping):
         if value.keys() == {"median", "min", "max"}:
             return median_range(value)

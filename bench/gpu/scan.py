@@ -22,16 +22,16 @@ from bsmamba2.models.scan import Sizes, bimamba2_scan_chunked, bimamba2_scan_ref
 from bsmamba2.plugins.cuda_library import ScanLibrary
 
 LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-"""Of the relative RMS, by type."""
+"""Limits of the relative RMS, by type."""
 KINDS = ("usual", "strong decay", "dt near 0", "no decay", "silence within")
 LENGTHS = (1, 2, 63, 64, 65, 129, 1134)
 BLOCKS = 12
-"""Of the published network, half along time and half along bands."""
+"""Blocks of the published network, half along time and half along bands."""
 _LOG_SUM_SLACK = {"strong decay": 5.0}  # outputs that cancel before the norm
 
 
 def parity(part: Part) -> None:
-    """Every type, both paths, odd lengths and extremes, against the float64 reference."""
+    """Compares every type, both paths, odd lengths and extremes with the float64 reference."""
     library = ScanLibrary(part.job.library)
     rows: list[dict[str, Any]] = []
     part.values["rows"] = rows
@@ -75,14 +75,14 @@ def _parity_cases(part: Part) -> Iterator[tuple[int, int, Sizes, str]]:
 def make_case(
     device: torch.device, N: int, L: int, sizes: Sizes, dtype: torch.dtype, kind: str = "usual"
 ) -> ScanInputs:
-    """The signal and the convolution in `dtype`, the rest in float32.
+    """Scan inputs with the signal and the convolution in `dtype`, the rest in float32.
 
     Args:
-        device: Where to make them.
+        device: Device of the tensors.
         N: Sequences.
         L: Steps.
-        sizes: Of a direction.
-        dtype: Of the signal.
+        sizes: Sizes of a direction.
+        dtype: Type of the signal.
         kind: One of KINDS.
     """
     made: dict[str, Any] = {"seed": N + L, "device": device, "dtype": torch.float32}
@@ -102,15 +102,15 @@ def _compare(library: ScanLibrary, case: ScanInputs, limit: float) -> dict[str, 
     rms, repeatable = relative_rms(y, expected), torch.equal(y, again)
     return {
         "relative_rms": rms,
-        # of a row, in which the reference has RMS 1 or less
+        # RMS of a row's error; the reference has RMS 1 or less in each
         "worst_row": finite((y.double() - expected).square().mean(-1).sqrt().max()),
-        "repeatable": repeatable,  # else a race
+        "repeatable": repeatable,  # otherwise there is a race
         "ok": rms is not None and rms <= limit and repeatable,
     }
 
 
 def _large_batch(part: Part, library: ScanLibrary, N: int, L: int) -> dict[str, Any]:
-    """More elements than 32 bits count: copies of a batch must give copies of its output."""
+    """With more elements than 32 bits count, copies of a batch must give copies of its output."""
     case = make_case(part.device, N, L, part.sizes, torch.float16)
     expected = library_scan(library, *case.arguments, **case.attributes)
     copies = 3 if part.job.rehearsal else 1 + (1 << 31) // case.zxbcdt.numel()
@@ -121,7 +121,7 @@ def _large_batch(part: Part, library: ScanLibrary, N: int, L: int) -> dict[str, 
 
 
 def times(part: Part) -> None:
-    """Our scan against mamba_ssm's kernels, the chunked form and a copy of as many bytes."""
+    """Times our scan, mamba_ssm's kernels, the chunked form and a copy of as many bytes."""
     library = ScanLibrary(part.job.library)
     rows: list[dict[str, Any]] = []
     part.values |= {"mamba_ssm": _mamba_ssm()[1], "copy_gb_s": copy_gb_s(part.device), "rows": rows}
@@ -137,7 +137,7 @@ def times(part: Part) -> None:
 
 
 def warm(part: Part) -> None:
-    """Compiles and tunes mamba_ssm's kernels while the GPU has nothing else to do."""
+    """Compiles and tunes mamba_ssm's kernels in the background, before they are timed."""
     for path, (N, L) in part.paths.items():
         for name, work in _mamba_candidates(
             make_case(part.device, N, L, part.sizes, torch.float16)
@@ -147,7 +147,7 @@ def warm(part: Part) -> None:
 
 
 def _mamba_ssm() -> tuple[Any, str]:
-    """mamba_ssm's module of scan kernels or None; and what it is, or why it is not there."""
+    """mamba_ssm's module of scan kernels or None; and its description, or why it is missing."""
     try:
         module = importlib.import_module("mamba_ssm.ops.triton.ssd_combined")
     except Exception as error:  # whatever a package, Triton or a driver may raise
@@ -157,7 +157,7 @@ def _mamba_ssm() -> tuple[Any, str]:
 
 
 def _time(part: Part, library: ScanLibrary, case: ScanInputs) -> Iterator[dict[str, Any]]:
-    """A row a candidate: its time, how much faster ours is, how far it is from ours."""
+    """A row per candidate: its time, our speed-up over it, its distance from our output."""
     arguments, attributes = case.arguments, case.attributes
     n_bytes = scan_bytes(case.sizes, case.zxbcdt[..., 0].numel(), case.zxbcdt.itemsize)
     source = torch.empty(n_bytes // 2, dtype=torch.uint8, device=part.device)
@@ -216,7 +216,7 @@ def _mamba_candidates(case: ScanInputs) -> dict[str, Callable[[], Any]]:
 
 
 def _all_blocks(rows: list[dict[str, Any]], dtype: torch.dtype) -> dict[str, float]:
-    """All blocks of the network, half of them on either path: milliseconds by candidate."""
+    """Milliseconds of all blocks of the network, half of them on each path, by candidate."""
     total: dict[str, list[float]] = {}
     for row in rows:
         if row["dtype"] == _name(dtype) and "ms" in row:

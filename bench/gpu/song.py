@@ -1,4 +1,4 @@
-"""A song through `Separator`: wall time, and what its stages take."""
+"""A song through `Separator`: its wall time and the times of its stages."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SONG_S = {"full": 240, "quick": 48, "rehearsal": 3}
 
 
 def random_metadata(part: Part) -> Metadata:
-    """Of a file with the weights of `new_network`."""
+    """Metadata of a file with the weights of `new_network`."""
     provenance = Provenance(source="random weights", licence="none", trained=False)
     return Metadata(model=model_of(part), provenance=provenance)
 
 
 def song(part: Part) -> None:
-    """Four minutes through a `.safetensors` engine."""
+    """Separates four minutes with a `.safetensors` engine."""
     from bsmamba2.checkpoints.weights import save_weights
     from bsmamba2.runtime import EngineOptions, load_engine
 
@@ -37,11 +37,11 @@ def song(part: Part) -> None:
 
 
 def separate_song(part: Part, engine: Any) -> dict[str, Any]:
-    """Separates noise; figures. Stages run side by side, so that their sum may exceed the wall.
+    """Separates noise; returns figures. Stages overlap, so their sum may exceed the wall time.
 
     Args:
-        part: At work.
-        engine: Of the runtime.
+        part: The running part.
+        engine: An engine of the runtime.
     """
     from bsmamba2.runtime import Separator
     from bsmamba2.runtime.engines.stage_times import StageTimes

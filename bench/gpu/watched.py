@@ -42,8 +42,8 @@ Case = tuple[int, int, int, int, int, str]
 def cases(part: Part) -> None:
     """Scans each of the job's cases once.
 
-    Inputs are made on the CPU, so that no other kernel runs, and every array is an allocation of
-    its own and of its exact size (`_watch` sees to it), so that one element too many is found.
+    Inputs are made on the CPU, so that no other kernel runs. Every array is an allocation of its
+    own, of its exact size (see `_watch`), so that an access one element too far is found.
 
     Raises:
         RuntimeError: An output was not written everywhere.
@@ -58,7 +58,7 @@ def cases(part: Part) -> None:
         inputs = [tensor.contiguous().to(part.device) for tensor in case.tensors]
         needed = library.workspace_bytes(call)
         workspace = torch.empty(needed, dtype=torch.uint8, device=part.device)
-        short = part.job.plant and not part.job.rehearsal  # which would break a CPU's heap
+        short = part.job.plant and not part.job.rehearsal  # on a CPU it would break the heap
         count = N * L * 2 * sizes.d_inner // (2 if short else 1)
         y = torch.full((count,), torch.nan, dtype=case.zxbcdt.dtype).to(part.device)
         addresses = [tensor.data_ptr() for tensor in (*inputs, y)]
@@ -73,16 +73,18 @@ def cases(part: Part) -> None:
 
 
 def sanitizer(part: Part) -> None:
-    """Runs all tools; a tool that overlooks the planted error is an error, too."""
+    """Runs all tools; a tool that overlooks the planted error counts as an error, too."""
     program = shutil.which("compute-sanitizer")
     if program is None:
-        raise (Skipped if part.job.rehearsal else RuntimeError)("no compute-sanitizer is here")
+        raise (Skipped if part.job.rehearsal else RuntimeError)(
+            "compute-sanitizer is not installed here"
+        )
     rows: list[dict[str, Any]] = []
     part.values["rows"] = rows
     runs = [("memcheck", True), *((tool, False) for tool in TOOLS[: 2 if part.job.quick else 4])]
     for tool, plant in runs:
         start_s = time.perf_counter()
-        # PyTorch asks CUDA for what may not be there: errors of its calls are none of the kernel's
+        # Errors of API calls are not the kernel's: PyTorch asks CUDA for what may not be there.
         command = [program, "--tool", tool, "--error-exitcode", "86", "--report-api-errors", "no"]
         small = _cases(part)
         done = _watch(part, command, small[:1] if plant else small, plant=plant)
@@ -113,10 +115,10 @@ def _cases(part: Part) -> list[Case]:
 
 
 def profile(part: Part) -> None:
-    """Every section of ncu for each kernel of both paths, in float16."""
+    """Runs ncu, with all its sections, on each kernel of both paths, in float16."""
     program = shutil.which("ncu")
     if program is None:
-        raise (Skipped if part.job.rehearsal else RuntimeError)("no ncu is here")
+        raise (Skipped if part.job.rehearsal else RuntimeError)("ncu is not installed here")
     log = Path(f"{part.job.result}.csv")
     sizes = (part.sizes.n_heads, part.sizes.headdim, part.sizes.d_state)
     command = [program, "--set", "full", "--csv", "--page", "details"]
@@ -145,7 +147,7 @@ def ncu_kernels(lines: Iterable[str]) -> list[dict[str, Any]]:
             | dict.fromkeys(_METRICS)
             | {"metrics": {}},
         )
-        if name := row["Metric Name"]:  # else a rule's advice
+        if name := row["Metric Name"]:  # otherwise a rule's advice
             value = f"{row['Metric Value']} {row['Metric Unit']}".strip()
             kernel["metrics"].setdefault(name, value)
             if name in _METRICS and kernel[name] is None:
@@ -156,7 +158,7 @@ def ncu_kernels(lines: Iterable[str]) -> list[dict[str, Any]]:
 def _watch(
     part: Part, command: Sequence[str], scans: Sequence[Case], *, plant: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a tool over the part `cases`; each tensor is there an allocation of its own."""
+    """Runs a tool on the part `cases`, in which each tensor is an allocation of its own."""
     job = replace(
         part.job, part="cases", result=f"{part.job.result}.cases", cases=tuple(scans), plant=plant
     )

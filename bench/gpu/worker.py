@@ -2,8 +2,8 @@
 
     python bench/gpu/worker.py JOB
 
-JOB is a `Job` as JSON. An illegal access ends the CUDA context of a whole process: in one of its
-own it ends a part, and what that had measured before is saved.
+JOB is a `Job` as JSON. An illegal access ends the CUDA context of its whole process: this way it
+ends one part only, whose earlier figures are saved.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ FUNCTIONS = {
 
 
 def main() -> int:
-    """Computes one part; returns 1 when it failed."""
+    """Runs one part; returns 1 if it failed."""
     import torch
 
     from bench.gpu.clock import reason
     from bench.gpu.part import Job, Part, Skipped
 
-    # Of the published network in autocast, whose norms have float32 weights.
+    # From the published network in autocast, whose norms have float32 weights.
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     job = Job(**json.loads(sys.argv[1]))
     part = Part(job)
@@ -68,19 +68,19 @@ def main() -> int:
 
 
 def _use_mamba_ssm(folder: Path) -> None:
-    """Makes `mamba_ssm` that of a checkout of state-spaces/mamba, without its __init__.
+    """Makes `import mamba_ssm` use a checkout of state-spaces/mamba, without its __init__.
 
-    That imports every model of the package and CUDA extensions that the scan does not need.
+    The __init__ imports every model of the package and CUDA extensions that the scan does not need.
     """
     if not (folder / "mamba_ssm/ops/triton/ssd_combined.py").is_file():
-        raise FileNotFoundError(f"{folder} is no checkout of state-spaces/mamba")
+        raise FileNotFoundError(f"{folder} is not a checkout of state-spaces/mamba")
     module = ModuleType("mamba_ssm")
     module.__path__ = [str(folder / "mamba_ssm")]
     sys.modules["mamba_ssm"] = module
 
 
 class _Collector(logging.Handler):
-    """Keeps each warning once: "the scan takes the chunked form" changes what a figure means."""
+    """Keeps each warning once; "the scan takes the chunked form" changes what a figure means."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.WARNING)

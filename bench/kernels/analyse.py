@@ -1,11 +1,11 @@
-"""What the compiled scan kernels take and what bounds them, without a GPU.
+"""Resources that the compiled scan kernels take and what bounds their speed, without a GPU.
 
-    python bench/kernels/analyse.py                   # tables
-    python bench/kernels/analyse.py --write-readme    # into plugins/README.md, results/kernels.json
+    python bench/kernels/analyse.py                   # prints the tables
+    python bench/kernels/analyse.py --write-readme    # also into plugins/README.md, the results
 
-Needs nvcc and nvdisasm. Registers, occupancy and instructions are those of the machine code; how
-often a loop runs is worked out from its source line, and times are lower bounds by one resource
-each, of rates that are given with the tables.
+Needs nvcc and nvdisasm. Registers, occupancy and instructions are those of the machine code; the
+trip count of a loop is derived from its source line, and each time is a lower bound by one
+resource, at the rates given with the tables.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from bsmamba2.system.atomic import write_atomic
 RESULT = ROOT / "bench/results/kernels.json"
 README = ROOT / "plugins/README.md"
 KERNELS = {"time": "scan_chunks", "bands": "scan_short"}
-"""Which one scans along what."""
-_BOUNDS_ON = 90  # whose rates are known
+"""Axis -> the kernel that scans along it."""
+_BOUNDS_ON = 90  # the architecture whose rates are known
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument(
         "--write-readme",
         action="store_true",
-        help="tables into plugins/README.md, figures into bench/results/kernels.json",
+        help="write the tables into plugins/README.md, the figures into bench/results/kernels.json",
     )
     options = parser.parse_args()
     try:
@@ -76,13 +76,13 @@ def analyse(
     architectures: Sequence[int],
     dtypes: Sequence[str],
 ) -> dict[str, Any]:
-    """The report on the published network's sizes.
+    """Analyses the kernels at the published network's sizes; returns the report.
 
     Args:
-        toolchain: Whose nvcc.
-        nvdisasm: Program that prints machine code.
-        architectures: 90 for 9.0.
-        dtypes: Of DTYPES.
+        toolchain: The toolchain with nvcc.
+        nvdisasm: The program that prints machine code.
+        architectures: Compute capabilities, 90 for 9.0.
+        dtypes: Entries of DTYPES.
 
     Raises:
         RuntimeError: A program fails.
@@ -126,7 +126,7 @@ def analyse(
 
 
 def _usage(usage: KernelUsage, launch: dict[str, Any], architecture: int) -> dict[str, Any]:
-    """What a kernel takes of a multiprocessor."""
+    """Resources of a multiprocessor that a kernel takes."""
     blocks, share, limit = occupancy(
         GPUS[architecture],
         threads=launch["threads"],
@@ -144,7 +144,7 @@ def _usage(usage: KernelUsage, launch: dict[str, Any], architecture: int) -> dic
 
 
 def _work(kernel: Kernel, launch: dict[str, Any], steps: int, n_bytes: int) -> dict[str, Any]:
-    """What a kernel has to do, and how long it takes at least."""
+    """The work of a kernel, and lower bounds on its time."""
     source = Source(source_folder() / "cuda")
     counts = Counts(kernel, source, launch, steps=steps)
     return {

@@ -1,4 +1,4 @@
-"""What a warp issues, and how long a scan takes at least by each of the things that it uses up."""
+"""The instructions that a warp issues, and lower bounds on a scan's time, one per resource."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ RATES = {
     "clocks_ghz": _CLOCKS_GHZ,
     "sources": (
         "132 multiprocessors, at most 1.98 GHz; 1.755 GHz under load is assumed",
-        "4.3 TB/s: a copy, measured on one",
-        "mma.sync: assumed to reach 62 % of the 4096 FLOP a clock and multiprocessor that wgmma "
-        "has (about what arXiv 2402.13499 reports of another Hopper); tf32 half of that",
-        "MUFU 16 lanes, L1 with shared memory 128 B, issue 4 instructions, each a clock and "
-        "multiprocessor (CUDA C++ Programming Guide, throughput of instructions)",
+        "4.3 TB/s: measured with a copy on an H200",
+        "mma.sync: assumed to reach 62 % of wgmma's 4096 FLOP per clock and multiprocessor (about "
+        "what arXiv 2402.13499 reports for another Hopper GPU), half of that in tf32",
+        "per clock and multiprocessor: 16 lanes of MUFU, 128 B of L1 and shared memory, 4 issued "
+        "instructions (CUDA C++ Programming Guide, instruction throughput)",
     ),
 }
 _MULTIPROCESSORS, _DRAM_GB_S = 132, 4300.0
-_ISSUE, _MUFU_LANES = 4, 16  # of a clock and multiprocessor of compute capability 9.0
-_TENSOR_FLOPS = 0.62 * 4096  # of the same; 16-bit products by mma.sync
-_FLOP = 4096  # of an m16n8k16 instruction
+_ISSUE, _MUFU_LANES = 4, 16  # per clock and multiprocessor of compute capability 9.0
+_TENSOR_FLOPS = 0.62 * 4096  # likewise, for 16-bit products by mma.sync
+_FLOP = 4096  # per m16n8k16 instruction
 _ACCESSOR = re.compile(r"BSM_DEVICE|return|static constexpr|: ")
 
 
 def instruction_mix(kernel: Kernel, counts: Counts) -> dict[str, dict[str, float]]:
-    """Instructions of a warp by kind: as the code has them, and as a block runs them."""
+    """Instructions of a warp by kind: how many the code has, and how many a block runs."""
     static = dict.fromkeys(KINDS, 0)
     run = dict.fromkeys(KINDS, 0.0)
     for each, weight in zip(kernel.code, counts.weights, strict=True):
@@ -43,7 +43,7 @@ def instruction_mix(kernel: Kernel, counts: Counts) -> dict[str, dict[str, float
 
 
 def stages(kernel: Kernel, counts: Counts, source: Source) -> list[dict[str, Any]]:
-    """Instructions that a warp runs by the statement of the kernel's file that they come from."""
+    """Instructions that a warp runs, by the statement in the kernel's file that they come from."""
     found: dict[Place, float] = {}
     for each, weight in zip(kernel.code, counts.weights, strict=True):
         own = [place for place in each.places if place[0] == f"{kernel.short_name}.cuh"]
@@ -61,20 +61,20 @@ def stages(kernel: Kernel, counts: Counts, source: Source) -> list[dict[str, Any
 def bounds(
     kernel: Kernel, counts: Counts, launch: Mapping[str, Any], *, n_bytes: int
 ) -> dict[str, list[float]]:
-    """Milliseconds of one launch by what is used up, at the clock under load and at most.
+    """Least milliseconds of one launch by resource, at the clock under load and the highest clock.
 
     Args:
-        kernel: Its code.
-        counts: How often a warp runs it.
+        kernel: The kernel's code.
+        counts: How often a warp runs each instruction.
         launch: What probe.cu prints.
-        n_bytes: Read and written, each once.
+        n_bytes: Bytes read and written, each once.
     """
     weighted = list(zip(kernel.code, counts.weights, strict=True))
 
     def issued(kind: str) -> float:
         return sum(weight for each, weight in weighted if each.kind == kind)
 
-    clocks = {  # of a multiprocessor, for one warp
+    clocks = {  # clocks of a multiprocessor, for one warp
         "issue slots": sum(counts.weights) / _ISSUE,
         "special functions": issued("mufu") * WARP / _MUFU_LANES,
         "L1 and shared memory": sum(each.l1_passes * weight for each, weight in weighted),
@@ -90,5 +90,5 @@ def bounds(
 
 
 def waves(launch: Mapping[str, Any], resident: int) -> float:
-    """How often a launch fills the GPU, with `resident` blocks a multiprocessor."""
+    """How often a launch fills the GPU, with `resident` blocks per multiprocessor."""
     return round(launch["blocks"] / (_MULTIPROCESSORS * resident), 2)

@@ -1,4 +1,4 @@
-"""Compiles the kernels, takes them apart, and asks their launching code how it launches them."""
+"""Compiles and disassembles the kernels, and runs their launch code to see its decisions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bsmamba2.plugins.toolchain import Toolchain
 
 PROBE = Path(__file__).with_name("probe.cu")
 DTYPES = ("float32", "float16", "bfloat16")
-"""In BsmDtype's order."""
+"""Types in the order of BsmDtype."""
 _OLDEST = "arch=compute_80,code=compute_80"  # PTX only: the probe's kernels never run
 
 
@@ -30,15 +30,15 @@ class Compiler:
     toolchain: Toolchain
     nvdisasm: Path
     work: Path
-    """Folder for what is compiled."""
+    """Folder for compiled files."""
     size: tuple[int, int, int]
     """BsmDtype's number, headdim, d_state."""
 
     def compile(self, architecture: int) -> dict[str, tuple[Kernel, KernelUsage]]:
-        """The kernels for compute capability 9.0 (90) or another, by their short names."""
+        """The kernels compiled for a compute capability (90 for 9.0), by their short names."""
         cubin = self.work / f"{'_'.join(map(str, self.size))}_{architecture}.cubin"
         source = source_folder() / "cuda/scan_instance.cu"
-        # Line numbers change no instruction.
+        # -lineinfo changes no instruction.
         log = self._nvcc(f"-arch=sm_{architecture}", "-lineinfo", "-cubin", source, "-o", cubin)
         usages = {usage.kernel: usage for usage in read_ptxas_log(log)}
         kernels = read_sass(self._run(self.nvdisasm, "-c", "-gi", cubin).stdout)
@@ -47,7 +47,7 @@ class Compiler:
     def launch(
         self, architecture: int, *, heads: int, sequences: int, steps: int
     ) -> dict[str, Any]:
-        """What the launching code decides on such a GPU, as probe.cu prints it."""
+        """What the launch code decides on such a GPU, as probe.cu prints it."""
         probe = self.work / f"probe_{'_'.join(map(str, self.size))}"
         if not probe.exists():
             self._nvcc(f"-gencode={_OLDEST}", PROBE, "-o", probe)
@@ -57,7 +57,7 @@ class Compiler:
         return launch
 
     def _nvcc(self, *arguments: object) -> str:
-        """What it says on stderr."""
+        """Runs nvcc; returns its stderr."""
         folder = source_folder()
         names = ("BSM_DTYPE", "BSM_HEADDIM", "BSM_D_STATE")
         defines = [f"-D{name}={value}" for name, value in zip(names, self.size, strict=True)]
@@ -67,7 +67,7 @@ class Compiler:
         return self._run(*command, *arguments).stderr
 
     def _run(self, *command: object) -> subprocess.CompletedProcess[str]:
-        """A program that must do well; raises RuntimeError with what it said."""
+        """Runs a program; if it fails, raises RuntimeError with its output."""
         words, environment = [str(word) for word in command], self.toolchain.environment
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -77,10 +77,10 @@ class Compiler:
 
 
 def find_nvdisasm(toolchain: Toolchain) -> Path:
-    """Beside nvcc, in pip's packages, or on PATH.
+    """Finds nvdisasm beside nvcc, in pip's packages, or on PATH.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: It is in none of these.
     """
     wheels = [root / "bin" for entry in sys.path for root in Path(entry).glob("nvidia/cu[0-9]*")]
     folders = [toolchain.nvcc.resolve().parent, *wheels, os.environ.get("PATH", os.defpath)]

@@ -1,4 +1,4 @@
-"""What a multiprocessor of each architecture has, and how many blocks it holds at a time.
+"""Limits of a multiprocessor of each architecture, and how many blocks it holds at a time.
 
 From the table "Technical Specifications per Compute Capability" of NVIDIA's CUDA C++ Programming
 Guide 13.0.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WARP = 32
-_REGISTERS = 65536  # of a multiprocessor, on all of these
-_REGISTER_UNIT = 256  # registers are given to a warp in such portions
-_RESERVED = 1024  # bytes of shared memory that the system takes of every block
+_REGISTERS = 65536  # per multiprocessor, on all of these
+_REGISTER_UNIT = 256  # registers are allocated to a warp in units of this size
+_RESERVED = 1024  # bytes of every block's shared memory that CUDA keeps for itself
 _SHARED_UNIT = 128  # bytes
 
 
@@ -20,15 +20,15 @@ class Gpu:
     """Limits of a multiprocessor."""
 
     warps: int
-    """That it holds."""
+    """Most resident warps."""
     blocks: int
-    """That it holds."""
+    """Most resident blocks."""
     shared_kib: int
-    """Of shared memory."""
+    """Shared memory."""
 
     @property
     def block_shared_bytes(self) -> int:
-        """The most that a block may ask for."""
+        """The most shared memory that a block may request."""
         return self.shared_kib * 1024 - _RESERVED
 
 
@@ -49,10 +49,10 @@ def occupancy(
     """Blocks that a multiprocessor holds, their share of its warps, and what limits them.
 
     Args:
-        gpu: Its limits.
-        threads: Of a block.
-        registers: Of a thread.
-        shared_bytes: Of a block, as the launch asks for it.
+        gpu: Limits of the multiprocessor.
+        threads: Threads of a block.
+        registers: Registers of a thread.
+        shared_bytes: Shared memory of a block that the launch requests.
     """
     warps = -(-threads // WARP)
     of_warp = -(-registers * WARP // _REGISTER_UNIT) * _REGISTER_UNIT

@@ -1,5 +1,5 @@
-// Prints how the launching code divides a scan, as JSON, without a GPU: compiled with
-// scan_instance.cu and asked as a GPU would be.
+// Prints, as JSON, how the launch code divides a scan. It needs no GPU: it is compiled with
+// scan_instance.cu and passes the properties of one.
 //   probe HEADS SEQUENCES LENGTH COMPUTE SHARED_BYTES
 #include "scan_instance.cu"
 

@@ -1,4 +1,4 @@
-"""What ptxas -v says of the kernels that it compiled."""
+"""Resources of compiled kernels, read from the log of ptxas -v."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ _REGISTERS = re.compile(r"Used (\d+) registers")
 
 @dataclass(frozen=True, kw_only=True)
 class KernelUsage:
-    """What one kernel takes on one kind of chip."""
+    """Resources that one kernel takes on one architecture."""
 
     kernel: str
-    """Mangled, as in the machine code."""
+    """Mangled name, as in the machine code."""
     architecture: str
     """90 for sm_90."""
     registers: int
-    """Of a thread."""
+    """Registers of a thread."""
     stack_bytes: int
-    """Of a thread: arrays and registers that did not fit."""
+    """Stack of a thread: arrays, and registers that did not fit."""
     spill_bytes: int
-    """Loads and stores of registers that did not fit, as many bytes as the code names."""
+    """Bytes that the code's spill loads and stores move, each counted once."""
 
 
 def read_ptxas_log(text: str) -> list[KernelUsage]:
-    """All kernels of a log in its order.
+    """All kernels of a log, in order.
 
     Raises:
-        ValueError: The log breaks off within a kernel, or words its figures differently.
+        ValueError: The log breaks off within a kernel, or its figures are worded differently.
     """
-    parts = _ENTRY.split(text)[1:]  # name, architecture, text, and over again
+    parts = _ENTRY.split(text)[1:]  # name, architecture, text, repeated
     return [_read_kernel(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
 
 
 def _read_kernel(kernel: str, architecture: str, text: str) -> KernelUsage:
     stacks, registers = _STACK.findall(text), _REGISTERS.search(text)
     if not stacks or not registers:
-        raise ValueError(f"No figures of {kernel} for sm_{architecture} in ptxas's log")
+        raise ValueError(f"No figures for {kernel} on sm_{architecture} in the log of ptxas")
     # Functions that were not inlined follow their kernel and count with it.
     stack, stores, loads = (sum(map(int, column)) for column in zip(*stacks, strict=True))
     return KernelUsage(

@@ -1,4 +1,4 @@
-"""Machine code as nvdisasm prints it: instructions, what they are, and where they come from."""
+"""Machine code as nvdisasm prints it: instructions, their kinds and their source lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 Place = tuple[str, int]
-"""Name of a file without its folder, and a line of it, from 1."""
+"""Name of a file without its folder, and a line number from 1."""
 
 _SECTION = re.compile(r"\.text\.(\w+):")
 _LABEL = re.compile(r"(\.L_x_\d+):")
@@ -19,7 +19,7 @@ _INSTRUCTION = re.compile(
 )
 _TARGET = re.compile(r"\.L_x_\d+")
 
-CLASSES: tuple[tuple[str, str], ...] = (  # the first that matches; of the opcode with its suffixes
+CLASSES: tuple[tuple[str, str], ...] = (  # the first that matches the opcode with its suffixes
     ("tensor", r"[HIDQ]MMA"),
     ("mufu", r"MUFU"),
     ("conversion", r"F2F|F2I|I2F|HADD2(?:_MMA)?\.F32|HADD2\.BF16"),
@@ -31,7 +31,7 @@ CLASSES: tuple[tuple[str, str], ...] = (  # the first that matches; of the opcod
     ("async copy", r"LDGSTS|UBLKCP|UTMA"),
     ("global load", r"LDG"),
     ("global store", r"STG"),
-    ("cluster load", r"LD\b|LD\."),  # of a peer's shared memory; no other access is generic
+    ("cluster load", r"LD\b|LD\."),  # from a peer's shared memory; no other access is generic
     ("cluster store", r"ST\b|ST\."),
     ("prefetch", r"CCTL"),
     ("shuffle", r"SHFL|MOVM"),
@@ -54,7 +54,7 @@ class Instruction:
     target: str
     """The label that a branch goes to; "" for others."""
     places: tuple[Place, ...]
-    """Lines that it comes from: the innermost function's first, its caller's next."""
+    """Source lines: the innermost function's first, then its caller's."""
 
     @property
     def kind(self) -> str:
@@ -63,7 +63,7 @@ class Instruction:
 
     @property
     def l1_passes(self) -> int:
-        """Clocks that L1 and shared memory are busy, 128 bytes each, without bank conflicts."""
+        """Clocks of L1 and shared memory, at 128 bytes each and without bank conflicts."""
         if self.kind.split()[-1] not in ("load", "store"):
             return 4 if self.kind == "async copy" else 0  # 16 bytes a lane
         if match := re.search(r"LDSM.*?\.([124])$|LDSM.*?\.([124])\b", self.opcode):
@@ -74,12 +74,12 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Loop:
-    """Instructions from `first` to `last`, which is the branch back."""
+    """Instructions from `first` to `last`, which is the backward branch."""
 
     first: int
     last: int
     places: tuple[Place, ...]
-    """Of the branch: the line of the `for`."""
+    """Source lines of the branch, the line of the `for` first."""
 
 
 @dataclass
@@ -87,24 +87,24 @@ class Kernel:
     """The code of one kernel."""
 
     name: str
-    """Mangled."""
+    """Mangled name."""
     code: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
 
     @property
     def short_name(self) -> str:
-        """Without namespace and types."""
+        """The name without namespace and types."""
         match = re.match(r"_ZN3bsm\d+(scan_short|scan_chunks|normalise)", self.name)
         return match[1] if match else self.name
 
     @property
     def end(self) -> int:
-        """Behind the last EXIT: what follows are rare cases, such as a divergent shuffle."""
+        """Index after the last EXIT; what follows are rare cases, such as a divergent shuffle."""
         exits = (i for i, each in enumerate(self.code) if each.opcode.startswith("EXIT"))
         return max(exits, default=len(self.code) - 1) + 1
 
     def loops(self) -> Iterator[Loop]:
-        """All branches back, in the order of the code."""
+        """All backward branches, in the order of the code."""
         for last, each in enumerate(self.code[: self.end]):
             first = self.labels.get(each.target, last)
             if first < last:
@@ -115,7 +115,7 @@ def read_sass(text: str) -> list[Kernel]:
     """The kernels in the output of `nvdisasm -c -gi`."""
     kernels: list[Kernel] = []
     places: list[Place] = []
-    fresh = True  # the places of the next instruction begin anew
+    fresh = True  # the next place belongs to a new instruction
     for line in text.splitlines():
         if match := _SECTION.match(line):
             kernels.append(Kernel(match[1]))

@@ -9,8 +9,8 @@ from bench.common.tables import markdown
 
 BEGIN = "<!-- begin: python bench/kernels/analyse.py --write-readme -->"
 END = "<!-- end -->"
-"""Around the tables."""
-_STAGES = 9  # of a kernel
+"""Markers around the tables."""
+_STAGES = 9  # statements shown of a kernel
 Row = Mapping[str, Any]
 
 
@@ -38,7 +38,7 @@ def _lines(report: Row) -> Iterator[str]:
     yield from _bounds(known, report)
     for loop in sorted({loop for row in known for loop in row["unknown_loops"]}):
         yield ""
-        yield f"Counted as one turn, as nothing is known of it: `{loop}`"
+        yield f"Loop of unknown trip count, counted as one iteration: `{loop}`"
 
 
 def _usage(rows: Iterable[Row]) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _mix(row: Row) -> Iterator[str]:
     total = sum(kind["run"] for kind in row["mix"].values())
     yield (
         f"`{row['kernel']}`, {row['dtype']}, sm_{row['architecture']}: instructions that a warp "
-        f"issues for a {unit}, on average {total / per:.0f} "
+        f"issues per {unit}, on average {total / per:.0f} "
         f"({sum(kind['static'] for kind in row['mix'].values())} in the code)."
     )
     yield ""
@@ -98,8 +98,8 @@ def _mix(row: Row) -> Iterator[str]:
 def _bounds(rows: Sequence[Row], report: Row) -> Iterator[str]:
     clocks = report["rates"]["clocks_ghz"]
     yield (
-        f"Least ms of a scan on an {report['rates']['gpu']}, at {clocks[0]:g}-{clocks[1]:g} GHz, "
-        "if only one thing took time:"
+        f"Lower bounds on the ms of a scan on an {report['rates']['gpu']} at {clocks[0]:g}-"
+        f"{clocks[1]:g} GHz, each as if only that resource took time:"
     )
     yield ""
     names = list(rows[0]["least_ms"])
@@ -120,7 +120,7 @@ def _bounds(rows: Sequence[Row], report: Row) -> Iterator[str]:
 
 
 def _ranges(ms: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    """A cell each, the largest in bold."""
+    """A cell for each resource, the largest in bold."""
     largest = max(values[0] for values in ms.values())
     for values in ms.values():
         low, high = (f"{value:.3f}" if value < 1 else f"{value:.2f}" for value in sorted(values))

@@ -1,8 +1,9 @@
-"""How often a warp runs each instruction, from the source lines that the instruction comes from.
+"""How often a warp runs each instruction, derived from the instruction's source lines.
 
-A loop is a branch back; the line of its `for` says how many times, a block's average where threads
-share the work. A line under an `if` that this module knows counts by how often that is true. Other
-lines count as always run, unknown loops as one turn, with a note: counts are good to some percent.
+A loop is a backward branch; its trip count comes from the line of its `for`, as a block's average
+where threads share the work. A line under an `if` that `conditions` lists counts by how often that
+is true. Other lines count as always run, unknown loops as one iteration, with a note: counts are
+accurate to a few percent.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ _FOR = re.compile(
 _IF = re.compile(r"if \((.*?)\)(?: \{| \w.*;|)$")
 _LEAVES = re.compile(r"(?:continue|return);$")
 _ONE_A_TURN = {"load_peer(": "cluster load", "memory.totals(i)[step]": "shared load"}
-"""By which the turns of loops that the compiler unrolls are told."""
+"""Part of a loop's `for` -> what an iteration has one of: several mean that it is unrolled."""
 _PARTS = re.compile(r"convolve<S>\(params, (?:at\.)?chunk, (x?(?:BC)?),")
-"""What a call of the convolution makes."""
+"""The parts that a call of the convolution computes."""
 _PREFETCHED = re.compile(r"\bprefetch<([^<>]+)>\(")
-"""How many columns a call asks for."""
+"""How many columns a call prefetches."""
 
 
 class Source:
@@ -36,13 +37,13 @@ class Source:
         self._lines = {path.name: path.read_text("utf-8").splitlines() for path in paths}
 
     def line(self, place: Place) -> str:
-        """Without indentation and comment; "" of a file that is none of the kernels'."""
+        """The line without indentation and comment; "" for files that are not the kernels'."""
         name, number = place
         lines = self._lines.get(name, ())
         return _stripped(lines[number - 1]) if number <= len(lines) else ""
 
     def statement(self, place: Place) -> str:
-        """The line and those that it goes on in, as one."""
+        """The statement that begins in a line, joined into one line."""
         name, number = place
         text = self.line(place)
         while text and text.count("(") > text.count(")"):
@@ -72,7 +73,7 @@ def _stripped(line: str) -> str:
 
 
 def _scopes(lines: list[str], number: int, share: float) -> Iterator[tuple[range, float]]:
-    """Line numbers that an `if` at `number` decides on, with how often they run."""
+    """Lines that the `if` at `number` controls, with how often they run."""
     text = _stripped(lines[number - 1])
     if _LEAVES.search(text):
         yield range(number + 1, _block_end(lines, number, depth=1)), 1 - share
@@ -102,11 +103,11 @@ def _block_end(lines: list[str], number: int, depth: int) -> int:
 
 
 def conditions(shape: Mapping[str, Any], chunks: int) -> dict[str, float]:
-    """How often each `if` of the source is true, of an aligned scan of whole groups.
+    """How often each `if` of the source is true in an aligned scan of whole groups.
 
     Args:
         shape: What probe.cu prints.
-        chunks: Of a sequence.
+        chunks: Chunks of a sequence.
     """
     tiles = shape["row_tiles"]
     above_diagonal = (tiles - 1) / (2 * tiles)
@@ -136,10 +137,10 @@ class Counts:
             kernel: Its code.
             source: The files that it was compiled from.
             shape: What probe.cu prints.
-            steps: Of a sequence.
+            steps: Steps of a sequence.
         """
         self.unknown: list[str] = []
-        """Loops whose number of turns is not known."""
+        """Loops whose trip count is unknown."""
         self._source, self._shape = source, shape
         chunks = -(-steps // shape["chunk"])
         self._names = _names(shape, chunks * shape["chunk"])
@@ -157,18 +158,18 @@ class Counts:
         for places, loops in copies.items():
             turns = self._evaluate(places)
             largest = max(loops, key=lambda loop: loop.last - loop.first)
-            for loop in loops:  # one has several turns in it or does more; the others are rests
+            for loop in loops:  # the largest is the unrolled body; the others are its remainders
                 yield loop, turns / self._unrolled(kernel, loop) if loop is largest else 0.0
 
     def _unrolled(self, kernel: Kernel, loop: Loop) -> int:
-        """Turns that the compiler put into one."""
+        """Iterations that the compiler unrolled into one."""
         text = self._source.statement(loop.places[0]) if loop.places else ""
         kind = next((kind for part, kind in _ONE_A_TURN.items() if part in text), "")
         kinds = [each.kind for each in kernel.code[loop.first : loop.last + 1]]
         return max(1, kinds.count(kind))
 
     def _evaluate(self, places: tuple[Place, ...]) -> float:
-        """Turns of the loop whose `for` is at the first place, called from the others."""
+        """Trip count of the loop whose `for` is at the first place, called from the others."""
         text = self._source.statement(places[0]) if places else ""
         match = _FOR.search(text)
         callers = " ".join(self._source.statement(place) for place in places[1:])
@@ -182,25 +183,25 @@ class Counts:
         except (NameError, SyntaxError):
             match = None
         if not match:
-            self.unknown.append(text or "a loop of no known line")
+            self.unknown.append(text or "a loop without a source line")
             return 1.0
         return bound / step
 
 
 def _lines(columns: int, item_bytes: int) -> int:
-    """Lines of 128 bytes that `prefetch` asks for in a row."""
+    """Cache lines of 128 bytes that `prefetch` requests for a row."""
     return (columns - 1) * item_bytes // 128 + 2 if columns > 1 else 1
 
 
 def _given_share(shape: Mapping[str, Any], chunks: int) -> float:
-    """Of the tiles' units that the convolution stores, those of B and C for a cluster."""
+    """Share of the units stored by the convolution that are B and C, shared within a cluster."""
     if chunks == 1 or shape["cluster"] == 1:
         return 0.0
     return 2 * shape["d_state"] / (2 * shape["d_state"] + shape["channels"])
 
 
 def _convolved(shape: Mapping[str, Any], parts: str) -> dict[str, float]:
-    """What `convolve` loops over: items of the block, and blocks that get one, on average."""
+    """Loop bounds in `convolve`: items of the block, and on average the blocks that get one."""
     turns = shape["chunk"] // shape["conv_steps"]
     x, state = (shape[name] * shape["item_bytes"] // 16 * turns for name in ("channels", "d_state"))
     cluster = shape["cluster"] if parts == "xBC" else 1
@@ -210,7 +211,7 @@ def _convolved(shape: Mapping[str, Any], parts: str) -> dict[str, float]:
 
 
 def _names(shape: Mapping[str, Any], padded_steps: int) -> dict[str, float]:
-    """What the bounds of loops are made of."""
+    """Values of the names in loop bounds."""
     units = shape["channels"] * shape["item_bytes"] // 16
     return {
         "kChunk": shape["chunk"],
@@ -233,10 +234,10 @@ def _names(shape: Mapping[str, Any], padded_steps: int) -> dict[str, float]:
 
 
 def _value(expression: str, names: Mapping[str, float]) -> float:
-    """An expression of the source in numbers.
+    """Evaluates an expression of the source.
 
     Raises:
-        NameError, SyntaxError: It is made of something else.
+        NameError, SyntaxError: The expression has other names or operators.
     """
     plain = re.sub(r"\w+(?:::|\.)(?=\w)|<T>|static_cast<\w+>|\bunsigned(?=\()", "", expression)
     if not re.fullmatch(r"[\w\s*/+()-]+", plain):

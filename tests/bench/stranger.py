@@ -1,4 +1,4 @@
-"""Stand-ins for what only a GPU's machine has, for `bench/gpu/measure.py`."""
+"""Stand-ins for the tools of a machine with a GPU, for `bench/gpu/measure.py`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def mamba_chunk_scan_combined(
 
 
 def strange_environment(folder: Path) -> dict[str, str]:
-    """With the tools' stand-ins, no bsmamba2, and without what a GPU's machine may lack."""
+    """Variables: the stand-ins on PATH, no bsmamba2, nor packages that such a machine may lack."""
     (folder / "sitecustomize.py").write_text(CUSTOMIZE)
     environment = dict(os.environ, PYTHONPATH=str(folder), XDG_CACHE_HOME=str(folder / "cache"))
     environment["PATH"] = f"{folder}{os.pathsep}{environment['PATH']}"

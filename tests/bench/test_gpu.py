@@ -36,7 +36,7 @@ Rehearsal = tuple[subprocess.CompletedProcess[str], dict[str, Any]]
 def rehearsal(
     emulated_scan: Path, plugin_library: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Rehearsal:
-    """All parts on a stranger's machine, and the JSON."""
+    """A rehearsal of all parts on a stranger's machine, and its JSON."""
     folder = tmp_path_factory.mktemp("gpu")
     compute_sanitizer(folder)
     ncu(folder)
@@ -144,7 +144,7 @@ def test_shell_scripts_name_what_is_there(script: Path):
             ["--rehearse", __file__, "-o", "a.json", "--plugin", "absent.so"],
             "no such library: absent.so",
         ),
-        (["--plugin", __file__], "--plugin is a rehearsal's"),
+        (["--plugin", __file__], "--plugin is for a rehearsal"),
     ],
 )
 def test_unfit_options_are_one_sentence(
@@ -168,7 +168,7 @@ def test_command_names_no_folder():
 def run_with(
     worker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: str
 ) -> tuple[int, dict[str, Any]]:
-    """measure.py over a stand-in for its worker, with `job` at hand."""
+    """Runs measure.py with a stand-in for its worker, in which `job` and `save` are defined."""
     script = tmp_path / "worker.py"
     head = "import json, os, sys, time; job = json.loads(sys.argv[1])\n"
     save = "def save(**values): open(job['result'], 'w').write(json.dumps(values))\n"

@@ -31,7 +31,7 @@ def test_without_what_it_takes_it_is_skipped(
 
 
 class HalvingEngine:
-    """As a plan's engine has it, with NumPy's arrays for those on a GPU."""
+    """The network of a plan's engine, with NumPy arrays in place of those on a GPU."""
 
     def __init__(self) -> None:
         self.made: list[tuple[int, int]] = []

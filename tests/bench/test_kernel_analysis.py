@@ -123,7 +123,7 @@ def report(request: pytest.FixtureRequest, toolchain: Toolchain) -> dict[str, An
 
 
 def products(launch: dict[str, Any], steps: int) -> float:
-    """Instructions of tensor cores that a warp runs, by hand."""
+    """Tensor-core instructions that a warp runs, counted by hand."""
     tiles, columns = launch["row_tiles"], launch["slab"] // 8
     deep = launch["d_state"] // launch["depth"]
     chunks = -(-steps // launch["chunk"])
@@ -138,7 +138,7 @@ def products(launch: dict[str, Any], steps: int) -> float:
 
 
 def special_functions(launch: dict[str, Any], steps: int) -> float:
-    """Of a warp, by hand: SiLU of the convolution and of the gate, and the masks' decays."""
+    """MUFU of a warp, counted by hand: SiLU of convolution and gate, and the masks' decays."""
     chunks = -(-steps // launch["chunk"])
     groups = launch["groups_per_block"] if chunks == 1 else chunks
     shared = 1 if chunks == 1 else chunks / launch["cluster"]  # times that B and C are convolved
