@@ -40,7 +40,7 @@ GPUS = {
     100: Gpu(64, 32, 228),
     120: Gpu(48, 24, 100),
 }
-"""By compute capability, 90 for 9.0."""
+"""Limits by compute capability, 90 for 9.0."""
 
 
 def occupancy(

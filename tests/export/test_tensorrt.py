@@ -318,7 +318,7 @@ def test_published_network_has_twelve_plugin_layers(
     plugin_library: Path,
     tmp_path: Path,
 ):
-    """With random weights, not compared with PyTorch: a minute less."""
+    """Exports random weights without comparing them with PyTorch, which saves a minute."""
     network, metadata = full_size_network
     dtype = getattr(torch, precision)
     source = tmp_path / f"{precision}.onnx"

@@ -89,7 +89,7 @@ def run_faults(work: Path, seed: int, kills: int, sizes: int) -> Iterator[dict[s
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By kind: the number of faults, their stages, temporary files left, and what was wrong."""
+    """Summary by kind: faults, their stages, temporary files left, and what was wrong."""
     kinds = {}
     for kind in dict.fromkeys(result["kind"] for result in results):
         of_kind = [result for result in results if result["kind"] == kind]
