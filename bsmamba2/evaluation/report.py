@@ -52,7 +52,7 @@ def write_report(path: Path, evaluation: Evaluation, extremes: Sequence[Extreme]
 
 def render_report(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:
     """Returns the HTML of the page, for an evaluation with at least one result."""
-    title = f"Evaluation on {evaluation.data.name or evaluation.data}, {evaluation.split}"
+    title = f"Evaluation on {evaluation.data.name or evaluation.data}, {evaluation.split} split"
     parts = [
         _head(evaluation, title),
         _cards(evaluation),
@@ -143,7 +143,7 @@ def _tracks_plot(evaluation: Evaluation) -> str:
     fullest = max(evaluation.models, key=lambda m: len(m.tracks))
     own = column(fullest, "mixture_usdr")
     series.append(Series(name=MIXTURE_NAME, kind="own", values=own))
-    return _section("By track", "", series, plot_tracks(names, series, f"uSDR of {stem}, dB"))
+    return _section("uSDR by track", "", series, plot_tracks(names, series, f"uSDR of {stem}, dB"))
 
 
 def _track_names(evaluation: Evaluation) -> list[str]:
@@ -205,7 +205,7 @@ def _histogram(evaluation: Evaluation) -> str:
         "is digital silence; values beyond the axis are counted at its ends."
     )
     plot = plot_histogram(series, f"SDR of a second of {evaluation.stems[0]}, dB")
-    return _section("By second", note, series, plot)
+    return _section("SDR by second", note, series, plot)
 
 
 def _lengths(evaluation: Evaluation) -> str:
@@ -218,7 +218,7 @@ def _lengths(evaluation: Evaluation) -> str:
         "results are joined; the last piece is padded with zeros."
     )
     plot = plot_lengths(lengths, series, f"mean uSDR of {stem}, dB")
-    return _section("By length of the input", note, series, plot)
+    return _section("uSDR by length of the input", note, series, plot)
 
 
 def _onsets(evaluation: Evaluation) -> str:
@@ -231,7 +231,7 @@ def _onsets(evaluation: Evaluation) -> str:
         "and the median; n is the number of onsets."
     )
     plot = plot_boxes(series, "SDR of an onset, dB", "duration of the onset")
-    return _section("By duration of vocal onsets", note, series, plot)
+    return _section("SDR by duration of vocal onsets", note, series, plot)
 
 
 def _extremes(extremes: Sequence[Extreme]) -> str:

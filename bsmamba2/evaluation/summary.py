@@ -211,7 +211,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     for results in evaluation.models:
         name = results.model.name + ("" if results.model.trained else " (untrained)")
         tracks = "1 track" if len(results.tracks) == 1 else f"{len(results.tracks)} tracks"
-        yield f"{name} on {evaluation.data}, {evaluation.split}: {tracks}"
+        yield f"{name} on {evaluation.data}, {evaluation.split} split: {tracks}"
         if results.tracks:
             yield from ("", *_track_table(results.tracks, stems))
         yield ""
