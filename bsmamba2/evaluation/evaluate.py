@@ -303,7 +303,7 @@ def picture_extremes(
     """
     by_name = {track.name: track for track in tracks}
     minutes = find_extreme_minutes(results[0].tracks) if results else []
-    titles = ["Best minute", "Worst minute"] if len(minutes) > 1 else ["The only minute"]
+    titles = ["Best minute", "Worst minute"] if len(minutes) > 1 else ["Example minute"]
     extremes = []
     for title, (result, minute) in zip(titles, minutes, strict=False):
         progress(f"{title} of {result.track}", 0, minute.duration_s)

@@ -62,7 +62,7 @@ def render_report(evaluation: Evaluation, extremes: Sequence[Extreme]) -> str:
         _histogram(evaluation),
         _lengths(evaluation) if evaluation.lengths_s else "",
         _onsets(evaluation) if evaluation.by_onset else "",
-        _extremes(extremes),
+        _extremes(evaluation.models[0].model.name, extremes),
         _method(evaluation),
     ]
     return page(title, "\n".join(part for part in parts if part))
@@ -234,14 +234,16 @@ def _onsets(evaluation: Evaluation) -> str:
     return _section("SDR by duration of vocal onsets", note, series, plot)
 
 
-def _extremes(extremes: Sequence[Extreme]) -> str:
+def _extremes(model: str, extremes: Sequence[Extreme]) -> str:
+    """The best and the worst minute of a model, with the spectrograms of all models."""
     parts = []
     for extreme in extremes:
         minute = extreme.minute
         times = f"{clock(minute.start_s)} to {clock(minute.start_s + minute.duration_s)}"
         parts.append(
             f"<section><h2>{extreme.title}</h2><p class='note'>{html.escape(extreme.track)}, "
-            f"{times}: SDR {_number(minute.sdr)} dB (mixture: {_number(minute.mixture_sdr)} dB). "
+            f"{times}: SDR of {html.escape(model)} {_number(minute.sdr)} dB "
+            f"(unprocessed mixture: {_number(minute.mixture_sdr)} dB). "
             f"Colours range from {_number(BOTTOM_DBFS, 0)} to {_number(TOP_DBFS, 0)} dBFS.</p>"
         )
         for name, picture in extreme.pictures.items():
