@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_sources(songs, tm
     assert f"NaN or infinite at step {failed['step']}" in message
     assert failed["sources"][0] in message
     assert "song" in failed["sources"][0]
-    assert f"{run / 'last.ckpt'}, of step {failed['step'] - 1}" in message
+    assert f"{run / 'last.ckpt'}, from step {failed['step'] - 1}" in message
     saved = torch.load(run / "last.ckpt", weights_only=True)
     assert all(bool(tensor.isfinite().all()) for tensor in saved["network"].values())
 
