@@ -34,7 +34,9 @@ def test_vocals_of_real_music_are_separated(overlap_s: float) -> None:
 
 
 def test_infer_says_that_the_model_is_a_demonstration(tmp_path: Path) -> None:
-    said = bsm("infer", excerpt(), "-o", tmp_path / "{stem}.wav").err
+    command = ("infer", excerpt(), "-o", tmp_path / "{stem}.wav")
+    said = bsm(*command).err
     notes = [line for line in said.splitlines() if "demonstration" in line]
     assert len(notes) == 1
     assert "--engine" in notes[0]
+    assert bsm(*command, "--quiet").err == ""

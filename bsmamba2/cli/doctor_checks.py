@@ -148,7 +148,7 @@ def _cpu_scan() -> str:
     slow = "scans in standard operators, with which a chunk takes about twice as long: "
     path = find_cpu_library()
     if path is None:
-        return f"{slow}install bsmamba2 from its source on a machine with g++ or clang++"
+        return f"{slow}install bsmamba2 from source with a C++ compiler (g++ or clang++)"
     try:
         return f"native scans, {CpuScanLibrary(path).instructions}"
     except BsmError as error:

@@ -112,7 +112,7 @@ def lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     bands = sum(count for _, count in network["bands"])
     yield "network", f"{network['layers']} layers, d_model {network['d_model']}, {bands} bands"
     yield "Mamba2", "expand {expand}, headdim {headdim}, d_state {d_state}".format(**network)
-    yield "audio", "{sample_rate} Hz, {channels} channels, {chunk_s} s".format(**audio)
+    yield "audio", "{sample_rate} Hz, {channels} channels, chunks of {chunk_s} s".format(**audio)
     yield "spectrum", "n_fft {n_fft}, hop {hop}".format(**audio)
     yield "target", audio["target"]
     if "opset" in record:
@@ -125,7 +125,7 @@ def lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _graph_lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     size, tensors = record["graph_parameters"], record["graph_tensors"]
-    yield "graph", f"{size:,} numbers in {tensors} tensors, folded"
+    yield "graph", f"{size:,} parameters in {tensors} tensors, folded"
     body = "with" if list(SCAN_NODE) in record["functions"] else "without"
     yield "scan nodes", f"{record['scan_nodes']} {NAME}, {body} a body in standard operators"
     others = ", ".join(f"{name} {version}" for name, version in record["opsets"].items() if name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib.metadata
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,8 @@ def test_people_see_every_engine_kind() -> None:
     code, out, _ = bsm("doctor")
     assert code == 0
     assert all(name in out for name in (".onnx", ".safetensors", ".plan", "libsndfile"))
+    assert re.search(r"^NVIDIA driver  (not )?found$", out, re.MULTILINE)
+    assert not re.search(r"\b(True|False|None)\b", out)
 
 
 def test_embedded_engine_really_runs(monkeypatch: pytest.MonkeyPatch) -> None:
