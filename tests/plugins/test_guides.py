@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ("plugins/README.md", "docs/tensorrt.md", "tests/cuda_on_host/README.md")
+GUIDES = ("plugins/README.md", "docs/gpu.md", "tests/cuda_on_host/README.md")
 FOLDERS = (
     "plugins",
     "plugins/cuda",
