@@ -127,14 +127,22 @@ def run(command: list[str], folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
-def test_blocks_run(page: str, folder: Path):
+def test_blocks_run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
     for language, block in blocks(ROOT / page, "sh|python"):
         if language == "python":
             run([sys.executable, "-c", block], folder)
-        else:
-            for words, smaller in SMALLER:
-                block = block.replace(words, smaller)
-            run(["bash", "-euo", "pipefail", "-c", block], folder)
+            continue
+        for words, smaller in SMALLER:
+            block = block.replace(words, smaller)
+        for line in block.splitlines():
+            if re.search("[|>]", line.split("#")[0]):
+                run(["bash", "-euo", "pipefail", "-c", line], folder)
+            else:
+                program, *arguments = shlex.split(line, comments=True)
+                assert program == "bsm"
+                done = bsm(*arguments)
+                assert done.code == 0, f"{line}\n{done.err}"
 
 
 @each_page
