@@ -16,7 +16,7 @@ FOLDERS = (
     "plugins/include",
     "tests",
 )
-FOLDERS += ("tests/cuda_on_host", "tests/plugins", ".")
+FOLDERS += ("tests/cuda_on_host", "tests/plugins", "bench/gpu", ".")
 SUFFIXES = (".py", ".h", ".cuh", ".cu", ".cpp", ".sh", ".txt")
 
 
