@@ -24,6 +24,7 @@ import torch
 from fuzz_corpus import CONFIG
 from processes import bsm
 
+from bsmamba2.checkpoints.weights import write_weights
 from bsmamba2.cli import cli
 from bsmamba2.models.load import load_network
 
@@ -38,7 +39,7 @@ NEEDS_GPU = "docs/gpu.md"
 ROOMS = ("", "bsmamba2/", "runtime/")
 """Where paths on the page about architecture begin."""
 SMALLER = (
-    ("vocals.ckpt -o", "vocals.ckpt --config tiny -o"),
+    ("vocals.ckpt -o", "vocals.ckpt --config steps.yaml -o"),
     ("bsm train --config small", "bsm train"),
     ("bsm train", "bsm train --config steps.yaml --threads 1"),
     ("max_steps=500", "max_steps=1"),
@@ -107,12 +108,11 @@ def folder(tmp_path: Path) -> Path:
         song = tmp_path / "MUSDB18-HQ" / split / "song"
         song.mkdir(parents=True)
         for stem in ("mixture", "vocals", "drums", "bass", "other"):
-            soundfile.write(song / f"{stem}.wav", rng.uniform(-0.1, 0.1, (66_150, 2)), 44_100)
-    (tmp_path / "steps.yaml").write_text(CONFIG)
-    network, _ = load_network("tiny")
-    foreign = tmp_path / "bs_mamba2_vocals.ckpt"
-    torch.save(network.state_dict(), foreign)
-    bsm("import", foreign, "--config", "tiny", "-o", tmp_path / "model.safetensors")
+            soundfile.write(song / f"{stem}.wav", rng.uniform(-0.1, 0.1, (132_300, 2)), 44_100)
+    (tmp_path / "steps.yaml").write_text(CONFIG.replace("chunk_s: 1", "chunk_s: 2"))
+    network, metadata = load_network(tmp_path / "steps.yaml")
+    torch.save(network.state_dict(), tmp_path / "bs_mamba2_vocals.ckpt")
+    write_weights(tmp_path / "model.safetensors", network.state_dict(), metadata)
     return tmp_path
 
 
