@@ -12,6 +12,8 @@ import re
 class BsmError(Exception):
     """Base class of the errors that the command line prints as one sentence; raise a subclass."""
 
+    exit_code = 1
+
 
 def failure_sentence(error: Exception, command: str) -> str:
     """Describes in one sentence why one of several files failed while `command` ran."""
@@ -45,6 +47,8 @@ class OptionError(BsmError):
 
     Fix: see `bsm COMMAND --help` for what is allowed.
     """
+
+    exit_code = 2
 
 
 class FileError(BsmError):

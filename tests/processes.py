@@ -38,7 +38,9 @@ def bsm(*arguments: str | Path) -> Outcome:
     """Runs a command in this process; the sentence of its error ends its stderr."""
     result = CliRunner().invoke(cli, [*map(str, arguments)])
     if isinstance(result.exception, BsmError):
-        return Outcome(result.exit_code, result.stdout, f"{result.stderr}{result.exception}")
+        return Outcome(
+            result.exception.exit_code, result.stdout, f"{result.stderr}{result.exception}"
+        )
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Outcome(result.exit_code, result.stdout, result.stderr)

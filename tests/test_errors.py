@@ -13,7 +13,7 @@ from error_page import PAGE, error_classes, folder_of_cases, meaning, page, say_
 
 import bsmamba2
 from bsmamba2.cli import main
-from bsmamba2.errors import BsmError
+from bsmamba2.errors import BsmError, OptionError
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
@@ -65,12 +65,12 @@ def test_every_class_has_a_meaning_a_fix_and_a_case(kind: type[BsmError]) -> Non
     "case", {case.kind: case for case in CASES if not (case.call or case.without)}.values(),
     ids=lambda case: case.kind.__name__,
 )  # fmt: skip
-def test_the_command_line_prints_it_and_exits_with_1(
+def test_the_command_line_prints_it_and_exits_with_its_code(
     case: ErrorCase, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as done:
         main(case.command.split())
-    assert done.value.code == 1
+    assert done.value.code == (2 if case.kind is OptionError else 1)
     assert f"Error: {provoke(case)}\n" in capsys.readouterr().err
 
 

@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Terminated as end:
         _leave("Terminated.", 128 + end.number)
     except BsmError as error:
-        _fail(str(error), arguments)
+        _fail(str(error), arguments, error.exit_code)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:  # such as stdout's
             _fail(f"Cannot write: {error.strerror}; make room, or write elsewhere.", arguments)
@@ -126,9 +126,9 @@ def _leave(sentence: str, code: int) -> None:
     sys.exit(code)
 
 
-def _fail(sentence: str, arguments: list[str]) -> None:
+def _fail(sentence: str, arguments: list[str], code: int = 1) -> None:
     if "--debug" in arguments:
         raise  # the error that `main` is handling
     lines = map(one_line, sentence.splitlines())  # file names may hold anything
     click.echo("Error: " + "\n".join(lines), err=True)
-    sys.exit(1)
+    sys.exit(code)

@@ -200,7 +200,7 @@ def test_wrong_options_are_one_sentence_and_no_work(
     bsm_infer: Command, arguments: list[str], words: str
 ):
     done = bsm_infer(save("song.wav", noise(RATE)), *arguments)
-    assert done.code == 1
+    assert done.code == 2
     assert words in done.err
     assert len(done.err.splitlines()) == 1
     assert files_below() == {"song.wav"}
