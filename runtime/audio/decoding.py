@@ -31,7 +31,7 @@ _CONTAINERS = ",".join(
         *("matroska", "mov", "mp3", "mpeg", "mpegts", "ogg", "tta", "w64", "wav", "webm", "wv"),
     )
 )
-"""Formats that FFmpeg may detect: none of those that open other files or addresses."""
+"""Formats that FFmpeg may detect; those that open other files or addresses are left out."""
 _ENDLESS = 1 << 62  # libsndfile reports 2^63 - 1 frames for an unknown length
 
 
@@ -43,7 +43,7 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
     """
 
     def seekable(self) -> bool:
-        """False."""
+        """Returns False, so that soundfile never seeks."""
         return False
 
 
@@ -72,7 +72,7 @@ class SoundfileDecoder:
             self._check_end(self.frames)
 
     def _check_end(self, frames: int) -> None:
-        """Decodes the last sample, so that a truncated FLAC fails before the work, not after."""
+        """Decodes the last sample, so that a truncated FLAC fails before its separation."""
         try:
             self._file.seek(frames - 1)
             complete = len(self._file.read(1)) == 1
@@ -116,7 +116,7 @@ class SoundfileDecoder:
 class AvDecoder:
     """Decodes one audio track of any container that FFmpeg supports.
 
-    If there are several tracks, it is the first one marked as default, or else the first one.
+    If there are several, this is the first one marked as default, otherwise the first one.
     FFmpeg drops priming samples as the container specifies; padding at the end stays.
     """
 
@@ -141,9 +141,9 @@ class AvDecoder:
         except self._errors as error:
             raise no_audio(name) from error
         stream = self._choose_track()
-        self._resampler = av.AudioResampler(format="fltp")  # planar float32, same rate
+        self._resampler = av.AudioResampler(format="fltp")  # planar float32, same sample rate
         self._frames = self._container.decode(stream)
-        # Rate and channels are certain only after the first frame (HE-AAC doubles its rate).
+        # Sample rate and channels are certain only after the first frame (HE-AAC doubles its rate).
         self._first = self._next(0.0)
         context = stream.codec_context if self._first is None else self._first
         self.sample_rate = int(context.sample_rate)
@@ -154,7 +154,7 @@ class AvDecoder:
         self.tags = clean_tags(stream.metadata, self._container.metadata)
 
     def _choose_track(self) -> Any:
-        """The audio stream; raises AudioError if there is none."""
+        """Returns the audio stream to decode; raises AudioError if there is none."""
         tracks = self._container.streams.audio
         if not tracks:
             self.close()
@@ -163,7 +163,7 @@ class AvDecoder:
         return (defaults or tracks)[0]
 
     def _duration(self, stream: Any) -> tuple[float | None, bool]:
-        """Seconds according to the header, or None, and whether a shorter track is damaged."""
+        """Returns the header's duration in seconds, or None, and whether it is exact."""
         name, ticks = self._container.format.name, stream.duration
         if ticks and stream.time_base:
             # Only the MP4 family counts its samples; other headers hold an estimate.
@@ -192,7 +192,7 @@ class AvDecoder:
             frame = self._next(seconds)
 
     def _next(self, seconds: float) -> Any:
-        """The next decoded frame, or None at the end."""
+        """Returns the next decoded frame, or None at the end."""
         try:
             return next(self._frames, None)
         except self._errors as error:

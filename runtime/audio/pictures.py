@@ -61,7 +61,7 @@ class Spectrogram:
                 self._rest = self._rest[taken * _HOP :]
 
     def picture(self) -> Picture:
-        """Draws all samples, (ROWS, COLUMNS); nothing can be added afterwards."""
+        """Returns the spectrogram, (ROWS, COLUMNS); nothing can be added afterwards."""
         self._add_frames(np.pad(self._rest, (0, _N_FFT // 2)))
         count = -(-self._frames // self._per_column)
         power = self._power[:count] / self._per_column

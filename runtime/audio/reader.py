@@ -1,7 +1,7 @@
 """Reads audio files of all formats, in blocks.
 
 soundfile reads WAV, FLAC, MP3, OGG and whatever else libsndfile supports; PyAV (FFmpeg) reads
-everything else, if it is installed. A reader yields as much as the file promises, or raises.
+everything else, if it is installed. A reader yields all samples that a header promises, or raises.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OTHER_SUFFIXES = frozenset(
 )
 MAX_CHANNELS = 2
 MIN_RATE, MAX_RATE = 1000, 768_000
-"""Hz. A damaged header that says 1 Hz would make hours of audio at the model's rate."""
+"""Accepted sample rates in Hz: a damaged header that says 1 Hz would make hours of audio."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Section:
             raise OptionError(f"The duration must be above 0 seconds, not {self.duration_s:g}.")
 
     def samples(self, sample_rate: int) -> tuple[int, int | None]:
-        """Index of the first sample, and of the one after the last; None for the song's end."""
+        """Returns the index of the first sample, and of the one after the last (None: the end)."""
         start = round(self.start_s * sample_rate)
         if self.duration_s is None:
             return start, None
@@ -140,7 +140,7 @@ class AudioReader:
             raise self._too_short(self._decoder.frames or 0)
 
     def _expected(self) -> int | None:
-        """Samples per channel in the section, according to the header; None if unknown."""
+        """Returns the samples per channel in the section, by the header; None if unknown."""
         whole = self._decoder.frames
         if whole is None:
             return None if self._stop is None else self._stop - self._start

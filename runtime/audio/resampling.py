@@ -21,8 +21,8 @@ def resample(
     Args:
         blocks: Consecutive blocks (channels, n) float32.
         channels: Number of channels of every block.
-        from_rate: Hz.
-        to_rate: Hz; if both rates are equal, blocks are passed on unchanged.
+        from_rate: Sample rate of the blocks, in Hz.
+        to_rate: Sample rate to return, in Hz; if it is the same, blocks are passed on unchanged.
 
     Yields:
         Blocks (channels, n) float32, possibly empty: round(n * to_rate / from_rate) samples in
@@ -31,7 +31,7 @@ def resample(
     if from_rate == to_rate:
         yield from blocks
         return
-    import soxr  # here, as a machine that only computes masks need not have it
+    import soxr  # imported here, so that engines alone do not need it
 
     stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality=QUALITY)
     for block in blocks:

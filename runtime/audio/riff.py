@@ -17,7 +17,7 @@ from pathlib import Path
 from bsmamba2.errors import AudioError
 
 _UNKNOWN = 0xFFFFFFFF
-_MORE = 1 << 20  # more bytes after the samples than tags would take: they are samples, too
+_MORE = 1 << 20  # bytes; more than this after the promised samples are samples too, not tags
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class WavData:
         """Length of the samples according to the header, or to the file if that is unknown."""
         if self.unknown_length and (not self.promised or self.available - self.promised > _MORE):
             return self.available
-        wraps = max(0, self.available - self.promised) >> 32  # of the 32-bit length
+        wraps = max(0, self.available - self.promised) >> 32  # of the header's 32 bits
         return min(self.promised + (wraps << 32), self.available)
 
     @property
@@ -121,7 +121,7 @@ def open_wav(path: Path, name: str) -> io.FileIO | None:
 
 
 def _rf64_header(data: WavData) -> bytes:
-    """An RF64 header for the samples."""
+    """Returns an RF64 header for the samples."""
     described = b"fmt " + struct.pack("<I", len(data.format)) + data.format
     whole = 4 + 8 + 28 + len(described) + 8 + data.length
     sizes = struct.pack("<IQQQI", 28, whole, data.length, data.length // data.frame, 0)
@@ -130,7 +130,7 @@ def _rf64_header(data: WavData) -> bytes:
 
 
 class _Reheaded(io.FileIO):
-    """A file with another header; positions count from the beginning of that."""
+    """A file with its header replaced; positions count from the beginning of the new header."""
 
     def __init__(self, path: Path, header: bytes, offset: int) -> None:
         """Replaces the first `offset` bytes by `header`."""

@@ -10,8 +10,8 @@ from bsmamba2.errors import AudioError
 Samples = NDArray[np.float32]
 """(channels, n), full scale 1."""
 MAX_LEVEL = float(1 << 32)
-"""Largest sample, in units of full scale: some programs write 32-bit integers as floats; the
-squares of larger numbers overflow."""
+"""Largest sample that is accepted, in units of full scale: some programs write 32-bit integers as
+floats, and the squares of much larger numbers overflow."""
 
 
 def check_samples(block: Samples, start: int, rate: int, what: str) -> None:

@@ -31,7 +31,7 @@ _ID3_UTF8 = b"\x03"
 def id3_tag(tags: Mapping[str, str]) -> bytes:
     """Encodes tags as the ID3v2.4 tag of an MP3 file, in UTF-8; empty if there are none.
 
-    libsndfile's own keeps only ASCII (id3.org, ID3v2.4.0 structure and frames).
+    The tag that libsndfile writes keeps only ASCII (id3.org, ID3v2.4.0 structure and frames).
     """
     frames = b""
     for name, text in tags.items():
@@ -55,11 +55,11 @@ def _synchsafe(size: int) -> bytes:
 
 
 def clean_tags(*sources: Mapping[str, str]) -> Tags:
-    """Selects and cleans those of a file's tags that can be carried over.
+    """Returns the tags of a file that can be carried over, cleaned.
 
     Args:
-        sources: libsndfile's or FFmpeg's names, in any case, and texts. If a name occurs twice,
-            the first text counts.
+        sources: Tags from libsndfile or FFmpeg; names may be in upper or lower case. If a name
+            occurs twice, the first text counts.
 
     Returns:
         Non-empty texts of printable characters. Texts in an unknown encoding are left out.

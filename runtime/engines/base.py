@@ -1,4 +1,4 @@
-"""The interface of every engine, a function from a mixture's spectrum to a mask; its options."""
+"""The interface of all engines, which map a mixture's spectrum to a mask, and their options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRECISIONS = ("float32", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """Options for loading an engine; raises EngineError for values that no engine takes.
+    """Options for loading an engine; raises EngineError for values that no engine accepts.
 
     Attributes:
         device: "cpu", "cuda", or "auto": the GPU if the backend can use one, otherwise the CPU.
@@ -80,7 +80,7 @@ class Engine(Protocol):
 
 
 def check_spectrum(spectrum: Spectrum, audio: AudioConfig) -> None:
-    """Raises EngineError unless the array is a spectrum that an engine of `audio` takes."""
+    """Raises EngineError unless the array is a spectrum for models with this configuration."""
     expected = (audio.channels, audio.bins, 2)
     if spectrum.ndim != 5 or (spectrum.shape[1], *spectrum.shape[3:]) != expected:
         raise EngineError(

@@ -1,4 +1,4 @@
-"""Estimates the target in chunks of a mixture: STFT, engine, mask product, inverse STFT.
+"""Estimates the target stem in chunks of a mixture: STFT, engine, mask product, inverse STFT.
 
 `bsmamba2.models.estimation` does the same for networks, with gradients.
 
@@ -42,17 +42,17 @@ Chunks = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Chunks that the engine gets in one call."""
+    """Chunks that the engine processes in one call."""
 
     chunks: Chunks
-    """Chunks of the mixture; not modified any more."""
+    """Chunks of the mixture, which must not be modified any more."""
     starts: tuple[int, ...]
     """Position of each chunk in the song, in samples; may be negative."""
     times: StageTimes = field(default_factory=StageTimes)
-    """Stopwatch of the song."""
+    """Stopwatches of the song."""
 
     def seconds(self, audio: AudioConfig, index: int = 0, frame: int = 0) -> float:
-        """Position in the song of a frame of chunk `index`, in seconds."""
+        """Returns the position in the song of a frame of chunk `index`, in seconds."""
         return max(0, self.starts[index] + frame * audio.hop) / audio.sample_rate
 
 
@@ -63,7 +63,7 @@ class Estimator(Protocol):
     """Number of batches to begin before waiting for the first result, at least 1."""
 
     def begin(self, batch: Batch) -> Pending[Chunks]:
-        """Starts a batch, whose result will be the target in its chunks.
+        """Starts a batch; its result will be the target stem in these chunks.
 
         Raises:
             EngineError: The engine failed or its mask is unusable; `result` may raise it, too.
@@ -125,7 +125,7 @@ class EngineEstimator:
         self._targets.close()
 
     def _mask(self, batch: Batch, spectrum: NDArray[np.complex64]) -> Spectrum:
-        """Calls the engine; returns its mask."""
+        """Returns the engine's mask."""
         view = real_view(spectrum)
         with batch.times.measure("engine"):
             mask = np.ascontiguousarray(self._engine(view), dtype=np.float32)
@@ -209,7 +209,7 @@ class _SharedBatch:
 
 
 def real_view(spectrum: Array) -> Array:
-    """View of a complex spectrum as engines take it: real and imaginary parts on a last axis."""
+    """Returns a view of a complex spectrum with real and imaginary parts on a new last axis."""
     return spectrum.view(spectrum.real.dtype).reshape(*spectrum.shape, 2)
 
 
@@ -221,17 +221,17 @@ def masked(mask: Array, spectrum: Array) -> Array:
         spectrum: (batch, channels, frames, bins) complex64.
 
     Returns:
-        The target's spectrum, of the mixture's shape.
+        The target's spectrum, of the same shape as the mixture's.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # check_finite finds what overflows
         return mask.view(np.complex64)[..., 0] * spectrum
 
 
 def finite_frames(estimate: Array) -> Array:
-    """Which frames of a spectrum (batch, channels, frames, bins) are usable: (batch, frames) bools.
+    """Tells which frames of a spectrum (batch, channels, frames, bins) are usable.
 
-    Frames with NaN, Inf or numbers whose inverse STFT may overflow are not. NumPy's functions
-    dispatch to CuPy for its arrays.
+    Returns (batch, frames) bool: False for frames with NaN, Inf or numbers whose inverse STFT may
+    overflow. NumPy's functions dispatch to CuPy for its arrays.
     """
     return (np.abs(estimate.view(np.float32)) <= _LARGEST).all(axis=(1, 3))
 
@@ -242,5 +242,5 @@ def check_finite(finite: NDArray[np.bool_], batch: Batch, audio: AudioConfig) ->
         index, frame = map(int, np.argwhere(~finite)[0])
         raise EngineError(
             f"The engine's mask is NaN or infinite at {batch.seconds(audio, index, frame):.2f} s: "
-            "try the float32 engine of this model, and compare the two if it works."
+            "try the float32 engine of this model, and compare the two with 'bsm parity'."
         )

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _arena_lock = threading.Lock()
 _CUDA = "CUDAExecutionProvider"
 _FUNCTION_BODY = "function body"
-_NATIVE_PRECISIONS = ("float32", "int8")  # of files whose scans are in float32
+_NATIVE_PRECISIONS = ("float32", "int8")  # in these, the scans are in float32
 _FATAL_ONLY = 4  # log severity of ONNX Runtime: errors are raised anyway
 
 
@@ -37,8 +37,8 @@ class OnnxEngine:
         Args:
             path: A file written by `bsm export`.
             options: Device and threads; None takes all cores.
-            native_scan: On a CPU, computes float32 scans with the package's native library if it
-                is installed; otherwise the function body in the file computes them.
+            native_scan: Whether float32 scans on a CPU run in the package's native library if it
+                is installed; otherwise they run as the function body in the file.
 
         Raises:
             BsmError: The file holds another network or ONNX Runtime refuses it, or the device is
@@ -80,7 +80,7 @@ class OnnxEngine:
             ) from error
         if np.shape(mask) != spectrum.shape:
             raise EngineError(
-                f"The file returned a mask of shape {np.shape(mask)}: export the model again."
+                f"The model computed a mask of shape {np.shape(mask)}: export it again."
             )
         return np.asarray(mask, np.float32)
 
@@ -99,15 +99,15 @@ def _options(threads: int | None, library: CpuScanLibrary | None) -> ort.Session
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     # Both keep a buffer per tensor shape for the whole run, and time and band blocks differ in
-    # shape: a chunk of the full network takes 16 GB with them and 3.6 GB without, and twice as
-    # long; with the native scan 6.3 GB and 2.3 GB.
+    # shape. A chunk of the full-size network takes 16 GB and twice as long with them, 3.6 GB
+    # without; with the native scan it is 6.3 GB and 2.3 GB.
     options.enable_mem_pattern = False
     options.enable_mem_reuse = False
     if threads is not None:
         options.intra_op_num_threads = threads
     if library:
         options.register_custom_ops_library(str(library.path))
-    with _arena_lock:  # if two threads registered one at once, the second would fail
+    with _arena_lock:  # if two threads registered an arena at once, the second would fail
         exact = _exact_arena()
     if exact:
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -115,14 +115,14 @@ def _options(threads: int | None, library: CpuScanLibrary | None) -> ort.Session
 
 
 def _scan_library() -> CpuScanLibrary | None:
-    """The package's native scan library, or None if it is not installed or does not load."""
+    """Loads the package's native scan library; None if it is not installed or does not load."""
     path = find_cpu_library()
     if path is None:
         return None
     try:
         return CpuScanLibrary(path)
     except PluginError as error:
-        logger.warning("Scans run without the native library, more slowly: %s", error)
+        logger.warning("Scans run without the native library, which takes longer: %s", error)
         return None
 
 
@@ -130,15 +130,15 @@ def _scan_library() -> CpuScanLibrary | None:
 def _exact_arena() -> bool:
     """Registers, once, an arena for all sessions that allocates exactly what is requested.
 
-    A session's own arena doubles with every allocation: 2.3 GB for a chunk of the full network
-    that needs 1.8 GB. False if the process has already registered another arena.
+    A session's own arena doubles with every allocation: 2.3 GB for a chunk of the full-size network
+    that needs 1.8 GB. Returns False if the process has already registered another arena.
     """
     kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     memory = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
     try:
         arena = ort.OrtArenaCfg({"arena_extend_strategy": 1})  # kSameAsRequested
         ort.create_and_register_allocator(memory, arena)
-    except Exception as error:  # another library registered one, and its settings hold
+    except Exception as error:  # another library has registered one, whose settings apply
         logger.debug("The exact arena cannot be registered: %s", error)
         return False
     return True

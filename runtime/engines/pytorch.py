@@ -55,7 +55,7 @@ class TorchEngine:
         with torch.inference_mode():
             try:
                 mask = self._network(torch.from_numpy(spectrum).to(self.device))
-            except RuntimeError as error:  # out of memory, above all
+            except RuntimeError as error:  # usually out of memory
                 raise EngineError(
                     f"PyTorch failed: {short_reason(error)}; free memory, or try the model's "
                     ".onnx file."
@@ -64,7 +64,7 @@ class TorchEngine:
         return result
 
     def chunk_memory(self) -> tuple[int, int] | None:
-        """GPU memory that a chunk takes, and that is free, in bytes; None on a CPU.
+        """Returns the GPU memory that a chunk takes, and what is free, in bytes; None on a CPU.
 
         See `bsmamba2.runtime.separation.batching.MeasuringEngine`.
         """

@@ -111,7 +111,7 @@ def _frozen(array: Any) -> Any:
 
 
 def _modules(array: Array) -> tuple[Any, Any]:
-    """The array module and the FFT module for an array: NumPy's or CuPy's."""
+    """Returns the array module and the FFT module for an array: NumPy's and SciPy's, or CuPy's."""
     if type(array).__module__.partition(".")[0] == "cupy":
         return importlib.import_module("cupy"), importlib.import_module("cupyx.scipy.fft")
     return np, importlib.import_module("scipy.fft")

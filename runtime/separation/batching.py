@@ -16,9 +16,9 @@ class MeasuringEngine(Protocol):
     """An engine that can measure how much device memory a chunk takes."""
 
     def chunk_memory(self) -> tuple[int, int] | None:
-        """Bytes that a chunk of the model's length takes (measured), and bytes that are free.
+        """Returns the bytes that a chunk of the model's length takes, measured, and those free.
 
-        None where batches larger than 1 gain nothing.
+        Returns None where batches larger than 1 gain nothing.
 
         Raises:
             EngineError: Not even one chunk fits.
@@ -27,7 +27,7 @@ class MeasuringEngine(Protocol):
 
 
 def useful_batch(engine: Engine) -> int:
-    """The default batch: the one a plan was built for, what fits into GPU memory, or 1.
+    """Returns the default batch size: the one a plan was built for, what fits into a GPU, or 1.
 
     On a CPU a single chunk keeps all threads busy: with batches of 2 and 4 each chunk took as long
     as alone, and every further chunk took more memory.

@@ -25,7 +25,7 @@ from bsmamba2.config.model import AudioConfig
 from bsmamba2.runtime.audio.samples import Samples
 
 FADE_S = 0.05
-"""Length of the crossfade from one chunk's estimate to the next."""
+"""Length of the crossfade from one chunk's estimate to the next, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ class Chunking:
 
     @classmethod
     def of(cls, audio: AudioConfig, overlap_s: float) -> Chunking:
-        """Chunks of the model's length; the context is `overlap_s` / 2 rounded down to whole hops.
+        """Returns chunks of the model's length, with a context of `overlap_s` / 2 in whole hops.
 
-        With whole hops, the frames of all chunks lie where the frames of a single pass would: a
-        shift by part of a hop can change the estimate as much as an edge does (`docs/seams.md`).
+        The context is rounded down, so that the frames of all chunks lie where those of a single
+        pass would: a shift by part of a hop can change the estimate as much as an edge does
+        (`docs/seams.md`).
         """
         context = int(overlap_s * audio.sample_rate / 2) // audio.hop * audio.hop
         step = audio.chunk_samples - 2 * context
@@ -110,10 +111,10 @@ class Chunking:
 
         Args:
             estimates: Estimates (channels, size) in order, with the counts of `split`. They are
-                not modified, and each is done with before the next one is requested.
+                not modified, and none is used after the next one has been requested.
 
         Yields:
-            The kept samples of each, (channels, count).
+            The kept samples of each estimate, (channels, count).
         """
         rise = ((np.arange(self.fade) + 0.5) / max(1, self.fade)).astype(np.float32)
         before: Samples | None = None
@@ -121,7 +122,7 @@ class Chunking:
             kept = estimate[:, self.context : self.context + count]
             if before is not None and self.fade:
                 kept, n = kept.copy(), min(self.fade, count)
-                # Exact where both are equal, which a weighted sum need not be.
+                # Exact where both are equal, unlike a weighted sum.
                 kept[:, :n] = before[:, :n] + rise[:n] * (kept[:, :n] - before[:, :n])
             end = self.context + self.step
             before = estimate[:, end : end + self.fade].copy()

@@ -1,4 +1,4 @@
-"""The `Separator`: from the samples of a song to those of its stems.
+"""The `Separator`, which turns the samples of a song into those of its stems.
 
     mixture -> model's rate and channels -> chunks -> STFT -> engine -> mask product -> ISTFT
             -> kept middles -> input's rate and channels -> stem, mixture - stem
@@ -157,7 +157,7 @@ class Separator:
         return self._stream(blocks, int(sample_rate), channels, times or StageTimes())
 
     def close(self) -> None:
-        """Cancels all songs, from any thread: whoever separates one gets a CancelledError.
+        """Cancels all songs, from any thread; calls that separate one raise CancelledError.
 
         Waits a few seconds for the engine's current batch. The separator cannot be used any more.
         """
@@ -192,7 +192,7 @@ class Separator:
                     yield {self._audio.target: stem, RESIDUAL: part - stem}
 
     def _targets(self, blocks: Iterable[Samples], times: StageTimes) -> Generator[Samples]:
-        """The target stem of a mixture, both at the model's sample rate."""
+        """Yields the target stem of a mixture, both at the model's sample rate."""
         counts: deque[int] = deque()  # samples to keep of the chunks in flight
         begun = self._begun(self._chunking.split(blocks), counts, times)
         with contextlib.closing(in_order(begun, self._estimator.in_flight)) as estimates:
@@ -212,7 +212,7 @@ class Separator:
 
 
 class Waiting:
-    """Queue of the mixture's samples whose stems are not computed yet."""
+    """A queue of the mixture's samples whose stems are not computed yet."""
 
     def __init__(self, channels: int) -> None:
         self._blocks: deque[Samples] = deque()
@@ -237,7 +237,7 @@ class Waiting:
 
 
 def _checked(blocks: Iterable[NDArray[np.floating]], rate: int, channels: int) -> Iterator[Samples]:
-    """The song in short float32 blocks; raises AudioError for invalid blocks or samples."""
+    """Yields the song in short float32 blocks; raises AudioError for invalid blocks or samples."""
     done = 0
     for block in blocks:
         if block.ndim != 2 or block.shape[0] != channels or block.dtype.kind != "f":

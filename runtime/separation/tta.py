@@ -1,7 +1,7 @@
 """Test-time augmentation: averages the estimates of several variants of a chunk.
 
 A voice stays the same when the channels are swapped or the polarity is inverted, but a network's
-estimate changes a little. Averaging over these variants, each turned back first, reduces that
+estimate changes a little. Averaging over these variants, each undone first, reduces that
 error. Each variant costs one more run of the engine.
 """
 
@@ -37,7 +37,7 @@ def with_tta(estimator: Closable, mode: str | None) -> Closable | AveragingEstim
 
 
 class AveragingEstimator:
-    """An `Estimator` that averages another one's estimates over variants of each batch."""
+    """An `Estimator` that averages the estimates of another one over variants of each batch."""
 
     def __init__(self, estimator: Closable, varied: Sequence[str]) -> None:
         """Varies 'swap' (of the two channels), 'polarity', or both in all combinations."""
@@ -47,7 +47,8 @@ class AveragingEstimator:
             for swap, polarity in itertools.product(*choices)
         ]
         self._estimator = estimator
-        # A batch is several runs: enough for the other's in_flight, and two if that is over 1.
+        # Each batch is several runs of `estimator`: as many batches as reach its in_flight, and
+        # at least two if that is more than 1.
         self.in_flight = 1 + -(-(estimator.in_flight - 1) // len(self._variants))
 
     def begin(self, batch: Batch) -> _Averaged:
@@ -81,7 +82,7 @@ class _Averaged:
     parts: Sequence[tuple[Callable[[Chunks], Chunks], Pending[Chunks]]]
 
     def result(self) -> Chunks:
-        """The mean over the variants; see `Pending`."""
+        """Returns the mean over the variants; see `Pending`."""
         first, *others = (variant(pending.result()) for variant, pending in self.parts)
         return sum(others, first) / np.float32(len(self.parts))
 

@@ -46,7 +46,7 @@ def split_complete(jobs: Iterable[Job]) -> tuple[list[Job], list[Job]]:
     """Splits jobs into those still to do and those that an earlier run has completed.
 
     A song is opened only if all of its output files exist. Temporary files beside completed ones,
-    left by a run that was killed at its very end, are removed, as no later run would do that.
+    left by a run that was killed at its very end, are removed, because no later run would do so.
     """
     todo: list[Job] = []
     complete: list[Job] = []

@@ -85,7 +85,7 @@ def make_jobs(
 def _obstacle(
     job: Job, inputs: Mapping[str, str], claims: Mapping[str, Sequence[str]]
 ) -> str | None:
-    """One sentence on why a job must not run; None if it may."""
+    """Says in one sentence why a job must not run; None if it may."""
     for file in job.files:
         place = identity(file)
         if place in inputs:

@@ -14,7 +14,7 @@ from bsmamba2.runtime.songs.sources import Source
 DEFAULT_TEMPLATE = "out/{folder}/{track}/{stem}.{ext}"
 FIELDS = ("folder", "track", "stem", "ext")
 PICTURE = "spectrograms"
-"""Takes the place of the stem in the name of the picture."""
+"""The name that a picture has in place of a stem's."""
 
 
 class OutputTemplate:
@@ -37,7 +37,7 @@ class OutputTemplate:
                 raise OptionError(f"The output name '{text}' has an unknown field: use {known}.")
 
     def format_name(self, wanted: str | None) -> str:
-        """Name of the format: the wanted one, or the template's suffix, or wav.
+        """Returns the name of the format: the wanted one, the template's suffix, or wav.
 
         Raises:
             BsmError: The two differ, or the suffix is not a format that can be written.
@@ -68,14 +68,14 @@ class OutputTemplate:
             )
 
     def path(self, source: Source, stem: str, ext: str) -> Path:
-        """Output file of one stem."""
+        """Returns the output file of a stem."""
         names = {"track": source.path.stem, "stem": stem, "ext": ext}
         safe = {field: _safe_name(name) for field, name in names.items()}
         folder = "/".join(map(_safe_name, source.folder.parts)) or "."
         return Path(self.text.format(folder=folder, **safe))
 
     def picture_path(self, source: Source) -> Path:
-        """PNG file of a song, named like its stems, or after the song if there is no {stem}."""
+        """Returns the PNG file of a song, named like its stems, or like the song without {stem}."""
         stem = PICTURE if "stem" in self._fields else ""
         path = self.path(source, stem, "png").with_suffix(".png")
         return path if stem else path.with_stem(f"{path.stem}.{PICTURE}")
@@ -88,6 +88,6 @@ class OutputTemplate:
 
 
 def _safe_name(name: str) -> str:
-    """Replaces separators and unprintable characters: the name stays in its folder, on one line."""
+    """Replaces path separators and unprintable characters by underscores."""
     name = "".join("_" if char in "/\\" or not char.isprintable() else char for char in name)
     return name if name.strip(". ") else "_" * len(name)

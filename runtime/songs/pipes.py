@@ -15,7 +15,7 @@ from bsmamba2.system.atomic import atomic_paths, temporary_folder
 PIPE = "-"
 """Name of stdin and stdout on the command line."""
 STDOUT = Path("stdout")
-"""Stands for stdout in place of a stem's file; without a suffix, no template yields this name."""
+"""Stands for stdout in place of a stem's file; no template yields a name without a suffix."""
 _BLOCK = 1 << 20  # bytes
 
 

@@ -53,7 +53,7 @@ def found_sources(
             run does not separate stems.
 
     Yields:
-        The songs, and the names without any.
+        The songs, and a failure for each name without one.
 
     Raises:
         BsmError: stdin cannot be read or stored.
@@ -88,7 +88,7 @@ def _find(
 def _sources(
     name: str, recursive: bool, leave_out: Path | None, stdin: Path | None
 ) -> Iterator[Source]:
-    """The songs that one name stands for."""
+    """Yields the songs that a name stands for."""
     if name == PIPE and stdin:
         yield Source(stdin, "stdin")
         return
@@ -103,7 +103,7 @@ def _sources(
 
 
 def _folders(top: Path, leave_out: Path | None) -> Iterator[Path]:
-    """A folder and all searched folders below it."""
+    """Yields a folder and all searched folders below it."""
     yield top
     for path in sorted(top.iterdir()):
         hidden, linked = path.name.startswith("."), path.is_symlink()
@@ -119,5 +119,5 @@ def _is_audio(path: Path) -> bool:
 
 
 def identity(path: Path) -> str:
-    """A string that is equal for two paths to the same file."""
+    """Returns a string that is equal for two paths to the same file."""
     return os.path.normcase(os.path.realpath(path))

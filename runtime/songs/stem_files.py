@@ -30,8 +30,8 @@ class StemFiles:
     All files appear together when the block ends, after `complete`. If the block raises, none
     appears, and existing files stay as they are.
 
-    Rescaling needs the peak of the whole song, so then the stems are first stored in temporary
-    files, as float32, and encoded by `complete`.
+    Rescaling needs the peak of the whole song: the stems are then stored in temporary files as
+    float32, and `complete` encodes them.
     """
 
     def __init__(self, song: AudioReader, job: Job, output: OutputFormat) -> None:

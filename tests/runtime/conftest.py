@@ -55,7 +55,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def machine() -> Machine:
-    """A pretended GPU, not installed in this process yet."""
+    """A fake GPU, not installed in this process yet."""
     from fake_gpu.machine import Machine
 
     return Machine()

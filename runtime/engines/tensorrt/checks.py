@@ -1,7 +1,7 @@
 """Checks, from its sidecar and this machine, whether a plan can run here.
 
-Native code deserialises a plan, and only the version that built it can. So a plan that does not
-fit is refused before that, with the command that builds it again.
+A plan can only be deserialised by the version of TensorRT that built it, in native code. So a plan
+that does not fit is refused before that, with the command that builds it again.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def free_memory(device: Device) -> None:
 
 
 def chunks_text(count: int) -> str:
-    """The count in words: "a chunk", "4 chunks"."""
+    """Writes a number of chunks: "a chunk", "4 chunks"."""
     return "a chunk" if count == 1 else f"{count} chunks"
 
 
@@ -127,7 +127,7 @@ def _import_cupy() -> Any:
 
 
 def _check_libraries(cupy: Any) -> None:
-    """Has CuPy load CUDA's libraries, so that missing ones fail now and not within a song."""
+    """Makes CuPy load CUDA's libraries, so that a missing one is found before the first song."""
     try:
         cupy.cuda.cufft.getVersion()
         cupy.cuda.nvrtc.getVersion()
@@ -154,5 +154,5 @@ def _no_device_sentence(cupy: Any, error: Any) -> str:
 
 
 def _release(number: int) -> str:
-    """CUDA's version number in words: "13.2" for 13020."""
+    """Writes CUDA's version number as a release: "13.2" for 13020."""
     return f"{number // 1000}.{number % 1000 // 10}"

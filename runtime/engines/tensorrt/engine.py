@@ -95,7 +95,7 @@ class PlanEngine:
     def estimator(self, batch: int) -> PlanEstimator:
         """Returns the estimator that does all steps on the GPU; see `EstimatingEngine`.
 
-        It is kept, with its memory and CUDA graphs, until another batch is asked for.
+        It is kept, with its memory and CUDA graphs, until one for another batch is requested.
 
         Raises:
             EngineError: The plan does not take chunks of its model's length.
@@ -145,7 +145,7 @@ class PlanEngine:
         return mask
 
     def _make_slot(self, batch: int) -> PlanSlot:
-        """Makes a slot for songs, after freeing the network of `__call__`."""
+        """Makes a slot for the estimator, after freeing the network of `__call__`."""
         if self._network is not None:
             self._network = None
             free_memory(self._gpu)

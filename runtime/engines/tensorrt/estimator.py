@@ -33,7 +33,7 @@ class PlanEstimator:
         make_slot: Callable[[int], PlanSlot],
         free: Callable[[], None],
     ) -> None:
-        """Allocates nothing yet.
+        """Prepares the estimator; the first batch allocates its memory.
 
         Args:
             audio: Audio configuration of the plan's model.
@@ -60,7 +60,7 @@ class PlanEstimator:
         self._turn = 0
 
     def _start(self, chunks: Chunks) -> StartedChunks:
-        """Enqueues chunks in the slot whose turn it is."""
+        """Enqueues chunks in the next slot, in turn."""
         index = self._turn % self.limit.slots
         if index == len(self._slots):
             self._slots.append(self._make_slot(self.limit.chunks))
@@ -83,4 +83,4 @@ class StartedBatch:
         return np.concatenate(targets)
 
     def cancel(self) -> None:
-        """Does nothing: the GPU finishes what was enqueued, and its slot waits for that."""
+        """Does nothing: the GPU finishes what was enqueued, and the slot waits for it."""

@@ -1,7 +1,7 @@
 """Caches the kernels that TensorRT-RTX compiles for this GPU when a plan first runs.
 
 Its plans hold no machine code: the first run of a shape compiles the kernels, which takes seconds.
-The cache only saves time, so any failure is one line in the log. TensorRT has no such cache.
+The cache only saves time, so failures are only logged. TensorRT needs no such cache.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class KernelCache:
     """Compiled kernels of one plan on one kind of GPU, in the user's cache folder."""
 
     def __init__(self, record: PlanRecord, capability: str) -> None:
-        """Reads and writes nothing yet.
+        """Chooses the file's name; nothing is read or written yet.
 
         Args:
             record: The plan's sidecar.
@@ -39,7 +39,7 @@ class KernelCache:
             self._cache = config.create_runtime_cache()
             self._kept = self._read()
             if self._kept and not self._cache.deserialize(self._kept):
-                logger.info("%s was written by another TensorRT-RTX or driver.", self._path)
+                logger.info("%s is not used: another TensorRT-RTX or driver wrote it.", self._path)
         config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:

@@ -1,4 +1,4 @@
-"""Limits what the GPU gets at a time, and lowers the limit, with a warning, if memory runs out."""
+"""Limits the chunks that the GPU gets at a time; lowers the limit if memory runs out, and warns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ChunkLimit:
     def in_parts(
         self, chunks: Array, work: Callable[[Array], T], free: Callable[[], None]
     ) -> list[T]:
-        """Calls `work` on as many chunks at a time as fit into memory; its results in order.
+        """Calls `work` on as many chunks at a time as fit into memory; returns results in order.
 
         Args:
             chunks: Any number of chunks, on the first axis.
@@ -47,7 +47,7 @@ class ChunkLimit:
                 at += self.chunks
                 continue
             except OutOfDeviceMemoryError as error:
-                reason = str(error)  # only the text, as the traceback's frames hold memory
+                reason = str(error)  # only the text, as the traceback's frames keep memory alive
             free()
             self._shrink(reason)
         return results

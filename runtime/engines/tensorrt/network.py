@@ -73,21 +73,21 @@ class PlanNetwork:
         """Sets shape, memory and addresses of the context."""
         context, require = self._context, self._runtime.require
         profile = context.set_optimization_profile_async(0, self.stream.ptr)
-        require(profile, "the choice of sizes")
+        require(profile, "the setting of shapes")
         require(
-            context.set_input_shape(SPECTRUM, tuple(self.spectrum.shape)), "the choice of sizes"
+            context.set_input_shape(SPECTRUM, tuple(self.spectrum.shape)), "the setting of shapes"
         )
         size = context.update_device_memory_size_for_shapes()
         self._activations = cupy.empty(max(size, 1), "uint8")
         context.set_device_memory(self._activations.data.ptr, size)
         for name, array in ((SPECTRUM, self.spectrum), (MASK, self.mask)):
-            require(context.set_tensor_address(name, array.data.ptr), "the choice of addresses")
+            require(context.set_tensor_address(name, array.data.ptr), "the setting of addresses")
 
     def _execute(self) -> None:
         self._runtime.require(self._context.execute_async_v3(self.stream.ptr), _DOING)
 
     def _captured(self) -> Any:
-        """Captures the network as a CUDA graph; None, with one warning, if that is impossible."""
+        """Captures the network as a CUDA graph; warns once and returns None if that fails."""
         capturable = getattr(self._context, "is_stream_capturable", lambda _: True)
         try:
             if not capturable(self.stream.ptr):
@@ -108,4 +108,4 @@ class PlanNetwork:
 
 
 def _explain(reason: str) -> None:
-    warn_once(logger, f"The plan runs without a CUDA graph, whose capture failed: {reason}.")
+    warn_once(logger, f"The plan runs without a CUDA graph, as it cannot be captured: {reason}.")

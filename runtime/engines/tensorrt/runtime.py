@@ -92,7 +92,7 @@ class PlanRuntime:
         self.forget_errors()
 
     def forget_errors(self) -> None:
-        """Drops logged errors; call it after a harmless failure, so no later one reports them."""
+        """Drops logged errors after a harmless failure, so that no later failure reports them."""
         self._errors.clear()
 
     def require(self, done: bool, doing: str) -> None:
@@ -143,6 +143,6 @@ def _attach_log(trt: ModuleType) -> tuple[deque[str], Any]:
 
 
 def _first_cause(errors: deque[str]) -> str:
-    """The first error that names a cause: failed CUDA calls are also logged without one."""
+    """Returns the first error that names a cause: CUDA's failures are also logged without one."""
     own = [error for error in errors if "catchCudaError" not in error]
     return (own or list(errors) or ["it does not say why"])[0]

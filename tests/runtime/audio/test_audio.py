@@ -1,4 +1,4 @@
-"""Reading yields what a file promises or fails with a sentence; so does writing."""
+"""Reading yields what a header promises or fails with one sentence; so does writing."""
 
 from __future__ import annotations
 

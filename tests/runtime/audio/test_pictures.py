@@ -1,4 +1,4 @@
-"""Pictures show a sound at its time and frequency, as bright as it is loud."""
+"""Pictures show a sound at its time and frequency, the brighter the louder it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the engines: one spectrum, one mask, whatever the backend; and one sentence each."""
+"""Laws of the engines: all backends compute the same mask, and fail with one sentence."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_failure_of_the_backend_is_one_sentence(engine: Engine, monkeypatch: pyt
 
 
 def refused(path: Path | str, **options: Any) -> str:
-    """The one sentence about a file."""
+    """Loads a file that must be refused; returns the sentence."""
     with pytest.raises(BsmError, match=r"\A[^\n]+\Z") as error:
         load_engine(path, EngineOptions(**options))
     return str(error.value)

@@ -22,7 +22,7 @@ from bsmamba2.system.lanes import Pending
 
 
 class Deferred:
-    """An estimator that does its work when it is asked for the result; keeps the order."""
+    """An estimator that does its work when the result is requested; records the order."""
 
     def __init__(self, in_flight: int) -> None:
         self.in_flight = in_flight

@@ -1,4 +1,4 @@
-"""Laws of ONNX Runtime's own scan: the library's operator in place of the body in the file."""
+"""Laws of the native scan in ONNX Runtime: the library's operator replaces the function body."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SIZES = head_sizes(2, 16, 24)
 
 
 def node_session(threads: int = 2, **attributes: Any) -> ort.InferenceSession:
-    """The operator alone, of any shapes, without a body."""
+    """A session of the operator alone, for any shapes, without a function body."""
     values = {"n_heads": SIZES.n_heads, "d_state": SIZES.d_state, "eps": 1e-5} | attributes
     node = helper.make_node(OP_TYPE, INPUTS, ["y"], domain=DOMAIN, **values)
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in INPUTS]
@@ -116,7 +116,7 @@ def test_masks_are_those_of_the_body(tiny_export: Path):
 
 
 def test_scans_really_are_native(tiny_export: Path, tmp_path: Path):
-    """ONNX Runtime takes the operator although the file has a body of that name."""
+    """ONNX Runtime takes the library's operator although the file has a function body for it."""
     for native, scans in ((True, 4), (False, 0)):
         options = engines._options(1, engines._scan_library() if native else None)
         options.enable_profiling = True
@@ -164,7 +164,7 @@ def test_a_broken_library_is_done_without(
 
 
 def test_the_gate_of_an_export_looks_at_the_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A file with a wrong body must not pass because this machine uses the native scan."""
+    """A file with a wrong function body must not pass because this machine uses the native scan."""
     from bsmamba2.export.onnx import graph
 
     good = graph.scan_function
@@ -183,7 +183,7 @@ def test_the_gate_of_an_export_looks_at_the_body(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("compiler", ["works", "fails", "another kind"])
 def test_installs_with_a_compiler_and_without(tmp_path: Path, compiler: str):
-    """setup.py itself, on a copy of the sources."""
+    """Runs setup.py on a copy of the sources."""
     source = tmp_path / "source"
     for name in ("bsmamba2", "plugins", "export", "runtime"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "*.onnx"))

@@ -1,4 +1,4 @@
-"""A plan returns what the ONNX file returns that it was built from, two batches in flight."""
+"""A plan computes what the ONNX file that it was built from computes, two batches in flight."""
 
 from __future__ import annotations
 

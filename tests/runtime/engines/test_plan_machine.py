@@ -1,4 +1,4 @@
-"""Real plans of TensorRT-RTX on this machine, where nothing is pretended."""
+"""Real plans of TensorRT-RTX on this machine, without the fake GPU."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_masks_and_songs_give_way_to_each_other(
     for _ in range(2):
         assert_same(vocals(engine, mixture), mixture)
         assert np.array_equal(engine(spectra), quick(spectra))
-    assert not caplog.messages  # neither with less at a time
+    assert not caplog.messages  # no warning: neither gets smaller batches
 
 
 def test_masks_let_a_batch_on_its_way_end_first(machine: Machine, load: Callable[..., PlanEngine]):

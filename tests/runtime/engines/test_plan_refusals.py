@@ -43,7 +43,7 @@ def make(machine: Machine, short_onnx: Path, tmp_path: Path) -> Callable[..., Pa
 
 
 def refused(path: Path, **options: Any) -> str:
-    """The one sentence about a plan."""
+    """Loads a plan that must be refused; returns the sentence."""
     with pytest.raises(BsmError, match=r"\A[^\n]+[^.]\.\Z") as error:
         load_engine(path, EngineOptions(**options))
     return str(error.value)
@@ -229,7 +229,7 @@ def test_a_plan_that_tensorrt_refuses_names_the_command(make: Callable[..., Path
     assert COMMAND in sentence
 
 
-# --- the pretence itself ---
+# --- the fake GPU itself ---
 
 
 def test_the_pretended_modules_have_only_what_tensorrt_rtx_has(

@@ -1,4 +1,4 @@
-"""The transforms are torch's, on any array, in the array's own precision."""
+"""The transforms equal torch's, for NumPy and CuPy arrays, in the array's precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A song's stages run side by side, with the results of running in sequence, and end together."""
+"""A song's stages run side by side, yield the same as in sequence, and end together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LONG_S = 20  # time-out of a test
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """However a test ends, the runtime's threads end with it."""
+    """Checks that the runtime's threads end with each test, however it ends."""
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("bsm-"):
@@ -80,7 +80,7 @@ def test_the_next_chunk_is_decoded_and_transformed_while_the_engine_works():
 
     def mask(spectrum: np.ndarray) -> np.ndarray:
         nonlocal calls
-        # The block after the next chunk's is asked for when that chunk's STFT is done.
+        # When the next chunk's STFT is done, the block after it is requested.
         assert fed[min(calls + 2, 8)].wait(LONG_S)
         calls += 1
         return real_mask(1)(spectrum)
@@ -146,7 +146,7 @@ def test_songs_at_a_time_share_an_engine_that_is_never_called_twice_at_once(tmp_
         assert np.array_equal(found, expected)
 
 
-# --- what fails, and who leaves ---
+# --- failures, and callers that stop early ---
 
 
 WAV = OutputFormat("wav")

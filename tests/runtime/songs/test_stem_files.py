@@ -36,7 +36,7 @@ Write = Callable[..., dict[str, Path]]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes stems as those of the song that they add up to."""
+    """Returns a function that writes stems, as those of the song that they add up to."""
 
     def write(stems: dict[str, np.ndarray], output: OutputFormat) -> dict[str, Path]:
         song = save(tmp_path / "song.wav", sum(stems.values()), subtype="FLOAT")
@@ -52,7 +52,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def loud() -> dict[str, np.ndarray]:
-    """Two stems, of which the voice peaks at 1.6."""
+    """Two stems, of which the vocals peak at 1.6."""
     voice = noise()
     return {"vocals": voice * (1.6 / np.abs(voice).max()), "instrumental": noise() * 0.1}
 
