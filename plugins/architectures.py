@@ -1,4 +1,4 @@
-"""GPUs by compute capability, and the code that runs on them, by nvcc's names.
+"""GPUs by compute capability, and the code that runs on them, by nvcc's names for it.
 
 sm_90 is machine code for GPUs of capability 9.0; compute_90 is PTX, which the driver compiles for
 these and newer ones.
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from bsmamba2.errors import PluginError
 
 OLDEST = 80
-"""Compute capability 8.0: the first chips with asynchronous copies and bfloat16."""
+"""The least compute capability, 8.0: the first chips with asynchronous copies and bfloat16."""
 COMMON = (80, 86, 89, 90, 100, 120)
 """The architectures that "all" compiles machine code for, as far as nvcc supports them."""
 _PTX_OF_ALL = (100, 90)
-"""PTX of 10.0 runs on all chips from 10.0 on, PTX of 12.0 only on those from 12.0 on."""
+"""The PTX in "all" is the first of these that nvcc supports: PTX of 12.0 would not run on 10.0."""
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 

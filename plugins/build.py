@@ -1,8 +1,8 @@
 """Builds libbsm_scan and libbsm_trt_plugin once, and finds them again in the user's cache.
 
 A build is a folder in the cache. It gets its name only when it is complete, and holds the SHA-256
-of its libraries. These are loaded into processes, so nothing is used from a folder that another
-user could have written.
+of its libraries. Processes load these libraries, so none is used from a folder that another user
+could have written to.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def _build(
             raise PluginError("The CUDA sources changed during the build: build again.")
         for name in names:
             (tree / name).replace(staging / name)
-            (staging / name).chmod(0o700)  # whatever the umask: is_intact refuses group-writable
+            (staging / name).chmod(0o700)  # in spite of the umask: is_intact checks this
         log.replace(staging / _LOG)
         built = {
             "sources": sources,

@@ -117,7 +117,7 @@ def _run_all(
     log: Path,
     report: Callable[[str], None],
 ) -> None:
-    """Runs nvcc for each file with its arguments; kills what still runs when one fails."""
+    """Runs nvcc for each file with its arguments; if one fails, kills those that still run."""
     environment = toolchain.environment | {"TMPDIR": str(tree)}
     nvcc = [str(toolchain.nvcc), "-ccbin", str(toolchain.host)]
     waiting = list(files)

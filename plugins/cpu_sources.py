@@ -1,7 +1,7 @@
 """How the scan's library for CPUs is compiled; setup.py runs this before anything is installed.
 
-The file of kernels is compiled once for each instruction set, and the library picks one at each
-call. Nothing here imports from the package.
+The file of kernels is compiled once for each instruction set, and the library chooses among them at
+each call. Nothing here imports from the package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WIDE = {  # floats in a vector, and flags of the instruction set
 
 
 def compilations() -> list[tuple[str, str, list[str]]]:
-    """What to compile and link: a source in `cpu/`, a name for its object, and the flags.
+    """Returns what to compile and link: a source in `cpu/`, a name for its object, and flags.
 
     Compilers turn vectors of four floats ("portable") into SSE2 or NEON.
     """

@@ -43,7 +43,7 @@ class Status(IntEnum):
 
 
 class ScanError(PluginError):
-    """The library refused a call, or CUDA did.
+    """The library or CUDA refused a call.
 
     Attributes:
         status: A `Status`, or a plain number if a newer library has more of them.
@@ -114,7 +114,7 @@ def load_library(path: Path, function: str, version: int, remedy: str) -> ctypes
         path: The library's file.
         function: The name of its function that returns the version.
         version: The version that this package needs.
-        remedy: What the user should do if it is another library, as a command.
+        remedy: The command for the user, for the sentence, if this is not the right library.
 
     Raises:
         PluginError: It does not load, is not a scan library, or has another version.
@@ -201,7 +201,7 @@ class ScanLibrary:
         """Enqueues a scan on a stream of the current device, and does not wait for it.
 
         Args:
-            sizes: The sizes of the arrays; the library cannot check that they are true.
+            sizes: The sizes of the arrays; the library cannot check that they are correct.
             arrays: Device addresses; the arrays must live until the stream has run the scan.
             workspace: Device address of the workspace.
             workspace_bytes: Size of the workspace, at least what `workspace_bytes` returns.

@@ -4,9 +4,9 @@ The ONNX parser of TensorRT-RTX opens `libtensorrt_rtx.so` when it adds a plugin
 aborts the process if it is missing. The wheel has only `libtensorrt_rtx.so.1`.
 
 The system's loader reuses an open library whose DT_SONAME is the requested name. So this module
-opens a library with that name, no code, and the real library as its only dependency, where the
-parser then finds its symbols. It is some 500 bytes long and needs no compiler, and its file is
-deleted once open. Nothing is written beside TensorRT-RTX, and there is no need for LD_LIBRARY_PATH,
+opens a library with that name and no code, whose only dependency is the real library; there the
+parser finds its symbols. It is some 500 bytes long and needs no compiler, and its file is deleted
+once open. Nothing is written beside TensorRT-RTX, and there is no need for LD_LIBRARY_PATH,
 which the loader reads only when a process starts.
 """
 
@@ -24,7 +24,7 @@ from bsmamba2.errors import PluginError
 _NAME = "libtensorrt_rtx.so"
 _MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
 _PT_LOAD, _PT_DYNAMIC, _PT_GNU_STACK = 1, 2, 0x6474E551
-_READ_WRITE = 6  # no segment is executable: a folder mounted noexec will do
+_READ_WRITE = 6  # no segment is executable, so a folder mounted noexec will do
 _DT_NULL, _DT_NEEDED, _DT_HASH, _DT_STRTAB, _DT_SYMTAB = 0, 1, 4, 5, 6
 _DT_STRSZ, _DT_SYMENT, _DT_SONAME = 10, 11, 14
 _LARGEST_PAGE = 0x10000  # bytes; the largest page that these machines use
@@ -113,7 +113,7 @@ def _is_open(name: str) -> bool:
 
 
 def _loaded_library() -> Path:
-    """The file of the TensorRT-RTX that this process has loaded."""
+    """Returns the file of the TensorRT-RTX that this process has loaded."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and Path(fields[5]).name.startswith(f"{_NAME}."):

@@ -1,4 +1,4 @@
-"""The plugin in TensorRT and TensorRT-RTX: finding headers, loading it, counting its layers.
+"""The plugin in TensorRT and TensorRT-RTX: finds headers, loads the plugin, counts its layers.
 
 TensorRT's registry calls the library's `getCreators`. Merely opening the library, as `ctypes.CDLL`
 and LD_PRELOAD do, registers nothing: use `load_plugin` or trtexec's `--dynamicPlugins`.
@@ -48,7 +48,7 @@ def find_include_dir() -> Path:
             f"{_VARIABLE} names {named}, which has no NvInferRuntime.h: correct or unset it."
         )
     raise PluginError(
-        "No headers of TensorRT found: set TENSORRT_INCLUDE_DIR to the folder of NvInferRuntime.h "
+        "No TensorRT headers found: set TENSORRT_INCLUDE_DIR to the folder of NvInferRuntime.h "
         "in TensorRT's SDK, or pip install --no-deps kernel-lens==2.0.1, which contains them."
     )
 
@@ -88,7 +88,7 @@ def load_plugin(trt: ModuleType, path: str | Path) -> None:
 
 
 def strongly_typed(trt: ModuleType) -> int:
-    """Flags that create a strongly typed network, whose types are those of the graph.
+    """Returns the flags for a strongly typed network, whose types are those of the graph.
 
     TensorRT 11 and TensorRT-RTX have no other networks and may lack the flag.
 
@@ -139,7 +139,7 @@ def _is_plugin(network: Any, layer: Any) -> bool:
 
 
 def _is_registered(registry: Any) -> bool:
-    """Searches the list, because `get_creator` logs an error if the creator is missing."""
+    """Whether the creator is registered: `get_creator` would log an error if it is not."""
     wanted = (OP_TYPE, PLUGIN_VERSION, PLUGIN_NAMESPACE)
     return any(
         (creator.name, creator.plugin_version, creator.plugin_namespace) == wanted

@@ -20,7 +20,7 @@ _FLAG_VARIABLES = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")  # nvcc's own
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """The compilers, which were found and run."""
+    """Compilers that were found and that run."""
 
     nvcc: Path
     nvcc_version: str
@@ -124,7 +124,7 @@ def _find_host() -> Path:
 
 
 def _named_program(variable: str) -> Path | None:
-    """The program that an environment variable names; None if it is unset."""
+    """Returns the program that an environment variable names; None if the variable is unset."""
     name = os.environ.get(variable)
     if not name:
         return None

@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kShort = 64;  // sequences of up to 64 steps are one chunk, without a state
 constexpr int kBlock = 8;   // steps that are convolved together
-constexpr int kChunk = 64;  // of longer ones; shorter means less work, longer larger products
+constexpr int kChunk = 64;  // steps; shorter chunks mean less work, longer ones larger products
 
 constexpr int padded(int n) { return (n + kWidth - 1) / kWidth * kWidth; }
 
@@ -220,7 +220,7 @@ private:
     // The decay from each step of a vector, the first of them step j, to step i.
     BSM_INLINE V decay(const float* sum, const float* rest, int j, int i) const {
         const V power = (sum[i] - load(sum + j)) + (rest[i] - load(rest + j));
-        return exp2(power > 0.0f ? V{} : power);  // by rounding, or above the diagonal
+        return exp2(power > 0.0f ? V{} : power);  // above 0 by rounding, or above the diagonal
     }
 
     void decay_mask(int steps, const float* sum, const float* rest, const float* step, float D) {

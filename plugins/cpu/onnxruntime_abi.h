@@ -13,7 +13,7 @@ namespace bsm_cpu::ort {
 
 constexpr uint32_t kApiVersion = 17;  // the oldest with KernelContext_ParallelFor
 
-// Opaque.
+// Opaque types.
 struct Status;
 struct Value;
 struct SessionOptions;

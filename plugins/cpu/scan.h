@@ -8,7 +8,7 @@
 namespace bsm_cpu {
 
 // Calls a worker up to `most` times, in parallel as far as there are threads. The calls divide the
-// work among themselves, so it does not matter if one comes late or never.
+// work among themselves, so it does not matter if one starts late or never.
 using Parallel = std::function<void(int64_t most, const std::function<void()>& worker)>;
 
 // Checks `scan`, computes it with `parallel`, and returns a BsmCpuStatus.

@@ -24,7 +24,7 @@ BSM_INLINE V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p
 BSM_INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
 BSM_INLINE V splat(float x) { return V{} + x; }
 
-// Stores past the caches what is read much later; `p` is aligned to a vector.
+// Stores past the caches, for values that are read much later; `p` is aligned to a vector.
 BSM_INLINE void store_away(float* p, V v) {
 #if BSM_WIDTH == 16
     _mm512_stream_ps(p, reinterpret_cast<__m512>(v));
@@ -42,7 +42,7 @@ BSM_INLINE void finish_stores() {
 #endif
 }
 
-// Loads or stores the first `count` lanes; the others become 0, or stay as they are in memory.
+// Loads or stores the first `count` lanes. The others become 0 when loaded, and are not stored.
 BSM_INLINE V load_part(const float* p, int count) {
     V v{};
     std::memcpy(&v, p, sizeof(float) * count);

@@ -1,4 +1,4 @@
-// What the launching code asks of CUDA: the device's limits, whether a cluster fits on it, and the
+// What the launch code needs from CUDA: the device's limits, whether a cluster fits on it, and the
 // launch.
 #pragma once
 

@@ -40,7 +40,7 @@ BSM_DEVICE void meet(const Params& params) {
     }
 }
 
-// Sums a value over the blocks of a cluster, in which it has the same address; without one, *own.
+// Sums a value over the blocks of a cluster, all of which have it at the same address as `own`.
 BSM_DEVICE float cluster_sum(const float* own, int cluster) {
     if (cluster == 1) return *own;
     float sum = 0;

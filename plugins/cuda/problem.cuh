@@ -93,7 +93,7 @@ template <class S>
 struct Chunk {
     Scan<S> scan;
     int64_t start;
-    int first;  // first row with features: 0, or -3, as the convolution reaches one chunk back
+    int first;  // first row with features: 0, or -3 if the convolution reaches an earlier chunk
     int rows;   // rows of this chunk that exist; 0 past the end
 
     BSM_DEVICE Chunk(const Scan<S>& scan_, int64_t start_) : scan(scan_), start(start_) {

@@ -35,7 +35,7 @@ enum BsmStatus {
     BSM_BAD_D_STATE,     /* not 32, 64 or 128 */
     BSM_BAD_D_CONV,      /* not 4 */
     BSM_BAD_EPS,         /* negative or not finite */
-    BSM_MISALIGNED,      /* an array is not aligned as its field asks */
+    BSM_MISALIGNED,      /* an array is not aligned as its field requires */
     BSM_SMALL_WORKSPACE, /* workspace_bytes below what bsm_scan_workspace returns */
     BSM_OLD_GPU,         /* compute capability below 8.0 */
     BSM_NO_KERNEL,       /* the library holds no code for this GPU */
@@ -49,7 +49,7 @@ enum BsmStatus {
 typedef struct BsmScan {
     size_t size;
     const void* zxbcdt;      /* (N, L, 2 W) T: [z, x, B, C, dt] forward, then backward;
-                                aligned to T, fastest if rows are to 16 bytes */
+                                aligned to T; fastest if rows are aligned to 16 bytes */
     const void* conv_weight; /* (2, I + 2 S, 4) T, aligned to 16 bytes */
     const void* conv_bias;   /* (2, I + 2 S) T, aligned to 16 bytes */
     const float* dt_bias;    /* (2, H) */
@@ -72,8 +72,8 @@ typedef struct BsmScan {
 BSM_API int bsm_scan_abi(void);
 
 /* Sets `bytes` to the workspace that the sizes in `scan` need on any GPU, because a TensorRT engine
- * may run on another one than built it. Grows with N and L. Ignores the pointers in `scan` and
- * needs no device. */
+ * may run on another GPU than it was built on. Grows with N and L. Ignores the pointers in `scan`
+ * and needs no device. */
 BSM_API int bsm_scan_workspace(const BsmScan* scan, size_t* bytes);
 
 /* Enqueues the scan on `stream` (a cudaStream_t) of the current device. Allocates nothing and

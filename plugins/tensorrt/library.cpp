@@ -1,6 +1,6 @@
 // The functions that TensorRT calls in a plugin library (IPluginRegistry::loadLibrary, trtexec
-// --dynamicPlugins). Merely opening the library registers nothing: unlike the interfaces of
-// plugins, that of TensorRT's registry differs between versions 10 and 11.
+// --dynamicPlugins). Merely opening the library registers nothing: that would need the interface of
+// TensorRT's registry, which, unlike those of plugins, differs between versions 10 and 11.
 
 #include <NvInferRuntime.h>
 

@@ -13,7 +13,7 @@ namespace {
 std::atomic<nvinfer1::ILoggerFinder*> g_finder{nullptr};
 
 // Whether `finder` comes from a TensorRT of the headers' major version. None of its own functions
-// may be called to find that out, so this looks up the library that holds them and asks it.
+// may be called to find that out, so this asks the library that the functions belong to.
 bool is_of_these_headers(const nvinfer1::ILoggerFinder* finder) noexcept {
     const void* const functions = *reinterpret_cast<const void* const*>(finder);
     Dl_info image{};

@@ -29,17 +29,17 @@ struct Sizes {
     int32_t headdim;
 };
 
-// Each `check_` function returns false after logging one sentence that names what does not fit.
+// Each `check_` function logs one sentence that names what does not fit, and returns false.
 
 bool check_attributes(const nvinfer1::PluginFieldCollection* fields,
                       Attributes* attributes) noexcept;
 
 bool check_count(int32_t n_inputs, int32_t n_outputs) noexcept;
 
-// Checks that the types of all inputs go together.
+// Checks that the types of all inputs match.
 bool check_types(const nvinfer1::DataType* types) noexcept;
 
-// Checks that the shapes of all inputs and the attributes go together; a size of -1 fits anything.
+// Checks that the shapes of all inputs and the attributes match; a size of -1 matches anything.
 bool check_shapes(const Attributes& attributes, const nvinfer1::Dims* shapes,
                   Sizes* sizes) noexcept;
 
