@@ -9,7 +9,7 @@ from pathlib import Path
 def find_excerpt() -> Path:
     """The stem file in the stempeg wheel, whose licence is non-commercial; exits if it is missing.
 
-    Its first audio track is the mixture, its last one the voice, both in AAC.
+    Its first audio track is the mixture, its last one the vocals, both in AAC.
     """
     found = importlib.util.find_spec("stempeg")  # importing it would need the program ffmpeg
     if found is None or importlib.util.find_spec("av") is None:

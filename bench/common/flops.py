@@ -28,7 +28,7 @@ def network_flops(model: ModelConfig, frames: int) -> dict[str, float]:
         "band_split": 2.0 * frames * features * net.d_model,
         "in_proj": 2.0 * block_tokens * net.d_model * 2 * net.d_in_proj,
         "convolution": 2.0 * block_tokens * 2 * net.d_xbc * net.d_conv,
-        # both directions' output projections and merge as one matrix, and the residual's
+        # one matrix for the output projections of both directions and the merge, and the residual's
         "output": 2.0 * block_tokens * (2 * net.d_inner + net.d_model) * net.d_model,
         "scan_time": 2.0 * net.layers * bands * _scan_flops(net, frames),
         "scan_bands": 2.0 * net.layers * frames * _scan_flops(net, bands),

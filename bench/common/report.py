@@ -1,4 +1,4 @@
-"""The head of every benchmark's report, and the writing of reports."""
+"""Makes the head of every benchmark's report, and writes reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def report_head(script: str, arguments: Sequence[str], version: int = 1) -> dict[str, Any]:
-    """The head of a benchmark's report: command, date, machine, versions, load.
+    """Returns the head of a benchmark's report: command, date, machine, versions, load.
 
     Args:
         script: `__file__` of the benchmark.
@@ -44,7 +44,7 @@ def report_head(script: str, arguments: Sequence[str], version: int = 1) -> dict
 
 
 def summary(values: Iterable[float]) -> dict[str, float]:
-    """Median and range."""
+    """Returns the median and range: median, min, max."""
     values = list(values)
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
@@ -55,7 +55,7 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
 
 
 def replace_block(path: Path, begin: str, end: str, block: str) -> str:
-    """A file's text with a new block between two markers; raises BsmError if one is missing."""
+    """Returns a file's text with a new block between two markers; BsmError if one is missing."""
     try:
         text = path.read_text("utf-8")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Inputs of the scan for the tests and `bench/gpu`: usual ones and extreme ones."""
+"""Usual and extreme inputs of the scan, for the tests and `bench/gpu`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ODD = head_sizes(3, 5, 7)
 ONE_HEAD = head_sizes(1, 4, 2)
 SMALL = head_sizes(2, 32, 32)
 FULL = head_sizes(16, 64, 128)
-"""Sizes of the published model."""
+"""Sizes of the full-size network."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class ScanInputs:
 
     @property
     def arguments(self) -> tuple[Tensor, ScanParameters]:
-        """The arguments that every form of the scan takes before the attributes."""
+        """Returns the arguments that every form of the scan takes before the attributes."""
         return self.zxbcdt, ScanParameters(*self.tensors[1:])
 
     def direction(self, number: int) -> tuple[Tensor, ScanParameters]:
-        """One direction's arguments, 0 forward, 1 backward."""
+        """Returns the arguments of one direction: 0 is forward, 1 backward."""
         zxbcdt, parameters = self.arguments
         return zxbcdt.split(self.sizes.width, dim=-1)[number], parameters.direction(number)
 

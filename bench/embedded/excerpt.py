@@ -24,7 +24,7 @@ from bsmamba2.runtime.separation.separator import DEFAULT_OVERLAP_S
 
 
 def main() -> None:
-    """Prints SDRs of the mixture and of the separated voice."""
+    """Prints the SDRs of the mixture and of the separated vocals."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "engine", nargs="?", default="default", help="an engine file (default: the embedded engine)"

@@ -12,8 +12,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=$1
 engine=${2:-$work/default.onnx}
 
-# Let OpenMP's idle threads sleep: on a shared machine, spinning threads would take up the very
-# time that they are waiting for.
+# Let OpenMP's idle threads sleep: on a shared machine, spinning threads would take the cores from
+# the threads that they wait for.
 export OMP_WAIT_POLICY=passive
 
 bsm practice "$work/songs" --train 200 --valid 8 --test 16 --seconds 30 --seed 1 --jobs 2

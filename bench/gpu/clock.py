@@ -13,7 +13,7 @@ from bench.common.report import summary
 Work = Callable[[], object]
 
 _WARM_UP_S = 0.3  # for clocks to rise, Triton to tune, and libraries to choose their kernels
-_TURN_MS = 30.0  # time of one candidate in a round
+_TURN_MS = 30.0  # how long one candidate runs in a round
 _MAX_REPEATS = 200
 
 
@@ -62,7 +62,7 @@ def ratios(times: Mapping[str, list[float]], name: str, base: str) -> dict[str, 
 
 
 def reason(error: BaseException) -> str:
-    """An exception as one line."""
+    """Writes an exception as one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:600]
 
@@ -76,7 +76,7 @@ def copy_gb_s(device: torch.device) -> float:
 
 
 def longest_kernels(device: torch.device, work: Work) -> list[dict[str, Any]]:
-    """The time of one call by kernel, the longest first."""
+    """Returns the kernels of one call with their times, the longest first."""
     from torch.profiler import ProfilerActivity, profile
 
     on_gpu = device.type == "cuda"

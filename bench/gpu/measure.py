@@ -1,4 +1,4 @@
-"""Answers, in one command, everything about the scan and the network that needs a GPU.
+"""Builds, checks and times, in one command, everything about scan and network that needs a GPU.
 
     python bench/gpu/measure.py [--quick] [--parts parity scan] [--mamba-ssm FOLDER] [-o FILE.json]
     python bench/gpu/measure.py --rehearse LIBRARY [--plugin LIBRARY] -o FILE.json
@@ -21,10 +21,10 @@ the part's figures:
                 and batches with more elements than 32 bits can count
     mask        the network's mask in float16 and other types against float64, random weights
     scan        the scan's time against mamba_ssm, the chunked form and a copy of its bytes
-    network     the folded network eager and as a CUDA graph, batch 1 and 4, against the published
-                one in eager PyTorch and the measured floor
+    network     the folded network, eager and as a CUDA graph, batch 1 and 4, against the network as
+                published in eager PyTorch, and against the measured floor
     song        four minutes through Separator and a .safetensors engine
-    plan        whether TensorRT (or TensorRT-RTX) runs here at all; plans of the published network:
+    plan        whether TensorRT (or TensorRT-RTX) runs here at all; plans of the full-size network:
                 time to build, size, time at batch 1, 2 and 4 against the same networks and the
                 floor, a song; skipped without TensorRT, CuPy, onnx or onnxscript
     sanitizer   compute-sanitizer's tools on small cases, and on one planted error

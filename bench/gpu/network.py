@@ -1,4 +1,4 @@
-"""The whole network: its mask in float16, and its time against the published form."""
+"""The whole network: its mask in float16, and the time of its folded form."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SEED = 0
 
 
 def model_of(part: Part) -> ModelConfig:
-    """Configuration of the published network or, in a rehearsal, of a tiny one."""
+    """Returns the configuration of the full-size network or, in a rehearsal, of a tiny one."""
     if not part.job.rehearsal:
         return load_config("bsmamba2").model
     tiny = load_config("tiny").model
@@ -40,24 +40,24 @@ def model_of(part: Part) -> ModelConfig:
 
 
 def new_network(part: Part) -> BSMamba2:
-    """A network with random weights, the same each time."""
+    """Makes a network with random weights, the same each time."""
     torch.manual_seed(_SEED)
     return BSMamba2(model_of(part)).eval().to(part.device)
 
 
 def spectrum_of(part: Part, frames: int, batch: int = 1) -> Tensor:
-    """The fixed spectrum, (batch, channels, frames, bins, 2)."""
+    """Returns the fixed spectrum, (batch, channels, frames, bins, 2)."""
     one = torch.from_numpy(fixed_spectrum(model_of(part).audio, frames))
     return one.repeat(batch, 1, 1, 1, 1).to(part.device)
 
 
 def chunk_frames(part: Part) -> int:
-    """Frames of the spectrum that is timed, which is a chunk."""
+    """Returns the frames of the spectrum that is timed: those of a chunk."""
     return 3 if part.job.rehearsal else model_of(part).audio.chunk_frames
 
 
 def graphed(part: Part, network: nn.Module) -> Function:
-    """The network as a CUDA graph for each shape, never eager; on a CPU, the network itself."""
+    """Makes the network a CUDA graph for each shape, never eager; on a CPU, returns it as it is."""
     if part.device.type == "cpu":
         return network
     capture = CudaCapture()
@@ -72,7 +72,7 @@ def graphed(part: Part, network: nn.Module) -> Function:
 
 
 def autocast(part: Part, network: nn.Module) -> Function:
-    """The published network as it is run in eager PyTorch, with float16 autocast."""
+    """Returns the network as published: unfolded, in eager PyTorch with float16 autocast."""
 
     def run(x: Tensor) -> Tensor:
         with torch.autocast(part.device.type, torch.float16):
@@ -125,7 +125,7 @@ def mask(part: Part) -> None:
 def distances(
     candidates: dict[str, Function], spectrum: Tensor, expected: Tensor
 ) -> Iterator[dict[str, Any]]:
-    """The distance of each candidate's mask from the expected one."""
+    """Yields the distance of each candidate's mask from the expected one."""
     for name, candidate in candidates.items():
         row: dict[str, Any] = {"network": name}
         try:
@@ -136,7 +136,7 @@ def distances(
 
 
 def times(part: Part) -> None:
-    """Times the folded network, eager and as a graph, against the published one."""
+    """Times the folded network, eager and as a graph, against the network as published."""
     network = new_network(part)
     half = fold(network, torch.float16)
     candidates: dict[str, Function] = {
@@ -181,7 +181,7 @@ def time_networks(part: Part, candidates: dict[str, Function], batches: Sequence
 
 
 def _floor_ms(part: Part) -> dict[str, float]:
-    """Least times: products at the rate of their shapes, scans at that of a copy, no overlap."""
+    """Returns least times: products at their shapes' rate, scans at that of a copy, no overlap."""
     model, frames = model_of(part), chunk_frames(part)
     net = model.network
     tokens, d_model, outputs = in_proj_shape(model, frames)

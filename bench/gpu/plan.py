@@ -37,7 +37,7 @@ PRECISIONS = (torch.float16, torch.float32)
 
 
 def plan(part: Part) -> None:
-    """Builds plans of the published network, and times them beside the folded and published ones.
+    """Builds plans of the full-size network, and times them beside the network in PyTorch.
 
     Raises:
         Skipped: Something that this needs is not installed here.
@@ -143,7 +143,7 @@ def smoke(trt: ModuleType, *, on_gpu: bool) -> dict[str, Any]:
 
 
 def _build(part: Part, dtype: torch.dtype, folder: Path, figures: dict[str, Any]) -> Any:
-    """Exports the published network with the other parts' weights; builds and loads its plan."""
+    """Exports the network with the other parts' random weights; builds and loads its plan."""
     import onnx
 
     from bsmamba2.export.onnx.graph import export_graph
@@ -198,13 +198,13 @@ class Replay:
     """
 
     def __init__(self, engine: Any, device: torch.device) -> None:
-        """Takes a `PlanEngine`."""
+        """Wraps a `PlanEngine`."""
         self._engine, self._device = engine, device
         self._network: Any = None
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The mask of a spectrum, (batch, channels, frames, bins, 2)."""
+        """Returns the mask of a spectrum, (batch, channels, frames, bins, 2)."""
         if self._buffers is None or self._buffers[0].shape != x.shape:
             self._network = self._buffers = None  # frees its memory first
             self._network = self._engine.network(x.shape[0], x.shape[2])

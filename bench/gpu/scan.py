@@ -26,7 +26,7 @@ LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 KINDS = ("usual", "strong decay", "dt near 0", "no decay", "silence within")
 LENGTHS = (1, 2, 63, 64, 65, 129, 1134)
 BLOCKS = 12
-"""Blocks of the published network, half along time and half along bands."""
+"""Blocks of the full-size network, half along time and half along bands."""
 _LOG_SUM_SLACK = {"strong decay": 5.0}  # outputs that cancel before the norm
 
 
@@ -110,7 +110,7 @@ def _compare(library: ScanLibrary, case: ScanInputs, limit: float) -> dict[str, 
 
 
 def _large_batch(part: Part, library: ScanLibrary, N: int, L: int) -> dict[str, Any]:
-    """With more elements than 32 bits count, copies of a batch must give copies of its output."""
+    """Checks that copies of a batch yield copies of its output, beyond 2^31 elements."""
     case = make_case(part.device, N, L, part.sizes, torch.float16)
     expected = library_scan(library, *case.arguments, **case.attributes)
     copies = 3 if part.job.rehearsal else 1 + (1 << 31) // case.zxbcdt.numel()
@@ -147,7 +147,7 @@ def warm(part: Part) -> None:
 
 
 def _mamba_ssm() -> tuple[Any, str]:
-    """mamba_ssm's module of scan kernels or None; and its description, or why it is missing."""
+    """Returns mamba_ssm's module of kernels or None, and its description or why it is missing."""
     try:
         module = importlib.import_module("mamba_ssm.ops.triton.ssd_combined")
     except Exception as error:  # whatever a package, Triton or a driver may raise
@@ -157,7 +157,7 @@ def _mamba_ssm() -> tuple[Any, str]:
 
 
 def _time(part: Part, library: ScanLibrary, case: ScanInputs) -> Iterator[dict[str, Any]]:
-    """A row per candidate: its time, our speed-up over it, its distance from our output."""
+    """Yields a row per candidate: its time, our speed-up over it, its distance from our output."""
     arguments, attributes = case.arguments, case.attributes
     n_bytes = scan_bytes(case.sizes, case.zxbcdt[..., 0].numel(), case.zxbcdt.itemsize)
     source = torch.empty(n_bytes // 2, dtype=torch.uint8, device=part.device)
@@ -182,7 +182,7 @@ def _time(part: Part, library: ScanLibrary, case: ScanInputs) -> Iterator[dict[s
 
 
 def _mamba_candidates(case: ScanInputs) -> dict[str, Callable[[], Any]]:
-    """mamba_ssm as a whole operator, both directions; and its scan alone, without the rest."""
+    """Returns mamba_ssm's kernels as the whole operator, both directions, and the scan alone."""
     module, sizes = _mamba_ssm()[0], case.sizes
     if module is None:
         return {}
@@ -216,7 +216,7 @@ def _mamba_candidates(case: ScanInputs) -> dict[str, Callable[[], Any]]:
 
 
 def _all_blocks(rows: list[dict[str, Any]], dtype: torch.dtype) -> dict[str, float]:
-    """Milliseconds of all blocks of the network, half of them on each path, by candidate."""
+    """Returns candidate -> milliseconds of all blocks of the network, half of them on each path."""
     total: dict[str, list[float]] = {}
     for row in rows:
         if row["dtype"] == _name(dtype) and "ms" in row:

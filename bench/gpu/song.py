@@ -18,7 +18,7 @@ _SONG_S = {"full": 240, "quick": 48, "rehearsal": 3}
 
 
 def random_metadata(part: Part) -> Metadata:
-    """Metadata of a file with the weights of `new_network`."""
+    """Returns metadata for a file with the weights of `new_network`."""
     provenance = Provenance(source="random weights", licence="none", trained=False)
     return Metadata(model=model_of(part), provenance=provenance)
 

@@ -44,7 +44,7 @@ def main() -> int:
     from bench.gpu.clock import reason
     from bench.gpu.part import Job, Part, Skipped
 
-    # From the published network in autocast, whose norms have float32 weights.
+    # A warning about the network as published in autocast, whose norms have float32 weights.
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     job = Job(**json.loads(sys.argv[1]))
     part = Part(job)
@@ -80,7 +80,7 @@ def _use_mamba_ssm(folder: Path) -> None:
 
 
 class _Collector(logging.Handler):
-    """Keeps each warning once; "the scan takes the chunked form" changes what a figure means."""
+    """Keeps each warning once: "the scan takes the chunked form" changes what a figure means."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.WARNING)

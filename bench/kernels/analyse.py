@@ -1,4 +1,4 @@
-"""Resources that the compiled scan kernels take and what bounds their speed, without a GPU.
+"""Finds, without a GPU, what resources the compiled scan kernels take and what bounds their speed.
 
     python bench/kernels/analyse.py                   # prints the tables
     python bench/kernels/analyse.py --write-readme    # also into plugins/README.md, the results
@@ -76,7 +76,7 @@ def analyse(
     architectures: Sequence[int],
     dtypes: Sequence[str],
 ) -> dict[str, Any]:
-    """Analyses the kernels at the published network's sizes; returns the report.
+    """Analyses the kernels at the full-size network's sizes; returns the report.
 
     Args:
         toolchain: The toolchain with nvcc.

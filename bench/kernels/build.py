@@ -35,7 +35,7 @@ class Compiler:
     """BsmDtype's number, headdim, d_state."""
 
     def compile(self, architecture: int) -> dict[str, tuple[Kernel, KernelUsage]]:
-        """The kernels compiled for a compute capability (90 for 9.0), by their short names."""
+        """Compiles the kernels for a compute capability, 90 for 9.0; returns them by short name."""
         cubin = self.work / f"{'_'.join(map(str, self.size))}_{architecture}.cubin"
         source = source_folder() / "cuda/scan_instance.cu"
         # -lineinfo changes no instruction.
@@ -47,7 +47,7 @@ class Compiler:
     def launch(
         self, architecture: int, *, heads: int, sequences: int, steps: int
     ) -> dict[str, Any]:
-        """What the launch code decides on such a GPU, as probe.cu prints it."""
+        """Returns what the launch code decides for such a GPU, as probe.cu prints it."""
         probe = self.work / f"probe_{'_'.join(map(str, self.size))}"
         if not probe.exists():
             self._nvcc(f"-gencode={_OLDEST}", PROBE, "-o", probe)

@@ -46,7 +46,7 @@ GPUS = {
 def occupancy(
     gpu: Gpu, *, threads: int, registers: int, shared_bytes: int
 ) -> tuple[int, float, str]:
-    """Blocks that a multiprocessor holds, their share of its warps, and what limits them.
+    """Returns the blocks that a multiprocessor holds, their share of its warps, and their limit.
 
     Args:
         gpu: Limits of the multiprocessor.

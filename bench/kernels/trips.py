@@ -21,7 +21,7 @@ _FOR = re.compile(
 _IF = re.compile(r"if \((.*?)\)(?: \{| \w.*;|)$")
 _LEAVES = re.compile(r"(?:continue|return);$")
 _ONE_A_TURN = {"load_peer(": "cluster load", "memory.totals(i)[step]": "shared load"}
-"""Part of a loop's `for` -> what an iteration has one of: several mean that it is unrolled."""
+"""Part of a loop's `for` -> an instruction that each iteration has once, to see the unrolling."""
 _PARTS = re.compile(r"convolve<S>\(params, (?:at\.)?chunk, (x?(?:BC)?),")
 """The parts that a call of the convolution computes."""
 _PREFETCHED = re.compile(r"\bprefetch<([^<>]+)>\(")
@@ -37,13 +37,13 @@ class Source:
         self._lines = {path.name: path.read_text("utf-8").splitlines() for path in paths}
 
     def line(self, place: Place) -> str:
-        """The line without indentation and comment; "" for files that are not the kernels'."""
+        """Returns a line without indentation and comment; "" for files that are not kernels."""
         name, number = place
         lines = self._lines.get(name, ())
         return _stripped(lines[number - 1]) if number <= len(lines) else ""
 
     def statement(self, place: Place) -> str:
-        """The statement that begins in a line, joined into one line."""
+        """Returns the statement that begins in a line, joined into one line."""
         name, number = place
         text = self.line(place)
         while text and text.count("(") > text.count(")"):
@@ -55,7 +55,7 @@ class Source:
         return text
 
     def shares(self, conditions: Mapping[str, float]) -> dict[Place, float]:
-        """How often each line under one of the conditions runs; other lines are left out."""
+        """Returns how often each line under one of the conditions runs, for these lines only."""
         shares: dict[Place, float] = {}
         for name, lines in self._lines.items():
             for number, line in enumerate(lines, 1):
@@ -73,7 +73,7 @@ def _stripped(line: str) -> str:
 
 
 def _scopes(lines: list[str], number: int, share: float) -> Iterator[tuple[range, float]]:
-    """Lines that the `if` at `number` controls, with how often they run."""
+    """Yields the lines that the `if` at `number` controls, with how often they run."""
     text = _stripped(lines[number - 1])
     if _LEAVES.search(text):
         yield range(number + 1, _block_end(lines, number, depth=1)), 1 - share
@@ -92,7 +92,7 @@ def _scopes(lines: list[str], number: int, share: float) -> Iterator[tuple[range
 
 
 def _block_end(lines: list[str], number: int, depth: int) -> int:
-    """The line, from `number` on, that closes `depth` braces."""
+    """Returns the line, from `number` on, that closes `depth` braces."""
     for at in range(number, len(lines) + 1):
         text = _stripped(lines[at - 1])
         for character in text:
@@ -103,7 +103,7 @@ def _block_end(lines: list[str], number: int, depth: int) -> int:
 
 
 def conditions(shape: Mapping[str, Any], chunks: int) -> dict[str, float]:
-    """How often each `if` of the source is true in an aligned scan of whole groups.
+    """Returns how often each `if` of the source is true in an aligned scan of whole groups.
 
     Args:
         shape: What probe.cu prints.

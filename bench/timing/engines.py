@@ -1,4 +1,4 @@
-"""The engines of `latency.py`: making their files, loading them, running a chunk through them."""
+"""The engines of `latency.py`: makes their files, loads them, and runs chunks through them."""
 
 from __future__ import annotations
 

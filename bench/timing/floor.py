@@ -1,4 +1,4 @@
-"""The least time that a chunk can take on a machine: its arithmetic or memory traffic, by stage.
+"""The least time that a chunk can take on a machine, from its arithmetic and memory traffic.
 
 A stage is one operator that reads its inputs once and writes its outputs once, as in the exported
 graph: product, scan, product. A stage takes the longer of two times, that of its FLOPs at the

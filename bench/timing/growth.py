@@ -1,4 +1,4 @@
-"""How the cost grows with the length of a song and with the size of a batch.
+"""Measures how the cost grows with the length of a song and with the size of a batch.
 
 Each is measured on one engine in a process of its own, small counts first, so that the peak memory
 at a point comes from no longer song and no larger batch. A straight line is fitted; the distance of
@@ -56,7 +56,7 @@ def _song(engine: Engine, chunks: int) -> Callable[[], object]:
 
 
 def _batch(engine: Engine, chunks: int) -> Callable[[], object]:
-    """One call of the engine with a batch."""
+    """Returns a call of the engine with a batch."""
     audio = engine.metadata.model.audio
     shape = (chunks, audio.channels, audio.chunk_frames, audio.bins, 2)
     spectrum = np.random.default_rng(0).standard_normal(shape, np.float32)
@@ -88,7 +88,7 @@ def growth_figures(about: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
 def fit(x: Sequence[float], y: Sequence[float]) -> dict[str, float] | None:
     """Fits seconds = start_s + chunks * chunk_s with the least relative errors.
 
-    Relative ones, because the time of a long song varies by more than all the time of a short one.
+    Errors are relative, because the time of a long song varies by more than a short one takes.
 
     Returns:
         start_s, chunk_s; worst_residual, the largest distance of a point from the line over the

@@ -110,7 +110,7 @@ def measure(options: argparse.Namespace, head: Report, save: Callable[[Report], 
 
 
 def _why_not(options: argparse.Namespace, name: str) -> str | None:
-    """Why a row cannot be measured, in a sentence; None if it can."""
+    """Says in a sentence why a row cannot be measured; None if it can."""
     if name == "plan" and not options.plan:
         return "Plans need an NVIDIA GPU: name one with --plan; bench/gpu/measure.py builds plans."
     if name == "gemm-int8" and not version("onnx"):
@@ -186,7 +186,7 @@ def _rows(
     files: Mapping[str, Path | None],
     folder: Path,
 ) -> dict[str, Job]:
-    """Jobs that run in this project's own environment."""
+    """Returns the jobs that run in this project's own environment."""
     common = {"threads": options.threads, "seconds": options.seconds}
     jobs = {}
     for name in names:
@@ -201,7 +201,7 @@ def _rows(
 def _peers(
     options: argparse.Namespace, names: Sequence[str], failed: dict[str, str]
 ) -> dict[str, Job]:
-    """Jobs of other packages; if these cannot be installed, `failed` gets the reason."""
+    """Returns the jobs of other packages; if these cannot be installed, `failed` says why."""
     if not names:
         return {}
     try:

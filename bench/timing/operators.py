@@ -1,4 +1,4 @@
-"""Where ONNX Runtime spends a chunk's time: its profile by type of operator and by part.
+"""Finds where ONNX Runtime spends a chunk's time: its profile by type of operator and by part.
 
 ONNX Runtime reports a node that runs other nodes (If, Loop, the function body's branches) with
 their time included; here every node has only its own time. The profiler itself costs some time:
@@ -45,7 +45,7 @@ def profile(
     model = onnx.load(file)
     for number, node in enumerate(
         model.graph.node
-    ):  # the names tell them from the nodes of the function body
+    ):  # these names are not those of the function body's nodes
         node.name = node.name or f"graph.{number}"
     named = Path(folder.name) / Path(file).name
     onnx.save_model(model, named)

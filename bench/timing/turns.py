@@ -19,12 +19,12 @@ import numpy as np
 from bsmamba2.errors import EngineError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_SETTLE_S = 0.2  # threads of a pool keep spinning for a while after their last work
+_SETTLE_S = 0.2  # a pool's threads go on spinning for a while after their last work
 
 
 @dataclass(frozen=True)
 class Job:
-    """The job of a process."""
+    """What a process does in each turn."""
 
     task: str
     """MODULE:FUNCTION, as in `worker.py`."""

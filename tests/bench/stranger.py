@@ -1,4 +1,4 @@
-"""Stand-ins for the tools of a machine with a GPU, for `bench/gpu/measure.py`."""
+"""Fakes of the tools on a machine with a GPU, for `bench/gpu/measure.py`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def mamba_chunk_scan_combined(
 
 
 def strange_environment(folder: Path) -> dict[str, str]:
-    """Variables: the stand-ins on PATH, no bsmamba2, nor packages that such a machine may lack."""
+    """Returns variables: fakes on PATH, neither bsmamba2 nor packages that may be missing there."""
     (folder / "sitecustomize.py").write_text(CUSTOMIZE)
     environment = dict(os.environ, PYTHONPATH=str(folder), XDG_CACHE_HOME=str(folder / "cache"))
     environment["PATH"] = f"{folder}{os.pathsep}{environment['PATH']}"
@@ -78,12 +78,12 @@ def strange_environment(folder: Path) -> dict[str, str]:
 
 
 def compute_sanitizer(folder: Path) -> Path:
-    """The sanitizer's stand-in."""
+    """Writes a fake compute-sanitizer."""
     return _program(folder / "compute-sanitizer", SANITIZER)
 
 
 def ncu(folder: Path) -> Path:
-    """The profiler's stand-in."""
+    """Writes a fake ncu."""
     return _program(folder / "ncu", NCU)
 
 

@@ -36,7 +36,7 @@ Rehearsal = tuple[subprocess.CompletedProcess[str], dict[str, Any]]
 def rehearsal(
     emulated_scan: Path, plugin_library: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Rehearsal:
-    """A rehearsal of all parts on a stranger's machine, and its JSON."""
+    """A rehearsal of all parts on a machine without the project, and its JSON."""
     folder = tmp_path_factory.mktemp("gpu")
     compute_sanitizer(folder)
     ncu(folder)
@@ -100,7 +100,7 @@ def test_rehearsal_builds_plans_for_real(rehearsal: Rehearsal):
         assert built["builder"].startswith("tensorrt-rtx ")
         assert built["plugin_layers"] > 0
         assert built["mib"] > 1
-        assert "PluginError" in built["error"]  # the one that was named is not the cache's
+        assert "PluginError" in built["error"]  # the plugin that was named is not in the cache
     assert {row["batch"] for row in part["rows"]} == {1, 2, 4}
     assert {row["network"] for row in part["rows"]} == {
         "published, float16 autocast",
@@ -168,7 +168,7 @@ def test_command_names_no_folder():
 def run_with(
     worker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: str
 ) -> tuple[int, dict[str, Any]]:
-    """Runs measure.py with a stand-in for its worker, in which `job` and `save` are defined."""
+    """Runs measure.py with a fake of its worker, in which `job` and `save` are defined."""
     script = tmp_path / "worker.py"
     head = "import json, os, sys, time; job = json.loads(sys.argv[1])\n"
     save = "def save(**values): open(job['result'], 'w').write(json.dumps(values))\n"

@@ -1,4 +1,4 @@
-"""Laws of the analysis of compiled kernels: its counts against what is known of them by hand."""
+"""Laws of the analysis of compiled kernels: its counts are those counted by hand."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_machine_code_is_read():
     ]
     assert [each.l1_passes for each in kernel.code] == [0, 4, 0, 2, 0, 0, 0]
     assert kernel.code[0].places == (("a.cuh", 7), ("b.cuh", 3))
-    assert kernel.code[1].places == kernel.code[0].places  # until another is named
+    assert kernel.code[1].places == kernel.code[0].places  # until the listing names another
     assert kernel.code[2].places == (("b.cuh", 4),)
     assert [(loop.first, loop.last) for loop in kernel.loops()] == [(1, 4)]
     assert kernel.end == 6

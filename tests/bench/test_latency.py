@@ -1,4 +1,4 @@
-"""Laws of `bench/latency.py`; what it measures is never asserted."""
+"""Laws of `bench/latency.py`; no test depends on a measured time."""
 
 from __future__ import annotations
 
@@ -230,8 +230,8 @@ def test_an_engine_that_fails_costs_its_own_row_only(tmp_path: Path) -> None:
     seen: list[int] = []
     measured = take_turns(jobs, 2, lambda so_far: seen.append(len(so_far.rounds["gemm"])))
     assert measured.failed["onnx-body"] == "No such file: absent.onnx."
-    assert "bs_roformer" in measured.failed["bs-roformer"]  # the package is not in here
-    assert seen == [2, 3]  # told after each round but the warm-up
+    assert "bs_roformer" in measured.failed["bs-roformer"]  # the package is not installed here
+    assert seen == [2, 3]  # called after each round but the warm-up
 
 
 def test_a_cut_run_leaves_its_rounds(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ COMMITTED = ROOT / "bench" / "results" / "latency-cpu.json"
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    """The committed report, with figures of growth that are known."""
+    """The committed report, with known figures of growth."""
     report = latency.read_report(COMMITTED)
     points = [
         {"chunks": n, "audio_s": 4 * n, "seconds": 0.1 + 0.5 * n, "min": 0.5 * n, "max": 0.7 * n}

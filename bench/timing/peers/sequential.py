@@ -5,7 +5,7 @@ whole state of each sequence, (heads, channels, states); mamba_ssm's own `Mamba2
 its kernels are missing. Here this recurrence replaces the scan in the network as trained, in
 float32, with all sequences of a block at a time; everything else is the same PyTorch.
 
-A chunk of the published network takes minutes that way. Therefore a network with one layer (a block
+A chunk of the full-size network takes minutes that way. Therefore a network with one layer (a block
 along time and one along bands) is run, and its layer is timed; all layers have the same shapes. The
 time of a chunk is that of the one-layer network plus the layer's time for each further layer.
 """
