@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BsmError as error:
         _fail(str(error), arguments, error.exit_code)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # such as stdout's
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # such as an error of stdout
             _fail(f"Cannot write: {error.strerror}; make room, or write elsewhere.", arguments)
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             _fail(f"The name {error.filename} is too long: choose a shorter one.", arguments)
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _leave(sentence: str, code: int) -> None:
-    """Ends the process; at once if an engine hangs: its library would not survive an exit."""
+    """Ends the process; at once if an engine hangs, whose library would crash a normal exit."""
     with contextlib.suppress(OSError):
         click.echo(sentence, err=True)
     if any(thread.name.startswith("bsm-") for thread in threading.enumerate()):

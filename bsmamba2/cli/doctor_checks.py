@@ -1,4 +1,4 @@
-"""What this machine can run, what is missing for the rest, and how to mend it.
+"""Checks what this machine can run, what is missing for the rest, and how to mend it.
 
 Every optional backend is imported within its own check, so that one that is absent or broken
 becomes a line of the report.
@@ -122,7 +122,7 @@ def _run_embedded_engine() -> str:
     mask = engine(spectrum)
     if mask.shape != spectrum.shape or not np.isfinite(mask).all():
         raise _Unusable("returns no usable mask: reinstall bsmamba2")
-    trained = "" if provenance.trained else "; untrained, so its stems are no separation"
+    trained = "" if provenance.trained else "; its weights are random and separate nothing"
     return f"masks {_TEST_FRAMES} frames in {time.perf_counter() - start:.2f} s{trained}"
 
 

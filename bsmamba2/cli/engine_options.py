@@ -1,4 +1,4 @@
-"""Options and the progress bar that the commands running an engine share."""
+"""The options and the progress bar of the commands that run an engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from bsmamba2.cli.headings import HeadedOption
 
 _BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
-"""The rate is never inverted: 's/s' would not tell which of the two it is."""
+"""Never shows the inverted rate, as tqdm would for slow engines: both have the unit 's/s'."""
 
 _BACKEND = (
     click.option(
@@ -73,7 +73,7 @@ def engine_options(
 
     Args:
         overlap_s: Default of --overlap.
-        auto_batch: Whether --batch takes 'auto', which then is the default and becomes 0.
+        auto_batch: Whether --batch also takes 'auto', which is then the default and becomes 0.
     """
     options = (
         click.option(

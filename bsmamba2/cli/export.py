@@ -44,7 +44,7 @@ _MARKS = {"float32": "", "float16": ".fp16", "int8": ".int8"}
     heading="Details of the ONNX file",
     metavar="FILE",
     help="A song whose loudest chunk measures the loss of --fp16 or --int8; a .stem.mp4 also has "
-    "the true voice.  [default: a made-up mixture, the same everywhere]",
+    "the true vocals.  [default: a made-up mixture, the same everywhere]",
 )
 @click.option(
     "--card",
@@ -190,11 +190,11 @@ def _check_usage(
         (
             is_onnx and lower,
             f"The precision of {model} is fixed: export the .safetensors checkpoint that it was "
-            "made of, on a machine with PyTorch.",
+            "made from, on a machine with PyTorch.",
         ),
         (
             is_onnx and not trt,
-            f"{model} is an ONNX engine already: add --trt to build a plan of it.",
+            f"{model} is an ONNX engine already: add --trt to build a plan from it.",
         ),
         (is_onnx and card, "--card goes into an ONNX file that is written, not into a plan."),
         (plan and not trt, f"--{next(iter(plan), '')} applies to a plan: add --trt."),
@@ -208,7 +208,7 @@ def _check_usage(
 
 
 def _report(onnx: str, target: Path, record: PlanRecord | None) -> str:
-    """Returns the JSON document on an ONNX file, and on the plan that was built of it."""
+    """Returns the JSON document on an ONNX file, and on the plan that was built from it."""
     import json
     from dataclasses import asdict
 

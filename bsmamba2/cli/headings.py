@@ -11,7 +11,7 @@ _WIDEST = 30
 
 
 class HeadedOption(click.Option):
-    """An option with a heading above it, which holds for the options after it, too."""
+    """An option with a heading above it, under which the options after it are listed, too."""
 
     def __init__(self, *arguments: Any, heading: str, **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)

@@ -278,7 +278,7 @@ def _warn_of_weights(name: str, engine: Engine, *, quiet: bool) -> None:
     if not engine.metadata.provenance.trained:
         click.echo(
             f"Warning: the weights of engine '{name}' are untrained (random numbers): "
-            "its stems are no separation of voice and music.",
+            "it does not separate anything.",
             err=True,
         )
     elif name == "default" and not quiet:

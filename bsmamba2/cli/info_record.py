@@ -1,4 +1,4 @@
-"""Descriptions of configurations, checkpoints and engines as one kind of record of plain values.
+"""Describes configurations, checkpoints and engines by records of plain values.
 
 Neither torch nor onnx is imported, and no tensors are loaded.
 """
@@ -38,7 +38,7 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
         plan, a `PlanRecord`.
 
     Raises:
-        BsmError: The file or configuration does not exist, is wrong or damaged, or must be
+        BsmError: The file or configuration does not exist, is invalid or damaged, or must be
             imported first.
     """
     path = default_engine_path() if str(name_or_path) == "default" else Path(name_or_path)

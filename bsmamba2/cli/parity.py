@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--audio",
     metavar="FILE",
-    help="A song whose loudest chunk both engines separate; a .stem.mp4 also has the true voice.  "
+    help="A song whose loudest chunk both engines separate; a .stem.mp4 also has the true vocals.  "
     "[default: a made-up mixture, the same everywhere]",
 )
 @backend_options

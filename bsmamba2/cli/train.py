@@ -97,7 +97,7 @@ def command(
 
     RUN gets last.ckpt, the best checkpoints, log.jsonl, TensorBoard's files, and the moving
     average of the weights as ema.safetensors and best.safetensors, for 'bsm infer --engine' and
-    'bsm export'. The same command continues a run that was ended.
+    'bsm export'. The same command continues a run that was interrupted.
 
     \b
     Examples:
@@ -180,5 +180,5 @@ def _summary(outcome: Outcome, out: Path) -> str:
         best = f"; best uSDR {outcome.best[1]:.2f} dB at step {outcome.best[0]}"
     where = f"{outcome.step} of {outcome.total} steps{best}"
     if outcome.stopped_by:
-        return f"Stopped and saved after {where}: the same command continues."
+        return f"Stopped and saved after {where}: run the same command to continue."
     return f"Trained {where}: {out / 'best.safetensors'}"

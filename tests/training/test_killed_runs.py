@@ -89,7 +89,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     os.kill(process.pid, number)
     ended = running.end()
     assert ended.code == 128 + number, ended.err
-    assert "the same command continues" in ended.err.splitlines()[-1]
+    assert "run the same command to continue" in ended.err.splitlines()[-1]
     assert "Traceback" not in ended.err
     saved = torch.load(run / "last.ckpt", weights_only=True)
     assert saved["step"] == records(run, "step")[-1]["step"] >= 2
