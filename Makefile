@@ -3,18 +3,18 @@
 #   make test   an environment with torch, and the whole suite
 
 PYTHON ?= python3
-# Without a GPU, and wherever pip would otherwise fetch CUDA packages, this is the CPU build.
+# Name the CPU build here on machines without a GPU, where pip would otherwise fetch CUDA packages.
 TORCH ?= torch==2.13.0
-# A six-second excerpt of real music ships in this wheel (non-commercial licence, not in here);
-# its own dependencies are not needed.
+# This wheel holds a six-second excerpt of real music, whose licence (non-commercial) keeps it out of
+# the repository; its own dependencies are not needed.
 EXCERPT ?= stempeg==0.2.6
-# TensorRT-RTX parses and builds engines without a GPU; kernel-lens carries TensorRT's headers,
-# Apache-2.0, and its own dependencies are not needed.
+# TensorRT-RTX parses and builds engines without a GPU; kernel-lens contains TensorRT's headers
+# (Apache-2.0), and its own dependencies are not needed.
 TENSORRT ?= tensorrt-rtx==1.7.1.116
 HEADERS ?= kernel-lens==2.0.1
-# What metrics and lists are compared with; only single files of them are read.
+# The tests compare metrics and lists of songs with single files of these.
 REFERENCES ?= museval==0.4.1 musdb==0.4.3
-# A compiler for the CUDA sources, all of one release, where no CUDA toolkit is installed.
+# A compiler for the CUDA sources, where no CUDA toolkit is installed; all of one release.
 NVCC ?= nvidia-cuda-nvcc~=13.0.0 nvidia-cuda-crt~=13.0.0 nvidia-nvvm~=13.0.0 \
 	nvidia-cuda-runtime~=13.0.0 nvidia-cuda-cccl~=13.0.0
 SONG ?=

@@ -28,7 +28,7 @@ ENCODINGS = {
 
 
 def noise(n: int = 3 * RATE, channels: int = 2, *, level: float = 0.1) -> np.ndarray:
-    """Noise (channels, n) in float32; every length has another one."""
+    """Returns noise (channels, n) in float32, which is different for each n."""
     samples = np.random.default_rng(n).standard_normal((channels, n)) * level
     return samples.astype(np.float32)
 

@@ -119,7 +119,7 @@ def make_files(folder: Path) -> None:
 
 @functools.cache
 def provoke(case: ErrorCase) -> BsmError:
-    """Runs a case once, in a folder of `make_files`; returns what it raises."""
+    """Runs a case once, in a folder of `make_files`; returns the error that it raises."""
     with pytest.MonkeyPatch.context() as patch:
         if case.without:
             patch.setitem(sys.modules, case.without, None)

@@ -20,7 +20,7 @@ class _Program(ctypes.Structure):
 
 
 def can_forbid() -> bool:
-    """Whether this system has the system call filter."""
+    """Whether this system can filter system calls."""
     return platform.system() == "Linux" and platform.machine() in _MACHINES
 
 

@@ -66,7 +66,7 @@ def forward_direction(
     d_state: int,
     eps: float,
 ) -> Array:
-    """(N, L, [z, x, B, C, dt]) to (N, L, d_inner), in order of time."""
+    """Scans (N, L, [z, x, B, C, dt]) in order of time; returns (N, L, d_inner)."""
     heads, d_inner = len(A), len(conv_weight) - 2 * d_state
     z, xbc, dt = np.split(zxbcdt, [d_inner, 2 * d_inner + 2 * d_state], axis=-1)
     xbc = silu(causal_conv(xbc, conv_weight, conv_bias))

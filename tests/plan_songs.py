@@ -22,11 +22,11 @@ def vocals(engine: Any, mixture: np.ndarray, batch: int = 1) -> np.ndarray:
 
 
 def assert_same(found: np.ndarray, mixture: np.ndarray) -> None:
-    """`found` is the target that `quick` yields on the CPU, up to the rounding of other batches."""
+    """Checks that `found` is the target of `quick` on the CPU, up to the rounding of batches."""
     expected = vocals(FunctionEngine(quick), mixture)
     assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
 def names(machine: Machine, *wanted: str, stream: int | None = None) -> list[str]:
-    """The machine's log, only events with the wanted names, of all streams or of one."""
+    """Returns those of the wanted names that the machine logged, of all streams or of one."""
     return [what for what, number in machine.log if what in wanted and stream in (None, number)]

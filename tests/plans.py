@@ -93,7 +93,7 @@ def install(
         machine: The GPU.
         builder: The builder that is installed; the other one is not.
         version: The builder's version.
-        quirks: Quirks of its contexts.
+        quirks: Attributes of its contexts; see `make_module`.
     """
     for name, module in cupy_module.make_modules(machine).items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -109,7 +109,7 @@ def install(
 
 
 def a_build(folder: Path, *libraries: str) -> Libraries:
-    """A pretended build of both or of some libraries in the cache."""
+    """Returns a fake build of both libraries, or of some, in the cache."""
     digests = dict.fromkeys(libraries or (SCAN, PLUGIN), "")
     return Libraries(folder=folder, sources="", sizes=(), architectures=("sm_90",), sha256=digests)
 

@@ -68,7 +68,7 @@ def python(
 
 
 def printed(code: str, *arguments: str | Path, folder: Path | None = None, **variables: str) -> str:
-    """Runs code that must succeed, as `python`; returns what it prints."""
+    """Runs code that must succeed, as `python` does; returns what it prints."""
     done = python(code, *arguments, folder=folder, **variables)
     assert done.returncode == 0, done.stderr
     return done.stdout

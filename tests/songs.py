@@ -19,7 +19,7 @@ def excerpt() -> Path:
 
 
 def decoded(song: Path, stream: int = 0) -> np.ndarray:
-    """An audio stream, (samples, channels); of the excerpt, 0 is the mixture and 4 the voice."""
+    """Decodes a stream, (samples, channels); in the excerpt, 0 is the mixture and 4 the vocals."""
     import av
 
     with av.open(str(song)) as container:

@@ -189,7 +189,7 @@ def check_command(words: list[str]) -> None:
 
 
 def parse(command: click.Command, arguments: list[str]) -> None:
-    """Lets click parse arguments, down to the last subcommand, as a run of it would."""
+    """Makes click parse arguments down to the last subcommand, as a real call would."""
     context = click.Context(command, info_name="bsm")
     while isinstance(command, click.Group):
         name, found, arguments = command.resolve_command(context, arguments)

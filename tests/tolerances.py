@@ -42,8 +42,8 @@ def assert_close(
 def extreme_slack(kind: str, dtype: torch.dtype | str) -> float:
     """Slack of a chunked form on an extreme input, relative to usual inputs.
 
-    Outputs of large states cancel, and are normalised afterwards. And float32 resolves the sum of
-    a chunk's log decays, here about -12000, only to 1e-3, an error that later states inherit.
+    Outputs of large states cancel, and are normalised afterwards. In addition, float32 resolves the
+    sum of a chunk's log decays, here about -12000, only to 1e-3, an error in all later states.
     """
     if kind == "decay stops" and str(dtype).endswith("float32"):
         return 400

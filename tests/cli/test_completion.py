@@ -1,4 +1,4 @@
-"""Shells complete bsm by the script that it prints."""
+"""Shells complete commands with the script that `bsm completion` prints."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def check(title: str, name: str) -> doctor.Check:
 
 
 def test_json_says_what_runs_here() -> None:
-    """And nothing else is printed: where CI is set, pyfluidsynth prints when it is imported."""
+    """Nothing else is printed, though pyfluidsynth prints when it is imported if CI is set."""
     report = json.loads(python(MAIN, "doctor", "--json", CI="true").stdout)
     assert report["ok"]
     engines = {check["name"]: check["ok"] for check in report["engines"]}

@@ -2,8 +2,7 @@
 
 Real in these tests: the sidecar and its checks, everything in `runtime/`, the arithmetic of the
 transforms and of the mask product (NumPy, SciPy), and the network (ONNX Runtime on the ONNX file
-inside the fake plan). Fake, because nothing of them runs without a driver, are the calls in these
-places:
+inside the fake plan). The calls in these places are fake, because they do not run without a driver:
 
 - `runtime/engines/tensorrt/device.py`: the calls of `cupy.cuda` in `open_device`,
   `_check_libraries` and `_no_device_sentence`, and the memory pools in `free_memory`. If CuPy is

@@ -1,4 +1,4 @@
-"""The CuPy names that the runtime uses, on a `Machine`. Shapes exist at once, values later."""
+"""The CuPy names that the runtime uses, on a `Machine`; shapes are known at once, values later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801  (CuPy's name)
 
     def __init__(self, memory: np.ndarray, block: np.ndarray) -> None:
         self.memory = memory
-        self._block = block  # keeps it
+        self._block = block  # keeps the memory alive
 
     shape = property(lambda self: self.memory.shape)
     dtype = property(lambda self: self.memory.dtype)
@@ -194,7 +194,7 @@ def _cuda(machine: Machine) -> SimpleNamespace:
 
 
 def _compute(function: Any, *inputs: Any, out: ndarray | None = None) -> ndarray:
-    """Enqueues a function of arrays; its result has its shape at once."""
+    """Enqueues a function of arrays; returns its result, whose shape is known at once."""
     for value in inputs:
         if isinstance(value, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")

@@ -33,7 +33,7 @@ class Machine:
 
     Attributes:
         memory: Bytes of device memory.
-        needed: The CUDA release that TensorRT needs of the driver.
+        needed: The CUDA release that TensorRT requires from the driver.
         peak: The most bytes that were in use at once.
         log: The host's calls in order: (name, number of the stream).
     """

@@ -1,4 +1,4 @@
-"""Builds that use neither the user's cache nor the GPUs of this machine."""
+"""Fixtures for builds that use neither the user's cache nor the GPUs of this machine."""
 
 from __future__ import annotations
 

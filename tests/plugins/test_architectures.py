@@ -1,4 +1,4 @@
-"""Laws of naming architectures, and of which code runs on which GPU."""
+"""Laws of the names of architectures, and of the GPUs that their code runs on."""
 
 from __future__ import annotations
 

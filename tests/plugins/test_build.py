@@ -100,7 +100,7 @@ def _let_others_write(scan: Path) -> None:
 
 
 def _link(scan: Path) -> None:
-    """Its bytes are right, but the link's target lies where others may be able to write."""
+    """The bytes are right, but the link's target lies where other users may be able to write."""
     scan.rename(scan.parents[3] / "scan.so")
     scan.symlink_to(scan.parents[3] / "scan.so")
 

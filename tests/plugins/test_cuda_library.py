@@ -27,8 +27,8 @@ from bsmamba2.plugins.cuda_library import (
 HEADER = Path(__file__).parents[2] / "plugins" / "include" / "bsm_scan.h"
 SIZES = ScanSizes(n_sequences=1, length=2, n_heads=2, headdim=32, d_state=32)
 ARRAYS = ScanArrays(**dict.fromkeys((*INPUTS, "y"), 4096))
-"""Reading or writing them ends the process: each call is refused before that. Results are tested in
-`test_scan_kernels`."""
+"""Addresses that nothing may read or write: the library refuses each call before. Results are
+tested in `test_scan_kernels`."""
 
 
 @pytest.fixture(scope="module")

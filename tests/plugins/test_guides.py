@@ -1,4 +1,4 @@
-"""The files and settings that the guides to the native part name exist."""
+"""All files and settings that the guides to the native part name exist."""
 
 from __future__ import annotations
 

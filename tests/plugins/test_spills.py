@@ -1,6 +1,6 @@
 """Law of the kernels: no register spills to memory, on any family of chips.
 
-Built as `bsm plugin build` does, with the flags of the libraries.
+The kernels are built with the flags of `bsm plugin build`.
 """
 
 from __future__ import annotations

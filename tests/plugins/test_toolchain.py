@@ -17,7 +17,7 @@ NVCC = 'case $1 in --version) echo "release 12.4, V12.4.131";; *) echo compute_8
 
 
 class Programs:
-    """A folder of programs, the only one on PATH."""
+    """A folder of programs, which is the only one on PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

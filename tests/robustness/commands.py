@@ -1,4 +1,4 @@
-"""Commands of `bsm` in processes that may be killed; they fork from one with all imports done."""
+"""Runs `bsm` in processes that may be killed, forked from one that has done all imports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ended:
     """How a command ended."""
 
     code: int
-    """Its exit code; negative: the signal that ended it."""
+    """Its exit code; if negative, the signal that ended it."""
     out: str
     """Its standard output."""
     err: str

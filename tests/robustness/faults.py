@@ -5,11 +5,11 @@
 Runs of `bsm infer FOLDER` and of `bsm train`, both with a tiny network, are killed at random
 moments within the time of an undisturbed run. After each kill every file under a final name must be
 complete, and another run of the same command must complete the work: the same samples, the same
-weights to the bit, the right report, no temporary file left. The same must hold on file systems
-from no bytes to as many as the work takes (which needs root, to mount them).
+weights to the bit, the right report, no temporary file left. The same must hold on file systems of
+every size, from no bytes to as many as the work takes (mounting them needs root).
 
-The time of a kill depends on the seed and its number only; what the run is doing then depends on
-the machine as well. The exit code is 1 if anything was wrong.
+The time of a kill depends only on the seed and the kill's number; what the run does at that time
+depends on the machine as well. The exit code is 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bench.common.report import report_head, write_report
 
 _INFER_BYTES = 5_200_000
 """Size of the stems, and some more."""
-_TURN = 10  # kills of one command before it is the other's turn
+_TURN = 10  # kills of one command before those of the other
 
 
 def main() -> int:
@@ -89,7 +89,7 @@ def run_faults(work: Path, seed: int, kills: int, sizes: int) -> Iterator[dict[s
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Summary by kind: faults, their stages, temporary files left, and what was wrong."""
+    """Summarises by kind: faults, their stages, temporary files left, and what was wrong."""
     kinds = {}
     for kind in dict.fromkeys(result["kind"] for result in results):
         of_kind = [result for result in results if result["kind"] == kind]

@@ -1,4 +1,4 @@
-"""`bsm infer FOLDER` killed at any moment, and on a disk that is full at any byte."""
+"""Kills `bsm infer FOLDER` at random moments, and runs it on disks that are full at any byte."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Folder:
         return ["infer", str(self.songs), *engine, *stems, *more]
 
     def _whole(self, format: str) -> tuple[float, dict[str, Any]]:
-        """Seconds of an undisturbed run, and the samples it leaves, by name."""
+        """Returns the seconds of an undisturbed run, and the samples it leaves, by name."""
         out = self.work / f"whole {format}"
         elapsed_s = timed(self.arguments(format, out), self.work)
         names = visible(out)
@@ -52,7 +52,7 @@ class Folder:
         return elapsed_s, {name: samples_of(out / name) for name in names}
 
     def wrong_files(self, format: str, out: Path) -> list[str]:
-        """Files under their final names that differ from those of an undisturbed run."""
+        """Lists files under their final names that differ from those of an undisturbed run."""
         expected = self.whole(format)[1]
         wrong = []
         for name in visible(out):
@@ -64,13 +64,13 @@ class Folder:
         return wrong
 
     def wrong_end(self, format: str, out: Path) -> list[str]:
-        """Differences between a complete folder and that of an undisturbed run."""
+        """Lists differences between a complete folder and that of an undisturbed run."""
         wrong = self.wrong_files(format, out) + [f"{name} is left" for name in hidden(out)]
         complete = visible(out) == sorted(self.whole(format)[1])
         return wrong if complete else [*wrong, f"there are {visible(out)}"]
 
     def complete(self, arguments: list[str], format: str, out: Path) -> list[str]:
-        """What is wrong with a run that completes the work of an interrupted one."""
+        """Completes the work of an interrupted run; lists what is wrong then."""
         there = visible(out)
         ended = start(arguments, self.work).end()
         if ended.code:
@@ -142,7 +142,7 @@ def fill(folder: Folder, format: str, size: int) -> dict[str, Any]:
 
 
 def _full_wrong(ended: Ended, there: list[str], *, complete: bool) -> list[str]:
-    """What is wrong with the report of a run whose disk may have been full."""
+    """Lists what is wrong with the report of a run whose disk may have been full."""
     if ended.code != (0 if complete else 1):
         return [f"exit code {ended.code} with {there}: {ended.err}"]
     document = json.loads(ended.out)
@@ -157,7 +157,7 @@ def _full_wrong(ended: Ended, there: list[str], *, complete: bool) -> list[str]:
 
 
 def rivals(folder: Folder, format: str) -> list[str]:
-    """What is wrong after two simultaneous runs into one folder."""
+    """Lists what is wrong after two simultaneous runs into one folder."""
     out = folder.work / "rivals"
     arguments = folder.arguments(format, out)
     runs = [start(arguments, folder.work, folder.work / f"said {number}") for number in range(2)]
@@ -167,7 +167,7 @@ def rivals(folder: Folder, format: str) -> list[str]:
 
 
 def read_only(folder: Folder, format: str) -> list[str]:
-    """What is wrong after a run onto a read-only file system."""
+    """Lists what is wrong after a run onto a read-only file system."""
     disk = folder.work / "disk"
     with small_disk(disk, 1 << 20):
         remount(disk, "ro")

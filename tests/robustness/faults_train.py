@@ -1,4 +1,4 @@
-"""`bsm train` killed at any moment, and on a disk that is full at any byte."""
+"""Kills `bsm train` at random moments, and runs it on disks that are full at any byte."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Training:
         ]
 
     def wrong_end(self, run: Path) -> list[str]:
-        """Differences between a finished run and the undisturbed one."""
+        """Lists differences between a finished run and the undisturbed one."""
         state = final_state(run)
         wrong = [
             f"{name} differs"
@@ -75,7 +75,7 @@ class Training:
         return wrong + [f"{name} is left" for name in hidden(run)]
 
     def complete(self, run: Path) -> list[str]:
-        """What is wrong after resuming a run until its end."""
+        """Resumes a run until its end; lists what is wrong then."""
         ended = start(self.arguments(run), self.work).end()
         return [f"exit code {ended.code}: {ended.err}"] if ended.code else self.wrong_end(run)
 
@@ -128,7 +128,7 @@ def fill(training: Training, size: int) -> dict[str, Any]:
 
 
 def wrong_files(run: Path) -> list[str]:
-    """Files under their final names that are not complete."""
+    """Lists files under their final names that are not complete."""
     from safetensors.torch import load_file
 
     wrong = [f"{name} is hidden" for name in hidden(run) if ".partial-" not in name]
@@ -161,7 +161,7 @@ def _steps(run: Path) -> list[tuple[int, float]]:
 
 
 def final_state(run: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the last checkpoint that a step changes, by name."""
+    """Returns all tensors of the last checkpoint that a step changes, by name."""
     saved = torch.load(run / "last.ckpt", weights_only=True)
     named = {f"{part}.{k}": v for part in ("network", "ema") for k, v in saved[part].items()}
     for index, moments in saved["optimizer"]["state"].items():

@@ -4,13 +4,13 @@
 
 Cases are damaged audio in every container, hostile names, data folders, checkpoints (pickles that
 call functions, zip bombs), safetensors, ONNX files, plans and sidecars, training runs and YAML. A
-case depends on the seed and its number only, and runs in a process of its own with limits on memory
+case depends only on the seed and its number, and runs in a process of its own with limits on memory
 and processor time. `--case N` runs a single case and prints its whole result.
 
-Right are exit code 0, and 1 or 2 with one sentence on stderr. Wrong are tracebacks, "unexpected"
-errors, crashes, more time or memory than the limits, files outside the output folder, incomplete
-files in it, processes, sockets, functions that pickles call, and messages of libraries. The exit
-code is 1 if any case was wrong.
+A command may exit with code 0, or with 1 or 2 and one sentence on stderr. Everything else is wrong:
+tracebacks, "unexpected" errors, crashes, more time or memory than the limits, files outside the
+output folder, incomplete files in it, processes, sockets, functions that pickles call, and messages
+of libraries. The exit code is 1 if any case was wrong.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from fuzz_worker import GOOD, run_one
 from bench.common.report import report_head, write_report
 
 MEMORY_MIB = 1024
-"""Address space that a case may take besides the imports."""
+"""Address space that a case may take in addition to the imports."""
 CPU_S = 10
 """Processor time of a case."""
 WALL_S = 60
-"""Wall time of a case, which may be blocked; generous, as the machine may be busy."""
+"""Wall time of a case, in case it is blocked; generous, as the machine may be busy."""
 _SHOWN = 20  # bugs that the JSON lists
 
 

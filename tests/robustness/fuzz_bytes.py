@@ -91,14 +91,14 @@ def _place(random: Random, value: Any) -> tuple[Any, Any]:
 
 
 def mutate_bytes(random: Random, data: bytes) -> bytes:
-    """Bytes damaged in one to 40 places."""
+    """Damages bytes in one to 40 places."""
     for _ in range(random.choice((1, 1, 1, 2, 3, 8, 40))):
         data = _damaged(random, data)
     return data
 
 
 def _damaged(random: Random, data: bytes) -> bytes:
-    """Bytes of which some are replaced, removed, repeated, swapped or inserted."""
+    """Replaces, removes, repeats, swaps or inserts some of the bytes."""
     end = len(data) if random.random() < 0.5 else min(_HEADER, len(data))
     at, size = random.randrange(max(1, end)), random.choice((1, 3, 4, 37, 200, 5000))
     old, gone = data[at : at + size], size

@@ -1,4 +1,4 @@
-"""Cases, and the intact files they are made from: a tiny network in every form, short songs."""
+"""Cases, and the intact files they are made from: a tiny network in all formats, short songs."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def _text(text: str) -> bytes:
 
 
 def _call(random: Random, _program: bytes) -> bytes:
-    """A function call in any of the ways that pickles have."""
+    """A function call in one of the ways that a pickle can make one."""
     module, name, argument = random.choice(_CALLS)
     pair, text = f"{module}\n{name}\n".encode(), _text(argument)
     found = b"\x80\x04" + _text(module) + _text(name) + b"\x93"

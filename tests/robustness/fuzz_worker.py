@@ -1,7 +1,7 @@
 """Makes one case, runs it in a process of its own with limits, and judges it.
 
-A case depends on the seed and its number only. The case and its result are written as JSON; a case
-that kills its process leaves only the former, from which `fuzz.py` sees what happened.
+A case depends only on the seed and its number. The case and its result are written as JSON; if a
+case kills its process, the result is missing, which `fuzz.py` counts as a crash or a hang.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAKERS: tuple[Maker, ...] = (
     *(onnx_case, onnx_case, onnx_case, plan_case, plan_case),
     *(config_case, config_case, value_case, songs_case, run_case),
 )
-"""Entry N modulo their number makes case N, from the seed and N."""
+"""Entry N % len(MAKERS) makes case N, from the seed and N."""
 GOOD = ("success", "sentence", "usage")
 """Right outcomes; every other one is a bug."""
 _LONGEST = 1500  # characters of a sentence
@@ -44,16 +44,16 @@ _RUNNING = (
     *("socket.__new__", "socket.connect", "pickle.find_class", "webbrowser.open"),
 )
 _WRITING = ("os.mkdir", "os.remove", "os.rmdir", "os.chmod")
-"""Events whose last value is an open folder that the path starts from, or -1."""
+"""Audit events whose last value is the open folder that the path is relative to, or -1."""
 _TWO_PATHS = ("os.rename", "os.link", "os.symlink")
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Watch:
-    """Records forbidden actions of Python while it is on."""
+    """Records forbidden actions, by Python's audit events, while it is on."""
 
     def __init__(self, allowed: Path) -> None:
-        """Watches from now on; `allowed` is the folder that may be written to."""
+        """Starts recording; `allowed` is the folder that may be written to."""
         self.on, self.allowed = True, allowed
         self.seen: list[str] = []
         sys.addaudithook(self._hook)
@@ -199,14 +199,14 @@ def judge(
 
 
 def _names(folder: Path) -> set[str]:
-    """Names of everything below a folder, and beside it."""
+    """Returns the names of everything below a folder, and beside it."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} | {
         f"../{path.name}" for path in folder.parent.iterdir()
     }
 
 
 def _said(number: int) -> str:
-    """The contents of an output of this process, which is a file."""
+    """Returns what this process wrote to a file descriptor, which is a file."""
     with open(os.dup(number), "rb") as file:
         file.seek(0)
         return file.read().decode("utf-8", "replace")

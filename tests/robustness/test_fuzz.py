@@ -34,7 +34,7 @@ def test_hostile_files_end_in_success_or_one_sentence(corpus: Corpus, tmp_path: 
 
 
 def test_the_intact_files_separate(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Otherwise cases would fail by themselves, whatever their damage."""
+    """Otherwise every case would fail, even without its damage."""
     monkeypatch.chdir(tmp_path)
     assert len(corpus.audio) > 20
     songs = [str(path) for path in sorted(corpus.folder.glob("song.*"))]

@@ -1,4 +1,4 @@
-"""The plugin library, driven by what stands in for TensorRT."""
+"""Fixtures of the plugin library, driven by a program that takes TensorRT's place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def loaded(plugin_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Ho
 
 @pytest.fixture
 def host(loaded: Host) -> Iterator[Host]:
-    """Everything that is logged must have been asked for by the test."""
+    """The host; fails the test if it leaves logged messages unread."""
     loaded.messages()
     yield loaded
     assert loaded.messages() == ""

@@ -28,7 +28,7 @@ def attributes(n_heads: int = 2, d_state: int = 32, eps: float = 1e-5) -> Attrib
 
 
 def specs(dtype: torch.dtype = torch.float32) -> list[Spec]:
-    """Inputs that fit, N and L free."""
+    """Returns inputs that match; N and L are free."""
     signal = [Spec(shape, dtype) for shape in SHAPES[:3]]
     signal[0] = replace(signal[0], free=(0, 1))
     return signal + [Spec(shape) for shape in SHAPES[3:]]

@@ -143,11 +143,11 @@ class Plugin:
         return self._other(self._host.host_clone(self._self))
 
     def attach(self) -> Plugin:
-        """The copy for an execution context."""
+        """Returns the copy for an execution context."""
         return self._other(self._host.host_attach(self._self))
 
     def reload(self) -> Plugin:
-        """The copy that comes out of a plan."""
+        """Returns the copy that a loaded plan contains."""
         return self._other(self._host.host_reload(self._owner._creator, self._self))
 
     def metadata(self) -> str:
@@ -160,7 +160,7 @@ class Plugin:
         return None if status else {v: k for k, v in TYPES.items()}[result.value]
 
     def output_shape(self, inputs: Sequence[Spec]) -> list[tuple[int, bool]] | None:
-        """Each size in this run, and whether it is a constant of the network."""
+        """Returns each size in this run, and whether it is a constant of the network."""
         descs = (FreeDesc * len(inputs))(*(spec.free_desc() for spec in inputs))
         dims, constant = (ctypes.c_int64 * 8)(), (ctypes.c_bool * 8)()
         rank = self._host.host_output_shape(self._self, descs, len(inputs), dims, constant)
@@ -173,7 +173,7 @@ class Plugin:
         return self._host.host_supports(self._self, position, array, len(descs))
 
     def configure(self, inputs: Sequence[Spec]) -> int | None:
-        """Bytes of workspace for sizes up to these; None if the plugin refuses them."""
+        """Returns the bytes of workspace for sizes up to these; None if the plugin refuses them."""
         descs = (FreeDesc * len(inputs))(*(spec.free_desc() for spec in inputs))
         size = ctypes.c_size_t()
         status = self._host.host_configure(self._self, descs, len(inputs), ctypes.byref(size))
@@ -190,7 +190,7 @@ class Plugin:
         y: Tensor | None,
         workspace: Tensor | None,
     ) -> bool:
-        """Runs on memory of this process; True when the plugin reports success."""
+        """Runs the plugin on memory of this process; returns whether it reports success."""
 
         def address(tensor: Tensor | None) -> int | None:
             return None if tensor is None else tensor.data_ptr()

@@ -131,7 +131,7 @@ def test_missing_array_is_refused(host: Host, plugin: Plugin, missing: int):
 
 def test_workspace_is_the_same_whatever_gpu_builds(plugin: Plugin, monkeypatch: pytest.MonkeyPatch):
     sizes = set()
-    for compute in ("90", "80", "0"):  # the last: none
+    for compute in ("90", "80", "0"):  # 0: there is no GPU
         monkeypatch.setenv("BSM_EMULATED_COMPUTE", compute)
         sizes.add(plugin.configure(specs()))
     assert len(sizes) == 1

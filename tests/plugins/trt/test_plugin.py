@@ -224,8 +224,8 @@ def test_wrong_number_of_inputs_is_refused(host: Host, plugin: Plugin):
 def test_message_goes_to_stderr_under_another_major_version_than_the_headers(
     plugin_library: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], major: int
 ):
-    """Its logger may have another layout, and calling it would crash. The plugin still works."""
-    copy = tmp_path / "libcopy.so"  # with a logger of its own
+    """The logger of that version may have another layout, and calling it would crash."""
+    copy = tmp_path / "libcopy.so"  # which keeps its logger apart
     shutil.copy(plugin_library, copy)
     host = Host(compile_host(tmp_path / "libhost.so", f"-DHOST_MAJOR={major}"), copy)
     assert host.create(attributes())

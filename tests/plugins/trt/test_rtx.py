@@ -74,7 +74,7 @@ def test_every_scan_node_becomes_a_plugin_layer_and_nothing_of_the_body_is_left(
     assert not inlined(report, model)
 
 
-# --- what goes wrong silently elsewhere ---
+# --- what TensorRT-RTX does not report ---
 
 
 def test_without_the_plugin_the_body_is_inlined_and_the_check_says_so(

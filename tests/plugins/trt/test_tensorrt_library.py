@@ -114,7 +114,7 @@ except BsmError as error:
 
 
 def load_apart(path: Path) -> str:
-    """The error of loading, in a process where nothing is registered yet."""
+    """Loads a plugin in a process where nothing is registered yet; returns the error."""
     return printed(LOAD, path).strip()
 
 
