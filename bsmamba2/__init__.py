@@ -1,4 +1,4 @@
-"""BSMamba2: a band-split Mamba2 network that separates the voice from music."""
+"""BSMamba2: a band-split Mamba2 network that separates vocals from music."""
 
 import os
 from pathlib import Path

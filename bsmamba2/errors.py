@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
 
 
 def short_reason(error: object) -> str:
-    """Shortens another library's error to fit into a sentence: CUDA's part, or the first line."""
+    """Shortens another library's error to fit a sentence: its CUDA error, or its first line."""
     text = str(error).strip()
     cuda = re.search(r"cudaError \d+: [^()]*", text)
     line = cuda[0] if cuda else (text.splitlines() or [type(error).__name__])[0]
@@ -43,7 +43,7 @@ def warn_once(logger: logging.Logger, sentence: str) -> None:
 
 
 class OptionError(BsmError):
-    """An option, argument or name is invalid, or does not go with another one.
+    """An option, argument or name is invalid, or conflicts with another one.
 
     Fix: see `bsm COMMAND --help` for what is allowed.
     """

@@ -63,7 +63,7 @@ def export_onnx(
 
     Raises:
         BsmError: The source, target or song is unusable.
-        ExportError: The exported mask differs from PyTorch's, or the precision costs too much;
+        ExportError: The exported mask differs from PyTorch's, or the precision loses too much;
             `target` is left unchanged.
     """
     target = Path(target)
@@ -109,7 +109,7 @@ def _measured(
     excerpt: ReferenceExcerpt | None,
     report: Callable[[str], None],
 ) -> Metadata:
-    """The metadata with the figures of all gates; raises ExportError if one is not passed."""
+    """Returns the metadata with the figures of all gates; raises ExportError if one fails."""
 
     @torch.inference_mode()
     def reference(spectrum: NDArray[np.float32]) -> Mask:

@@ -1,7 +1,7 @@
 """Builds a TensorRT plan and its sidecar from an exported ONNX file, without torch and onnx.
 
 TensorRT builds a plan on the machine that will run it, TensorRT-RTX anywhere. Types are those of
-the graph and TF32 is off: no builder decides about precision.
+the graph and TF32 is off: the builder chooses no precision.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def export_plan(
 
 
 def _read_source(path: Path) -> Metadata:
-    """The metadata of a file that a plan can be built from.
+    """Returns the metadata of a file that a plan can be built from.
 
     Raises:
-        CheckpointError: The file is damaged, or another tool's.
+        CheckpointError: The file is damaged, or was written by another tool.
         ExportError: The file is for CPUs, or does not have one scan node per block.
     """
     file = read_onnx_file(path)
@@ -117,7 +117,7 @@ def _read_source(path: Path) -> Metadata:
 
 
 def _plugin_library(options: PlanOptions, report: Callable[[str], None]) -> Path:
-    """The plugin's library, built if necessary."""
+    """Returns the plugin's library, built if necessary."""
     if options.plugin:
         return existing_file(options.plugin).resolve()
     if options.arch:
@@ -129,7 +129,7 @@ def _plugin_library(options: PlanOptions, report: Callable[[str], None]) -> Path
 
 
 def _plugin_record(library: Path) -> PluginRecord:
-    """Digests of the library and, if its folder records them, of the sources it was built from."""
+    """Returns digests of the library and, if its folder records them, of its sources."""
     digest = sha256_file(library)
     build = load_build(library.parent)
     known = build is not None and build.sha256.get(library.name) == digest
@@ -148,7 +148,7 @@ def _build(
     frames: str,
     report: Callable[[str], None],
 ) -> Any:
-    """The serialised plan of an ONNX file, an `IHostMemory`; the plugin must be registered."""
+    """Returns the serialised plan, an `IHostMemory`; the plugin must be registered."""
     trt, log = builder.trt, BuilderLog()
     trt_log = attach_log(trt, log)
     trt_builder = _start(builder, trt_log, log)
@@ -184,7 +184,7 @@ def _build(
 
 
 def _profile(trt_builder: Any, spectrum: Any, batch: Range, frames: Range) -> Any:
-    """An `IOptimizationProfile` with the ranges of chunks and frames."""
+    """Returns an `IOptimizationProfile` with the ranges of chunks and frames."""
     profile = trt_builder.create_optimization_profile()
     _, channels, _, bins, parts = spectrum.shape
     sizes = [(n, channels, length, bins, parts) for n, length in zip(batch, frames, strict=True)]
@@ -196,14 +196,14 @@ def _start(builder: PlanBuilder, trt_log: Any, log: BuilderLog) -> Any:
     """Creates TensorRT's `Builder`, which needs a working CUDA."""
     try:
         return builder.trt.Builder(trt_log)
-    except TypeError as error:  # pybind's, when the constructor returns nothing
+    except TypeError as error:  # from pybind, when the constructor returns nothing
         raise ExportError(
             f"{builder} does not start ({log.last_error()}): update the NVIDIA driver."
         ) from error
 
 
 def _parser_error(parser: Any) -> str:
-    """The first error, with its node; "" if there is none."""
+    """Returns the first error, with its node; "" if there is none."""
     if not parser.num_errors:
         return ""
     error = parser.get_error(0)

@@ -175,13 +175,13 @@ def _moving_average(data: dict[str, Any], tensors: Tensors, path: Path) -> Tenso
     ema = [_plain_tensor(value, f"ema {i}", path) for i, value in enumerate(averages)]
     if [tensor.shape for tensor in ema] != [tensor.shape for tensor in tensors.values()]:
         raise CheckpointError(
-            f"{path} has a moving average of {len(ema)} tensors that do not fit its "
-            f"{len(tensors)} weights one by one: leave --ema out."
+            f"{path} has a moving average whose {len(ema)} tensors do not match its "
+            f"{len(tensors)} weights: leave --ema out."
         )
     averaged = dict(zip(tensors, ema, strict=True))
     if strangers := _unlike(tensors, averaged):
         log.warning(
-            "%d matrices of the moving average are unlike the weights in the same place (%s): "
+            "%d matrices of the moving average differ much from the weights at their place (%s): "
             "its order may differ; compare the separation with and without --ema.",
             len(strangers),
             ", ".join(strangers[:3]),

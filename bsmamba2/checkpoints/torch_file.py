@@ -1,4 +1,4 @@
-"""Reads files of `torch.save` with PyTorch's weights-only loader.
+"""Reads files written by `torch.save` with PyTorch's weights-only loader.
 
 That loader calls only functions that rebuild tensors and plain values. Placeholders replace all
 other names in a pickle, so that a checkpoint may contain objects of its trainer. Nothing that a
@@ -22,7 +22,7 @@ import torch
 
 from bsmamba2.errors import CheckpointError, one_line, short_reason
 
-_MOST_TUPLES = 50_000  # a tensor takes 4; hashing twice as many, nested, overflows the stack
+_MOST_TUPLES = 50_000  # a tensor takes 4; hashing 100 000 nested ones overflows the stack
 
 
 def _words(text: str) -> frozenset[str]:
@@ -73,8 +73,8 @@ class _Placeholders(type):
 class Placeholder(metaclass=_Placeholders):
     """An object of a class that the pickle names, without its contents.
 
-    Each subclass stands for one name. The loader fills only lists and dictionaries, for which
-    plain ones are made.
+    Each subclass stands for one name. For subclasses of lists and dictionaries, which the loader
+    fills, plain lists and dictionaries are made.
     """
 
     name = ""
@@ -91,7 +91,7 @@ class Placeholder(metaclass=_Placeholders):
 
 
 def load_torch_file(path: Path) -> Any:
-    """Reads a file of `torch.save` without importing anything that its pickle names.
+    """Reads a file written by `torch.save` without importing anything that its pickle names.
 
     Tensors are views of the memory-mapped file.
 
@@ -173,7 +173,7 @@ def _load(path: Path, names: Iterable[str], room: int) -> Any:
 
     Raises:
         UnsafeCallError: The pickle calls something that is not known to be harmless, or merely
-            names such a thing of the standard library.
+            names such a thing in the standard library.
         Exception: Whatever zip, pickle and torch raise for damaged files.
     """
     for name in names:

@@ -76,7 +76,8 @@ def load_weights(path: str | Path) -> tuple[Tensors, Metadata]:
 
     Raises:
         BsmError: No such file.
-        CheckpointError: The file is damaged, of another tool, or does not fit its configuration.
+        CheckpointError: The file is damaged, written by another tool, or does not fit its
+            configuration.
     """
     path = existing_file(path)
     shapes, pairs = read_safetensors_header(path)

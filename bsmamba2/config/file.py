@@ -14,7 +14,7 @@ from bsmamba2.config.training import DataConfig, LossConfig, TrainingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A configuration, as one YAML file holds it: the model and how to train it."""
+    """A whole configuration, as in one YAML file: the model and how to train it."""
 
     audio: AudioConfig
     network: NetworkConfig

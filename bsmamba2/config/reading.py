@@ -68,7 +68,7 @@ def read_yaml(name: str, depth: int = 0) -> dict[str, Any]:
     Raises:
         ConfigError: No such file, or its content is not YAML made of sections.
     """
-    require(depth < 8, f"The 'base' of {name} leads in a circle: remove one of these 'base' keys.")
+    require(depth < 8, f"The 'base' keys from {name} on form a circle: remove one of them.")
     values = _plain_values(_read_text(name), name)
     require(isinstance(values, dict), f"{name} must consist of sections such as 'network:'.")
     base = values.pop("base", None)
@@ -124,7 +124,7 @@ def read_section(kind: type[T], values: Any, where: str = "") -> T:
     """Builds a dataclass from plain values; every key must be known and present.
 
     Args:
-        kind: A dataclass of numbers, strings, tuples and such dataclasses, each possibly None.
+        kind: A dataclass of numbers, strings, tuples and further such dataclasses, or None.
         values: A mapping, as read from YAML or JSON.
         where: Prefix of the keys in messages, such as "section.".
 

@@ -22,7 +22,7 @@ class DataConfig:
     salient_pieces: int
     """Pieces into which a window is divided."""
     salient_quantile: float
-    """Quantile of the pieces' RMS that is the threshold."""
+    """The threshold is this quantile of the pieces' RMS."""
     salient_floor: float
     """Lowest threshold: an RMS, where full scale is 1."""
     salient_share: float
@@ -44,7 +44,7 @@ class DataConfig:
     pitch_semitones: float
     """Largest transposition up or down."""
     unreadable_limit: int
-    """Failed reads that a run skips; one more ends it."""
+    """Failed reads that a run tolerates; one more ends it."""
 
     def __post_init__(self) -> None:
         require(bool(self.stems), "data.stems must name at least one stem.")
@@ -116,7 +116,7 @@ class TrainingConfig:
     max_epochs: int
     """Largest number of epochs."""
     max_steps: int
-    """Largest number of steps; 0 leaves the end to max_epochs."""
+    """Largest number of steps; with 0, only max_epochs limits the run."""
     validation_every: int
     """Epochs between validations; the last step is always followed by one."""
     keep_best: int

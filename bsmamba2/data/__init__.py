@@ -1,1 +1,1 @@
-"""Training data: checked songs in MUSDB18-HQ's layout, and random mixtures drawn from them."""
+"""Training data: checked tracks in MUSDB18-HQ's layout, and random mixtures drawn from them."""

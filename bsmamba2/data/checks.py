@@ -26,13 +26,13 @@ def check_tracks(
     *,
     jobs: int = 1,
 ) -> None:
-    """Checks that the songs of the splits can be used; mixtures of training songs are not read.
+    """Checks that the tracks of the splits can be used; mixtures of training tracks are not read.
 
     The header and the length of every file are checked. Stems of the training split are also read
     completely to find their salient segments, unless these are in the cache.
 
     Args:
-        root: Folder of the whole data set.
+        root: Folder of the whole dataset.
         splits: Any of "train", "valid" and "test".
         data: Names of the stems, and the definition of salience.
         audio: Sample rate and channels that the files must have.
@@ -65,7 +65,7 @@ def check_tracks(
 
 
 def _track_problems(track: Track, stems: Sequence[str], audio: AudioConfig) -> list[str]:
-    """Problems that the headers of a song's files reveal."""
+    """Lists the problems that the headers of a track's files reveal."""
     problems: list[str] = []
     lengths: dict[str, int] = {}
     for stem in stems:

@@ -102,7 +102,7 @@ class TrainingMixtures(Dataset[TrainingBatch]):
         )
 
     def _rng(self, *numbers: int) -> np.random.Generator:
-        """The generator of an item (index), or of a draw in it (index, stream, attempt)."""
+        """Returns the generator of an item (index) or a draw in it (index, stream, attempt)."""
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=numbers))
 
     def _read(
@@ -111,7 +111,7 @@ class TrainingMixtures(Dataset[TrainingBatch]):
         """Draws and reads a segment of stem `number`; None if all attempts are unreadable."""
         stem = self._data.stems[number]
         for attempt in range(_ATTEMPTS):
-            # Stems of a coherent item share a generator, hence song, position and augmentations.
+            # Stems of a coherent item share a generator, hence track, position and augmentations.
             rng = self._rng(index, 0 if coherent else 1 + number, attempt)
             draw = _draw(self._salience[self._audio.target if coherent else stem], rng)
             try:

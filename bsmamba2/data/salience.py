@@ -23,7 +23,7 @@ from bsmamba2.config.model import AudioConfig
 from bsmamba2.config.training import DataConfig
 from bsmamba2.data.salience_cache import SalienceCache
 from bsmamba2.data.tracks import Track
-from bsmamba2.errors import DataError
+from bsmamba2.errors import DataError, short_reason
 from bsmamba2.system.files import c_path
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def salient_starts(path: Path, data: DataConfig, audio: AudioConfig) -> list[int
             grid, where = np.unique(np.append(edges, file.frames), return_inverse=True)
             sums = _running_energy(file, grid, path)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path} cannot be read ({short_reason(error)}): copy it again.") from error
     running = sums[where[:-1].reshape(edges.shape)]  # (windows, pieces + 1, channels)
     energy = np.maximum(np.diff(running, axis=1), 0)  # (windows, pieces, channels)
     rms = np.sqrt(energy / np.diff(edges, axis=1)[:, :, None])
@@ -120,7 +120,7 @@ def _piece_edges(
 def _running_energy(
     file: soundfile.SoundFile, grid: NDArray[np.int64], path: Path
 ) -> NDArray[np.float64]:
-    """Sum of squares from the start of the file to each grid point, float64 (points, channels)."""
+    """Returns the energy from the file's start to each grid point, float64 (points, channels)."""
     sums = np.zeros((len(grid), file.channels))
     first = 0
     while first + 1 < len(grid):

@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 CACHE_FOLDER = ".bsmamba2"
 """Name of the default folder, which lies beside the folders of the splits."""
-_VERSION = 3  # to be raised when the rule or the file format changes
+_VERSION = 3  # increase it when the rule or the file format changes
 
 
 class SalienceCache:
     """Salient segments by track.
 
     The name of a cache file is a hash of the parameters and of the sizes of the track's files. A
-    cache file is ignored if it is damaged or older than one of these. It is written atomically, so
-    any number of processes may read and write.
+    cache file is ignored if it is damaged or older than one of those files. It is written
+    atomically, so any number of processes may read and write.
     """
 
     def __init__(self, folder: Path | None, data: DataConfig, audio: AudioConfig) -> None:
@@ -46,7 +46,7 @@ class SalienceCache:
     def _path(self, track: Track) -> Path:
         """The track's cache file for these parameters; raises OSError."""
         own = track.folder.parent.parent / CACHE_FOLDER
-        place = str(track.folder.absolute()) if self._folder else None  # several sets may share it
+        place = str(track.folder.absolute()) if self._folder else None  # datasets may share it
         sizes = {stem: track.stem(stem).stat().st_size for stem in self._stems}
         key = [place, track.folder.parent.name, track.name, sizes, self._rule]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()

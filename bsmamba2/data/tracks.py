@@ -1,4 +1,4 @@
-"""Songs with known stems: MUSDB18-HQ, or any folder of the same layout.
+"""Tracks, which are songs with known stems: MUSDB18-HQ, or any folder of the same layout.
 
     ROOT/train/NAME/{mixture,vocals,drums,bass,other}.wav
     ROOT/valid/...      optional; without it, musdb's validation songs are split off from train
@@ -18,7 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from bsmamba2.config.training import DataConfig
-from bsmamba2.errors import DataError
+from bsmamba2.errors import DataError, short_reason
 from bsmamba2.system.files import c_path
 
 SPLITS = ("train", "valid", "test")
@@ -48,7 +48,7 @@ VALIDATION_TRACKS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """One song."""
+    """A song of a dataset, with its mixture and stems."""
 
     name: str
     """Name of its folder."""
@@ -58,20 +58,20 @@ class Track:
     """Samples per channel according to the first readable header; 0 if none is readable."""
 
     def stem(self, name: str) -> Path:
-        """The file of a stem, or of the mixture."""
+        """Returns the path of a stem, or of the mixture."""
         return self.folder / f"{name}.wav"
 
 
 def find_tracks(root: Path, split: str, data: DataConfig) -> list[Track]:
-    """Finds the songs of a split, sorted by name; reads headers only, see `checks` for the rest.
+    """Finds the tracks of a split, sorted by name; reads headers only, see `checks` for the rest.
 
     Args:
-        root: Folder of the whole data set.
+        root: Folder of the whole dataset.
         split: "train", "valid" or "test".
         data: Names of the stems.
 
     Raises:
-        DataError: The folder is missing or has another layout, or the split has no songs.
+        DataError: The folder is missing or has another layout, or the split has no tracks.
     """
     if split not in SPLITS:
         raise DataError(f"No split '{split}': name one of {', '.join(SPLITS)}.")
@@ -113,7 +113,7 @@ def read_segment(path: Path, start: int, frames: int) -> NDArray[np.float32]:
             file.seek(start)
             block = file.read(frames, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path} cannot be read ({short_reason(error)}): copy it again.") from error
     if len(block) < frames:
         raise DataError(f"{path} ends before sample {start + frames}: copy it again.")
     if not np.isfinite(block).all():
@@ -126,7 +126,7 @@ def _folder_of(root: Path, split: str) -> Path:
 
 
 def _song_folders(root: Path, folder: Path, data: DataConfig) -> list[Path]:
-    """The sub-folders that contain at least one WAV file, sorted."""
+    """Lists the sub-folders that contain at least one WAV file, sorted."""
     if not root.is_dir():
         raise DataError(f"No data folder {root}: name the folder of MUSDB18-HQ.")
     if not folder.is_dir():

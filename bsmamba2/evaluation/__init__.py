@@ -1,1 +1,1 @@
-"""Measures how well engines separate songs with known stems; needs NumPy and the runtime only."""
+"""Measures how well engines separate tracks with known stems; needs NumPy and the runtime only."""

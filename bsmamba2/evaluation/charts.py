@@ -125,7 +125,7 @@ def tick_label(value: float) -> str:
 
 
 def round_ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """About that many multiples of 1, 2 or 5 times a power of ten between two values."""
+    """Returns about that many multiples of 1, 2 or 5 times a power of ten between two values."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
@@ -134,7 +134,7 @@ def round_ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def value_range(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
-    """The range of the finite values with a margin; (-1, 1) if there are none."""
+    """Returns the range of the finite values with a margin; (-1, 1) if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return (-1.0, 1.0)
@@ -151,11 +151,11 @@ class Series:
     kind: str
     """Class in the style sheet."""
     values: Sequence[Any]
-    """Numbers, unless a plot asks for something else."""
+    """Numbers, or what the docstring of the plot asks for."""
 
 
 def plot_tracks(names: Sequence[str], series: Sequence[Series], title: str) -> str:
-    """One row per track, one dot per series; rows are sorted by the first series, best first."""
+    """Draws a row per track and a dot per series; the first series sorts the rows, best first."""
     first = np.nan_to_num(series[0].values, nan=-math.inf, posinf=math.inf, neginf=-math.inf)
     x = value_range([value for one in series for value in one.values])
     height = _TOP + _BOTTOM + 20 * len(names)
@@ -177,7 +177,7 @@ def plot_tracks(names: Sequence[str], series: Sequence[Series], title: str) -> s
 
 
 def plot_lengths(lengths_s: Sequence[int], series: Sequence[Series], title: str) -> str:
-    """Lines over the length of the input, on a logarithmic axis."""
+    """Draws lines over the length of the input, on a logarithmic axis."""
     at = [math.log2(length) for length in lengths_s]
     y = value_range([value for one in series for value in one.values], 0.12)
     plot = Plot(x=(min(at) - 0.3, max(at) + 0.3), y=y)
@@ -193,7 +193,7 @@ def plot_lengths(lengths_s: Sequence[int], series: Sequence[Series], title: str)
 
 
 def plot_boxes(series: Sequence[Series], title: str, below: str) -> str:
-    """Boxes from the first to the third quartile with the median, side by side in each bin.
+    """Draws boxes from the first to the third quartile with the median, side by side in each bin.
 
     Args:
         series: Series of `OnsetBin`s, whose durations are the same in all of them.
@@ -227,7 +227,7 @@ def plot_boxes(series: Sequence[Series], title: str, below: str) -> str:
 
 
 def plot_histogram(series: Sequence[Series], title: str, low: int = -20, high: int = 30) -> str:
-    """Histogram with bins of width 1; values outside the range count in the outermost bins."""
+    """Draws a histogram with bins of width 1; values outside the range count in the end bins."""
     edges = np.arange(low, high + 1)
     shares = []
     for one in series:
@@ -248,7 +248,7 @@ def plot_histogram(series: Sequence[Series], title: str, low: int = -20, high: i
 
 
 def plot_picture(uri: str, start_s: float, duration_s: float, label: str) -> str:
-    """A spectrogram image with axes."""
+    """Draws a spectrogram image with axes."""
     plot = Plot(
         x=(start_s, start_s + duration_s),
         y=(math.log10(LOWEST_HZ), math.log10(HIGHEST_HZ)),

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float, float], None]
 """Called with the title of the current work, the seconds of audio done, and their total."""
-_VOICED_S = 10  # least seconds of voice in a minute that the report shows
+_VOICED_S = 10  # least seconds of vocals in a minute that the report shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Settings:
     batch: int = 1
     """Chunks per call of the engine."""
     lengths_s: Sequence[int] = ()
-    """Lengths of pieces that are also separated, each on its own."""
+    """Lengths of the pieces into which tracks are also cut, each piece separated on its own."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class _Unit:
 
 
 class _OtherChunks:
-    """An engine that takes chunks of another length than it was trained on."""
+    """An engine that is given chunks of another length than it was trained on."""
 
     def __init__(self, engine: Engine, chunk_s: int) -> None:
         model = engine.metadata.model
@@ -263,7 +263,7 @@ def _check_target(model: Model, first: Model, stems: Sequence[str]) -> None:
 
 
 def _cuts(model: Model, settings: Settings) -> list[tuple[int, float]]:
-    """(chunk, overlap) in s, the model's own first and without duplicates."""
+    """Returns (chunk, overlap) in seconds, the model's own chunk first, without duplicates."""
     own = (model.chunk_s, settings.overlap_s)
     return list(dict.fromkeys([own, *((length, 0.0) for length in settings.lengths_s)]))
 
@@ -278,7 +278,7 @@ def _files(track: Track, settings: Settings) -> dict[str, Path]:
 def find_extreme_minutes(results: Sequence[TrackResult]) -> list[tuple[TrackResult, Minute]]:
     """Finds the minutes of best and worst SDR, or the only one.
 
-    Minutes with less than 10 s of voice are left out unless there are no others, because their
+    Minutes with less than 10 s of vocals are left out unless there are no others, because their
     SDR depends mostly on the silence.
     """
     minutes = [(result, minute) for result in results for minute in result.minutes]
@@ -320,7 +320,7 @@ def picture_extremes(
 def _pictures(
     unit: _Unit, minute: Minute, settings: Settings, store: ResultStore
 ) -> Sequence[Picture]:
-    """Spectrograms of mixture, reference and the model's estimate, from the store if possible."""
+    """Returns spectrograms of mixture, reference and estimate, from the store if possible."""
     files = _files(unit.track, settings)
     about = [unit.model.sha256, unit.overlap_s, minute.start_s, minute.duration_s, ROWS, COLUMNS]
     key = store.key(files, {"pictures": about})

@@ -34,7 +34,7 @@ class TrackReader:
 
         Args:
             files: MIXTURE and every stem -> file.
-            target: The stem that is estimated; the sum of the others is the reference for the rest.
+            target: The stem that is estimated; the others add up to the residual.
 
         Raises:
             BsmError: A file is missing, is not audio, or does not match the mixture.
@@ -57,7 +57,7 @@ class TrackReader:
         self._stack.close()
 
     def separated(self, separator: Separator) -> Generator[tuple[Samples, ...]]:
-        """Separates the whole track; yields (mixture, target, rest, estimates of these two).
+        """Separates the whole track; yields (mixture, target, residual, estimates of these two).
 
         Raises:
             BsmError: A file is damaged, or the engine failed.
@@ -72,7 +72,7 @@ class TrackReader:
                 yield *true.reshape(3, channels, -1), *estimates
 
     def _blocks(self) -> Iterator[Samples]:
-        """Yields mixture, target and rest, stacked: (3 * channels, n)."""
+        """Yields mixture, target and residual, stacked: (3 * channels, n)."""
         blocks = (reader.blocks() for reader in self._readers.values())
         for parts in zip(*blocks, strict=True):
             block = dict(zip(self._readers, parts, strict=True))
@@ -108,11 +108,11 @@ def score_track(
     """Separates a track and measures it, with a few chunks in memory at a time.
 
     Args:
-        separator: The engine's.
+        separator: Separator around the engine to measure.
         track: The track's name.
         files: MIXTURE and every stem -> file.
-        chunk_s: For the result: how the separator cuts.
-        overlap_s: Likewise.
+        chunk_s: The separator's chunk length in seconds, for the result.
+        overlap_s: The separator's overlap in seconds, for the result.
         progress: Called with the seconds of audio that are done.
 
     Raises:
@@ -148,7 +148,7 @@ def score_track(
 def separate_minute(
     separator: Separator, files: Mapping[str, Path], minute: Minute
 ) -> tuple[Samples, int]:
-    """Separates a minute again, as it was measured: starting at the beginning of the track.
+    """Separates a minute again as it was measured, from the beginning of the track on.
 
     Returns:
         Mixture, reference and estimate, (3, channels, n), and their sample rate.
@@ -198,7 +198,7 @@ def _leakage(estimate: GrainEnergies, mixture: GrainEnergies) -> Leakage:
 def _region(
     estimate: GrainEnergies, mixture: GrainEnergies, start: int, stop: int
 ) -> dict[str, float]:
-    """Values of a `Region` for grains [start, stop) of a track."""
+    """Returns the values of a `Region`, grains [start, stop) of a track."""
     return {
         "start_s": start / GRAINS_PER_S,
         "duration_s": (stop - start) / GRAINS_PER_S,

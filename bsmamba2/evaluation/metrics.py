@@ -1,8 +1,8 @@
 """Signal-to-distortion ratios, computed from energies accumulated block by block.
 
 All metrics are ratios of two energies: that of the reference s and that of the error s - y.
-`EnergyMeter` accumulates both in grains of 20 ms, which takes a few kilobytes for a song of any
-length; uSDR, cSDR, the leakage into silence and the SDR of a region are sums over grains.
+`EnergyMeter` accumulates both in grains of 20 ms, which takes 2 kB per second of audio;
+uSDR, cSDR, the leakage into silence and the SDR of a region are computed from sums over grains.
 
 Sources: uSDR is the metric of the Music Demixing Challenge (Mitsufuji et al., arXiv 2108.13559),
 cSDR that of SiSEC 2018 (Stöter et al., arXiv 1804.06267) as the package museval computes it.
@@ -32,7 +32,7 @@ Energies = NDArray[np.float64]
 
 
 def usdr(reference: ArrayLike, estimate: ArrayLike) -> float:
-    """Computes the SDR of a song, 10 log10((sum s^2 + 1e-7) / (sum (s - y)^2 + 1e-7)), in dB.
+    """Computes the SDR of a track, 10 log10((sum s^2 + 1e-7) / (sum (s - y)^2 + 1e-7)), in dB.
 
     Args:
         reference: s, floats (channels, n); accumulated in float64.
@@ -123,7 +123,7 @@ class GrainEnergies:
         return float(np.median(frames)) if frames.size else math.nan
 
     def per_second(self, values: NDArray[np.generic]) -> Energies:
-        """Sums a row of grains over whole seconds, or over all of a song shorter than one."""
+        """Sums a row of grains over whole seconds, or over all of a track shorter than a second."""
         seconds = values.size // GRAINS_PER_S
         whole = self.samples[: seconds * GRAINS_PER_S]
         if seconds and whole[-1] < whole[0]:  # its last grain is not full

@@ -1,9 +1,9 @@
-"""Passages in which the voice is active, by duration: the regions of `bsm eval --by-onset`.
+"""Passages in which the vocals are active, by duration: the regions of `bsm eval --by-onset`.
 
-The paper asks how a separator copes with intermittent vocals. Here an onset is a passage from the
-voice's entry until it falls silent, detected on the reference alone:
+The paper asks how a separator copes with intermittent vocals. Here an onset is a passage from
+the entry of the vocals until they fall silent, detected on the reference alone:
 
-1. A grain of 20 ms is active if its level is at most 40 dB below the song's loudest grain, and
+1. A grain of 20 ms is active if its level is at most 40 dB below the track's loudest grain, and
    at least -60 dBFS.
 2. Pauses shorter than 0.3 s, such as between words, do not end an onset.
 3. Onsets shorter than 0.2 s are dropped: they are clicks and breaths.
@@ -46,7 +46,7 @@ def find_onsets(energies: GrainEnergies) -> list[tuple[int, int]]:
 
 
 def silent_seconds(energies: GrainEnergies) -> NDArray[np.bool_]:
-    """Whether each whole second of the reference is below -60 dBFS: (seconds,)."""
+    """Returns whether each whole second of the reference is below -60 dBFS: (seconds,)."""
     samples = energies.per_second(energies.samples)
     return energies.per_second(energies.signal) < _power(FLOOR_DBFS) * samples
 

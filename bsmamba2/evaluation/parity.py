@@ -1,6 +1,6 @@
 """Measures the difference of two engines, stage by stage, without torch.
 
-    reference excerpt -> spectrum -> each one's mask -> each one's synthesis -> the runtime's audio
+    reference excerpt -> spectrum -> masks of both -> synthesis of both -> the runtime's audio
 
 Masks are compared number by number. Their effect on the sound is an SDR, for which an engine's own
 transforms are used if it has any. The limits follow from the precisions of the two engines; that of
@@ -39,7 +39,7 @@ class Limits:
     sdr_db: float
     """Lowest SDR of the second engine's estimate against the first one's."""
     usdr_db: float
-    """Largest difference of their uSDRs against the true voice."""
+    """Largest difference of their uSDRs against the true target."""
 
 
 LIMITS = {
@@ -50,11 +50,11 @@ LIMITS = {
 """Limits by precision, the strictest first. For int8 the SDR measures the loss of quality; its mask
 limits are wide, because single frames may deviate, and only detect a graph of another network.
 
-Without a true voice the loss of uSDR is not known, but bounded. Rounding errors are uncorrelated
-with the network's errors, so their energies add up: an estimate with an SDR of x dB against the
-voice, whose rounding errors are r dB below it, loses 10 log10(1 + 10^((x - r) / 10)) dB. With the
-limits of sdr_db this is at most usdr_db for every song that the network separates with 13.6 dB or
-less; the published networks reach 11 dB.
+Without the true target, the loss of uSDR is not known, but bounded. Rounding errors are not
+correlated with the network's errors, so their energies add up: an estimate with an SDR of x dB
+against the target, whose rounding errors are r dB below it, loses 10 log10(1 + 10^((x - r) / 10))
+dB. With the limits of sdr_db this is at most usdr_db for every song that the network separates with
+13.6 dB or less; the published networks reach 11 dB.
 """
 _SPECTRUM_RMS = 1e-6  # limit for a transform in float32
 
@@ -132,7 +132,7 @@ def _check_same_network(first: Metadata, second: Metadata) -> None:
 
 
 def _pair_limits(first: Engine, second: Engine) -> Limits:
-    """The limits of the less precise of the two."""
+    """Returns the limits for the less precise of the two."""
     order, precisions = list(LIMITS), [first.precision, second.precision]
     for precision in precisions:
         if precision not in LIMITS:
@@ -144,12 +144,12 @@ def _pair_limits(first: Engine, second: Engine) -> Limits:
 
 
 def spectrum_of(chunks: NDArray[Any], audio: AudioConfig) -> NDArray[Any]:
-    """The spectrum as engines take it, (batch, channels, frames, bins, 2), in the chunks' dtype."""
+    """Returns an engine's input, (batch, channels, frames, bins, 2), in the dtype of the chunks."""
     return real_view(stft(chunks, n_fft=audio.n_fft, hop=audio.hop))
 
 
 def synthesis(mask: Spectrum, spectrum: Spectrum, audio: AudioConfig, length: int) -> Samples:
-    """The target, (channels, length), from the masked spectra of concatenated chunks."""
+    """Returns the target, (channels, length), from the masked spectra of concatenated chunks."""
     estimate = masked(mask, spectrum.view(np.complex64)[..., 0])
     chunks = istft(estimate, n_fft=audio.n_fft, hop=audio.hop, length=audio.chunk_samples)
     samples: Samples = np.concatenate(list(chunks), axis=1)[:, :length]
@@ -178,12 +178,12 @@ def sdr_db(reference: Samples, estimate: Samples) -> float:
 
 
 def _mask(engine: Engine, spectrum: Spectrum) -> Spectrum:
-    """An engine's masks of many chunks, computed one by one to save memory."""
+    """Returns an engine's masks of many chunks, computed one by one to save memory."""
     return np.concatenate([engine(np.ascontiguousarray(chunk[None])) for chunk in spectrum])
 
 
 def _audio(engine: Engine, excerpt: ReferenceExcerpt, estimate: Samples) -> Samples:
-    """The runtime's estimate; for engines that return only masks, this is `estimate`."""
+    """Returns the runtime's estimate; for engines that return only masks, this is `estimate`."""
     if not isinstance(engine, EstimatingEngine):
         return estimate
     separator = Separator(engine, overlap_s=0)

@@ -39,7 +39,7 @@ def load_reference_excerpt(path: str | Path | None, audio: AudioConfig) -> Refer
     """Loads the excerpt, which is the same on every machine.
 
     Args:
-        path: A song, of which the loudest chunk is taken, with the true voice if the song is a
+        path: A song, of which the loudest chunk is taken, with the true vocals if the song is a
             `.stem.mp4`; None for `fixed_mixture`.
         audio: The engine's audio settings.
 
@@ -91,7 +91,7 @@ def _excerpt(
 
 
 def _loudest_chunk(path: Path, audio: AudioConfig) -> tuple[int, Samples]:
-    """Start and samples of the loudest of the consecutive chunks, the last one not padded."""
+    """Returns start and samples of the loudest of the consecutive chunks, the last not padded."""
     loudest, most, start, done = None, 0.0, 0, 0
     with AudioReader(path) as reader:
         blocks = _fitted(reader.blocks(), reader.sample_rate, audio)

@@ -103,7 +103,7 @@ def _cards(evaluation: Evaluation) -> str:
 
 
 def _figures(results: ModelResults, stems: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """(name, value, small print) of a model's card."""
+    """Yields (name, value, small print) of a model's card."""
     for stem in stems:
         summary = summarise_stem(results.tracks, stem)
         for name, value, gain in (
@@ -214,7 +214,7 @@ def _lengths(evaluation: Evaluation) -> str:
         evaluation, lambda m: [summarise_stem(r, stem).usdr for r in m.by_length.values()]
     )
     note = (
-        "Each song is cut into pieces of one length, every piece is separated on its own, and the "
+        "Each track is cut into pieces of one length, every piece is separated on its own, and the "
         "results are joined; the last piece is padded with zeros."
     )
     plot = plot_lengths(lengths, series, f"mean uSDR of {stem}, dB")
@@ -224,11 +224,11 @@ def _lengths(evaluation: Evaluation) -> str:
 def _onsets(evaluation: Evaluation) -> str:
     series = _series(evaluation, lambda m: bin_onsets(m.tracks))
     note = (
-        "An onset is a passage of the voice, from its entry until it falls silent. The voice is "
-        f"active in blocks of 20 ms that are within {BELOW_LOUDEST_DB:g} dB of the song's loudest "
-        f"and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under {SHORTEST_PAUSE_S:g} s do not end "
-        f"an onset, and onsets under {SHORTEST_ONSET_S:g} s are left out. Boxes show the quartiles "
-        "and the median; n is the number of onsets."
+        "An onset is a passage from the entry of the vocals until they fall silent. They are "
+        f"active in blocks of 20 ms that are within {BELOW_LOUDEST_DB:g} dB of the track's "
+        f"loudest block and above {_number(FLOOR_DBFS, 0)} dBFS; pauses under "
+        f"{SHORTEST_PAUSE_S:g} s do not end an onset, and onsets under {SHORTEST_ONSET_S:g} s are "
+        "left out. Boxes show the quartiles and the median; n is the number of onsets."
     )
     plot = plot_boxes(series, "SDR of an onset, dB", "duration of the onset")
     return _section("SDR by duration of vocal onsets", note, series, plot)
@@ -258,14 +258,14 @@ def _method(evaluation: Evaluation) -> str:
     stem = evaluation.stems[0]
     rules = [
         "uSDR: 10 log10((Σ s² + 1e-7) / (Σ (s \N{MINUS SIGN} y)² + 1e-7)) over all samples and "
-        "channels of a song, with reference s and estimate y; the mean over songs.",
+        "channels of a track, with reference s and estimate y; the mean over tracks.",
         "cSDR: the same ratio without the 1e-7 for each whole second, as computed by museval "
-        "(version 4, images); the median over seconds, then over songs. Seconds in which the "
+        "(version 4, images); the median over seconds, then over tracks. Seconds in which the "
         "reference or the estimate is all zero are dropped. Each stem is evaluated on its own, "
         "whereas museval, given two stems at once, drops a second for both.",
         f"Level where {stem} should be silent (silent dBFS): the RMS of estimate minus reference "
         f"over all seconds in which the reference is below {_number(FLOOR_DBFS, 0)} dBFS, where 0 "
-        "dBFS is an RMS of 1; the median over songs with such seconds.",
+        "dBFS is an RMS of 1; the median over tracks with such seconds.",
         f"{evaluation.stems[-1]}: the mixture minus the estimate of {stem}, compared with the sum "
         "of the other stems.",
         "The unprocessed mixture, taken as the estimate, shows what no separation at all scores; "

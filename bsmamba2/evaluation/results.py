@@ -25,7 +25,7 @@ from bsmamba2.system.files import existing_file, sha256_file
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
-"""Format of result files; to be raised when their numbers change their meaning."""
+"""Format of result files; increase it when the meaning of their numbers changes."""
 _NAME_LENGTH = 50  # characters of a track's name in a file name, which may have 255 bytes
 
 
@@ -86,7 +86,7 @@ class TrackResult:
     elapsed_s: float
     """Time for reading, separation and measuring."""
     stems: dict[str, StemScores]
-    """Scores of the target, then of the rest."""
+    """Scores of the target, then of the residual."""
     leakage: Leakage
     onsets: tuple[Region, ...]
     minutes: tuple[Minute, ...]
@@ -94,7 +94,7 @@ class TrackResult:
     """The target's SDR of each whole second; NaN where dropped."""
 
     def to_json(self) -> str:
-        """Text for `from_json`; NaN and infinities as Python's json writes them."""
+        """Returns text for `from_json`; NaN and infinities as Python's json writes them."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
 
     @classmethod
@@ -131,7 +131,7 @@ class ResultStore:
         """Returns a hash of everything a result depends on, 16 hexadecimal digits.
 
         Args:
-            files: Audio files of the track by name, of which the bytes are hashed.
+            files: Audio files of the track by name, whose bytes are hashed.
             parameters: Hash of the engine, chunk, overlap and so on; plain values.
 
         Raises:

@@ -128,7 +128,7 @@ class Evaluation:
 
     @property
     def even(self) -> bool:
-        """Whether all figures cover the same tracks, which is so unless some failed."""
+        """Whether all figures cover the same tracks; false if some tracks failed."""
         sets = [results for m in self.models for results in (m.tracks, *m.by_length.values())]
         return len({tuple(result.track for result in results) for results in sets}) <= 1
 
@@ -138,7 +138,7 @@ class Evaluation:
         return list(self.models[0].by_length) if self.models else []
 
     def document(self) -> dict[str, Any]:
-        """Plain values for JSON; null where a number is undefined or infinite."""
+        """Returns plain values for JSON; null where a number is undefined or infinite."""
         values = {
             "data": str(self.data),
             "split": self.split,

@@ -78,16 +78,15 @@ class PrecisionCheck:
     engine: str
     """The engine that ran the lower precision."""
     music: str
-    """The music that both separated."""
+    """Description of the music on which both were compared."""
     relative_rms: float
     """RMS of the masks' difference over the RMS of float32's mask."""
     sdr_db: float
-    """SDR of the separated voice, with float32's as the reference."""
+    """SDR of the estimate, with float32's estimate as the reference."""
     usdr_loss_db: float | None
-    """uSDR of float32's voice minus that of this voice, against the true voice; None if the true
-    voice is not known."""
+    """uSDR of float32's estimate minus uSDR of this one; None if the true target is not known."""
     hostile: tuple[str, ...]
-    """Extreme inputs on which every number stayed finite."""
+    """Hostile inputs, extreme signals on which every number stayed finite."""
     largest: float | None
     """Largest intermediate float16 value on these inputs; None if it was not recorded."""
 
@@ -140,7 +139,7 @@ def parse_metadata(pairs: Mapping[str, str], path: object) -> Metadata:
         path: The file, for messages.
 
     Raises:
-        CheckpointError: The file was not written by this tool, is damaged or of a newer format.
+        CheckpointError: The file was not written by this tool, is damaged, or has a newer format.
     """
     if _PREFIX + "config" not in pairs:
         raise CheckpointError(

@@ -12,7 +12,7 @@ NAME = f"{DOMAIN}::{OP_TYPE}"
 SCAN_NODE = (DOMAIN, OP_TYPE)
 """Domain and type of the operator's nodes in an ONNX file."""
 OPSET = 20
-"""Version of ONNX's own operators in the exported graph and in the operator's portable body."""
+"""Version of ONNX's own operators in the exported graph and in the operator's function body."""
 
 SIGNAL_INPUTS = ("zxbcdt", "conv_weight", "conv_bias")
 """Inputs that have the network's data type."""

@@ -64,9 +64,9 @@ class PlanRecord:
     """Compute capabilities of the GPUs that the plan runs on, such as "9.0"; empty if the builder
     did not bind it to any."""
     batch: tuple[int, int, int]
-    """Chunks in a batch: fewest, as optimised for, most."""
+    """Chunks in a batch: the fewest, the number optimised for, the most."""
     frames: tuple[int, int, int]
-    """Frames of a chunk: fewest, as optimised for, most."""
+    """Frames of a chunk: the fewest, the number optimised for, the most."""
     plugin_layers: int
     """Number of layers that run the scan plugin."""
     plugin: PluginRecord
@@ -113,7 +113,7 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Metadata]:
             raise ConfigError(f"'builder' must be {' or '.join(BUILDERS)}.")
         words = shlex.split(record.command)  # messages tell users to run it
         if words[:2] != ["bsm", "export"] or shlex.join(words) != record.command:
-            raise ConfigError("'command' must be one of 'bsm export'.")
+            raise ConfigError("'command' must be a 'bsm export' command.")
         pairs = values["metadata"]
         if not isinstance(pairs, dict) or any(type(text) is not str for text in pairs.values()):
             raise TypeError("metadata")

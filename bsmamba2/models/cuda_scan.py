@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 LIBRARY_VARIABLE = "BSM_SCAN_LIBRARY"
 """Environment variable that names a library to use instead of the cached one."""
-_ALIGNMENT = 16  # bytes; PyTorch's allocations have more
+_ALIGNMENT = 16  # bytes; PyTorch aligns its allocations to more
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
@@ -39,8 +39,8 @@ def cuda_scan(
 ) -> Tensor:
     """Runs the scan with the library where possible, otherwise in the chunked form.
 
-    Arguments and result are those of `bsmamba2.models.scan.bimamba2_scan_chunked`, which always
-    computes float64.
+    Arguments and result are those of `bsmamba2.models.scan.bimamba2_scan_chunked`, which is
+    always used for float64.
 
     Raises:
         ValueError: The sizes do not fit each other, or the inputs are on several devices.
@@ -61,7 +61,7 @@ def cuda_scan(
 def scan_library() -> ScanLibrary | None:
     """Returns the library to scan with, or None, with a line in the log, if there is none.
 
-    It is looked for once per process, and again when BSM_SCAN_LIBRARY changes.
+    The search happens once per process, and again when BSM_SCAN_LIBRARY changes.
 
     Raises:
         PluginError: BSM_SCAN_LIBRARY does not name a library.

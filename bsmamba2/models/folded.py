@@ -198,7 +198,7 @@ class FoldedBSMamba2(nn.Module):
         bands, d_model = len(self.model.network.band_widths), self.model.network.d_model
         x = self.band_split(spectrum_features(spectrum))  # (bands, batch * frames, d_model)
         for time, band in zip(self.blocks[::2], self.blocks[1::2], strict=True):
-            # A literal number of bands lets a runtime know the sequence length along bands.
+            # A literal number of bands tells a runtime the sequence length along bands.
             x = time(x.reshape(bands * batch, frames, d_model)).view(bands, -1, d_model)
             # Contiguous, because PyTorch would multiply frame by frame otherwise.
             x = band(x.transpose(0, 1).contiguous()).transpose(0, 1)

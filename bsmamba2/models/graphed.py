@@ -20,17 +20,17 @@ logger = logging.getLogger(__name__)
 
 Function = Callable[[Tensor], Tensor]
 Capture = Callable[[Function, Tensor], Function]
-"""Makes a function faster for the shape of an example input; raises RuntimeError on failure."""
+"""Captures a function for the shape of an example input; raises RuntimeError on failure."""
 
 MAX_GRAPHS = 4
-"""Graphs to keep: for whole batches, a song's last batch, and the same of another batch size."""
+"""Graphs to keep: for full batches, a song's last batch, and both at another batch size."""
 _WARM_UP = 2  # passes before the capture, in which libraries choose and load their kernels
 
 
 class GraphedNetwork:
     """A network that is captured once for each input shape, and replayed from then on.
 
-    Graphs are kept for the MAX_GRAPHS shapes used last, each with its own buffers on the device.
+    Graphs are kept for the MAX_GRAPHS most recent shapes, each with its own buffers on the device.
     If a capture fails, the network runs without a graph, with one line in the log. Not
     thread-safe.
     """
@@ -59,7 +59,7 @@ class GraphedNetwork:
     def _captured(self, x: Tensor) -> Function:
         try:
             return self._capture(self._network, x)
-        except RuntimeError as error:  # every CUDA error is one
+        except RuntimeError as error:  # CUDA errors, too
             reason = short_reason(error)
             warn_once(
                 logger, f"The network runs without a CUDA graph: its capture failed ({reason})."

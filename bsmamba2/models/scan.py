@@ -22,7 +22,7 @@ CPU_STEPS = 4096  # total steps of the sequences that are scanned together on a 
 
 
 class ScanParameters(NamedTuple):
-    """Learned parameters of a scan, for both directions; for one, without the leading 2."""
+    """Learned parameters of a scan, for both directions; those of one lack the leading 2."""
 
     conv_weight: Tensor
     """(2, I + 2 S, taps), depthwise, over [x, B, C]."""

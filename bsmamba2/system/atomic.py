@@ -29,7 +29,7 @@ _NAME = re.compile(r"\.partial-[a-z0-9_]{8}")  # the names that tempfile makes
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 _swept: set[Path] = set()
-"""Folders already searched for leftovers; only once each, as they may hold millions of files."""
+"""Folders already searched for leftovers: only once each, as they may hold millions of files."""
 _locks: set[int] = set()
 """Handles of the files and folders that are locked."""
 
@@ -53,7 +53,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields an empty file of the same name that replaces the path if the block succeeds.
 
-    Missing folders are made then. If the block raises, the path stays what it was.
+    Missing folders are made then, too. If the block raises, the path is left unchanged.
 
     Raises:
         FileError: The folder cannot be made or written, or the path is a folder.
@@ -66,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Does the same as `atomic_path` for several files: all replace their paths, or none.
 
-    They do so in order: a process that is killed at that moment leaves the last paths unchanged.
+    Paths are replaced in order: a process killed meanwhile leaves the last ones unchanged.
     """
     with contextlib.ExitStack() as stack:
         folders: dict[Path, Path] = {}
@@ -74,7 +74,7 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         for path in paths:
             with writing(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 if stat.S_ISDIR(path.stat().st_mode):
-                    raise FileError(f"Cannot write {path}: a folder has that name.")
+                    raise FileError(f"Cannot write {path}: a folder has that name; choose another.")
             above, rest = _existing_folder(path)
             if above not in folders:
                 folders[above] = stack.enter_context(temporary_folder(above))
@@ -93,8 +93,8 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder of the same name that replaces the path if the block succeeds.
 
-    If that fails, an earlier folder is restored; a process that is killed at that moment leaves
-    neither.
+    If the replacement fails, the earlier folder is restored; a process killed during it may leave
+    neither folder.
 
     Raises:
         FileError: The parent folder cannot be made or written.
@@ -111,7 +111,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 if os.path.lexists(path):
                     path.rename(earlier)
                 new.rename(path)
-            except BaseException:  # Ctrl-C, too
+            except BaseException:  # including Ctrl-C
                 if new.exists() and os.path.lexists(earlier):
                     earlier.rename(path)
                 raise
@@ -217,12 +217,12 @@ def _take_paths(partials: Sequence[Path], paths: Sequence[Path]) -> None:
     for partial in partials:
         partial.stat()  # raises if somebody has removed it
     try:
-        for path, kept in zip(paths[:-1], earlier, strict=False):  # nothing can fail after the last
+        for path, kept in zip(paths[:-1], earlier, strict=False):  # not needed for the last path
             if os.path.lexists(path):
                 link_or_copy(path, kept)
         for partial, path in zip(partials, paths, strict=True):
             partial.replace(path)
-    except BaseException:  # Ctrl-C, too: only the files themselves show which were renamed
+    except BaseException:  # including Ctrl-C: only the files show what was renamed
         if partials[-1].exists():
             for partial, path, kept in zip(partials, paths, earlier, strict=True):
                 if partial.exists():
@@ -241,7 +241,7 @@ def _existing_folder(path: Path) -> tuple[Path, Path]:
 
 
 def _new_folder(parent: Path) -> tuple[Path, int | None]:
-    """Makes a temporary folder and locks it; returns the folder and the lock, if there are any."""
+    """Makes a temporary folder and locks it; returns both, with None where there are no locks."""
     remove_abandoned_above(parent)
     while True:
         path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
@@ -290,7 +290,7 @@ def _release(handle: int | None) -> None:
 
 
 def _is_still(handle: int, name: str) -> bool:
-    """Whether the open folder still has that name."""
+    """Returns whether an open folder still has that name."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(name, follow_symlinks=False))
     except FileNotFoundError:

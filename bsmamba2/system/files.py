@@ -14,7 +14,7 @@ from bsmamba2.errors import CheckpointError, FileError
 
 _MAX_HEADER = 16 << 20  # bytes; ours are about 100 kB, and parsed JSON takes 20 times its size
 _NO_HEADER = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-"""Raised when a header is not JSON, or is JSON but not a header."""
+"""What parsing raises if a header is not JSON, or is JSON with other content."""
 
 
 def sha256_file(path: Path) -> str:

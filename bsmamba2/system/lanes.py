@@ -1,4 +1,4 @@
-"""Threads that work beside the caller, and their results in order.
+"""Runs work on threads beside the caller's and returns the results in order.
 
 A song's stages run in parallel: one lane calls the engine, another computes the inverse STFT, a
 third encodes, and the caller's thread decodes and computes the STFT. `in_order` keeps only a few
@@ -9,7 +9,7 @@ pieces of work in progress, so that memory does not grow with the song and no la
         ...
 
 Threads are daemons and exist only while there is work. When work is abandoned (by an error, by
-Ctrl-C or by a caller that wants no more), waiting pieces are dropped and running ones are waited
+Ctrl-C or by a caller that stops early), waiting pieces are dropped and running ones are waited
 for, but not for ever: an engine that hangs must not keep the process alive.
 """
 
@@ -97,7 +97,7 @@ class Lane:
         with self._changed:
             left = list(self._at_work)
         for task in left:
-            with contextlib.suppress(InvalidStateError):  # just done
+            with contextlib.suppress(InvalidStateError):  # it has just finished
                 task.set_exception(CancelledError())
         with self._changed:
             self._changed.wait_for(lambda: not self._threads, PATIENCE_S)
@@ -117,7 +117,7 @@ class Lane:
             _run(task, function)
             with self._changed:
                 self._at_work.remove(task)
-            del task, function  # they hold arrays
+            del task, function  # they keep arrays alive
 
 
 def _run(task: Task[T], function: Callable[[], T]) -> None:
@@ -129,7 +129,7 @@ def _run(task: Task[T], function: Callable[[], T]) -> None:
             task.set_exception(error)
         else:
             task.set_result(result)
-        del task, function  # or an error's traceback and its task would refer to each other
+        del task, function  # otherwise an error's traceback and its task form a cycle
 
 
 def in_order(begun: Iterable[Pending[T]], ahead: int) -> Generator[T]:

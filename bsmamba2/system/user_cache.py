@@ -31,7 +31,7 @@ def cache_folder(name: str, *, make: bool = True) -> Path:
             mode = above.stat().st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
                 raise FileError(
-                    f"Everybody can replace what lies in {above}: set XDG_CACHE_HOME to another "
+                    f"Other users can replace files in {above}: set XDG_CACHE_HOME to another "
                     "folder."
                 )
     except OSError as error:
@@ -57,4 +57,4 @@ def _user_cache() -> Path:
     try:  # the XDG specification says that relative paths must be ignored
         return named if named.is_absolute() else Path.home() / ".cache"
     except RuntimeError as error:
-        raise FileError("No home folder: set XDG_CACHE_HOME to a cache folder.") from error
+        raise FileError("There is no home folder: set XDG_CACHE_HOME to a cache folder.") from error

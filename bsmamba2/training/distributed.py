@@ -16,12 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bsmamba2.errors import TrainingError
 
-_TIMEOUT = datetime.timedelta(hours=2)  # long enough to validate or to search a whole data set
+_TIMEOUT = datetime.timedelta(hours=2)  # long enough to validate or to search a whole dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among those that train together."""
+    """This process, as one of those that train together."""
 
     rank: int
     """Rank of this process; rank 0 writes the files and reports."""
@@ -64,7 +64,7 @@ class Processes:
 
 @contextlib.contextmanager
 def joined(device: str = "auto") -> Iterator[Processes]:
-    """Joins the process group that torchrun started; without torchrun, it has one process.
+    """Joins the process group that torchrun started; without torchrun, it is a group of one.
 
     Args:
         device: "cpu", "cuda", or "auto": the GPU with the process's local rank, if there is one.

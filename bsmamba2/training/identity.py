@@ -32,7 +32,7 @@ def run_identity(
 
     Args:
         config: Configuration of the run.
-        tracks: Songs that it trains on.
+        tracks: Tracks that it trains on.
         processes: Number of processes.
         start: Checkpoint of the initial weights; raises BsmError if there is no such file.
     """

@@ -21,7 +21,7 @@ def load_batches(
     """Loads an endless sequence of batches, the same for any number of workers.
 
     Args:
-        mixtures: Item number -> item.
+        mixtures: The items, by number.
         first_item: Number of the first item that has not been drawn yet.
         training: Batch size and number of workers.
         processes: The processes that share the items.

@@ -7,7 +7,7 @@ Each record is a dictionary with `kind` and `step`, the number of completed step
                         gradient_norm before clipping; learning_rate; step_s; data_wait_share, the
                         share of step_s in which the first process waited for mixtures; skipped,
                         the number of unreadable draws since the start of training
-    validation          usdr and mixture_usdr in dB, means over songs; tracks: name -> usdr
+    validation          usdr and mixture_usdr in dB, means over tracks; tracks: name -> usdr
     failed              what was not finite; sources of the batch
 """
 
@@ -116,7 +116,7 @@ def _truncate(path: Path, step: int) -> None:
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
-    """TensorBoard's writer, or None if the package is not installed."""
+    """Returns TensorBoard's writer, or None if the package is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""The loss: waveform and multi-resolution complex spectra of the error (the authors' code).
+"""The loss: waveform and multi-resolution complex spectra of the error (from the authors' code).
 
     10 mean|y - s| + sum over windows of mean|STFT(y) - STFT(s)|
 

@@ -3,7 +3,7 @@
     config.yaml          the configuration, for people to read
     log.jsonl            one record per line; the same in tensorboard/
     last.ckpt            everything a resumed run needs
-    best/step-N.ckpt     the same at the best validations
+    best/step-N.ckpt     the same, saved after the best validations
     best/step-N.safetensors, best.safetensors, ema.safetensors
                          the moving average, as `bsm export` and `bsm infer` read it
 
@@ -39,7 +39,7 @@ from bsmamba2.system.atomic import (
 )
 
 FORMAT = 2
-"""Format 1 also held the state of a random generator that no step uses."""
+"""Format of checkpoints; format 1 also held the state of a random generator that no step uses."""
 
 
 class RunFolder:
@@ -153,7 +153,7 @@ class RunFolder:
             raise TrainingError(f"{error} {self.last_good()}") from error
 
     def last_good(self) -> str:
-        """A sentence that names the checkpoint from which the run can be resumed."""
+        """Returns a sentence that names the checkpoint from which the run can be resumed."""
         if not self._saved_step:
             return "No checkpoint has been saved yet."
         return f"The last good checkpoint is {self.last}, from step {self._saved_step}."

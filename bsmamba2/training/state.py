@@ -58,7 +58,7 @@ class TrainingState:
     def start_from(self, path: Path, model: ModelConfig) -> None:
         """Initialises network and moving average with the weights of a checkpoint.
 
-        The checkpoint may have another target or chunk length, to which it is fine-tuned.
+        The checkpoint may be for another target or chunk length; training then fine-tunes it.
 
         Raises:
             BsmError: There is no such file.
@@ -72,7 +72,7 @@ class TrainingState:
         if theirs != model:
             raise CheckpointError(
                 f"{path} has another network or spectrum than this configuration "
-                f"({', '.join(differences(theirs, model))}): name its own with --config."
+                f"({', '.join(differences(theirs, model))}): name the checkpoint's with --config."
             )
         for network in (self.network, self.ema.module):
             network.load_state_dict(tensors)
@@ -93,7 +93,7 @@ class TrainingState:
 
 
 def new_state(config: Config, device: torch.device) -> TrainingState:
-    """The state before the first step, with random weights from the configuration's seed."""
+    """Returns the state before the first step, with random weights of the seed in `config`."""
     training = config.training
     torch.manual_seed(training.seed)
     network = BSMamba2(config.model, checkpoint_gradients=training.checkpoint_gradients)

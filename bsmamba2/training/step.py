@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 
 def total_steps(config: Config, processes: int) -> int:
-    """Steps of the whole training: until the last epoch or max_steps, whichever comes first."""
+    """Counts the steps of the training: up to max_epochs or max_steps, whichever comes first."""
     items = config.training.max_epochs * config.data.items_per_epoch
     steps = -(-items // (config.training.items_per_step * processes))
     return min(steps, config.training.max_steps or steps)
 
 
 def learning_rate(step: int, total: int, training: TrainingConfig) -> float:
-    """The learning rate of a step; steps are counted from 0 to total - 1."""
+    """Returns the learning rate of a step; steps are counted from 0 to total - 1."""
     if step < training.warmup_steps:
         return training.learning_rate * (step + 1) / training.warmup_steps
     if training.schedule == "constant":
@@ -126,7 +126,7 @@ class Stepper:
         return record, bool(signals)
 
     def _pass(self, batches: Iterator[TrainingBatch], *, last: bool) -> _Pass:
-        """Forward and backward pass of one batch; only the last one exchanges gradients."""
+        """Runs one batch forward and backward; only the last of a step exchanges gradients."""
         training, device = self._config.training, self._processes.device
         started = time.perf_counter()
         batch = next(batches)

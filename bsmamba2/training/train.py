@@ -152,7 +152,7 @@ class TrainingRun:
         identity: Mapping[str, Any],
         log: RunLog | None,
     ) -> None:
-        """Takes the state and where to keep it; only the first process has a log."""
+        """Takes the state and the folder to save it in; only the first process has a log."""
         self._config, self._processes, self._folder = config, processes, folder
         self._state, self._identity, self._log = state, identity, log
         self._saved_step = state.step

@@ -1,4 +1,4 @@
-"""Measures the moving average on whole songs: uSDR of what `bsm infer --overlap 0` would write."""
+"""Measures the moving average on whole tracks: uSDR of what `bsm infer --overlap 0` would write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bsmamba2.runtime.engines.base import Spectrum
 from bsmamba2.runtime.separation.separator import Separator
 from bsmamba2.training.distributed import Processes
 
-_EXCERPT_S = 10  # seconds of the first song for TensorBoard
+_EXCERPT_S = 10  # seconds of the first track for TensorBoard
 
 
 class LiveEngine:
@@ -45,7 +45,7 @@ class LiveEngine:
         return result
 
     def describe(self) -> dict[str, Any]:
-        """Backend and device."""
+        """Returns backend and device."""
         return {"backend": "pytorch", "device": self.device}
 
 
@@ -55,18 +55,18 @@ def validate(
     tracks: Sequence[Track],
     processes: Processes,
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
-    """Separates songs with a network and measures them; processes share the songs.
+    """Separates tracks with a network and measures them; processes share the tracks.
 
     Args:
         network: The network in evaluation mode, on the device of this process.
         metadata: Configuration of the network.
-        tracks: Songs with known stems.
+        tracks: Tracks to separate.
         processes: The processes, all of which must call this.
 
     Returns:
         `usdr` in dB, mean over tracks; `mixture_usdr`, the same with the mixture as the estimate,
         that is without any separation; `tracks`, uSDR by name. And, in the first process only,
-        an excerpt of the first song: name -> (channels, samples).
+        an excerpt of the first track: name -> (channels, samples).
 
     Raises:
         BsmError: A file cannot be read, or the network's mask is not finite.

@@ -34,10 +34,10 @@ SPECTRUM, MASK = "spectrum", "mask"
 
 
 def export_graph(network: FoldedBSMamba2, metadata: Metadata) -> ModelProto:
-    """The network as an ONNX model that any ONNX runtime can run.
+    """Returns the network as an ONNX model that any ONNX runtime can run.
 
     Its input `spectrum` and its output `mask` are (batch, channels, frames, bins, 2) float32, with
-    batch and frames dynamic. Every block has one `bsm::BiMamba2Scan` node, whose portable function
+    batch and frames dynamic. Every block has one `bsm::BiMamba2Scan` node, whose function
     body is in the file. In float16 the matrices, their products and the activations between them
     are float16; both kinds of norm stay float32, as do dt_bias, A and D.
 

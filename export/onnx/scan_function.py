@@ -1,4 +1,4 @@
-"""The portable body of `bsm::BiMamba2Scan`: the chunked form in standard ONNX operators.
+"""The function body of `bsm::BiMamba2Scan`: the chunked form in standard ONNX operators.
 
 Attached to the exported file as a function of the operator's own name, it lets any ONNX runtime
 compute the scan; TensorRT takes the plugin instead. It is a straight line of matrix products,

@@ -35,14 +35,14 @@ class PlanBuilder:
     trt: ModuleType
     """Its module."""
     architectures: tuple[str, ...]
-    """What its plans are bound to; empty for TensorRT-RTX, whose plans run on any supported GPU."""
+    """GPUs that its plans are bound to; empty for TensorRT-RTX, which binds them to none."""
 
     def __str__(self) -> str:
         return f"{TITLES[self.name]} {self.trt.__version__}"
 
 
 def choose_builder(name: str = "auto") -> PlanBuilder:
-    """The builder of that name; "auto" is TensorRT where it can build, otherwise TensorRT-RTX.
+    """Returns a builder by name; "auto" is TensorRT where it can build, otherwise TensorRT-RTX.
 
     Raises:
         ExportError: The builder is not installed, does not load, is too old, or needs a GPU.
@@ -94,10 +94,7 @@ class BuilderLog:
         self._warning = ""
 
     def add(self, severity: str, message: str) -> None:
-        """Logs a message, or keeps an error; safe to call from any thread.
-
-        Errors are kept, because the caller raises the one that matters.
-        """
+        """Logs a message, or keeps an error for the caller; safe to call from any thread."""
         text = " ".join(message.split())
         if severity in _LEVELS:
             logger.log(_LEVELS[severity], "%s", text)
@@ -107,9 +104,10 @@ class BuilderLog:
             self._errors.append(text)
 
     def last_error(self) -> str:
-        """The plugin's last error, or the builder's; failed CUDA calls are only consequences.
+        """Returns the plugin's last error, otherwise the builder's.
 
-        Without any error it is the last warning: TensorRT only warns if CUDA does not start.
+        Failed CUDA calls only count if there is no other error: they are its consequences. Without
+        any error, this is the last warning: TensorRT only warns if CUDA does not start.
         """
         ours = [error for error in self._errors if error.startswith(NAME)]
         telling = ours or [error for error in self._errors if "catchCudaError" not in error]
@@ -122,7 +120,7 @@ class BuilderLog:
 
 
 def attach_log(trt: ModuleType, log: BuilderLog) -> Any:
-    """An `ILogger` that writes to `log`."""
+    """Returns an `ILogger` that writes to `log`."""
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -140,7 +138,7 @@ def attach_progress(
     goes_on: Callable[[], bool],
     interval_s: float = _PROGRESS_S,
 ) -> Any:
-    """An `IProgressMonitor` that reports every few seconds how far the builder is.
+    """Returns an `IProgressMonitor` that reports every few seconds how far the builder is.
 
     Args:
         trt: The builder's module.

@@ -47,7 +47,7 @@ class PlanOptions:
         return 1, self.batch, self.batch
 
     def command(self, source: str, target: str, builder: str) -> str:
-        """The `bsm export` command that builds the same plan.
+        """Returns the `bsm export` command that builds the same plan.
 
         It does not name the plugin's file, whose path means nothing on another machine. There the
         command takes the plugin of `bsm plugin build`; add `--plugin FILE` for another one.
@@ -65,7 +65,7 @@ class PlanOptions:
 
 
 def read_frames(text: str) -> Range:
-    """Frames of a chunk from "801", or "1:801:1601" for a range; raises ExportError."""
+    """Reads frames of a chunk, "801", or "1:801:1601" for a range; raises ExportError."""
     numbers = text.split(":")
     if len(numbers) not in (1, 3) or not all(n.isascii() and n.isdigit() for n in numbers):
         raise ExportError(

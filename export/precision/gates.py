@@ -7,9 +7,11 @@ float16 file is tested with two engines, each of which reveals something else:
 - ONNX Runtime runs the file itself, which shows that the graph is the network. On a CPU it computes
   float16 in float32 (`rounding`): this shows the rounding of weights but hardly that of
   activations, and no overflow.
-- The folded network in PyTorch, with every value rounded to float16, shows those, but not the file.
+- The folded network in PyTorch, with every value rounded to float16, shows those effects, but
+  does not test the file.
 
-Both must pass. An int8 file is for CPUs, where ONNX Runtime runs it as it is and shows everything.
+Both must pass. An int8 file is for CPUs, where ONNX Runtime runs it as it is: one engine
+shows everything.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ MaskFunction = Callable[[NDArray[np.float32]], Mask]
 
 
 def fixed_spectrum(audio: AudioConfig, frames: int) -> NDArray[np.float32]:
-    """The spectrum of `fixed_mixture`: (1, channels, frames, bins, 2) float32."""
+    """Returns the spectrum of `fixed_mixture`, (1, channels, frames, bins, 2) float32."""
     mixture = fixed_mixture(audio, max(audio.n_fft + 1, (frames - 1) * audio.hop))
     return np.ascontiguousarray(spectrum_of(mixture[None], audio)[:, :, :frames])
 
@@ -102,15 +104,15 @@ class Reference:
 
     @cached_property
     def voice(self) -> Samples:
-        """The voice that this mask separates, (channels, n)."""
+        """The target that this mask separates, (channels, n)."""
         return self.voice_of(self.mask)
 
     def mask_of(self, engine: MaskFunction) -> Mask:
-        """Any engine's mask of the excerpt, chunk by chunk."""
+        """Returns any engine's mask of the excerpt, computed chunk by chunk."""
         return np.concatenate([engine(np.ascontiguousarray(s[None])) for s in self._spectrum])
 
     def voice_of(self, mask: Mask) -> Samples:
-        """The voice that a mask separates, (channels, n)."""
+        """Returns the target that a mask separates, (channels, n)."""
         return synthesis(mask, self._spectrum, self.audio, self.excerpt.mixture.shape[1])
 
 
@@ -146,7 +148,7 @@ def check_precision(
 
 
 def _check_limits(check: PrecisionCheck, precision: str) -> None:
-    """Checks the loss of uSDR if the true voice is known, otherwise the bound on it (LIMITS)."""
+    """Checks the loss of uSDR if the true target is known, otherwise the bound on it (LIMITS)."""
     limits = LIMITS[precision]
     problems = []
     if not check.relative_rms <= limits.relative_rms:
@@ -170,7 +172,7 @@ def _check_limits(check: PrecisionCheck, precision: str) -> None:
 def _check_hostile(
     name: str, candidate: MaskFunction, audio: AudioConfig
 ) -> tuple[tuple[str, ...], float | None]:
-    """Names of the inputs, after checking that all is finite, and the largest float16 magnitude."""
+    """Checks that all masks are finite; returns the inputs' names and the largest magnitude."""
     watched = hasattr(candidate, "largest")
     largest, names = 0.0, []
     for what, samples in hostile_samples(audio):
@@ -191,7 +193,7 @@ def _check_hostile(
 
 
 def hostile_samples(audio: AudioConfig) -> Iterator[tuple[str, Samples]]:
-    """Inputs that tend to break half precision: name and a chunk of samples (channels, n)."""
+    """Yields inputs that tend to break half precision: name and samples (channels, n)."""
     shape = (audio.channels, audio.chunk_samples)
     random = np.random.default_rng(0)
     time_s = np.arange(audio.chunk_samples) / audio.sample_rate

@@ -90,7 +90,7 @@ class RoundedNetwork:
         self.largest = 0.0
 
     def __call__(self, spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The mask of a spectrum."""
+        """Returns the mask of a spectrum."""
         rounding = HalfRounding()
         with torch.inference_mode(), rounding:
             mask: NDArray[np.float32] = (

@@ -144,7 +144,7 @@ def test_sidecars_of_other_versions_say_what_to_do(plan: Path, version: int, sen
 )
 def test_commands_that_people_are_told_to_run_are_ours(plan: Path, command: str):
     change(plan, lambda values: values | {"plan": values["plan"] | {"command": command}})
-    with pytest.raises(CheckpointError, match=r"'command' must be one of 'bsm export'"):
+    with pytest.raises(CheckpointError, match=r"'command' must be a 'bsm export' command"):
         read_sidecar(plan)
 
 

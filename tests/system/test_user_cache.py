@@ -65,7 +65,7 @@ def test_links_of_another_user_are_not_followed(cache: Path, tmp_path: Path, nam
 def test_folder_whose_content_everybody_can_replace_is_refused(cache: Path):
     cache_folder("kernels")
     cache.chmod(0o777)
-    with pytest.raises(FileError, match=r"Everybody can replace .*XDG_CACHE_HOME"):
+    with pytest.raises(FileError, match=r"Other users can replace .*XDG_CACHE_HOME"):
         cache_folder("kernels")
     cache.chmod(0o1777)  # like /tmp: only a file's owner can replace it
     cache_folder("kernels")

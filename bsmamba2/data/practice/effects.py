@@ -12,13 +12,13 @@ from bsmamba2.data.practice.instruments import SAMPLE_RATE, Audio
 _EQ_HZ = (30, 100, 250, 600, 1500, 3500, 8000, 16_000)
 FLAT_DB = (0.0,) * len(_EQ_HZ)
 PRESENCE_DB = (0.0, -2.0, -6.0, 0.0, 4.0, 4.0, 6.0, 4.0)
-"""Mean equaliser gains of voices, which are made from speech."""
+"""Mean equaliser gains for voices, which are made from speech."""
 BRIGHT_DB = (0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 6.0, 8.0)
-"""Mean equaliser gains of the sampled instruments in `other`."""
+"""Mean equaliser gains for the sampled instruments in `other`."""
 
 
 def rms(audio: Audio) -> float:
-    """Root mean square, never 0."""
+    """Returns the root mean square, never 0."""
     return float(np.sqrt(np.mean(audio**2) + 1e-12))
 
 
@@ -41,7 +41,7 @@ def high_pass(audio: Audio, hz: float) -> Audio:
 
 
 def compress(audio: Audio, threshold: float, ratio: float) -> Audio:
-    """Feed-forward compressor, 20 ms, one gain for all channels; `threshold` is an RMS level."""
+    """Compresses (feed-forward, 20 ms, all channels alike); `threshold` is an RMS level."""
     level = np.sqrt(lfilter([0.001], [1, -0.999], np.mean(audio**2, axis=0)) + 1e-9)
     return audio * np.minimum(1.0, (level / threshold) ** (1 / ratio - 1))
 
@@ -74,7 +74,7 @@ def saturate(audio: Audio, drive: float) -> Audio:
 
 
 def limiter_gain(audio: Audio, ceiling: float) -> NDArray[np.float64]:
-    """Gains (samples,) of at most 1, smoothed over 10 ms, to keep channels below `ceiling`."""
+    """Returns gains (samples,) <= 1, smoothed over 10 ms, that keep channels below `ceiling`."""
     needed = np.minimum(1.0, ceiling / np.maximum(np.abs(audio).max(axis=0), 1e-9))
     window = round(0.01 * SAMPLE_RATE)
     return np.asarray(uniform_filter1d(minimum_filter1d(needed, window), window))

@@ -35,7 +35,7 @@ from bsmamba2.system.atomic import claimed, temporary_folder, write_atomic, writ
 
 SPLITS = ("train", "valid", "test")
 RECIPE = 3
-"""To be raised when the same seed makes different songs than before."""
+"""Version of this generator; increase it when a seed no longer makes the same songs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PracticeSet:
     counts: Mapping[str, int]
     """Split -> number of songs."""
     seconds: float
-    """Length of a song, which is made in memory: about 15 MB per second."""
+    """Length of a song; making one takes about 15 MB of memory per second."""
     seed: int
     """Seed of all songs."""
     soundfonts: tuple[Path, ...] = ()
@@ -65,7 +65,7 @@ def generate_songs(
 
     Args:
         folder: Folder of the set; one that holds another set is refused.
-        songs: What to make.
+        songs: Parameters of the set.
         jobs: Number of processes, which does not change the songs. See `workers.share_out`.
         progress: Called once for each song, including those that exist already.
 
@@ -126,7 +126,7 @@ def write_stems(folder: Path, stems: Mapping[str, Pcm]) -> None:
 
 
 def _mark(folder: Path, songs: PracticeSet) -> None:
-    """Writes practice.json into a folder without songs; DataError if it holds another set."""
+    """Writes practice.json into a folder without songs; raises DataError for another set."""
     mark = folder / "practice.json"
     this: dict[str, Any] = {
         "recipe": RECIPE,

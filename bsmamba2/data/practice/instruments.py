@@ -56,7 +56,7 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
     synth = import_quietly("fluidsynth").Synth(samplerate=float(SAMPLE_RATE), gain=0.5)
     try:
         # Samples of .sf3 are compressed: decode only those in use. With .sf2 this would change the
-        # rendering slightly, and a seed must go on making the same songs.
+        # rendering slightly, and a seed must keep making the same songs.
         synth.setting("synth.dynamic-sample-loading", int(soundfont.suffix == ".sf3"))
         synth.setting("synth.reverb.active", int(rng.random() < 0.6))
         synth.setting("synth.chorus.active", int(rng.random() < 0.4))
@@ -68,7 +68,7 @@ def play(parts: Sequence[Part], soundfont: Path, seconds: float, rng: np.random.
             drums = part.role == "drums"
             channel = _DRUM_CHANNEL if drums else index + (index >= _DRUM_CHANNEL)
             bank = _DRUM_BANK if drums else 0
-            # Select the instrument, or else the first one in its bank.
+            # Select the instrument, or the first one in its bank.
             if all(
                 synth.program_select(channel, loaded, bank, program) == _FAILED
                 for program in (part.program, *range(128))

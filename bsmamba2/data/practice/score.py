@@ -1,6 +1,6 @@
 """Composes a song: tempo, key, chords, the notes of every instrument, the phrases of the voice.
 
-There is little music theory in it: a separator has to learn how instruments and voices sound
+There is little music theory here: a separator has to learn how instruments and voices sound
 together, so variety matters and beauty does not.
 """
 
@@ -92,7 +92,7 @@ def compose_frame(rng: np.random.Generator, seconds: float) -> Frame:
 
 
 def compose_drums(rng: np.random.Generator, frame: Frame, kit: int) -> Part:
-    """A one-bar pattern with fills and crashes."""
+    """Composes a one-bar pattern with fills and crashes."""
     beat = frame.beat_s
     kicks = [0.0, *(k for k in (1.5, 2.0, 2.5, 3.5) if rng.random() < 0.45)]
     if rng.random() < 0.3:
@@ -123,7 +123,7 @@ def compose_drums(rng: np.random.Generator, frame: Frame, kit: int) -> Part:
 
 
 def compose_bass(rng: np.random.Generator, frame: Frame, program: int) -> Part:
-    """Roots of the chords, with occasional octaves and fifths."""
+    """Composes the roots of the chords, with occasional octaves and fifths."""
     style = int(rng.integers(4))
     notes: list[Note] = []
     for bar in range(frame.bars):
@@ -142,7 +142,7 @@ def compose_bass(rng: np.random.Generator, frame: Frame, program: int) -> Part:
 
 
 def compose_layer(rng: np.random.Generator, frame: Frame, role: str, program: int) -> Part:
-    """One instrument of the accompaniment, which rests in about one bar of ten."""
+    """Composes an instrument of the accompaniment, which rests in about one bar in ten."""
     octave, velocity = int(rng.integers(4, 6)), rng.uniform(65, 110)
     notes: list[Note] = []
     for bar in range(frame.bars):
@@ -160,7 +160,7 @@ def compose_layer(rng: np.random.Generator, frame: Frame, role: str, program: in
 def _layer_bar(
     rng: np.random.Generator, frame: Frame, role: str, bar: int, chord: list[int]
 ) -> list[tuple[float, float, int]]:
-    """Notes of a bar as (place, length, pitch), the first two in beats."""
+    """Returns the notes of a bar as (start, length, pitch), the first two in beats."""
     if role == "pad":
         return [(0.0, 3.9, pitch) for pitch in chord]
     if role == "stab":
@@ -190,7 +190,7 @@ def _layer_bar(
 
 
 def compose_melody(rng: np.random.Generator, frame: Frame) -> Melody:
-    """Phrases of one to twelve notes with silence between them, few in some songs."""
+    """Composes phrases of one to twelve notes, with silence between them and few in some songs."""
     lowest = int(rng.choice([46, 48, 50, 52, 55, 57, 60]))
     range_ = [
         pitch

@@ -70,7 +70,7 @@ def _pick(rng: np.random.Generator, programs: tuple[int, ...]) -> int:
 def _accompany(
     rng: np.random.Generator, frame: Frame, sounds: Sounds
 ) -> tuple[dict[str, Audio], dict[str, Any]]:
-    """Drums, bass and other, equalised, and the instruments used."""
+    """Plays drums, bass and other, equalised; also returns the instruments used."""
     roles = rng.choice(_LAYERS, int(rng.integers(2, 5)))
     parts = {
         "drums": [compose_drums(rng, frame, _pick(rng, sounds.kits))],
@@ -99,7 +99,7 @@ def _accompany(
 def _sing_all(
     rng: np.random.Generator, frame: Frame, melody: Melody, sounds: Sounds
 ) -> tuple[Audio, list[Voice]]:
-    """The vocal stem, a lead that is sometimes doubled or harmonised, with effects; its voices."""
+    """Sings the vocals: a lead, sometimes doubled or harmonised; also returns the voices used."""
     singers = [_singer(rng, sounds) for _ in range(1 if rng.random() < 0.6 else 2)]
     timbre = choose_timbre(rng, melody.lowest)
     lead = sing(melody.phrases, singers, timbre, frame.seconds, rng)[None]
@@ -127,7 +127,7 @@ def _singer(rng: np.random.Generator, sounds: Sounds) -> Voice:
 
 
 def _beside(phrase: tuple[Note, ...], interval: int, rng: np.random.Generator) -> tuple[Note, ...]:
-    """The same phrase for a second voice, transposed and slightly late."""
+    """Returns the phrase for a second voice, transposed and slightly late."""
     late = abs(rng.normal(0, 0.015))
     return tuple(
         Note(note.start_s + late, note.duration_s, note.pitch + interval) for note in phrase
@@ -137,7 +137,7 @@ def _beside(phrase: tuple[Note, ...], interval: int, rng: np.random.Generator) -
 def _balance(
     rng: np.random.Generator, accompaniment: dict[str, Audio], vocals: Audio
 ) -> tuple[dict[str, Audio], dict[str, float]]:
-    """Stems at random levels; that of vocals is the RMS while active, over the accompaniment."""
+    """Scales the stems to random levels; returns them and `levels_db` of song.json."""
     levels = {stem: round(rng.uniform(*_LEVELS_DB[stem]), 1) for stem in accompaniment}
     stems = {
         stem: audio * 10 ** (levels[stem] / 20) / effects.rms(audio)
@@ -151,7 +151,7 @@ def _balance(
 
 
 def _master(rng: np.random.Generator, stems: dict[str, Audio]) -> dict[str, Pcm]:
-    """Brings a song to a record's loudness; one limiter on mixture and stems scales all stems."""
+    """Scales a song to a record's loudness; one limiter keeps mixture and stems in range."""
     mixture = sum(stems.values(), np.zeros(1))
     loudness = 10 ** (rng.uniform(-17, -10) / 20) / effects.rms(mixture)
     gain = min(loudness, 1.8 * _CEILING / np.abs(mixture).max())

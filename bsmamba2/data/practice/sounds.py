@@ -1,7 +1,7 @@
 """Soundfonts, instruments, drum kits and voices, by split.
 
-The test split has sounds of its own: a third of every role's instruments, of the drum kits,
-languages and speakers, and MuseScore's soundfont if another one is installed, are used only there.
+Some sounds are used only in the test split: a third of every role's instruments, of the drum kits,
+languages and speakers, and MuseScore's soundfont if another one is installed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ LANGUAGES = ("en-us", "en-gb", "es", "fr", "it", "de", "pt", "sv", "pl", "nl", "
 VARIANTS = ("", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+f1", "+f2", "+f3", "+f4", "+f5",
             "+klatt", "+klatt2", "+klatt4")  # fmt: skip
 FLITE_VOICES = {"train": ("slt", "awb"), "test": ("rms", "kal16")}
-"""flite's names of its voices, of which slt and rms are made from recordings."""
+"""flite's voices by split, under its own names; slt and rms are made from recordings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +68,11 @@ class Voice:
     engine: str
     """espeak-ng or flite."""
     name: str
-    """The engine's name for the voice."""
+    """The synthesiser's name for the voice."""
 
     @property
     def bandwidth(self) -> float:
-        """Highest frequency in the engine's speech, in Hz."""
+        """Highest frequency in the synthesiser's speech, in Hz."""
         return 10_300.0 if self.engine == "espeak-ng" else 7_600.0
 
 

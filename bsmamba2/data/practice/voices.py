@@ -3,8 +3,8 @@
 WORLD (Morise et al., 2016) turns speech into a fundamental frequency, a spectral envelope and an
 aperiodicity every 5 ms. For singing, voiced frames are stretched to the length of the phrase while
 consonants are not, the pitch follows the melody with glides, vibrato and drift, and the envelope is
-warped to change the vocal tract. Speech engines stop at 8 or 11 kHz; above that, the envelope is
-extrapolated with a falling slope.
+warped to change the vocal tract. Speech synthesisers stop at 8 or 11 kHz; above that, the envelope
+is extrapolated with a falling slope.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Speech(NamedTuple):
 
 
 def choose_timbre(rng: np.random.Generator, lowest: int) -> Timbre:
-    """Draws a timbre for a voice whose lowest MIDI note is given; high voices have short tracts."""
+    """Draws a timbre for a voice by its lowest MIDI note; high voices have short vocal tracts."""
     tract = rng.uniform(0.82, 1.2) if lowest < 55 else rng.uniform(0.95, 1.3)
     return Timbre(tract=tract, vibrato=rng.uniform(0, 0.5), breath=rng.uniform(0.7, 1.8))
 
@@ -83,7 +83,7 @@ def sing(
         (samples,), silent between phrases and at about -20 dBFS RMS within them.
 
     Raises:
-        DataError: A speech engine failed.
+        DataError: A speech synthesiser failed.
     """
     total = round(seconds * SAMPLE_RATE)
     result = np.zeros(total)
@@ -113,7 +113,7 @@ def _speak(text: str, voice: Voice, rng: np.random.Generator) -> Mono:
             samples, rate = np.zeros(0), 1
     if not samples.any():
         reason = done.stderr.strip() or "the result is silent"
-        raise DataError(f"'{' '.join(command[:3])}' makes no speech: {reason}.")
+        raise DataError(f"'{' '.join(command[:3])}' produces no speech: {reason}.")
     resampled: Mono = soxr.resample(samples, rate, SAMPLE_RATE)
     return resampled
 
@@ -127,7 +127,7 @@ def _analyse(speech: Mono, voice: Voice, rng: np.random.Generator) -> _Speech:
     f0 = world.stonemask(speech, f0, times, SAMPLE_RATE)
     envelope = world.cheaptrick(speech, f0, times, SAMPLE_RATE)
     aperiodicity = world.d4c(speech, f0, times, SAMPLE_RATE)
-    # Above the engine's bandwidth: start at the level below it, fall off, and be mostly noise.
+    # Above the synthesiser's bandwidth: start at the level below it, fall off, and be mostly noise.
     bins = envelope.shape[1]
     edge = int(voice.bandwidth / (SAMPLE_RATE / 2) * (bins - 1))
     below = np.log(envelope[:, edge - edge // 6 : edge] + 1e-16).mean(axis=1, keepdims=True)
@@ -164,7 +164,7 @@ def _sing_phrase(
 
 
 def _time_map(voiced: NDArray[np.bool_], frames: int) -> NDArray[np.intp]:
-    """Speech frame for each sung frame: vowels are stretched, consonants hardly."""
+    """Returns the speech frame for each sung frame: vowels are stretched, consonants hardly."""
     consonants = max(1, int(np.count_nonzero(~voiced)))
     vowels = max(1, int(np.count_nonzero(voiced)))
     rate = min(1.0, 0.5 * frames / consonants)
@@ -177,7 +177,7 @@ def _time_map(voiced: NDArray[np.bool_], frames: int) -> NDArray[np.intp]:
 def _curves(
     phrase: Sequence[Note], frames: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pitch (MIDI numbers, gliding between notes) and level, both (frames,)."""
+    """Returns pitch (MIDI numbers, gliding between notes) and level, both (frames,)."""
     pitch, level = np.zeros(frames), np.ones(frames)
     for note in phrase:
         first = round((note.start_s - phrase[0].start_s) / FRAME_S)

@@ -155,7 +155,7 @@ def test_songs_to_test_on_have_sounds_of_their_own(fonts: tuple[str, ...]) -> No
 
 def test_a_voice_that_is_not_installed_is_named() -> None:
     with pytest.raises(
-        DataError, match=r"'espeak-ng -v xx-none' makes no speech: .*voice"
+        DataError, match=r"'espeak-ng -v xx-none' produces no speech: .*voice"
     ) as error:
         sung(Voice(engine="espeak-ng", name="xx-none"))
     assert "\n" not in str(error.value)
