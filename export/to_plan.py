@@ -32,7 +32,7 @@ from bsmamba2.system.files import existing_file, sha256_file
 from bsmamba2.system.signals import stop_on_signals
 
 _ACTUAL_SHAPE = "RUNTIME_ACTIVATION_RESIZE_10_10"
-"""Preview feature that gives a context the memory of its own batch, not of the largest one."""
+"""Preview feature: a context allocates memory for its actual batch, not for the largest one."""
 
 
 def export_plan(

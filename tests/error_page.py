@@ -1,4 +1,4 @@
-"""Writes bsmamba2/ERRORS.md from its table of classes on: what each means, its fix, examples.
+"""Writes the generated part of bsmamba2/ERRORS.md: each class, what it means, its fix, examples.
 
 python tests/error_page.py
 """

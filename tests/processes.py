@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 MAIN = "import sys; from bsmamba2.cli import main; main(sys.argv[1:])"
 """Runs `bsm` with the arguments of the process."""
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
-"""Makes importing either of them fail."""
+"""Makes importing torch or onnx fail."""
 
 
 class Outcome(NamedTuple):

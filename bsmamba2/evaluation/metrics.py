@@ -167,7 +167,7 @@ class EnergyMeter:
             self._waiting = pair[:, :, whole:]
 
     def finish(self) -> GrainEnergies:
-        """Returns the energies of all grains, of which the last one may be shorter."""
+        """Returns the energies of all grains; the last grain may be shorter."""
         rows = list(self._rows)
         if self._waiting is not None and self._waiting.shape[2]:
             rows.append(_grain_rows(self._waiting, self._waiting.shape[2]))

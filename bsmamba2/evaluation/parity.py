@@ -3,8 +3,8 @@
     reference excerpt -> spectrum -> masks of both -> synthesis of both -> the runtime's audio
 
 Masks are compared number by number. Their effect on the sound is an SDR, for which an engine's own
-transforms are used if it has any. The limits follow from the precisions of the two engines; that of
-the spectrum is for float32.
+transforms are used if it has any. The limits follow from the precisions of the two engines;
+the spectrum, which is always float32, has a fixed limit.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def load_reference_excerpt(path: str | Path | None, audio: AudioConfig) -> Refer
     """Loads the excerpt, which is the same on every machine.
 
     Args:
-        path: A song, of which the loudest chunk is taken, with the true vocals if the song is a
+        path: A song, whose loudest chunk is taken, with the true vocals if the song is a
             `.stem.mp4`; None for `fixed_mixture`.
         audio: The engine's audio settings.
 

@@ -3,8 +3,8 @@
 Incomplete files lie in a hidden folder, `.partial-...`, beside their final place, or beside the
 first missing folder above it. The hidden folder is locked as long as its process lives. A killed
 process leaves the folder but no lock, so the next process that writes there or below removes it.
-Where there are no such locks (Windows, some network file systems), leftovers stay until somebody
-deletes them; nothing mistakes them for songs.
+Where there are no such locks (Windows, some network file systems), leftovers stay until they are
+deleted by hand; no command mistakes them for songs.
 
 An OSError in a block of `atomic_path`, `atomic_paths` or `atomic_folder` is passed on unchanged: it
 may come from reading a song or from training. Only errors within `writing`, which surrounds nothing

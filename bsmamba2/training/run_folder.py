@@ -77,7 +77,7 @@ class RunFolder:
         """Turns any error that a damaged checkpoint causes into a TrainingError."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PyTorch warns about what it then refuses
+                warnings.simplefilter("ignore")  # PyTorch warns before it refuses a file
                 yield
         except BsmError:
             raise

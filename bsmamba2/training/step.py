@@ -77,7 +77,7 @@ class Stepper:
         """Carries out one step.
 
         Args:
-            batches: Batches of this process, of which `accumulation` are taken.
+            batches: Batches of this process; a step takes `accumulation` of them.
             signal: Called near the end of the step; returns the number of a signal that asks this
                 process to stop, or 0.
 

@@ -48,7 +48,7 @@ def export_graph(network: FoldedBSMamba2, metadata: Metadata) -> ModelProto:
     dtype = network.blocks[0].get_buffer("in_proj").dtype
     metadata = replace(metadata, precision=PRECISIONS[dtype])
     audio = metadata.model.audio
-    # Dynamic sizes that differ and exceed 1: torch.export takes a 1 for a constant.
+    # Dynamic sizes that differ and exceed 1: torch.export treats a 1 as a constant.
     example = torch.zeros(2, audio.channels, 3, audio.bins, 2)
     free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("frames")}
     with warnings.catch_warnings(), torch.no_grad():

@@ -254,7 +254,7 @@ def _states(
 ) -> str:
     """The state (N, H, c, S, P) that enters each chunk: all earlier chunks' states, decayed.
 
-    Chunk i gets that of chunk j times exp(sum of the log decays of the chunks between them).
+    Chunk i receives the state of chunk j times exp(sum of the log decays of the chunks between).
     """
     edge = 0 if reverse else CHUNK - 1
     last_NHc1 = nodes.slice(cs, edge, edge + 1, 3)

@@ -146,7 +146,7 @@ def test_ema_that_is_absent_or_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no moving average"):
         imported(tmp_path / "a.ckpt", ema=True, config="tiny")
     torch.save(lightning_checkpoint(STATE, dict(list(STATE.items())[1:])), tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="do not match"):
         imported(tmp_path / "a.ckpt", ema=True, config="tiny")
 
 

@@ -67,7 +67,7 @@ def test_an_engine_that_keeps_all_scores_as_the_mixture(tmp_path: Path, song: di
     assert scores.usdr == pytest.approx(plain_usdr(song["vocals"], song["mixture"]), abs=1e-4)
     assert scores.mixture_usdr == pytest.approx(scores.usdr, abs=1e-4)
     assert scores.mixture_csdr == pytest.approx(scores.csdr, abs=1e-4)
-    assert (scores.frames, scores.dropped) == (5, 2)  # of the voice, seconds 2 and 3 are silent
+    assert (scores.frames, scores.dropped) == (5, 2)  # the vocals are silent in two
 
 
 def test_an_engine_that_keeps_nothing_leaves_the_mixture_as_instrumental(
@@ -165,7 +165,7 @@ def test_pieces_of_a_length_are_separated_on_their_own(tmp_path: Path, song: dic
         )  # fmt: skip
     expected = plain_usdr(song["vocals"], estimate)
     assert result.stems["vocals"].usdr == pytest.approx(expected, abs=1e-5)
-    assert model.engine.shapes[-1][2] == length * 100 + 1  # one long piece even above the chunk
+    assert model.engine.shapes[-1][2] == length * 100 + 1  # a piece is never split into chunks
 
 
 def test_the_engines_own_length_is_not_separated_twice(tmp_path: Path, song: dict):

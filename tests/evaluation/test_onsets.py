@@ -1,4 +1,4 @@
-"""Onsets of voices whose entries are known."""
+"""Onsets of vocals whose entries are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Songs of a few seconds in MUSDB18-HQ's layout, with voices that are active at given times."""
+"""Songs of a few seconds in MUSDB18-HQ's layout, with vocals that are active at given times."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def voice(
 def write_song(
     root: Path, name: str, vocals: np.ndarray, *, split: str = "test", seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Writes a song with the given voice and noise in the other stems; returns the samples."""
+    """Writes a song with the given vocals and noise in the other stems; returns the samples."""
     random = np.random.default_rng(seed)
     stems = {"vocals": vocals}
     for level, stem in zip((0.05, 0.03, 0.02), STEMS[1:], strict=True):

@@ -85,7 +85,7 @@ def test_metadata_comes_back_and_equal_weights_make_equal_files(
     assert (metadata.model, metadata.provenance) == (source.model, source.provenance)
     assert metadata.precision == "float32"
     assert_parity_is_stored(metadata)
-    for figure in metadata.parity:  # and the figures are said
+    for figure in metadata.parity:  # and reported
         assert any(str(figure) in sentence for sentence in said)
     assert (tmp_path / "a.onnx").read_bytes() == tiny_export.read_bytes()
 

@@ -1,4 +1,4 @@
-"""Which builder is taken, and what only TensorRT has.
+"""The choice of the builder, and what only TensorRT has.
 
 TensorRT itself cannot be installed where the tests run. Its part is played by TensorRT-RTX, which
 has the same interface, under its name: everything that is called is real, but nothing is measured

@@ -155,7 +155,7 @@ def test_figures_of_a_known_difference_are_known():
     check = check_precision("a test", scaled(0.5 * 1.001), reference(voice=True), "float16")
     assert check.relative_rms == pytest.approx(0.001, rel=1e-3)
     assert check.sdr_db == pytest.approx(60, abs=0.01)
-    # The error against the voice grows from 0.25 to 0.2505 of the mixture.
+    # The error against the true target grows from 0.25 to 0.2505 of the mixture.
     assert check.usdr_loss_db == pytest.approx(20 * math.log10(0.2505 / 0.25), abs=1e-3)
     assert (check.engine, check.music, check.hostile) == ("a test", "a made-up mixture", HOSTILE)
     assert check.largest is None
@@ -172,7 +172,7 @@ def test_figures_of_a_known_difference_are_known():
         ("int8", 1.04, False, "SDR to float32 must be at least 30 dB"),
         ("int8", 1.005, True, ""),
         ("int8", 1.02, True, "uSDR may change by at most 0.1 dB"),
-        ("int8", 0.96, True, ""),  # closer to the voice than the reference
+        ("int8", 0.96, True, ""),  # closer to the true target than the reference
         ("int8", 0.85, False, "may be at most 0.1 and the SDR to float32 must be at least 30 dB"),
         ("float16", math.nan, False, "NaN or infinite"),
     ],

@@ -1,4 +1,4 @@
-"""Laws of the operator's ONNX body: in plain ONNX Runtime it is the float64 reference."""
+"""Laws of the ONNX function body: in plain ONNX Runtime it agrees with the float64 reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the graphs: one per shape, those used last are kept, the output is the same without.
+"""Laws of the graphs: one per shape, the most recent are kept, the output is that of the network.
 
 What is captured here is a stand-in; the last tests capture for real where there is a GPU.
 """

@@ -217,7 +217,7 @@ def test_inputs_are_left_alone(twin: Callable[[ScanInputs], Tensor], dtype: torc
     inputs = scan_inputs(2, 65).to(dtype)
     before = [tensor.clone() for tensor in inputs.tensors]
     y = twin(inputs)
-    y.zero_()  # and the output is nobody's memory
+    y.zero_()  # the output must not share memory with an input
     assert all(torch.equal(a, b) for a, b in zip(inputs.tensors, before, strict=True))
 
 
@@ -264,7 +264,7 @@ def test_gradients_are_the_references(kind: str, L: int):
         )
         for function in (bimamba2_scan_chunked, bimamba2_scan_reference)
     ]
-    # Sums that cancel; behind a strong decay those of A and dt are next to nothing.
+    # The sums cancel; with a strong decay, the gradients of A and dt nearly vanish.
     slack = 1e6 if kind == "strong decay" else 100
     for ours, expected in zip(*gradients, strict=True):
         assert_close(ours, expected, slack=slack)

@@ -51,7 +51,7 @@ def test_folder_of_another_user_is_refused(cache: Path, monkeypatch: pytest.Monk
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives links away")
 @pytest.mark.parametrize("name", ["bsmamba2", "bsmamba2/kernels"])
 def test_links_of_another_user_are_not_followed(cache: Path, tmp_path: Path, name: str):
-    """Not even to a folder of our own: they could lead elsewhere a moment later."""
+    """Not even if they lead to a folder of our own: they could lead elsewhere a moment later."""
     cache_folder("kernels")
     link = cache / name
     link.rename(tmp_path / "moved")

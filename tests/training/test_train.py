@@ -155,7 +155,7 @@ def test_other_initial_weights_are_another_run(finished, songs, tmp_path):
     config = small_config(tmp_path, "training.max_steps=1")
     start = Path(shutil.copy(finished / "ema.safetensors", tmp_path / "first.safetensors"))
     train(config, songs, run, start=start)
-    train(config, songs, run, start=finished / "ema.safetensors")  # its twin
+    train(config, songs, run, start=finished / "ema.safetensors")  # an equal file
     start.unlink()
     config = small_config(tmp_path, "training.max_steps=2")
     train(config, songs, run, allow_config_change=True)  # resuming needs no --start
