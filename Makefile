@@ -54,7 +54,7 @@ test lint: $(TEST)/ready
 
 .PHONY: _test _lint
 _test:
-	OMP_NUM_THREADS=1 $(TEST)/bin/pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(TEST)/bin/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 _lint:
 	$(TEST)/bin/ruff format --check .

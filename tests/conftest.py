@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,17 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxrun
 
 if TYPE_CHECKING:
     from bsmamba2.plugins.toolchain import Toolchain
+
+
+Shared = Callable[[str, Callable[[Path], object]], Path]
+"""Takes a folder with a file name and a function that writes the file; returns its path."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes take files with slow tests first, so that none is left for the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -33,38 +44,78 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Makes a file that all test processes read, once: `share("folder/name", make)`."""
+    from bsmamba2.system.atomic import locked
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def share(name: str, make: Callable[[Path], object]) -> Path:
+        path = root / "shared" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        done = path.parent.with_suffix(".done")
+        with locked(path.parent.with_suffix(".lock"), lambda: None):
+            if not done.exists():
+                make(path)
+                done.touch()
+        return path
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(shared: Shared) -> Path:
     """A checkpoint of the tiny configuration, in which no tensor has its initial value."""
     from networks import random_network
 
     from bsmamba2.checkpoints.weights import save_weights
     from bsmamba2.formats.metadata import Metadata, Provenance
 
-    network = random_network()
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    provenance = Provenance(source="a test", source_sha256="0" * 64, trained=True)
-    save_weights(path, network.state_dict(), Metadata(model=network.model, provenance=provenance))
-    return path
+    def make(path: Path) -> None:
+        network = random_network()
+        provenance = Provenance(source="a test", source_sha256="0" * 64, trained=True)
+        metadata = Metadata(model=network.model, provenance=provenance)
+        save_weights(path, network.state_dict(), metadata)
+
+    return shared("checkpoint/tiny.safetensors", make)
 
 
 @pytest.fixture(scope="session")
-def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_export(tiny_checkpoint: Path, shared: Shared) -> Path:
     """`tiny_checkpoint`, exported to ONNX."""
     from bsmamba2.export.to_onnx import export_onnx
 
-    path = tmp_path_factory.mktemp("export") / "tiny.onnx"
-    export_onnx(tiny_checkpoint, path)
-    return path
+    return shared("export/tiny.onnx", lambda path: export_onnx(tiny_checkpoint, path))
 
 
 @pytest.fixture(scope="session")
-def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_onnx(shared: Shared) -> Path:
     """The tiny configuration with random weights, exported to ONNX."""
     from bsmamba2.export.to_onnx import export_onnx
 
-    path = tmp_path_factory.mktemp("engine") / "tiny.onnx"
-    export_onnx("tiny", path)
-    return path
+    return shared("engine/tiny.onnx", lambda path: export_onnx("tiny", path))
+
+
+@pytest.fixture(scope="session")
+def tiny_half(shared: Shared) -> Path:
+    """The tiny configuration's graph in float16."""
+    import onnx
+    import torch
+    from networks import random_network
+
+    from bsmamba2.export.onnx.graph import export_graph
+    from bsmamba2.formats.metadata import Metadata, Provenance
+    from bsmamba2.models.folded import fold
+
+    def make(path: Path) -> None:
+        network = random_network(dtype=torch.float32)
+        provenance = Provenance(source="a test", trained=False)
+        metadata = Metadata(model=network.model, provenance=provenance)
+        onnx.save(export_graph(fold(network, torch.float16), metadata), path)
+
+    return shared("half/half.onnx", make)
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +127,11 @@ def short_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def emulated_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def emulated_scan(shared: Shared) -> Path:
     """libbsm_scan with all kernels, for the GPU that `cuda_on_host` emulates."""
     from emulation import build_scan
 
-    return build_scan(tmp_path_factory.mktemp("emulation") / "libbsm_scan.so")
+    return shared("emulation/libbsm_scan.so", build_scan)
 
 
 @pytest.fixture(scope="session")
@@ -96,9 +147,19 @@ def toolchain() -> Toolchain:
 
 
 @pytest.fixture(scope="session")
-def plugin_library(emulated_scan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plugin_library(emulated_scan: Path, shared: Shared) -> Path:
     """The TensorRT plugin with the emulated scan in place of the CUDA kernels."""
     from native import compile_plugin
 
-    folder = tmp_path_factory.mktemp("plugin")
-    return compile_plugin(folder / "libbsm_trt_plugin.so", emulated_scan)
+    return shared("plugin/libbsm_trt_plugin.so", lambda path: compile_plugin(path, emulated_scan))
+
+
+@pytest.fixture(scope="session")
+def tiny_plan(tiny_onnx: Path, plugin_library: Path, shared: Shared) -> Path:
+    """TensorRT-RTX's plan of `tiny_onnx`, with its sidecar."""
+    from plan_building import built
+
+    return shared(
+        "plan/model.plan",
+        lambda path: built(path.parent, tiny_onnx, plugin_library, "-o", path.name),
+    )
