@@ -12,11 +12,13 @@ import torch
 from exported_files import assert_is_an_engine
 from foreign_files import lightning_checkpoint
 from networks import random_network
+from plan_building import built
 from processes import bsm_json
-from songs import assert_null, decoded, excerpt
+from songs import assert_null
 
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.export.precision import gates
+from bsmamba2.formats.trt_plan import read_sidecar
 from bsmamba2.models.load import load_network
 from bsmamba2.system.files import sha256_file
 
@@ -69,33 +71,29 @@ def test_foreign_checkpoint_is_imported_exported_and_separates(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_full_size_file_is_imported_exported_and_separates_real_music(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_full_size_file_is_imported_and_exported_and_becomes_a_plan(
+    plugin_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Uses a checkpoint in the format of Music-Source-Separation-Training. The gate skips its chunk
-    of audio, which takes PyTorch a minute, because `bsm infer` separates one anyway."""
-    frames = gates.PARITY_FRAMES[:-1]
-    monkeypatch.setattr(gates, "PARITY_FRAMES", frames)
+    of audio, which takes PyTorch a minute."""
+    monkeypatch.setattr(gates, "PARITY_FRAMES", (1, 65))
     foreign, checkpoint, engine = (
         tmp_path / name for name in ("bs_mamba2_vocals.ckpt", "full.safetensors", "full.onnx")
     )
     network, _ = load_network("bsmamba2", seed=11)
     torch.save(network.state_dict(), foreign)
-    del network
     imported = bsm_json("import", foreign, "-o", checkpoint)
     assert (imported["parameters"], imported["tensors"]) == (48_098_188, 675)
     assert imported["provenance"]["licence"] == "undeclared"
+    tensors, _ = load_weights(checkpoint)
+    assert all(torch.equal(tensors[name], value) for name, value in network.state_dict().items())
+    del network, tensors
     exported = bsm_json("export", checkpoint, "-o", engine)
-    assert [figure["frames"] for figure in exported["parity"]] == list(frames)
+    assert [figure["frames"] for figure in exported["parity"]] == [1, 65]
     info = bsm_json("info", engine)
     assert (info["parameters"], info["scan_nodes"]) == (48_098_188, 12)
     assert_is_an_engine(engine, "bsmamba2")
-
-    song = excerpt()
-    mixture = decoded(song)
-    file, stems = separate(song, engine, tmp_path)
-    assert (file["sample_rate"], file["channels"]) == (RATE, 2)
-    assert file["duration_s"] == pytest.approx(len(mixture) / RATE, abs=1e-3)
-    assert [stem.shape for stem in stems] == [mixture.shape] * 2
-    assert_null(mixture, *stems)
-    assert all(np.abs(stem).max() > 1e-3 for stem in stems)
+    plan = built(tmp_path, engine, plugin_library)
+    record, _ = read_sidecar(plan)
+    assert (record.plugin_layers, record.frames) == (12, (801, 801, 801))
+    assert plan.stat().st_size == pytest.approx(4 * 48.1e6, rel=0.1)

@@ -157,18 +157,6 @@ def test_import_of_our_own_file_keeps_its_metadata(tmp_path: Path) -> None:
     assert metadata == METADATA
 
 
-def test_full_size_lightning_file_survives_the_round_trip(tmp_path: Path) -> None:
-    model = model_of("bsmamba2")
-    state = random_weights(model)
-    torch.save(lightning_checkpoint(state, state), tmp_path / "a.ckpt")
-    for ema in (False, True):
-        tensors, metadata = imported(tmp_path / "a.ckpt", ema=ema)
-        save_weights(tmp_path / "a.safetensors", tensors, metadata)
-        back, _ = load_weights(tmp_path / "a.safetensors")
-        assert_same(back, state)
-    assert sum(t.numel() for t in back.values()) == 48_098_188
-
-
 # Import: bad files
 
 

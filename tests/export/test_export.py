@@ -235,6 +235,15 @@ def test_bad_sources_and_targets_are_one_sentence(
 # --- the command ---
 
 
+@pytest.fixture
+def smallest(tmp_path: Path) -> Path:
+    """A configuration that exports in half the time of the tiny one."""
+    path = tmp_path / "smallest.yaml"
+    sizes = "bands: [[205, 5]], d_model: 8, layers: 1, headdim: 8, d_state: 8, mask_expand: 1"
+    path.write_text(f"base: tiny\nnetwork: {{{sizes}}}\n")
+    return path
+
+
 @pytest.mark.usefixtures("quick_graph")
 def test_command_names_the_file_after_the_model(
     tiny_checkpoint: Path, tmp_path: Path, quick_gate: tuple[int, ...]
@@ -255,9 +264,9 @@ def test_a_lower_precision_does_not_replace_the_file_of_another(
     assert bsm("export", "a.safetensors", option).out == f"{name}\n"
 
 
-def test_command_speaks_json(tmp_path: Path, quick_gate: tuple[int, ...]):
+def test_command_speaks_json(smallest: Path, tmp_path: Path, quick_gate: tuple[int, ...]):
     target = tmp_path / "out.onnx"
-    code, out, err = bsm("export", "tiny", "-o", target, "--seed", "7", "--json")
+    code, out, err = bsm("export", smallest, "-o", target, "--seed", "7", "--json")
     report = json.loads(out)
     assert code == 0
     assert report["output"] == str(target)
@@ -269,16 +278,16 @@ def test_command_speaks_json(tmp_path: Path, quick_gate: tuple[int, ...]):
 
 
 def test_card_travels_in_the_file_and_a_wrong_one_writes_none(
-    tmp_path: Path, quick_gate: tuple[int, ...]
+    smallest: Path, tmp_path: Path, quick_gate: tuple[int, ...]
 ):
     card, target = tmp_path / "card.yaml", tmp_path / "out.onnx"
     card.write_text("training_data: a\nrecipe: b\nscores: [c]\nlimits: d\nlicense: e\n")
-    code, _, err = bsm("export", "tiny", "-o", target, "--card", card)
+    code, _, err = bsm("export", smallest, "-o", target, "--card", card)
     assert code == 1
     assert "'license'; did you mean 'licence'?" in err
     assert not target.exists()
     card.write_text(card.read_text().replace("license", "licence"))
-    assert bsm("export", "tiny", "-o", target, "--card", card)[0] == 0
+    assert bsm("export", smallest, "-o", target, "--card", card)[0] == 0
     assert parse_metadata(read_onnx_file(target).metadata, target).card == load_card(card)
 
 

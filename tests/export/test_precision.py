@@ -23,13 +23,11 @@ from bsmamba2.checkpoints.weights import save_weights
 from bsmamba2.config.model import ModelConfig
 from bsmamba2.errors import ExportError
 from bsmamba2.evaluation.reference_excerpt import load_reference_excerpt
-from bsmamba2.export.onnx.graph import export_graph
 from bsmamba2.export.precision.gates import Reference, check_precision, hostile_samples
 from bsmamba2.export.to_onnx import export_onnx
 from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.models.bsmamba2 import BSMamba2
-from bsmamba2.models.folded import fold
 
 HOSTILE = ("silence", "full-scale noise", "a 0 dBFS square wave", "denormals")
 AUDIO = small_metadata().model.audio
@@ -58,11 +56,9 @@ def short_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def half_graph() -> ModelProto:
+def half_graph(tiny_half: Path) -> ModelProto:
     """The float16 graph of the tiny network."""
-    network = random_network(dtype=torch.float32)
-    metadata = Metadata(model=network.model, provenance=Provenance(source="a test", trained=False))
-    return export_graph(fold(network, torch.float16), metadata)
+    return onnx.load(tiny_half)
 
 
 def types(model: ModelProto) -> dict[str, int]:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from dataclasses import replace
 from hashlib import sha256
@@ -17,20 +18,15 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
-import torch
 from plan_building import EMBED_PLUGIN, bsm, build, built, keep_in_cache, refusal, scans
 from processes import python
 
 from bsmamba2.export import to_plan
-from bsmamba2.export.onnx.graph import export_graph
 from bsmamba2.export.plan.options import PlanOptions
 from bsmamba2.export.to_plan import export_plan
-from bsmamba2.formats.metadata import Metadata, parse_metadata
+from bsmamba2.formats.metadata import parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.formats.trt_plan import carries_library, read_plan, read_sidecar
-from bsmamba2.models.bsmamba2 import BSMamba2
-from bsmamba2.models.folded import fold
-from bsmamba2.models.load import load_network
 from bsmamba2.plugins import architectures
 from bsmamba2.plugins import build as plugin_build
 from bsmamba2.plugins.build import sources_sha256
@@ -68,7 +64,12 @@ def test_every_block_becomes_a_plugin_layer_and_the_sidecar_is_complete(
 ):
     done = build(tmp_path, tiny_onnx, plugin_library, "-o", "model.plan")
     assert done.stdout == "model.plan\n", done.stderr
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["Parsed", "Building", "Built"]
+    parsed, building, *_, end = done.stderr.splitlines()  # between them, progress if it takes long
+    assert (parsed.split()[0], building.split()[0], end.split()[0]) == (
+        "Parsed",
+        "Building",
+        "Built",
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.plan", "model.plan.json"]
     plan = tmp_path / "model.plan"
     assert_sidecar_is_complete(plan, tiny_onnx, plugin_library)
@@ -98,6 +99,15 @@ def test_recorded_command_builds_the_same_plan(
     assert plan.stat().st_size == pytest.approx(size, rel=1e-3)
 
 
+def test_float16_file_gives_a_float16_plan(
+    tiny_half: Path, tiny_plan: Path, plugin_library: Path, tmp_path: Path
+):
+    plan = built(tmp_path, tiny_half, plugin_library, "-o", "half.plan")
+    assert_sidecar_is_complete(plan, tiny_half, plugin_library)
+    assert read_sidecar(plan)[1].precision == "float16"
+    assert plan.stat().st_size < tiny_plan.stat().st_size
+
+
 def test_embedded_engine_is_built_without_naming_a_file(plugin_library: Path, tmp_path: Path):
     done = build(tmp_path, "default", plugin_library, "--json")
     assert done.returncode == 0, done.stderr
@@ -113,17 +123,22 @@ def test_embedded_engine_is_built_without_naming_a_file(plugin_library: Path, tm
     assert report["plan"]["plugin_layers"] == 6
 
 
-def test_plugin_does_not_travel_in_the_plan(tiny_onnx: Path, plugin_library: Path, tmp_path: Path):
-    without = built(tmp_path, tiny_onnx, plugin_library, "-o", "without.plan")
+def test_plugin_does_not_travel_in_the_plan(
+    tiny_onnx: Path, tiny_plan: Path, plugin_library: Path, tmp_path: Path
+):
     others = build(tmp_path, tiny_onnx, plugin_library, "-o", "with.plan", before=EMBED_PLUGIN)
     assert others.returncode == 0, others.stderr
     library = plugin_library.read_bytes()
-    for plan, carries in ((without, False), (tmp_path / "with.plan", True)):
+    for plan, carries in ((tiny_plan, False), (tmp_path / "with.plan", True)):
         assert (library in plan.read_bytes()) == carries_library(plan.read_bytes()) == carries
 
 
 def test_built_plugin_is_found_and_its_sources_recorded(
-    tiny_onnx: Path, plugin_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_onnx: Path,
+    tiny_plan: Path,
+    plugin_library: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     keep_in_cache(plugin_library)
@@ -133,8 +148,7 @@ def test_built_plugin_is_found_and_its_sources_recorded(
     record, _ = read_sidecar(tmp_path / "a.plan")
     assert record.plugin.library_sha256 == digest(plugin_library)
     assert record.plugin.sources_sha256 == sources_sha256()
-    named = read_sidecar(built(tmp_path, tiny_onnx, plugin_library, "-o", "b.plan"))[0].plugin
-    assert named.sources_sha256 == ""  # they are unknown
+    assert read_sidecar(tiny_plan)[0].plugin.sources_sha256 == ""  # of a plugin that was named
 
 
 @pytest.mark.parametrize(
@@ -251,8 +265,12 @@ def test_onnx_file_is_kept_when_its_plan_cannot_be_built(
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
-def test_info_describes_a_plan(tiny_onnx: Path, plugin_library: Path, tmp_path: Path):
-    plan = built(tmp_path, tiny_onnx, plugin_library, "-o", "a.plan", "--batch", "1")
+def test_info_describes_a_plan(
+    tiny_onnx: Path, tiny_plan: Path, plugin_library: Path, tmp_path: Path
+):
+    plan = tmp_path / "a.plan"
+    for end in ("", ".json"):
+        shutil.copy(f"{tiny_plan}{end}", f"{plan}{end}")
     record: dict[str, Any] = json.loads(bsm(tmp_path, "info", plan, "--json").stdout)
     assert (record["kind"], record["sha256"]) == ("TensorRT plan", digest(plan))
     assert record["plan"]["plugin"]["library_sha256"] == digest(plugin_library)
@@ -262,7 +280,7 @@ def test_info_describes_a_plan(tiny_onnx: Path, plugin_library: Path, tmp_path: 
     version = importlib.metadata.version("tensorrt_rtx")
     assert rows["built with"] == f"TensorRT-RTX {version}"
     assert rows["built from"] == f"tiny.onnx, SHA-256 {digest(tiny_onnx)}"
-    assert (rows["chunks at a time"], rows["frames"]) == ("1", "801")
+    assert (rows["chunks at a time"], rows["frames"]) == ("1 to 4, fastest at 4", "801")
     assert rows["plugin layers"] == "4 of version 1"
     with plan.open("ab") as file:
         file.write(b"\0")
@@ -300,33 +318,3 @@ def test_ctrl_c_ends_a_build_at_its_next_step(
     assert done.stderr.endswith("Interrupted.\n")
     assert re.fullmatch(r"\S.*: 1 of \d+\.\n", done.stdout)
     assert not list(tmp_path.iterdir())
-
-
-# --- the published network ---
-
-
-@pytest.fixture(scope="module")
-def full_size_network() -> tuple[BSMamba2, Metadata]:
-    return load_network("bsmamba2")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_published_network_has_twelve_plugin_layers(
-    full_size_network: tuple[BSMamba2, Metadata],
-    precision: str,
-    plugin_library: Path,
-    tmp_path: Path,
-):
-    """Exports random weights without comparing them with PyTorch, which saves a minute."""
-    network, metadata = full_size_network
-    dtype = getattr(torch, precision)
-    source = tmp_path / f"{precision}.onnx"
-    onnx.save(export_graph(fold(network, dtype), metadata), source)
-    plan = built(tmp_path, source, plugin_library)
-    assert_sidecar_is_complete(plan, source, plugin_library)
-    record, found = read_sidecar(plan)
-    assert record.plugin_layers == len(scans(onnx.load(source))) == 12
-    assert (found.precision, record.frames) == (precision, (801, 801, 801))
-    weights = 48.1e6 * dtype.itemsize
-    assert 0.95 * weights < plan.stat().st_size < 1.15 * weights

@@ -33,10 +33,6 @@ def test_folded_network_is_the_network(batch: int, frames: int, seed: int):
     assert_same_function(random_network(seed=seed), batch, frames)
 
 
-def test_folded_full_network_is_the_network():
-    assert_same_function(random_network(model_of("bsmamba2")), 1, 2)
-
-
 def test_folding_follows_the_configuration():
     net = replace(TINY.network, d_model=6, layers=1, headdim=8, d_state=3, d_conv=2, mask_expand=1)
     assert_same_function(random_network(ModelConfig(audio=TINY.audio, network=net)), 2, 3)

@@ -11,13 +11,9 @@ from typing import Any
 
 import onnx
 import pytest
-import torch
 from onnx import ModelProto
 
-from bsmamba2.export.onnx.graph import export_graph
 from bsmamba2.formats.operator import OP_TYPE
-from bsmamba2.models.folded import fold
-from bsmamba2.models.load import load_network
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx"
@@ -55,9 +51,8 @@ def model(tiny_onnx: Path) -> ModelProto:
 
 
 @pytest.fixture
-def half_model() -> ModelProto:
-    network, metadata = load_network("tiny")
-    return export_graph(fold(network, torch.float16), metadata)
+def half_model(tiny_half: Path) -> ModelProto:
+    return onnx.load(tiny_half)
 
 
 @pytest.mark.parametrize("name", ["model", "half_model"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from plan_building import built, keep_in_cache
+from plan_building import keep_in_cache
 
 HAS_CUPY = importlib.util.find_spec("cupy") is not None
 pytestmark = [
@@ -43,10 +44,11 @@ except EngineError as error:
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_onnx: Path, plugin_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`model.plan` and a song."""
+def folder(tiny_plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `model.plan` and a song."""
     folder = tmp_path_factory.mktemp("plans")
-    built(folder, tiny_onnx, plugin_library, "-o", "model.plan")
+    for end in ("", ".json"):
+        shutil.copy(f"{tiny_plan}{end}", folder)
     soundfile.write(folder / "song.wav", np.zeros((1000, 2)), 44100)
     return folder
 
