@@ -12,6 +12,7 @@ from bench.common.report import replace_block
 from bench.kernels import analyse as kernels
 from bench.kernels.build import DTYPES, find_nvdisasm
 from bench.kernels.gpus import GPUS, occupancy
+from bench.kernels.ptxas import KernelUsage, read_ptxas_log
 from bench.kernels.sass import read_sass
 from bench.kernels.tables import BEGIN, END, tables
 from bench.kernels.trips import Source, conditions
@@ -108,6 +109,38 @@ def test_machine_code_is_read():
     assert kernel.code[2].places == (("b.cuh", 4),)
     assert [(loop.first, loop.last) for loop in kernel.loops()] == [(1, 4)]
     assert kernel.end == 6
+
+
+# ---- What ptxas says --------------------------------------------------------------------------
+
+PTXAS_LOG = """
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z4kindv' for 'sm_90'
+ptxas info    : Function properties for _Z4kindv
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 39 registers, used 0 barriers
+ptxas info    : Compiling entry function '_Z6greedyv' for 'sm_120a'
+ptxas info    : Function properties for _Z6greedyv
+    24 bytes stack frame, 20 bytes spill stores, 16 bytes spill loads
+ptxas info    : Function properties for helper
+    8 bytes stack frame, 4 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 255 registers, used 1 barriers, 24 bytes cumulative stack size
+"""
+
+
+def test_a_log_of_ptxas_is_read():
+    kind, greedy = read_ptxas_log(PTXAS_LOG)
+    assert kind == KernelUsage(
+        kernel="_Z4kindv", architecture="90", registers=39, stack_bytes=0, spill_bytes=0
+    )
+    assert greedy == KernelUsage(
+        kernel="_Z6greedyv", architecture="120a", registers=255, stack_bytes=32, spill_bytes=44
+    )
+
+
+def test_a_log_of_ptxas_that_breaks_off_is_no_proof():
+    with pytest.raises(ValueError, match="_Z6greedyv"):
+        read_ptxas_log(PTXAS_LOG[: PTXAS_LOG.index("    24 bytes")])
 
 
 # ---- The real kernels ------------------------------------------------------------------------

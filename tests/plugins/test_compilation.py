@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 from small_builds import SIZE, leftovers
 
+from bench.kernels.ptxas import read_ptxas_log
 from bsmamba2.errors import PluginError
 from bsmamba2.plugins.build import Libraries, build_libraries, find_libraries
 
 C_INTERFACE = {
     f"bsm_scan_{name}" for name in ("abi", "workspace", "enqueue", "status_text", "cuda_error")
 }
+OUTERMOST = [f"{dtype}:{size}" for dtype in range(3) for size in ("32:32", "64:128")]
+PUBLISHED = ["0:64:128", "1:64:128"]  # bfloat16 takes the registers of float16
+KERNELS = {"scan_short", "scan_chunks", "normalise"}
 
 
 def symbols(library: Path | None, option: str) -> set[str]:
@@ -26,10 +30,10 @@ def symbols(library: Path | None, option: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
-    """The real sources, installed as they are, for one size and architecture."""
+    """The real sources, installed as they are, for one architecture and the outermost sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("real")))
-        return build_libraries(architectures="90", sizes=[SIZE])
+        return build_libraries(architectures="90", sizes=OUTERMOST)
 
 
 @pytest.mark.slow
@@ -46,6 +50,29 @@ def test_libraries_need_neither_tensorrt_nor_another_cuda_runtime(real: Librarie
         command = ["readelf", "-d", str(library)]
         needed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert not re.search("cudart|nvinfer", needed)
+
+
+def assert_nothing_spills(log: Path, architectures: list[str], sizes: list[str]) -> None:
+    found: dict[tuple[str, str], int] = {}
+    for usage in read_ptxas_log(log.read_text()):
+        name = re.search("|".join(KERNELS), usage.kernel)
+        assert name, usage.kernel
+        assert (usage.spill_bytes, usage.stack_bytes) == (0, 0), usage
+        key = name[0], usage.architecture
+        found[key] = found.get(key, 0) + 1
+    assert found == {(kernel, number): len(sizes) for kernel in KERNELS for number in architectures}
+
+
+@pytest.mark.slow
+def test_no_kernel_spills_registers_to_memory(real: Libraries) -> None:
+    assert_nothing_spills(real.log, ["90"], OUTERMOST)
+
+
+@pytest.mark.slow
+def test_no_published_kernel_spills_on_a_chip_of_any_other_family(own_cache: Path) -> None:
+    others = ["80", "100", "120"]
+    libraries = build_libraries(architectures=",".join(others), plugin=False, sizes=PUBLISHED)
+    assert_nothing_spills(libraries.log, others, PUBLISHED)
 
 
 def small_build() -> Libraries:
