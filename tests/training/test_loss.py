@@ -58,7 +58,11 @@ def test_loss_is_the_formula(loss, length):
 @pytest.mark.parametrize("length", [200, 213, 33])
 def test_gradient_is_the_slope_of_the_loss(length):
     y, s = signals(length)
-    assert torch.autograd.gradcheck(lambda y: 3 * separation_loss(y, s, SHORT).total, y)
+
+    def scaled(y: torch.Tensor) -> torch.Tensor:
+        return 3 * separation_loss(y, s, SHORT).total
+
+    assert torch.autograd.gradcheck(scaled, y, fast_mode=True)  # along a random direction
 
 
 def test_gradient_of_the_paper_is_autograds_through_torch_stft():

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from practice_tools import SOUNDFONT, contents, skip_without_synthesisers
 from processes import MAIN, printed
 
+from bsmamba2.cli import main
 from bsmamba2.data.practice.workers import share_out
 from bsmamba2.errors import BsmError, MissingExtraError
 
@@ -30,10 +32,22 @@ def start(folder: Path, *arguments: str, **options: object) -> subprocess.Popen[
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 
-def run(folder: Path, *arguments: str, **options: object) -> tuple[int, str]:
-    process = start(folder, *arguments, **options)
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    process = start(folder, *arguments)
     error = process.communicate()[1]
     return process.returncode, error
+
+
+@pytest.fixture
+def run_here(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """`run` without a process of its own; libraries in C may not print either."""
+
+    def run(folder: Path, *arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["practice", str(folder), *SONGS, *arguments])
+        return int(end.value.code or 0), capfd.readouterr().err
+
+    return run
 
 
 def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> None:
@@ -81,17 +95,19 @@ def test_ctrl_c_ends_without_traceback_and_leaves_nothing_partial(
 
 
 @pytest.mark.usefixtures("_synthesisers")
-def test_a_folder_belongs_to_one_set(tmp_path: Path) -> None:
-    assert run(tmp_path, "--train", "1") == (0, "")
+def test_a_folder_belongs_to_one_set(
+    tmp_path: Path, run_here: Callable[..., tuple[int, str]]
+) -> None:
+    assert run_here(tmp_path, "--train", "1") == (0, "")
     before = contents(tmp_path)
-    code, error = run(tmp_path, "--train", "1", "--seed", "1")
+    code, error = run_here(tmp_path, "--train", "1", "--seed", "1")
     assert (code, error) == (
         1,
         f"Error: {tmp_path} holds practice songs made with another seed: choose another folder.\n",
     )
     assert contents(tmp_path) == before
     (tmp_path / "practice.json").unlink()
-    code, error = run(tmp_path, "--train", "1")
+    code, error = run_here(tmp_path, "--train", "1")
     assert code == 1
     assert "holds songs that are not practice songs" in error
 
@@ -135,21 +151,28 @@ def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_not_a_soundfont_leaves_no_folder(
-    tmp_path: Path, content: bytes | None, message: str
+    tmp_path: Path,
+    run_here: Callable[..., tuple[int, str]],
+    content: bytes | None,
+    message: str,
 ) -> None:
     font, folder = tmp_path / "font.sf2", tmp_path / "songs"
     if content is not None:
         font.write_bytes(content)
-    code, error = run(folder, "--soundfont", str(font))
+    code, error = run_here(folder, "--soundfont", str(font))
     assert (code, error.count("\n")) == (1, 1)
     assert message.format(font) in error
     assert not folder.exists()
 
 
 @pytest.mark.usefixtures("_synthesisers")
-def test_missing_programs_are_named_as_packages(tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": str(tmp_path)}
-    code, error = run(tmp_path / "songs", env=environment)
+def test_missing_programs_are_named_as_packages(
+    tmp_path: Path,
+    run_here: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, error = run_here(tmp_path / "songs")
     assert code == 1
     assert "apt-get install espeak-ng flite" in error
     assert error.count("\n") == 1
