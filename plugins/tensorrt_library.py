@@ -76,7 +76,9 @@ def load_plugin(trt: ModuleType, path: str | Path) -> None:
     try:
         library = ctypes.CDLL(str(path))  # opened here because TensorRT does not say why it fails
     except OSError as error:
-        raise PluginError(f"The plugin library cannot be opened: {error}.") from error
+        raise PluginError(
+            f"The plugin library cannot be opened: {error}; run 'bsm plugin build'."
+        ) from error
     if not hasattr(library, "getCreators"):
         raise PluginError(f"{path} is not a TensorRT plugin: it has no getCreators.")
     registry.load_library(str(path))

@@ -150,8 +150,11 @@ def _ask(program: Path, option: str) -> str:
     try:
         done = subprocess.run([program, option], capture_output=True, text=True, errors="replace")
     except OSError as error:
-        raise PluginError(f"{program} does not run: {error.strerror or error}.") from error
+        raise PluginError(
+            f"{program} does not run: {error.strerror or error}; install it again."
+        ) from error
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())[-200:]
-        raise PluginError(f"'{program} {option}' fails: {said or f'code {done.returncode}'}.")
+        said = said.rstrip(".") or f"code {done.returncode}"
+        raise PluginError(f"'{program} {option}' fails: {said}; install it again.")
     return done.stdout

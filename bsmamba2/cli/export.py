@@ -120,9 +120,9 @@ def command(
     or 'default', the engine in the package: neither needs PyTorch.
 
     The new file is compared with PyTorch before it gets its name: with a different mask, nothing
-    is written. With --fp16 or --int8 it must also separate music as float32 does: the SDR may
-    change by 0.02 dB in float16, and fall by 0.1 dB in int8. The ONNX file of a checkpoint is kept
-    beside its plan.
+    is written. With --fp16 or --int8 it must also separate music as well as float32 does: the SDR
+    may change by at most 0.02 dB in float16, and fall by at most 0.1 dB in int8. The ONNX file of a
+    checkpoint is kept beside its plan.
 
     \b
     Examples:

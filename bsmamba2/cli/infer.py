@@ -119,7 +119,7 @@ class Time(click.types.FloatParamType):
 @click.option(
     "--skip-existing",
     is_flag=True,
-    help="Skip songs whose files all exist with the right length, to go on with a run that was "
+    help="Skip songs whose files all exist with the right length, to continue a run that was "
     "interrupted. Options are not compared.",
 )
 @engine_options(overlap_s=1.0, auto_batch=True)

@@ -41,7 +41,7 @@ from bsmamba2.cli.headings import HeadedCommand, HeadedOption
     type=click.FloatRange(1, 600),
     default=30.0,
     show_default=True,
-    help="Length of a song.",
+    help="Length of each song in seconds.",
 )
 @click.option(
     "--seed",
@@ -67,7 +67,7 @@ from bsmamba2.cli.headings import HeadedCommand, HeadedOption
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Songs to make at a time, each in a process; any number makes the same songs.",
+    help="Songs to make at a time, each in a process of its own; the songs stay the same.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 def command(

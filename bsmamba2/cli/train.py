@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     heading="Start and continuation",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A .safetensors checkpoint whose weights are fine-tuned.  [default: random weights]",
+    help="A .safetensors checkpoint to fine-tune.  [default: start from random weights]",
 )
 @click.option(
     "--allow-config-change",

@@ -153,7 +153,9 @@ class AudioWriter:
         try:
             self._sink = _Sink(path)
         except OSError as error:
-            raise AudioError(f"Cannot write {self._name}: {error.strerror}.") from error
+            raise AudioError(
+                f"Cannot write {self._name}: {error.strerror}; write to another folder."
+            ) from error
         if format.name == "mp3":
             self._sink.put_in_front(id3_tag(tags or {}))
             tags = None

@@ -29,7 +29,10 @@ class OutputTemplate:
         try:
             parts = list(string.Formatter().parse(text))
         except ValueError as error:
-            raise OptionError(f"The output name '{text}' cannot be read: {error}.") from error
+            raise OptionError(
+                f"The output name '{text}' cannot be read ({error}): write it as in "
+                f"'{DEFAULT_TEMPLATE}'."
+            ) from error
         self._fields = {name for _, name, _, _ in parts if name is not None}
         for _, name, spec, conversion in parts:
             if name is not None and (name not in FIELDS or spec or conversion):

@@ -67,4 +67,6 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
             sys.stdout.buffer.flush()
         except OSError as error:  # such as a reader that closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush
-            raise FileError(f"Cannot write to stdout: {error.strerror}.") from error
+            raise FileError(
+                f"Cannot write to stdout: {error.strerror}; redirect it to a file."
+            ) from error

@@ -72,7 +72,8 @@ def _find(
             sources = list(_sources(name, recursive, leave_out, stdin))
         except OSError as error:
             where = error.filename or name
-            failures.append(Failure(name, f"{where} cannot be listed: {error.strerror}."))
+            mend = "check its permissions"
+            failures.append(Failure(name, f"{where} cannot be listed: {error.strerror}; {mend}."))
             continue
         except BsmError as error:
             failures.append(Failure(name, str(error)))

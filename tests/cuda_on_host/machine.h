@@ -1,7 +1,7 @@
 // A GPU made of fibers: runs the thread blocks of a kernel on the CPU, every thread a fiber, with
 // barriers that wait and exchanges between the lanes of a warp.
 //
-// This file and machine.cpp know nothing of the kernels; device_on_host.h builds the device's
+// This file and machine.cpp do not depend on the kernels; device_on_host.h builds the device's
 // instructions from them. machine.cpp is compiled without sanitizers, so that ThreadSanitizer sees
 // the kernel's own accesses only, ordered between fibers by nothing but barriers.
 #pragma once

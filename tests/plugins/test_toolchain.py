@@ -94,8 +94,8 @@ def test_absent_program_is_named(programs: Programs, absent: str, sentence: str)
     ("program", "script", "sentence"),
     [
         ("nvcc", "echo release 11.8", r"nvcc is nvcc 11\.8, older than 12\.1: .*CUDACXX\.$"),
-        ("nvcc", "echo no libc >&2; exit 1", r"^'.*nvcc --version' fails: no libc\.$"),
-        ("g++", "exit 3", r"^'.*g\+\+ --version' fails: code 3\.$"),
+        ("nvcc", "echo no libc >&2; exit 1", r"^'.*nvcc --version' fails: no libc; .* again\.$"),
+        ("g++", "exit 3", r"^'.*g\+\+ --version' fails: code 3; install it again\.$"),
     ],
 )
 def test_old_or_broken_program_is_named(

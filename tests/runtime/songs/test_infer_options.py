@@ -271,7 +271,7 @@ def test_what_stdout_cannot_take_is_refused(bsm_infer: Command, arguments: list[
 
 @pytest.mark.parametrize(("line", "words"), [
     ("bsm song.wav -q --stems vocals -o - | true; exit ${PIPESTATUS[0]}",
-     b"Failed: song.wav: Cannot write to stdout: Broken pipe."),
+     b"Failed: song.wav: Cannot write to stdout: Broken pipe; "),
     ("bsm - <&-", b"stdin is closed: "),
     ("bsm song.wav -o - >&-", b"stdout is closed: "),
 ])  # fmt: skip
