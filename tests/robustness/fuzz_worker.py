@@ -190,7 +190,7 @@ def judge(
         return "usage", errors.strip().splitlines()[-1]
     if code == 1 and arguments[0] == "parity" and "FAILED" in printed:
         return "success", ""  # the engines differ, which is a valid answer
-    if code != 1 or not sentences:
+    if code not in (1, 2) or not sentences:  # 2: an invalid option
         return "no sentence", f"exit code {code}: {errors[-300:]}"
     for sentence in sentences:
         if len(sentence) > _LONGEST or not sentence.rstrip().endswith((".", ":", "?")):

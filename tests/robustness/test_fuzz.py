@@ -83,6 +83,7 @@ def test_mutations_are_seeded_and_change_something():
     ("changes", "outcome"),
     [
         ({}, "sentence"),
+        ({"code": 2}, "sentence"),
         ({"code": 0, "errors": ""}, "success"),
         ({"code": 2, "errors": "Usage: bsm\n\nError: No such option.\n"}, "usage"),
         ({"code": 0}, "wrong code"),
