@@ -1,7 +1,7 @@
 """What the pages say is true: links lead somewhere, blocks run, commands and options exist.
 
 Blocks of `sh` and `python` are run, page by page, on a tiny network and a second of sound. Blocks
-of `console` need what a test does not have, such as a GPU, a data set, the internet or minutes:
+of `console` need what a test does not have, such as a GPU, a dataset, the internet or minutes:
 their lines are parsed.
 """
 
@@ -99,7 +99,7 @@ def test_the_readme_is_short_and_leads_to_every_page():
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What blocks name: a song, an album, a data set, a foreign checkpoint and our own."""
+    """What blocks name: a song, an album, a dataset, a foreign checkpoint and our own."""
     rng = np.random.default_rng(0)
     (tmp_path / "album").mkdir()
     for song in ("song.wav", "album/first.flac", "album/second.mp3"):
