@@ -40,6 +40,12 @@ def separate(song: Path, engine: Path, out: Path) -> tuple[dict[str, Any], list[
     return file, stems
 
 
+@pytest.fixture(autouse=True)
+def quick_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skips the gate's chunk of audio, which takes PyTorch a minute at full size."""
+    monkeypatch.setattr(gates, "PARITY_FRAMES", (1, 65))
+
+
 def test_foreign_checkpoint_is_imported_exported_and_separates(tmp_path: Path):
     network = random_network(dtype=torch.float32)
     state = dict(network.state_dict())
@@ -72,11 +78,9 @@ def test_foreign_checkpoint_is_imported_exported_and_separates(tmp_path: Path):
 
 @pytest.mark.slow
 def test_full_size_file_is_imported_and_exported_and_becomes_a_plan(
-    plugin_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plugin_library: Path, tmp_path: Path
 ):
-    """Uses a checkpoint in the format of Music-Source-Separation-Training. The gate skips its chunk
-    of audio, which takes PyTorch a minute."""
-    monkeypatch.setattr(gates, "PARITY_FRAMES", (1, 65))
+    """Uses a checkpoint in the format of Music-Source-Separation-Training."""
     foreign, checkpoint, engine = (
         tmp_path / name for name in ("bs_mamba2_vocals.ckpt", "full.safetensors", "full.onnx")
     )
