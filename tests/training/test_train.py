@@ -168,7 +168,9 @@ def test_other_initial_weights_are_another_run(finished, songs, tmp_path):
 
 def test_initial_weights_of_another_network_are_refused(songs, tmp_path, tiny_checkpoint):
     config = small_config(tmp_path)
-    with pytest.raises(CheckpointError, match=r"network\.layers is 2 and 1.*own with --config"):
+    with pytest.raises(
+        CheckpointError, match=r"network\.layers is 2 and 1.*checkpoint's with --config"
+    ):
         train(config, songs, tmp_path / "run", start=tiny_checkpoint)
     with pytest.raises(BsmError, match="gone"):
         train(config, songs, tmp_path / "b", start=tmp_path / "gone")

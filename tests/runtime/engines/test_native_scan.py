@@ -153,7 +153,7 @@ def test_a_broken_library_is_done_without(
     monkeypatch.setattr(engines, "find_cpu_library", lambda: path)
     engine = OnnxEngine(tiny_export, EngineOptions())
     assert engine.scan == "function body"
-    assert "more slowly" in caplog.text
+    assert "takes longer" in caplog.text
 
 
 def test_the_gate_of_an_export_looks_at_the_body(
