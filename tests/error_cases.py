@@ -45,7 +45,7 @@ def _load_scan() -> None:
 CASES = [
     ErrorCase(errors.OptionError, "infer song.wav --stems drums"),
     ErrorCase(errors.OptionError, "infer song.wav --overlap 60"),
-    ErrorCase(errors.OptionError, "infer song.wav --out out"),
+    ErrorCase(errors.OptionError, "infer song.wav --out out/{track}/{stem}"),
     ErrorCase(errors.OptionError, "infer song.wav --out out/{track}.wav"),
     ErrorCase(errors.OptionError, "infer song.wav --out out/{name}.wav"),
     ErrorCase(errors.OptionError, "infer song.wav --format mp3 --depth 24"),

@@ -47,6 +47,18 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"bsmamba2.cli.{module}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; if a file is named instead, the error suggests `bsm infer`."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if os.path.exists(args[0]):
+                infer = f"did you mean 'bsm infer {one_line(args[0])}'?"
+                raise click.UsageError(f"{error.message.rstrip('.')}; {infer}", ctx) from error
+            raise
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the commands in their groups, then the options."""
         self.format_commands(ctx, formatter)

@@ -62,6 +62,10 @@ class BatchSize(click.IntRange):
         """Converts the text; see the class."""
         if value == "auto":
             return 0
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"'{value}' is neither a whole number nor auto.", param, ctx)
         number: int = super().convert(value, param, ctx)
         return number
 

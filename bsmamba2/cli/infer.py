@@ -65,8 +65,8 @@ class Time(click.types.FloatParamType):
     show_default=True,
     metavar="NAME",
     type=click.Path(),
-    help="Names of the files to write; {folder} is where a song lies within an input folder. "
-    "'-' writes one stem of one song to stdout.",
+    help="Names of the files to write, or a folder for them; {folder} is where a song lies within "
+    "an input folder. '-' writes one stem of one song to stdout.",
 )
 @click.option(
     "--stems",
@@ -266,9 +266,11 @@ def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
 
 def _tell(failures: Sequence[Failure]) -> int:
     """Lists what failed and returns the exit code."""
-    for failure in failures:
-        known = failure.source in failure.error
-        sentence = f"{'' if known else failure.source + ': '}{failure.error}"
+    sentences = [
+        failure.error if failure.source in failure.error else f"{failure.source}: {failure.error}"
+        for failure in failures
+    ]
+    for sentence in dict.fromkeys(sentences):  # one may name several songs
         click.echo(f"Failed: {one_line(sentence)}", err=True)
     return 1 if failures else 0
 
@@ -278,7 +280,7 @@ def _warn_of_weights(name: str, engine: Engine, *, quiet: bool) -> None:
     if not engine.metadata.provenance.trained:
         click.echo(
             f"Warning: the weights of engine '{name}' are untrained (random numbers): "
-            "it does not separate anything.",
+            "the stems are meaningless.",
             err=True,
         )
     elif name == "default" and not quiet:

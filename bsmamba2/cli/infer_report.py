@@ -111,24 +111,33 @@ def print_document(
 
 def print_headers(headers: Sequence[SongHeader], *, skip_existing: bool, quiet: bool) -> None:
     """Prints what a run would do on stdout, and the total on stderr."""
-    to_do_s = 0.0
+    to_do: list[SongHeader] = []
     for song in headers:
-        done = "  (already separated)" if song.complete else ""
+        skipped = song.complete and skip_existing
+        note = "  (already separated)" if skipped else _existing(song)
         channels = "mono" if song.channels == 1 else "stereo"
-        text = f"  {_clock(song.duration_s)}  {song.sample_rate} Hz {channels}{done}"
+        text = f"  {_clock(song.duration_s)}  {song.sample_rate} Hz {channels}{note}"
         click.echo(os.fsencode(song.job.name) + text.encode())
-        if not (song.complete and skip_existing):
-            to_do_s += song.duration_s or 0
+        if not skipped:
+            to_do.append(song)
             for file in song.job.files:
                 click.echo(b"  -> " + os.fsencode(file))
     if not quiet:
-        complete = sum(song.complete for song in headers)
-        songs = "1 song" if len(headers) == 1 else f"{len(headers)} songs"
-        click.echo(
-            f"{songs}, {_clock(to_do_s)} of audio to separate; {complete} already separated. "
-            "Nothing was written.",
-            err=True,
-        )
+        songs = "1 song" if len(to_do) == 1 else f"{len(to_do)} songs"
+        audio = _clock(sum(song.duration_s or 0 for song in to_do))
+        others = f"; {len(headers) - len(to_do)} already separated" if skip_existing else ""
+        click.echo(f"{songs} to separate, {audio} of audio{others}. Nothing was written.", err=True)
+
+
+def _existing(song: SongHeader) -> str:
+    """Notes how many of a song's files a run would replace."""
+    from bsmamba2.runtime.songs.pipes import STDOUT
+
+    count = sum(file != STDOUT and os.path.exists(file) for file in song.job.files)
+    if not count:
+        return ""
+    files = "1 file exists" if count == 1 else f"{count} files exist"
+    return f"  ({files} and would be replaced)"
 
 
 def print_headers_document(headers: Sequence[SongHeader], failures: Sequence[Failure]) -> None:

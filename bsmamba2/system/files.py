@@ -26,19 +26,22 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def existing_file(path: str | Path, name: str | None = None) -> Path:
+def existing_file(path: str | Path, name: str | None = None, *, what: str = "file") -> Path:
     """Returns the path of a readable file; raises FileError otherwise.
 
     Args:
         path: The file.
         name: What messages call it instead of its path.
+        what: What a message says is missing.
     """
-    path = Path(path)
     name = name or str(path)
+    path = Path(path)
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # or a NUL in the name
-        raise FileError(f"No such file: {name}.") from error
+        if name.startswith(("https://", "http://")):
+            raise FileError(f"{name} is a URL: download the file first.") from error
+        raise FileError(f"No such {what}: {name}.") from error
     except OSError as error:
         raise FileError(f"{name} cannot be read: {error.strerror}; name another file.") from error
     if stat.S_ISDIR(mode):

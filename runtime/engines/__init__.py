@@ -54,9 +54,10 @@ def load_engine(path: str | Path = "default", options: EngineOptions | None = No
             device is not available here.
     """
     options = options or EngineOptions()
+    name = "the embedded engine" if str(path) == "default" else path
     path = _engine_file(path)
     if options.precision and path.suffix != ".safetensors":
-        raise EngineError(f"The precision of {path} is fixed: leave --precision out.")
+        raise EngineError(f"The precision of {name} is fixed: leave --precision out.")
     if path.suffix == ".onnx":
         from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
 

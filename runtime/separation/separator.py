@@ -14,6 +14,7 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from os import PathLike
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,11 +71,13 @@ class Separator:
             BsmError: An invalid overlap, batch or mode, or an engine that cannot take the model's
                 chunks.
         """
+        if isinstance(engine, str | PathLike):
+            raise TypeError(f"{engine!r} is not an engine: pass load_engine({str(engine)!r}).")
         self._audio = engine.metadata.model.audio
         if not 0 <= overlap_s < self._audio.chunk_s:
             raise OptionError(
                 f"An overlap of {overlap_s:g} s does not fit chunks of {self._audio.chunk_s} s: "
-                "choose 0 or a few seconds."
+                f"choose at least 0 and less than {self._audio.chunk_s} s."
             )
         if self._audio.target == RESIDUAL:
             raise EngineError(
@@ -105,6 +108,10 @@ class Separator:
                 NaN or Inf.
             EngineError: The engine failed, or its mask is unusable.
         """
+        if isinstance(mixture, str | PathLike):
+            raise AudioError(
+                f"A mixture is an array, not the file name '{mixture}': read it first."
+            )
         given = np.asarray(mixture)
         if given.ndim not in (1, 2):
             raise AudioError(f"A mixture must have shape (channels, n) or (n,), not {given.shape}.")

@@ -69,10 +69,10 @@ def make_jobs(
     if template.to_stdout:
         return jobs, list(failures)
     inputs = {identity(job.source): job.name for job in jobs}
-    claims: dict[str, list[str]] = defaultdict(list)
-    for job in jobs:
+    claims: dict[str, dict[str, Path]] = defaultdict(dict)
+    for job, source in zip(jobs, sources, strict=True):
         for file in job.files:
-            claims[identity(file)].append(job.name)
+            claims[identity(file)][job.name] = source.folder
     good, bad = [], list(failures)
     for job in jobs:
         if obstacle := _obstacle(job, inputs, claims):
@@ -83,17 +83,24 @@ def make_jobs(
 
 
 def _obstacle(
-    job: Job, inputs: Mapping[str, str], claims: Mapping[str, Sequence[str]]
+    job: Job, inputs: Mapping[str, str], claims: Mapping[str, Mapping[str, Path]]
 ) -> str | None:
-    """Says in one sentence why a job must not run; None if it may."""
+    """Says in one sentence why a job must not run; None if it may.
+
+    Args:
+        job: The job.
+        inputs: Identity of each input file -> name of its song.
+        claims: Identity of each output file -> names of its songs -> their `Source.folder`.
+    """
     for file in job.files:
         place = identity(file)
         if place in inputs:
             return f"{file} would overwrite the input {inputs[place]}: choose another --out."
-        others = [name for name in claims[place] if name != job.name]
-        if others:
-            return (
-                f"{job.name} and {' and '.join(others)} would both write {file}: put {{folder}} "
-                "into --out, or separate them in two runs."
-            )
+        rivals = claims[place]  # includes the job itself
+        if len(rivals) > 1:
+            mend = "rename one of them, or give each a run with its own --out"
+            if len(set(rivals.values())) == len(rivals):
+                mend = "put {folder} into --out"
+            every = "both" if len(rivals) == 2 else "all"
+            return f"{' and '.join(rivals)} would {every} write {file}: {mend}."
     return None

@@ -11,14 +11,18 @@ from bsmamba2.runtime.audio.writing import FORMATS
 from bsmamba2.runtime.songs.pipes import PIPE, STDOUT, check_stdout
 from bsmamba2.runtime.songs.sources import Source
 
-DEFAULT_TEMPLATE = "out/{folder}/{track}/{stem}.{ext}"
+NAMES_IN_FOLDER = "{folder}/{track}/{stem}.{ext}"
+DEFAULT_TEMPLATE = f"out/{NAMES_IN_FOLDER}"
 FIELDS = ("folder", "track", "stem", "ext")
 PICTURE = "spectrograms"
 """The name that a picture has in place of a stem's."""
 
 
 class OutputTemplate:
-    """A template for output names, such as 'out/{track}/{stem}.{ext}', or '-' for stdout."""
+    """A template for output names, such as 'out/{track}/{stem}.{ext}', or '-' for stdout.
+
+    A name without fields and without a suffix is a folder, which gets the default names.
+    """
 
     def __init__(self, text: str) -> None:
         """Checks the text; raises OptionError for unknown fields, or if stdout is a terminal."""
@@ -38,6 +42,9 @@ class OutputTemplate:
             if name is not None and (name not in FIELDS or spec or conversion):
                 known = ", ".join(f"{{{field}}}" for field in FIELDS)
                 raise OptionError(f"The output name '{text}' has an unknown field: use {known}.")
+        if text and not (self._fields or self.to_stdout or Path(text).suffix):
+            self.text = f"{text.rstrip('/')}/{NAMES_IN_FOLDER}"
+            self._fields = set(FIELDS)
 
     def format_name(self, wanted: str | None) -> str:
         """Returns the name of the format: the wanted one, the template's suffix, or wav.
@@ -49,12 +56,9 @@ class OutputTemplate:
             return wanted or FORMATS[0]
         suffix = Path(self.text).suffix.lower().removeprefix(".")
         if suffix not in FORMATS:
-            example = DEFAULT_TEMPLATE
-            if not (suffix or self._fields):  # a folder, most likely
-                example = f"{self.text.rstrip('/')}/{{track}}/{{stem}}.{{ext}}"
             raise OptionError(
                 f"The output name '{self.text}' must end in .{{ext}} or one of "
-                f".{', .'.join(FORMATS)}: write -o '{example}'."
+                f".{', .'.join(FORMATS)}: write -o '{DEFAULT_TEMPLATE}'."
             )
         if wanted not in (None, suffix):
             raise OptionError(

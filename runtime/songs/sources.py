@@ -95,7 +95,7 @@ def _sources(
         return
     top = Path(name)
     if not top.is_dir():
-        yield Source(existing_file(top), str(top))
+        yield Source(existing_file(top, name, what="file or folder"), str(top))
         return
     for folder in _folders(top, leave_out) if recursive else [top]:
         for path in sorted(folder.iterdir()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -60,6 +61,24 @@ def test_what_everybody_needs_comes_first_and_the_rest_under_headings(
     assert len(headings) >= 3
     section = out.partition("\nOptions:\n")[2].partition("\n\n")[0]
     assert re.findall(r"^  (?:-\w, )?(--[\w-]+)", section, re.MULTILINE) == first
+
+
+def test_a_file_in_place_of_a_command_suggests_infer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "infer" not in bsm("song.wav").err
+    Path("song.wav").touch()
+    done = bsm("song.wav", "--jobs", "2")
+    assert done.code == 2
+    assert "No such command 'song.wav'; did you mean 'bsm infer song.wav'?\n" in done.err
+
+
+def test_a_batch_is_a_number_or_auto() -> None:
+    done = bsm("infer", "song.wav", "--batch", "foo")
+    assert done.code == 2
+    assert "'foo' is neither a whole number nor auto." in done.err
+    assert "0 is not in the range x>=1" in bsm("infer", "song.wav", "--batch", "0").err
 
 
 def test_the_columns_of_all_sections_are_aligned() -> None:

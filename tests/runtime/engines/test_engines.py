@@ -299,6 +299,7 @@ def test_options_that_cannot_be_are_one_sentence(path: Path, options: dict[str, 
 def test_float16_is_refused_where_it_cannot_be(path: Path):
     sentence = refused(path, device="cpu", precision="float16")
     assert ("leave --precision out" if path.suffix == ".onnx" else "needs a GPU") in sentence
+    assert "precision of the embedded engine is" in refused("default", precision="float16")
 
 
 @pytest.mark.gpu

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,6 +162,14 @@ BAD_MIXTURES: list[tuple[Callable[[], np.ndarray], str]] = [
 def test_what_is_no_mixture_is_refused(make: Callable[[], np.ndarray], words: str):
     with pytest.raises(AudioError, match=words):
         separator_of(FunctionEngine(real_mask(1))).separate(make(), 44100)
+
+
+@pytest.mark.parametrize("name", ["song.wav", Path("song.wav")])
+def test_names_in_place_of_arrays_and_engines_are_refused(name: Any):
+    with pytest.raises(AudioError, match=r"an array, not the file name 'song\.wav'"):
+        separator_of(FunctionEngine(real_mask(1))).separate(name, 44100)
+    with pytest.raises(TypeError, match=r"pass load_engine\('song\.wav'\)"):
+        separator_of(name)
 
 
 @pytest.mark.parametrize("rate", [0, -1, 44100.5])

@@ -154,7 +154,7 @@ def test_untrained_weights_and_the_real_time_factor_are_said(bsm_infer: Command)
     done = bsm_infer(save("song.wav", noise(RATE)))
     warning, end = done.err.splitlines()
     assert "untrained" in warning
-    assert "does not separate" in warning
+    assert "the stems are meaningless" in warning
     assert end.startswith("1 file, 1.0 s of audio")
     assert "real-time factor" in end
     assert bsm_infer("song.wav", "--quiet").err == f"{warning}\n"
@@ -184,17 +184,43 @@ def test_inputs_of_one_output_are_refused_and_others_separated(bsm_infer: Comman
     assert files_below("out") == {"out/other/vocals.wav"}
 
 
+@pytest.mark.parametrize("names", [("album",), ("album/x.flac", "album/x.wav")])
+def test_songs_of_one_name_in_one_folder_are_one_failure(
+    bsm_infer: Command, names: tuple[str, ...]
+):
+    for name in ("album/x.flac", "album/x.wav"):
+        save(name, noise(RATE), subtype="PCM_16")
+    done = bsm_infer(*names)
+    assert done.code == 1
+    assert done.err.splitlines() == [
+        "Failed: album/x.flac and album/x.wav would both write out/x/vocals.wav: rename one of "
+        "them, or give each a run with its own --out."
+    ]
+
+
+@pytest.mark.parametrize(("name", "sentence"), [
+    ("gone.wav", "No such file or folder: gone.wav."),
+    ("album/", "No such file or folder: album/."),
+    ("https://example.org/a.wav", "https://example.org/a.wav is a URL: download the file first."),
+])  # fmt: skip
+def test_what_is_not_there_is_named_as_it_was_given(bsm_infer: Command, name: str, sentence: str):
+    assert bsm_infer(name).err == f"Failed: {sentence}\n"
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["-o", "{track}.wav"], "needs {stem}"),
     (["-o", "{track}/{name}.wav"], "unknown field"),
     (["-o", "{track.parent}/{stem}.wav"], "unknown field"),
     (["-o", "{track"], "cannot be read"),
-    (["-o", "out/"], "must end in .{ext} or one of .wav, .flac, .mp3, .ogg: write "
-     "-o 'out/{track}/{stem}.{ext}'."),
+    (["-o", ""], "must end in .{ext}"),
+    (["-o", "song.aac"], "must end in .{ext}"),
+    (["-o", "out/{track}/{stem}"], "must end in .{ext} or one of .wav, .flac, .mp3, .ogg: write "
+     "-o 'out/{folder}/{track}/{stem}.{ext}'."),
     (["-o", "{stem}.wav", "--format", "flac"], "does not fit"),
     (["--stems", "drums"], "vocals and instrumental"),
     (["--format", "ogg", "--depth", "16"], "cannot have depth"),
-    (["--overlap", "2"], "overlap of 2 s"),
+    (["--overlap", "2"], "An overlap of 2 s does not fit chunks of 2 s: choose at least 0 and "
+     "less than 2 s."),
 ])  # fmt: skip
 def test_wrong_options_are_one_sentence_and_no_work(
     bsm_infer: Command, arguments: list[str], words: str

@@ -91,7 +91,9 @@ def test_without_folders_in_the_names_songs_of_one_name_are_refused(bsm_infer: C
     song("album/b/x.wav", 1000)
     done = bsm_infer("album", "-r", "--stems", "vocals", "-o", "{track}.wav")
     assert done.code == 1
-    assert "put {folder} into --out" in done.err
+    assert done.err.splitlines() == [
+        "Failed: album/a/x.wav and album/b/x.wav would both write x.wav: put {folder} into --out."
+    ]
     assert set(files()) == {"album/a/x.wav", "album/b/x.wav"}
 
 
@@ -168,20 +170,38 @@ def test_a_dry_run_tells_all_and_does_nothing(bsm_infer: Command):
         "album/a.wav  0:01.5  44100 Hz stereo",
         "  -> out/a/vocals.wav",
         "  -> out/a/spectrograms.png",
-        "album/b.flac  0:00.5  44100 Hz mono",
+        "album/b.flac  0:00.5  44100 Hz mono  (1 file exists and would be replaced)",
         "  -> out/b/vocals.wav",
         "  -> out/b/spectrograms.png",
     ]
-    assert (
-        "2 songs, 0:02.0 of audio to separate; 0 already separated. Nothing was written."
-        in done.err
-    )
+    assert "2 songs to separate, 0:02.0 of audio. Nothing was written." in done.err
     assert "album/text.wav is not audio" in done.err.splitlines()[-1]
     document = json.loads(bsm_infer("album", "--dry-run", "--json").out)
     assert [(s["input"], s["duration_s"], s["there"]) for s in document["jobs"]] == [
         ("album/a.wav", 2, False), ("album/b.flac", 1, True)
     ]  # fmt: skip
     assert files() == before
+
+
+@pytest.mark.parametrize("skip", [(), ("--skip-existing",)])
+def test_a_dry_run_announces_what_the_run_then_does(bsm_infer: Command, skip: tuple[str, ...]):
+    for letter in "abc":
+        song(f"album/{letter}.wav")
+    bsm_infer("album/a.wav", "album/b.wav")
+    Path("out/b/vocals.wav").unlink()
+    planned = bsm_infer("album", "--dry-run", *skip)
+    done = bsm_infer("album", *skip)
+    lines = planned.out.splitlines()
+    assert [line[5:] for line in lines if line.startswith("  -> ")] == done.out.split()
+    notes = [line.partition("stereo")[2].strip() for line in lines if "stereo" in line]
+    if skip:
+        first = "(already separated)"
+        assert planned.err.startswith("2 songs to separate, 0:02.0 of audio; 1 already separated. ")
+        assert "Skipped 1 song, already separated." in done.err
+    else:
+        first = "(2 files exist and would be replaced)"
+        assert planned.err.startswith("3 songs to separate, 0:03.0 of audio. ")
+    assert notes == [first, "(1 file exists and would be replaced)", ""]
 
 
 def test_a_dry_run_loads_no_engine(tmp_path: Path, quick_onnx: Path):
@@ -205,6 +225,22 @@ def test_a_picture_lies_beside_the_stems(bsm_infer: Command):
     again = bsm_infer("song.wav", "--picture", "--stems", "vocals", "-o", "x/{track}.flac",
                       "--skip-existing")  # fmt: skip
     assert again.out == done.out
+
+
+@pytest.mark.parametrize(("out", "folder"), [
+    ("out2", "out2"), ("out2/", "out2"), (".", ""), ("..", ".."), ("a b/out2//", "a b/out2"),
+])  # fmt: skip
+def test_a_name_without_fields_and_suffix_is_a_folder(bsm_infer: Command, out: str, folder: str):
+    song("album/disc/a.wav", 1000)
+    done = bsm_infer("album", "-r", "--stems", "vocals", "--format", "flac", "-o", out)
+    assert done.out.splitlines() == [str(Path(folder, "disc/a/vocals.flac"))], done.err
+    assert Path(folder, "disc/a/vocals.flac").is_file()
+
+
+def test_a_folder_of_results_is_not_searched(bsm_infer: Command):
+    song("a.wav", 1000)
+    first = bsm_infer(".", "-r", "-o", "out2")
+    assert bsm_infer(".", "-r", "-o", "out2").out == first.out
 
 
 # --- pipes ---
