@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bsmamba2 import __version__
-from bsmamba2.errors import BsmError, short_reason
+from bsmamba2.errors import BsmError, MissingExtraError, short_reason
 
 PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "onnxruntime", "onnxruntime-gpu", "click",
             "tqdm", "PyYAML", "torch", "safetensors", "tensorboard", "onnx", "onnxscript", "av",
@@ -166,15 +166,29 @@ def _torch_detail() -> str:
 
 def _plan_detail() -> str:
     """Lists everything that plans lack at once, since each thing takes an installation."""
-    found, problems = [], []
+    found, absent, problems = [], [], []
     for find in (_tensorrt_runtimes, _plan_gpu, _plan_plugin):
         try:
             found.append(find())
+        except _Absent as error:
+            absent.append(str(error))
         except (BsmError, _Unusable) as error:
-            problems.append(str(error).rstrip("."))
+            problems.append(_clause(str(error)))
+    if absent:
+        problems.insert(0, f"{' and '.join(absent)} not installed: pip install 'bsmamba2[trt]'")
     if problems:
         raise _Unusable("; ".join(problems))
     return " on ".join(filter(None, found))
+
+
+class _Absent(Exception):  # noqa: N818
+    """A package of the 'trt' extra is not installed; the text is its name."""
+
+
+def _clause(sentence: str) -> str:
+    """Makes a sentence part of another one: no full stop, no capital unless it is a name's."""
+    text = sentence.rstrip(".")
+    return text[0].lower() + text[1:] if text.startswith(("The ", "A ")) else text
 
 
 def _tensorrt_runtimes() -> str:
@@ -189,14 +203,17 @@ def _tensorrt_runtimes() -> str:
         except Exception as error:  # a wheel without its libraries fails in many ways
             raise _Unusable(f"{TITLES[name]} does not load ({short_reason(error)})") from error
     if not found:
-        raise _Unusable("TensorRT is not installed: pip install 'bsmamba2[trt]'")
+        raise _Absent("TensorRT")
     return " and ".join(found)
 
 
 def _plan_gpu() -> str:
     from bsmamba2.runtime.engines.tensorrt.device import open_device
 
-    device = open_device()
+    try:
+        device = open_device()
+    except MissingExtraError as error:
+        raise _Absent("CuPy") from error
     return f"{device.name}, compute capability {device.capability}"
 
 

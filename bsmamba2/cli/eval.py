@@ -131,7 +131,13 @@ def command(
     )
     text = json.dumps(found.document(), indent=2) if as_json else text_tables(found)
     click.echo(text.encode("utf-8", "backslashreplace"))  # names may not be UTF-8
+    folders = [str(track.folder) for track in tracks]
+    listed: set[str] = set()
     for failure in failures:
+        if failure.error in listed:
+            continue
+        if any(folder in failure.error for folder in folders):  # as for other models and lengths
+            listed.add(failure.error)
         sentence = f"{failure.model}: {failure.track}: {failure.error}"
         click.echo(f"Failed: {one_line(sentence)}", err=True)
     if report is not None and found.stems:  # last: a failure here must not lose the tables

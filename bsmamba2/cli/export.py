@@ -133,6 +133,7 @@ def command(
     from bsmamba2.errors import BsmError, ExportError, MissingExtraError
     from bsmamba2.export.plan.options import PlanOptions
     from bsmamba2.export.to_plan import export_plan
+    from bsmamba2.models.source import check_source
 
     plan = {name: value for name, value in plan.items() if value is not None}
     _check_usage(model, fp16=fp16, int8=int8, trt=trt, audio=audio, card=card, plan=plan)
@@ -147,6 +148,7 @@ def command(
     onnx = model if is_onnx else str(target.with_suffix(".onnx") if trt else target)
     written, record = [], None
     if not is_onnx:
+        check_source(model)  # now, because importing PyTorch takes seconds
         try:
             from bsmamba2.export.to_onnx import export_onnx
         except ModuleNotFoundError as error:
@@ -194,7 +196,8 @@ def _check_usage(
         ),
         (
             is_onnx and not trt,
-            f"{model} is an ONNX engine already: add --trt to build a plan from it.",
+            f"{model} is an ONNX engine already: add --trt to build a plan from it; a lower "
+            "precision is exported from a .safetensors checkpoint.",
         ),
         (is_onnx and card, "--card goes into an ONNX file that is written, not into a plan."),
         (plan and not trt, f"--{next(iter(plan), '')} applies to a plan: add --trt."),

@@ -43,20 +43,23 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
     from dataclasses import asdict
     from pathlib import Path
 
+    from bsmamba2.config.file import load_config
     from bsmamba2.errors import MissingExtraError, OptionError
-    from bsmamba2.system.files import sha256_file
-
-    try:
-        from bsmamba2.checkpoints.foreign import import_foreign
-        from bsmamba2.checkpoints.weights import save_weights
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("'bsm import'", "train") from error
+    from bsmamba2.system.files import existing_file, sha256_file
 
     source, target = Path(file), Path(output)
     if target.suffix != ".safetensors":
         raise OptionError(f"{output} must end in .safetensors: that is what 'bsm import' writes.")
     if source.exists() and target.exists() and source.samefile(target):
         raise OptionError(f"{output} is the file to import: choose another name with -o.")
+    existing_file(source)  # now, because importing PyTorch takes seconds
+    if config:
+        load_config(config)
+    try:
+        from bsmamba2.checkpoints.foreign import import_foreign
+        from bsmamba2.checkpoints.weights import save_weights
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("'bsm import'", "train") from error
 
     foreign = import_foreign(source, ema=ema, config=config)
     tensors, metadata = foreign.tensors, foreign.metadata

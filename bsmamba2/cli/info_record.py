@@ -6,6 +6,7 @@ Neither torch nor onnx is imported, and no tensors are loaded.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +44,8 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
     """
     path = default_engine_path() if str(name_or_path) == "default" else Path(name_or_path)
     if str(path) in config_names() or path.suffix in (".yaml", ".yml", ""):
+        if str(path) not in config_names() and os.path.exists(path):  # False for impossible names
+            existing_file(path)
         config = load_config(str(path))
         about = {"kind": "configuration", "file": str(path), **_sizes(config.model)}
         return about | {"sha256": None, "config": asdict(config)}

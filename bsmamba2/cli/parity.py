@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 from bsmamba2.cli.engine_options import backend_options
 
 if TYPE_CHECKING:
-    from bsmamba2.runtime.engines import EngineOptions
+    from bsmamba2.runtime.engines import Engine, EngineOptions
 
 
 @click.command()
@@ -62,16 +63,16 @@ def command(
     engines = [load_engine(path, options[path]) for path in (first, second)]
     excerpt = load_reference_excerpt(audio, engines[0].metadata.model.audio)
     figures = compare_engines(engines[0], engines[1], excerpt)
-    passed = all(figure.passed for figure in figures)
+    failed = sum(not figure.passed for figure in figures)
     about = [
         {"file": path, "precision": engine.precision, **engine.describe()}
         for path, engine in zip((first, second), engines, strict=True)
     ]
     if as_json:
-        report = {"engines": about, "music": excerpt.name, "passed": passed}
+        report = {"engines": about, "music": excerpt.name, "passed": not failed}
         report["figures"] = [figure.document() for figure in figures]
         click.echo(json.dumps(report, indent=2))
-        ctx.exit(0 if passed else 1)
+        ctx.exit(1 if failed else 0)
     for letter, engine in zip("AB", about, strict=True):
         click.echo(f"{letter}  {engine['file']}: {engine['backend']}, {engine['precision']}")
     click.echo(f"   on {excerpt.name}\n")
@@ -82,4 +83,14 @@ def command(
             f"{figure.stage:9}  {figure.name:52}  {value:>9}  {sign} {figure.limit:<8.3g}  "
             f"{verdict}"
         )
-    ctx.exit(0 if passed else 1)
+    click.echo(f"\n{conclusion(failed, len(figures), engines)}")
+    ctx.exit(1 if failed else 0)
+
+
+def conclusion(failed: int, count: int, engines: Sequence[Engine]) -> str:
+    """Says how many checks failed, and that the weights differ if both engines name their file."""
+    text = f"{failed} of {count} checks failed" if failed else f"All {count} checks passed"
+    origins = {engine.metadata.provenance.source_sha256 for engine in engines}
+    if len(origins) > 1 and None not in origins:
+        text += "; these engines hold different weights"
+    return f"{text}."

@@ -108,6 +108,7 @@ def command(
         made = generate_songs(folder, songs, jobs=jobs, progress=bar.update)
     if not quiet:
         click.echo(
-            f"Made {made} songs in {folder}; {train + valid + test - made} existed already.",
+            f"Made {made} song{'s' * (made != 1)} in {folder}; "
+            f"{train + valid + test - made} existed already.",
             err=True,
         )

@@ -92,10 +92,12 @@ class PrecisionCheck:
 
     def __str__(self) -> str:
         loss = "" if self.usdr_loss_db is None else f", uSDR loss {self.usdr_loss_db:.4f} dB"
-        largest = "" if self.largest is None else f" up to {self.largest:.3g}"
+        largest = (
+            "" if self.largest is None else f" (largest intermediate value {self.largest:.3g})"
+        )
         return (
             f"{self.engine}, {self.music}: relative RMS {self.relative_rms:.1e}, SDR to float32 "
-            f"{self.sdr_db:.1f} dB{loss}; finite{largest} on {', '.join(self.hostile)}"
+            f"{self.sdr_db:.1f} dB{loss}; finite on {', '.join(self.hostile)}{largest}"
         )
 
 

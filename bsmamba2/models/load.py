@@ -8,10 +8,9 @@ import torch
 
 from bsmamba2.checkpoints.weights import load_weights
 from bsmamba2.config.file import load_config
-from bsmamba2.config.reading import config_names
-from bsmamba2.errors import CheckpointError
 from bsmamba2.formats.metadata import Metadata, Provenance
 from bsmamba2.models.bsmamba2 import BSMamba2
+from bsmamba2.models.source import check_source
 
 
 def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Metadata]:
@@ -26,21 +25,12 @@ def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Metada
         BsmError: There is no such file, or no network in it.
     """
     source = Path(source)
+    check_source(source)
     if source.suffix == ".safetensors":
         tensors, metadata = load_weights(source)
         network = BSMamba2(metadata.model)
         network.load_state_dict(tensors)
         return network.eval(), metadata
-    if source.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-        raise CheckpointError(
-            f"{source} is a checkpoint of another program: "
-            f"run 'bsm import {source} -o {source.with_suffix('.safetensors')}' first."
-        )
-    if str(source) not in config_names() and source.suffix not in (".yaml", ".yml"):
-        raise CheckpointError(
-            f"{source} is not a model: name a .safetensors checkpoint, or a configuration "
-            f"({', '.join(config_names())}) for random weights."
-        )
     model = load_config(source).model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -53,7 +53,8 @@ def choose_builder(name: str = "auto") -> PlanBuilder:
         if not installed:
             raise ExportError(
                 "Neither TensorRT nor TensorRT-RTX is installed: pip install 'bsmamba2[trt]' on "
-                "the machine with the GPU, or pip install tensorrt-rtx, which builds without one."
+                "the machine with the GPU, or pip install 'bsmamba2[trt-rtx]', which builds "
+                "without one."
             )
         name = installed[0] if gpu is not None else installed[-1]
     elif name not in installed:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from bsmamba2.checkpoints.weights import save_weights
 from bsmamba2.cli.info_record import inspect_file, lines
-from bsmamba2.errors import BsmError, CheckpointError, ConfigError
+from bsmamba2.errors import BsmError, CheckpointError, ConfigError, FileError
 from bsmamba2.formats.metadata import MaskParity, Metadata, ModelCard, PrecisionCheck, Provenance
 from bsmamba2.formats.tensors import parameter_count, tensor_shapes
 from bsmamba2.formats.trt_plan import PlanRecord
@@ -109,7 +109,7 @@ def test_lower_precision_says_what_it_costs(tmp_path: Path) -> None:
         "ONNX Runtime, 6.1 s of real music: relative RMS 6.0e-04, SDR to float32 68.4 dB; "
         "finite on silence, denormals",
         "PyTorch, 6.1 s of real music: relative RMS 6.0e-04, SDR to float32 68.4 dB, "
-        "uSDR loss 0.0003 dB; finite up to 104 on silence, denormals",
+        "uSDR loss 0.0003 dB; finite on silence, denormals (largest intermediate value 104)",
     ]
 
 
@@ -176,6 +176,21 @@ def test_what_cannot_be_described_is_one_sentence(tmp_path: Path) -> None:
         inspect_file(tmp_path / "absent.onnx")
     with pytest.raises(ConfigError, match="tiny"):
         inspect_file("absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [(".", "is a folder"), ("plain", "is a folder"), ("/dev/null", "is not a regular file")],
+)
+def test_what_is_no_file_is_not_taken_for_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plain").mkdir()
+    Path("tiny").mkdir()
+    with pytest.raises(FileError, match=f"{name} {words}"):
+        inspect_file(name)
+    assert inspect_file("tiny")["kind"] == "configuration"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,15 @@ def test_a_failing_track_is_listed_and_the_others_are_done(bsm_eval: Command, sh
     assert "Failed: 1" in Path("report.html").read_text("utf-8")
 
 
+def test_a_broken_file_is_listed_once_for_all_models_and_lengths(
+    bsm_eval: Command, short_onnx: Path
+):
+    Path("music/test/Anna - <First>/bass.wav").unlink()
+    done = bsm_eval(short_onnx, "--by-length", "2", "--json")
+    assert len(json.loads(done.out)["failed"]) == 2
+    assert done.err.count("Failed: ") == 1
+
+
 def test_where_all_tracks_fail_there_is_no_report(bsm_eval: Command, short_onnx: Path):
     for path in Path("music/test").glob("*/bass.wav"):
         path.unlink()

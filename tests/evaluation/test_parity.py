@@ -15,6 +15,7 @@ import pytest
 from processes import MAIN, WITHOUT_TORCH, bsm, python
 from small_engines import FunctionEngine, random_mask
 
+from bsmamba2.cli.parity import conclusion
 from bsmamba2.config.model import ModelConfig
 from bsmamba2.errors import EngineError
 from bsmamba2.evaluation.parity import LIMITS, Figure, compare_engines
@@ -187,10 +188,11 @@ def test_command_prints_a_table_and_succeeds(short_engines: tuple[Path, Path], s
     rows = done.out.splitlines()
     assert rows[0] == f"A  {first}: onnxruntime, float32"
     assert rows[2] == "   on the loudest 1 s of song.wav"
-    assert [row.split()[0] for row in rows[4:]] == [
+    assert [row.split()[0] for row in rows[4:-2]] == [
         *("spectrum", "mask", "mask", "synthesis", "audio")
     ]
-    assert all(row.endswith("passed") for row in rows[4:])
+    assert all(row.endswith("passed") for row in rows[4:-2])
+    assert rows[-2:] == ["", "All 5 checks passed."]
 
 
 def test_a_missed_limit_is_reported_and_exits_with_1_without_torch(
@@ -206,6 +208,16 @@ def test_a_missed_limit_is_reported_and_exits_with_1_without_torch(
     table = bsm(*command)
     assert table.code == 1
     assert table.out.count("FAILED") == 4
+    assert table.out.endswith("\n4 of 5 checks failed.\n")
+
+
+def test_engines_of_different_weights_are_named_so_if_both_name_their_file():
+    first, second = engine(), engine()
+    for sha256, words in ((None, ""), ("00", ""), ("11", "; these engines hold different weights")):
+        for one, digest in ((first, "00"), (second, sha256)):
+            provenance = replace(one.metadata.provenance, source_sha256=digest)
+            one.metadata = replace(one.metadata, provenance=provenance)
+        assert conclusion(0, 5, [first, second]) == f"All 5 checks passed{words}."
 
 
 def test_pytorch_and_onnx_runtime_are_one_network(

@@ -251,7 +251,10 @@ def test_overflow_that_onnx_runtime_does_not_see_refuses_the_file(tmp_path: Path
         (["a.onnx", "--fp16", "--trt"], "export the .safetensors checkpoint"),
         (["tiny", "--int8", "--trt"], "int8 is for CPUs"),
         (["tiny", "--audio", "song.wav"], "add --fp16 or --int8"),
-        (["default"], "default is an ONNX engine already: add --trt to build a plan from it."),
+        (
+            ["default"],
+            "default is an ONNX engine already: add --trt to build a plan from it; a lower",
+        ),
         (["default", "--trt", "--card", "a.yaml"], "--card goes into an ONNX file"),
         (["tiny", "--batch", "2"], "--batch applies to a plan: add --trt."),
         (["tiny", "--frames", "1"], "--frames applies to a plan: add --trt."),
