@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ from bsmamba2.errors import MissingExtraError
 if TYPE_CHECKING:
     from bsmamba2.training.logs import Listener, Record
     from bsmamba2.training.train import Outcome
+
+_STOPPING = (
+    "Stopping after this step; press Ctrl-C again to stop at once (the run then continues from its "
+    "last checkpoint)."
+)
 
 
 @click.command(cls=HeadedCommand)
@@ -108,7 +114,14 @@ def command(
     Ctrl-C and SIGTERM save a checkpoint first; the exit codes are then 130 and 143.
     """
     from bsmamba2.config.file import load_config, override_config
+    from bsmamba2.data.tracks import check_data_folder
+    from bsmamba2.system.files import existing_file
 
+    # Importing PyTorch takes seconds: find wrong names first.
+    config = override_config(load_config(config_name), assignments)
+    check_data_folder(data)
+    if start is not None:
+        existing_file(start)
     try:
         from bsmamba2.training.train import train
     except ModuleNotFoundError as error:
@@ -118,8 +131,7 @@ def command(
 
     # PyTorch warns once that its fused norm does not take bf16 inputs with float32 weights.
     warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
-    config = override_config(load_config(config_name), assignments)
-    with _bar(quiet) as listener:
+    with _bar(quiet) as (listener, say):
         outcome = train(
             config,
             data,
@@ -130,6 +142,8 @@ def command(
             threads=threads,
             allow_config_change=allow_config_change,
             listener=listener,
+            report=say,
+            on_stop=(lambda: None) if quiet else _tell_stopping,
         )
     if outcome.is_first and not quiet:
         click.echo(_summary(outcome, out), err=True)
@@ -137,8 +151,11 @@ def command(
 
 
 @contextlib.contextmanager
-def _bar(quiet: bool) -> Iterator[Listener]:
-    """Shows progress in steps, on stderr if that is a terminal, and a line for each validation."""
+def _bar(quiet: bool) -> Iterator[tuple[Listener, Callable[[str], None]]]:
+    """Shows progress in steps, on stderr if that is a terminal, and a line for each validation.
+
+    Yields the listener, and a function that prints a sentence above the bar.
+    """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -171,7 +188,14 @@ def _bar(quiet: bool) -> Iterator[Listener]:
             )
 
     with bar, logging_redirect_tqdm():
-        yield listen
+        yield listen, say
+
+
+def _tell_stopping() -> None:
+    """Prints from a signal handler, past sys.stderr, which the signal may have interrupted."""
+    with contextlib.suppress(OSError):
+        end_of_bar = "\n" if os.isatty(2) else ""
+        os.write(2, f"{end_of_bar}{_STOPPING}\n".encode())
 
 
 def _summary(outcome: Outcome, out: Path) -> str:
@@ -180,5 +204,6 @@ def _summary(outcome: Outcome, out: Path) -> str:
         best = f"; best uSDR {outcome.best[1]:.2f} dB at step {outcome.best[0]}"
     where = f"{outcome.step} of {outcome.total} steps{best}"
     if outcome.stopped_by:
-        return f"Stopped and saved after {where}: run the same command to continue."
+        saved = " and saved" if outcome.step else ""
+        return f"Stopped{saved} after {where}: run the same command to continue."
     return f"Trained {where}: {out / 'best.safetensors'}"

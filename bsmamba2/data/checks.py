@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import soundfile
@@ -25,6 +25,7 @@ def check_tracks(
     cache: Path | None = None,
     *,
     jobs: int = 1,
+    report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Checks that the tracks of the splits can be used; mixtures of training tracks are not read.
 
@@ -38,6 +39,7 @@ def check_tracks(
         audio: Sample rate and channels that the files must have.
         cache: As for `find_salient`, which then reuses the segments found here.
         jobs: As for `find_salient`.
+        report: As for `find_salient`.
 
     Raises:
         DataError: One line for each problem of all splits, with its path.
@@ -55,7 +57,7 @@ def check_tracks(
         if split == "train":
             sound = [track for track in tracks if not lines[track.name]]
             try:
-                find_salient(sound, data, audio, cache, jobs=jobs)
+                find_salient(sound, data, audio, cache, jobs=jobs, report=report)
             except DataError as error:
                 problems += str(error).splitlines()
     problems = list(dict.fromkeys(problems))  # a missing root is reported by every split

@@ -10,7 +10,7 @@ equally loud, eight of ten exceed the quantile. A track shorter than a window is
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ class SalientStem:
 
 Salience = dict[str, tuple[SalientStem, ...]]
 """Stem -> the tracks in which it has salient segments."""
+_Scanned = tuple[dict[str, list[int]], list[str]]
+"""Stem -> starts for the readable stems of a track, and a sentence for each of the others."""
 
 
 def find_salient(
@@ -51,6 +53,7 @@ def find_salient(
     cache: Path | None = None,
     *,
     jobs: int = 1,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Salience:
     """Finds the salient segments of all stems of all tracks, using the cache where possible.
 
@@ -60,14 +63,23 @@ def find_salient(
         audio: Length of a window.
         cache: Folder of the cache; by default a hidden one in the data folder.
         jobs: Tracks read at the same time, one thread each.
+        report: Called with a sentence before the search, unless the cache has all tracks.
 
     Raises:
         DataError: A line for every file that cannot be read, and for every stem without any
             salient segment.
     """
     store = SalienceCache(cache, data, audio)
+    kept = [store.load(track) for track in tracks]
+    if missing := kept.count(None):
+        songs = "1 song" if missing == 1 else f"{missing} songs"
+        report(f"Searching {songs} for salient segments; the result is kept for the next run.")
+
+    def scan(track: Track, starts: dict[str, list[int]] | None) -> _Scanned:
+        return _scan(track, data, audio, store) if starts is None else (starts, [])
+
     with ThreadPoolExecutor(jobs) as pool:  # reading and squaring release the GIL
-        scanned = list(pool.map(lambda track: _scan(track, data, audio, store), tracks))
+        scanned = list(pool.map(scan, tracks, kept))
     problems = [line for _, lines in scanned for line in lines]
     salience: Salience = {}
     for stem in data.stems:
@@ -139,13 +151,8 @@ def _running_energy(
     return sums
 
 
-def _scan(
-    track: Track, data: DataConfig, audio: AudioConfig, store: SalienceCache
-) -> tuple[dict[str, list[int]], list[str]]:
-    """Returns stem -> starts for the readable stems, and a sentence for each of the others."""
-    kept = store.load(track)
-    if kept is not None:
-        return kept, []
+def _scan(track: Track, data: DataConfig, audio: AudioConfig, store: SalienceCache) -> _Scanned:
+    """Searches the stems of a track; stores the result if all are readable."""
     logger.info("Looking for salient segments in %s", track.folder)
     starts: dict[str, list[int]] = {}
     problems: list[str] = []

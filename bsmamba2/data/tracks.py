@@ -62,6 +62,12 @@ class Track:
         return self.folder / f"{name}.wav"
 
 
+def check_data_folder(root: Path) -> None:
+    """Raises DataError unless the folder of a dataset exists; `find_tracks` checks the rest."""
+    if not root.is_dir():
+        raise DataError(f"No data folder {root}: name the folder of MUSDB18-HQ.")
+
+
 def find_tracks(root: Path, split: str, data: DataConfig) -> list[Track]:
     """Finds the tracks of a split, sorted by name; reads headers only, see `checks` for the rest.
 
@@ -127,8 +133,7 @@ def _folder_of(root: Path, split: str) -> Path:
 
 def _song_folders(root: Path, folder: Path, data: DataConfig) -> list[Path]:
     """Lists the sub-folders that contain at least one WAV file, sorted."""
-    if not root.is_dir():
-        raise DataError(f"No data folder {root}: name the folder of MUSDB18-HQ.")
+    check_data_folder(root)
     if not folder.is_dir():
         wanted = ",".join((MIXTURE, *data.stems))
         raise DataError(

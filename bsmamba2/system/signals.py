@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -18,17 +18,25 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Records the first SIGINT or SIGTERM in the block; a second one ends the process as usual."""
+def stop_on_signals(on_first: Callable[[], None] = lambda: None) -> Iterator[StopRequest]:
+    """Records the first SIGINT or SIGTERM in the block; a second one ends the process as usual.
+
+    Args:
+        on_first: Called in the handler of the first signal, but not in processes forked meanwhile.
+            It interrupts any line of Python: it must take no lock and use no buffered file.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread may handle signals
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    own = os.getpid()
 
     def note(number: int, frame: FrameType | None) -> None:
         request.signal = number
         _restore(before)
+        if os.getpid() == own:
+            on_first()
 
     for number in before:
         signal.signal(number, note)

@@ -43,6 +43,16 @@ def load_batches(
     )
 
 
+def end_workers(batches: Iterator[TrainingBatch]) -> None:
+    """Ends the workers of `load_batches`, for which a process that is interrupted would wait.
+
+    They ignore SIGTERM, and the traceback of an error keeps the iterator, which would end them.
+    """
+    shut_down = getattr(batches, "_shutdown_workers", None)  # absent without workers
+    if shut_down is not None:
+        shut_down()
+
+
 def sample_items(first_item: int, batch_size: int, processes: Processes) -> Iterator[list[int]]:
     """Yields the item numbers of one process without end, a list for each forward pass.
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from bsmamba2.data.tracks import Track, find_tracks
 from bsmamba2.errors import TrainingError
 from bsmamba2.formats.metadata import Metadata, Provenance
 from bsmamba2.system.atomic import claimed
-from bsmamba2.system.signals import stop_on_signals
+from bsmamba2.system.signals import StopRequest, stop_on_signals
 from bsmamba2.training.distributed import Processes, joined
 from bsmamba2.training.identity import check_same_run, run_identity
-from bsmamba2.training.loader import load_batches
+from bsmamba2.training.loader import end_workers, load_batches
 from bsmamba2.training.logs import Listener, RunLog, open_log
 from bsmamba2.training.run_folder import RunFolder
 from bsmamba2.training.state import TrainingState, new_state
@@ -63,6 +63,8 @@ def train(
     threads: int | None = None,
     allow_config_change: bool = False,
     listener: Listener | None = None,
+    report: Callable[[str], None] = lambda _: None,
+    on_stop: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Trains until the last step or a signal; resumes the run if its folder has a checkpoint.
 
@@ -78,6 +80,9 @@ def train(
         threads: CPU threads; if None, as many as the checkpoint names, or PyTorch's choice.
         allow_config_change: Resume even if configuration, songs or processes differ.
         listener: Called with the records of the log, in the first process.
+        report: Called with a sentence before work that may take minutes, in the first process.
+        on_stop: Called in the first process when a signal asks it to stop after the current step;
+            restricted as `on_first` of `stop_on_signals`.
 
     Raises:
         BsmError: Configuration, data or folder cannot be used, a loss is not finite, memory or
@@ -92,7 +97,7 @@ def train(
         saved = folder.load()
         _set_threads(threads, saved)
         _check_precision(config.training.precision, processes.device)
-        songs, validation_songs, mixtures = _find_songs(config, data, cache, processes)
+        songs, validation_songs, mixtures = _find_songs(config, data, cache, processes, report)
         identity = run_identity(config, songs, processes.count, start)
         state = new_state(config, processes.device)
         changes: list[str] = []
@@ -114,10 +119,14 @@ def train(
         run = TrainingRun(config, processes, folder, state, identity, log)
         about = {"total": total, "changes": changes, "revision": identity["revision"]}
         run.write("resumed" if saved else "started", about)
-        request = stack.enter_context(stop_on_signals())
+        request = stack.enter_context(stop_on_signals(on_stop if is_first else lambda: None))
+        if is_first and config.training.compile and state.step < total:
+            report("Compiling the network: the first step may take some minutes.")
         stepper = Stepper(state, config, processes)
         batches = load_batches(mixtures, state.items, config.training, processes)
-        stopped = False
+        stack.callback(end_workers, batches)
+        stack.enter_context(_silent_compilers(request))
+        stopped, first = False, state.step
         while True:
             if not stopped and run.is_validation_due(total):
                 run.validate(validation_songs)
@@ -127,6 +136,12 @@ def train(
                 record, stopped = stepper.step(batches, signal=lambda: request.signal)
             except NotFiniteError as error:
                 raise run.failure(error) from error
+            except Exception:
+                # Ctrl-C also ends the compilers, so that the step fails; it has changed nothing.
+                if not (request.signal and config.training.compile and state.step == first):
+                    raise
+                stopped = True
+                break
             run.write("step", record)
             if run.is_saving_due() and not run.is_validation_due(total):
                 run.save()
@@ -138,6 +153,23 @@ def train(
         stopped_by=(request.signal or signal.SIGTERM) if stopped else 0,
         is_first=is_first,
     )
+
+
+@contextlib.contextmanager
+def _silent_compilers(request: StopRequest) -> Iterator[None]:
+    """Drops PyTorch's messages after a signal: its compilers, which also got it, fail at length."""
+
+    def is_wanted(_: logging.LogRecord) -> bool:
+        return not request.signal
+
+    handlers = list(logging.getLogger("torch").handlers)
+    for handler in handlers:
+        handler.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_wanted)
 
 
 class TrainingRun:
@@ -251,14 +283,18 @@ def _check_precision(precision: str, device: torch.device) -> None:
 
 
 def _find_songs(
-    config: Config, root: Path, cache: Path | None, processes: Processes
+    config: Config,
+    root: Path,
+    cache: Path | None,
+    processes: Processes,
+    report: Callable[[str], None],
 ) -> tuple[list[Track], list[Track], TrainingMixtures]:
     """Returns the songs for training and for validation, and the training mixtures."""
     data, audio, jobs = config.data, config.audio, max(1, config.training.workers)
     songs, validation_songs = (find_tracks(root, split, data) for split in ("train", "valid"))
     with processes.first_alone():
         if processes.rank == 0:
-            check_tracks(root, ("train", "valid"), data, audio, cache, jobs=jobs)
+            check_tracks(root, ("train", "valid"), data, audio, cache, jobs=jobs, report=report)
         salience = find_salient(songs, data, audio, cache, jobs=jobs)
     mixtures = TrainingMixtures(salience, data, audio, seed=config.training.seed)
     return songs, validation_songs, mixtures

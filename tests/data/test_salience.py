@@ -162,6 +162,16 @@ def test_what_is_kept_is_found_without_reading_audio(tracks: list[Track]) -> Non
     assert as_lists(find_salient(tracks, DATA, AUDIO)) == expected
 
 
+def test_a_search_is_announced_with_the_songs_that_are_not_kept(tracks: list[Track]) -> None:
+    said: list[str] = []
+    find_salient(tracks[:1], DATA, AUDIO, report=said.append)
+    find_salient(tracks, DATA, AUDIO, report=said.append)
+    find_salient(tracks, DATA, AUDIO, report=said.append)
+    count = f"{len(tracks) - 1} song{'s' * (len(tracks) > 2)}"
+    end = "for salient segments; the result is kept for the next run."
+    assert said == [f"Searching 1 song {end}", f"Searching {count} {end}"]
+
+
 @pytest.mark.parametrize("change", ["size", "time", "parameter", "chunk", "stems"])
 def test_what_was_kept_for_something_else_is_not_used(tracks: list[Track], change: str) -> None:
     find_salient(tracks, DATA, AUDIO)

@@ -64,6 +64,24 @@ def test_a_signal_within_a_step_ends_the_run_after_that_step(songs, tmp_path, mo
     assert (outcome.step, outcome.stopped_by) == (1, signal.SIGTERM)
 
 
+def test_a_compilation_that_a_signal_broke_ends_the_run_before_its_first_step(
+    songs, tmp_path, monkeypatch
+):
+    def broken(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("the compiler was interrupted")
+
+    said: list[str] = []
+    monkeypatch.setattr(step_module.Stepper, "step", broken)
+    config = small_config(tmp_path, "training.compile=true")
+    outcome = train(config, songs, tmp_path / "run", report=said.append)
+    assert (outcome.step, outcome.stopped_by) == (0, signal.SIGTERM)
+    assert said[-1] == "Compiling the network: the first step may take some minutes."
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        train(config, songs, tmp_path / "run")
+
+
 def test_a_run_keeps_the_last_the_best_and_weights_for_use(finished, tmp_path):
     best = [r["step"] for r in sorted(records(finished, "validation"), key=lambda r: -r["usdr"])]
     assert sorted(best) == [3, 6]
