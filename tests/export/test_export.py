@@ -258,8 +258,10 @@ def test_command_names_the_file_after_the_model(
 
 @pytest.mark.parametrize(("option", "name"), [("--fp16", "a.fp16.onnx"), ("--int8", "a.int8.onnx")])
 def test_a_lower_precision_does_not_replace_the_file_of_another(
-    option: str, name: str, monkeypatch: pytest.MonkeyPatch
+    option: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.chdir(tmp_path)
+    Path("a.safetensors").touch()
     monkeypatch.setattr(to_onnx, "export_onnx", lambda *_, **__: None)
     assert bsm("export", "a.safetensors", option).out == f"{name}\n"
 
