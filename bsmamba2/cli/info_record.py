@@ -24,6 +24,8 @@ from bsmamba2.formats.trt_plan import TITLES, read_plan, read_sidecar, sidecar_m
 from bsmamba2.runtime.engines import default_engine_path
 from bsmamba2.system.files import existing_file, read_safetensors_header, sha256_file
 
+_IF_UNDECLARED = ": redistribute only weights of your own ('bsm export --card' states a licence)"
+
 
 def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
     """Describes a configuration, a checkpoint or an engine.
@@ -168,7 +170,7 @@ def _provenance_lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "yes" if provenance["trained"] else "no: random weights, which separate nothing",
     )
     licence = (card or provenance)["licence"]
-    yield "licence", licence + (": do not redistribute" if licence == "undeclared" else "")
+    yield "licence", f"{licence}{_IF_UNDECLARED if licence == 'undeclared' else ''}"
     if card:
         yield "trained on", card["training_data"]
         yield from (("measured", score) for score in card["scores"])
