@@ -87,7 +87,7 @@ class LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show log messages, and tracebacks of errors.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
-    """Separate the voice from the music with BSMamba2.
+    """Separate vocals from music with BSMamba2.
 
     \b
     First steps:

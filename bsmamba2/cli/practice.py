@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
 
 from bsmamba2.cli.headings import HeadedCommand, HeadedOption
 
+_whole_number = functools.partial(
+    click.option, metavar="N", type=click.IntRange(min=0), show_default=True
+)
+
 
 @click.command(cls=HeadedCommand)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.option(
-    "--train",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    help="Songs to train on.",
+@_whole_number("--train", default=100, help="Songs to train on.")
+@_whole_number(
+    "--valid", default=10, help="Songs to validate on, with the same instruments and voices."
 )
-@click.option(
-    "--valid",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
-    help="Songs to validate on, with the same instruments and voices.",
-)
-@click.option(
+@_whole_number(
     "--test",
-    metavar="N",
-    type=click.IntRange(min=0),
     default=20,
-    show_default=True,
     help="Songs to test on, with instruments, drum kits and voices that no other song has.",
 )
 @click.option(
@@ -43,14 +33,7 @@ from bsmamba2.cli.headings import HeadedCommand, HeadedOption
     show_default=True,
     help="Length of each song in seconds.",
 )
-@click.option(
-    "--seed",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seed of the songs; the same seed makes the same songs.",
-)
+@_whole_number("--seed", default=0, help="Seed of the songs; the same seed makes the same songs.")
 @click.option(
     "--soundfont",
     "soundfonts",

@@ -126,7 +126,7 @@ def train(
         batches = load_batches(mixtures, state.items, config.training, processes)
         stack.callback(end_workers, batches)
         stack.enter_context(_silent_compilers(request))
-        stopped, first = False, state.step
+        stopped, first_step = False, state.step
         while True:
             if not stopped and run.is_validation_due(total):
                 run.validate(validation_songs)
@@ -138,7 +138,7 @@ def train(
                 raise run.failure(error) from error
             except Exception:
                 # Ctrl-C also ends the compilers, so that the step fails; it has changed nothing.
-                if not (request.signal and config.training.compile and state.step == first):
+                if not (request.signal and config.training.compile and state.step == first_step):
                     raise
                 stopped = True
                 break
