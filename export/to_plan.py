@@ -22,7 +22,7 @@ from bsmamba2.export.plan.builder import (
 from bsmamba2.export.plan.options import PlanOptions, Range, read_frames
 from bsmamba2.formats.metadata import Metadata, parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
-from bsmamba2.formats.operator import NAME, PLUGIN_VERSION, SCAN_NODE
+from bsmamba2.formats.operator import NAME, PLUGIN_VERSION
 from bsmamba2.formats.trt_plan import PlanRecord, PluginRecord, sidecar_path, sidecar_text
 from bsmamba2.plugins.build import build_libraries, find_or_build, load_build
 from bsmamba2.plugins.tensorrt_library import check_plugin_layers, load_plugin, strongly_typed
@@ -107,7 +107,12 @@ def _read_source(path: Path) -> Metadata:
         raise ExportError(
             f"{path} is int8, which is for CPUs: build the plan from the float32 or float16 file."
         )
-    nodes, blocks = file.node_counts.get(SCAN_NODE, 0), 2 * metadata.model.network.layers
+    nodes, blocks = file.scan_nodes, 2 * metadata.model.network.layers
+    if not nodes and file.inlined_scans == blocks:
+        raise ExportError(
+            f"Another tool has inlined the {NAME} nodes of {path}, which the plugin replaces: "
+            "build the plan from the file that 'bsm export' wrote."
+        )
     if nodes != blocks:
         raise ExportError(
             f"{path} has {nodes} {NAME} nodes for {blocks} blocks: "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx.inliner
+import onnxruntime
 import pytest
 from foreign_files import model_of
 from onnx import ModelProto
@@ -15,6 +17,25 @@ from bsmamba2.formats.operator import SCAN_NODE
 
 def scan_nodes(model: ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if (node.domain, node.op_type) == SCAN_NODE]
+
+
+INLINERS = ("onnx.inliner", "basic", "extended", "all")
+"""Tools of `inline_scans`: the last three are levels of ONNX Runtime's optimiser."""
+
+
+def inline_scans(source: Path, target: Path, tool: str) -> Path:
+    """Writes a file as another tool does that replaces its scan nodes by their function body."""
+    if tool == "onnx.inliner":
+        onnx.save(onnx.inliner.inline_local_functions(onnx.load(source)), target)
+        return target
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(target)
+    options.graph_optimization_level = getattr(
+        onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{tool.upper()}"
+    )
+    options.log_severity_level = 4  # "all" warns that its result is for this machine
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    return target
 
 
 def assert_is_an_engine(path: Path, name: str) -> None:

@@ -37,8 +37,8 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
     Returns:
         kind, file, parameters, tensors, sha256 (None for a configuration) and config. For files
         also size_bytes, written_by, precision, parity, checks, provenance and card. For ONNX also
-        opset, opsets, scan_nodes, functions, graph_parameters and graph_tensors. For a plan also
-        plan, a `PlanRecord`.
+        opset, opsets, scan_nodes, inlined_scans, functions, graph_parameters and graph_tensors.
+        For a plan also plan, a `PlanRecord`.
 
     Raises:
         BsmError: The file or configuration does not exist, is invalid or damaged, or must be
@@ -63,7 +63,8 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
         details = {
             "opset": file.opsets.get("", 0),
             "opsets": dict(file.opsets),
-            "scan_nodes": file.node_counts.get(SCAN_NODE, 0),
+            "scan_nodes": file.scan_nodes,
+            "inlined_scans": file.inlined_scans,
             "functions": [list(function) for function in file.functions],
             "graph_parameters": sum(math.prod(shape) for shape in file.initializers.values()),
             "graph_tensors": len(file.initializers),
@@ -132,7 +133,10 @@ def _graph_lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     size, tensors = record["graph_parameters"], record["graph_tensors"]
     yield "graph", f"{size:,} parameters in {tensors} tensors, folded"
     body = "with" if list(SCAN_NODE) in record["functions"] else "without"
-    yield "scan nodes", f"{record['scan_nodes']} {NAME}, {body} a body in standard operators"
+    nodes = f"{record['scan_nodes']} {NAME}, {body} a body in standard operators"
+    if (inlined := record["inlined_scans"]) and not record["scan_nodes"]:
+        nodes = f"none: another tool has inlined {inlined} scans, which run as standard operators"
+    yield "scan nodes", nodes
     others = ", ".join(f"{name} {version}" for name, version in record["opsets"].items() if name)
     yield "opset", f"{record['opset']}" + (f" ({others})" if others else "")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bsmamba2.errors import CheckpointError
+from bsmamba2.formats.operator import BODY_NODE, SCAN_NODE
 from bsmamba2.system.files import existing_file
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are not used by ONNX
@@ -41,6 +42,16 @@ class OnnxFile:
     """Name -> dimensions of the main graph's constant tensors."""
     functions: list[tuple[str, str]]
     """(domain, name) of the functions that the file defines."""
+
+    @property
+    def scan_nodes(self) -> int:
+        """Nodes of the custom operator in the main graph."""
+        return self.node_counts.get(SCAN_NODE, 0)
+
+    @property
+    def inlined_scans(self) -> int:
+        """Scans that another tool has replaced by the operators of their function body."""
+        return self.node_counts.get(BODY_NODE, 0) // 2
 
 
 class _DamagedError(Exception):

@@ -11,6 +11,8 @@ NAME = f"{DOMAIN}::{OP_TYPE}"
 """The operator's name in messages."""
 SCAN_NODE = (DOMAIN, OP_TYPE)
 """Domain and type of the operator's nodes in an ONNX file."""
+BODY_NODE = ("", "Softplus")
+"""Domain and type of a node that only the operator's function body has, once per direction."""
 OPSET = 20
 """Version of ONNX's own operators in the exported graph and in the operator's function body."""
 

@@ -14,14 +14,13 @@ import onnxruntime as ort
 from bsmamba2.errors import EngineError, PluginError, short_reason
 from bsmamba2.formats.metadata import parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
-from bsmamba2.formats.operator import SCAN_NODE
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
 from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, check_spectrum
 
 logger = logging.getLogger(__name__)
 _arena_lock = threading.Lock()
 _CUDA = "CUDAExecutionProvider"
-_FUNCTION_BODY = "function body"
+_FUNCTION_BODY, _INLINED = "function body", "inlined"
 _NATIVE_PRECISIONS = ("float32", "int8")  # in these, the scans are in float32
 _FATAL_ONLY = 4  # log severity of ONNX Runtime: errors are raised anyway
 
@@ -35,7 +34,8 @@ class OnnxEngine:
         """Checks the file, then loads it.
 
         Args:
-            path: A file written by `bsm export`.
+            path: A file written by `bsm export`. Another tool may have inlined its scans, as ONNX
+                Runtime's optimiser and `onnx.inliner` do.
             options: Device and threads; None takes all cores.
             native_scan: Whether float32 scans on a CPU run in the package's native library if it
                 is installed; otherwise they run as the function body in the file.
@@ -46,17 +46,21 @@ class OnnxEngine:
         """
         file = read_onnx_file(path)
         self.metadata = parse_metadata(file.metadata, path)
-        scans, blocks = file.node_counts.get(SCAN_NODE, 0), 2 * self.metadata.model.network.layers
-        if scans != blocks:
+        scans, blocks = file.scan_nodes, 2 * self.metadata.model.network.layers
+        inlined = not scans and file.inlined_scans == blocks
+        if scans != blocks and not inlined:
             raise EngineError(
                 f"{path} has {scans} scan nodes for {blocks} blocks: export the model again."
             )
         self.precision = self.metadata.precision
         providers = _providers(options.device)
         library = None
-        if native_scan and _CUDA not in providers and self.precision in _NATIVE_PRECISIONS:
+        native = native_scan and not inlined and self.precision in _NATIVE_PRECISIONS
+        if native and _CUDA not in providers:
             library = _scan_library()
-        self.scan = f"native {library.instructions}" if library else _FUNCTION_BODY
+        self.scan = _INLINED if inlined else _FUNCTION_BODY
+        if library:
+            self.scan = f"native {library.instructions}"
         try:
             self._session = ort.InferenceSession(
                 str(path), _options(options.threads, library), providers=providers

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from exported_files import inline_scans
 from foreign_files import model_of, random_weights
 from onnx import TensorProto, helper, numpy_helper
 from plans import write_plan
@@ -118,6 +119,13 @@ def test_export_has_a_scan_node_per_block(tiny_onnx: Path) -> None:
     assert record["scan_nodes"] == 2 * record["config"]["network"]["layers"]
     assert record["opset"] == 20
     assert ["bsm", "BiMamba2Scan"] in record["functions"]
+
+
+def test_inlined_scans_are_said_to_be_inlined(tiny_onnx: Path, tmp_path: Path) -> None:
+    path = inline_scans(tiny_onnx, tmp_path / "a.onnx", "onnx.inliner")
+    record = bsm_json("info", path)
+    assert (record["scan_nodes"], record["inlined_scans"], record["functions"]) == (0, 4, [])
+    assert dict(lines(record))["scan nodes"].startswith("none: another tool has inlined 4 scans,")
 
 
 def test_people_get_an_aligned_table(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.inliner
 import pytest
 from onnx import ModelProto
 from plan_building import build, refusal, scans
@@ -25,6 +26,10 @@ def assert_refused(folder: Path, sentence: str, *arguments: Any, before: str = "
 def without_our_nodes(model: ModelProto) -> None:
     for node in scans(model)[1:]:
         node.domain, node.op_type = "", "Identity"
+
+
+def with_inlined_scans(model: ModelProto) -> None:
+    model.CopyFrom(onnx.inliner.inline_local_functions(model))
 
 
 def of_another_tool(model: ModelProto) -> None:
@@ -49,6 +54,10 @@ def with_a_body_to_inline(model: ModelProto) -> None:
     ("change", "sentence"),
     [
         (without_our_nodes, "has 1 bsm::BiMamba2Scan nodes for 4 blocks: export it again with"),
+        (
+            with_inlined_scans,
+            "^Another tool has inlined .* nodes of a.onnx, .*: build the plan from",
+        ),
         (of_another_tool, "a.onnx carries no BSMamba2 configuration"),
         (in_int8, "^a.onnx is int8, which is for CPUs: build the plan from the float32 or float16"),
         (with_an_unknown_operator, "TensorRT-RTX .* cannot parse a.onnx: .*NoSuchOperator"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from exported_files import INLINERS, inline_scans
 from onnx import TensorProto, helper, numpy_helper
 from processes import printed
 
@@ -64,6 +65,14 @@ def test_reader_agrees_with_onnx(tmp_path: Path) -> None:
 
 def test_reader_agrees_with_onnx_on_an_export(tiny_onnx: Path) -> None:
     assert_agrees(tiny_onnx)
+
+
+def test_scans_are_counted_as_nodes_or_as_inlined_bodies(tiny_onnx: Path, tmp_path: Path) -> None:
+    file = read_onnx_file(tiny_onnx)
+    assert (file.scan_nodes, file.inlined_scans) == (4, 0)
+    for tool in INLINERS:
+        file = read_onnx_file(inline_scans(tiny_onnx, tmp_path / "a.onnx", tool))
+        assert (file.scan_nodes, file.inlined_scans) == (0, 4)
 
 
 def test_dimensions_may_be_packed_or_single(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from exported_files import INLINERS, inline_scans
 from foreign_files import model_of
 from networks import random_network
 from processes import python
@@ -202,6 +203,32 @@ def test_onnx_of_another_model_names_the_command(tmp_path: Path):
     sentence = refused(tmp_path / "a.onnx")
     assert "no BSMamba2 configuration" in sentence
     assert "bsm export" in sentence
+
+
+@pytest.mark.parametrize("tool", INLINERS)
+def test_a_file_whose_scans_another_tool_has_inlined_has_the_same_mask(
+    tiny_export: Path, tmp_path: Path, tool: str
+):
+    engine, spectrum = load_engine(tiny_export), fixed_spectrum(AUDIO, 130)
+    inlined = load_engine(inline_scans(tiny_export, tmp_path / "a.onnx", tool))
+    assert inlined.describe()["scan"] == "inlined"
+    assert inlined.metadata == engine.metadata
+    assert_close(inlined(spectrum), engine(spectrum), "float32", slack=10)  # both near the network
+
+
+def test_a_lower_precision_is_inlined_like_float32(tiny_half: Path, tmp_path: Path):
+    spectrum = fixed_spectrum(AUDIO, 63)
+    inlined = load_engine(inline_scans(tiny_half, tmp_path / "a.onnx", "extended"))
+    assert_close(inlined(spectrum), load_engine(tiny_half)(spectrum), "float16", slack=10)
+
+
+def test_inlined_scans_of_other_layers_are_refused(tiny_export: Path, tmp_path: Path):
+    model = onnx.load(inline_scans(tiny_export, tmp_path / "a.onnx", "onnx.inliner"))
+    pairs = {pair.key: pair.value for pair in model.metadata_props}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, edit_config(pairs, layers=3))
+    onnx.save(model, tmp_path / "a.onnx")
+    assert "0 scan nodes for 6 blocks" in refused(tmp_path / "a.onnx")
 
 
 def edit_config(metadata: dict[str, str], **changes: Any) -> dict[str, str]:
