@@ -115,7 +115,8 @@ def command(
         stems=data.stems, overlap_s=overlap_s, batch=batch, lengths_s=_lengths(by_length)
     )
     models = load_models([model, *against], backend)
-    tracks = find_tracks(data_folder, split, data)
+    songs = find_tracks(data_folder, split, data)
+    tracks = songs.tracks
     store = ResultStore(out)
     for name in (model.name for model in models if not model.trained):
         click.echo(f"Warning: the weights of '{name}' are untrained (random numbers).", err=True)
@@ -124,6 +125,7 @@ def command(
     found = Evaluation(
         data=data_folder,
         split=split,
+        songs=songs,
         overlap_s=overlap_s,
         models=results,
         failures=failures,

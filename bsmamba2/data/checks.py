@@ -47,7 +47,7 @@ def check_tracks(
     problems: list[str] = []
     for split in splits:
         try:
-            tracks = find_tracks(root, split, data)
+            tracks = find_tracks(root, split, data).tracks
         except DataError as error:
             problems += str(error).splitlines()
             continue

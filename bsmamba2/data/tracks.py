@@ -4,13 +4,16 @@
     ROOT/valid/...      optional; without it, musdb's validation songs are split off from train
     ROOT/test/...
 
-This module does not import torch, because the evaluation uses it too.
+The files may have the suffix of any audio format, in upper or lower case. What is left out of a
+split is listed with its reason. This module does not import torch, because the evaluation uses it
+too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,12 @@ import soundfile
 from numpy.typing import NDArray
 
 from bsmamba2.config.training import DataConfig
-from bsmamba2.errors import DataError, short_reason
+from bsmamba2.errors import BsmError, DataError, one_line, short_reason
+from bsmamba2.runtime.audio.reader import AudioReader
+from bsmamba2.runtime.songs.sources import is_audio_file
 from bsmamba2.system.files import c_path
 
+_LISTED = 5  # names in a phrase about what is left out
 SPLITS = ("train", "valid", "test")
 MIXTURE = "mixture"
 """Name of the mixture's file; training does not read it, but sums its own mixtures."""
@@ -53,13 +59,42 @@ class Track:
     name: str
     """Name of its folder."""
     folder: Path
-    """The folder of its WAV files."""
-    frames: int
+    """The folder of its audio files."""
+    files: tuple[Path, ...]
+    """All audio files in the folder, sorted."""
+    frames: int = 0
     """Samples per channel according to the first readable header; 0 if none is readable."""
 
     def stem(self, name: str) -> Path:
-        """Returns the path of a stem, or of the mixture."""
-        return self.folder / f"{name}.wav"
+        """Returns the path of a stem, or of the mixture; that of a WAV file if there is none.
+
+        Raises:
+            DataError: Several files are called that, apart from upper and lower case.
+        """
+        found = [path for path in self.files if path.stem.lower() == name.lower()]
+        if len(found) > 1:
+            names = " and ".join(path.name for path in found)
+            raise DataError(f"{self.folder} holds {names}: keep one file of {name}.")
+        return found[0] if found else self.folder / f"{name}.wav"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundTracks:
+    """The songs of a split, and what is left out of it."""
+
+    tracks: list[Track]
+    """Sorted by name."""
+    left_out: Mapping[str, str]
+    """Name of a folder or an audio file -> why it is not one of the songs."""
+
+    def describe_left_out(self) -> str:
+        """Returns a phrase like "1 left out: notes (no audio files)", or "" for nothing."""
+        listed = [f"{one_line(name)} ({reason})" for name, reason in self.left_out.items()]
+        if not listed:
+            return ""
+        if len(listed) > _LISTED:
+            listed[_LISTED:] = [f"{len(listed) - _LISTED} more"]
+        return f"{len(self.left_out)} left out: {', '.join(listed)}"
 
 
 def check_data_folder(root: Path) -> None:
@@ -68,8 +103,8 @@ def check_data_folder(root: Path) -> None:
         raise DataError(f"No data folder {root}: name the folder of MUSDB18-HQ.")
 
 
-def find_tracks(root: Path, split: str, data: DataConfig) -> list[Track]:
-    """Finds the tracks of a split, sorted by name; reads headers only, see `checks` for the rest.
+def find_tracks(root: Path, split: str, data: DataConfig) -> FoundTracks:
+    """Finds the tracks of a split; reads headers only, see `checks` for the rest.
 
     Args:
         root: Folder of the whole dataset.
@@ -81,28 +116,28 @@ def find_tracks(root: Path, split: str, data: DataConfig) -> list[Track]:
     """
     if split not in SPLITS:
         raise DataError(f"No split '{split}': name one of {', '.join(SPLITS)}.")
-    names = [path.name for path in _song_folders(root, _folder_of(root, split), data)]
     own_folder = (root / "valid").is_dir()
+    folder = root / ("train" if split == "valid" and not own_folder else split)
+    tracks, left_out = _list_songs(root, folder, data)
     if split == "train" and not own_folder:
-        names = [name for name in names if name not in VALIDATION_TRACKS]
+        tracks = [track for track in tracks if track.name not in VALIDATION_TRACKS]
     if split == "valid" and not own_folder:
-        names = [name for name in names if name in VALIDATION_TRACKS]
-        if not names:
+        tracks = [track for track in tracks if track.name in VALIDATION_TRACKS]
+        left_out = {}  # listed for the split "train"
+        if not tracks:
             raise DataError(
                 f"{root} has no validation songs: put some into {root / 'valid'}, as its folder "
                 "train contains none of MUSDB18's validation songs."
             )
-    folder = _folder_of(root, split)
-    tracks = []
-    for name in names:
-        path = folder / name
-        tracks.append(Track(name=name, folder=path, frames=_frames(path, data.stems)))
+    tracks = [replace(track, frames=_frames(track, data.stems)) for track in tracks]
+    found = FoundTracks(tracks=tracks, left_out=left_out)
     if not tracks:
+        but = f" ({found.describe_left_out()})" if left_out else ""
         raise DataError(
-            f"The split '{split}' is empty: no folder in {folder} contains WAV files for it; lay "
-            "the songs out like MUSDB18-HQ."
+            f"The split '{split}' is empty: {folder} contains no folder with audio files for it"
+            f"{but}; lay the songs out like MUSDB18-HQ, each in a folder of its own."
         )
-    return tracks
+    return found
 
 
 def read_segment(path: Path, start: int, frames: int) -> NDArray[np.float32]:
@@ -127,12 +162,8 @@ def read_segment(path: Path, start: int, frames: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(block.T)
 
 
-def _folder_of(root: Path, split: str) -> Path:
-    return root / ("train" if split == "valid" and not (root / "valid").is_dir() else split)
-
-
-def _song_folders(root: Path, folder: Path, data: DataConfig) -> list[Path]:
-    """Lists the sub-folders that contain at least one WAV file, sorted."""
+def _list_songs(root: Path, folder: Path, data: DataConfig) -> tuple[list[Track], dict[str, str]]:
+    """Lists the folders with audio files, without their lengths, and what is left out."""
     check_data_folder(root)
     if not folder.is_dir():
         wanted = ",".join((MIXTURE, *data.stems))
@@ -140,19 +171,32 @@ def _song_folders(root: Path, folder: Path, data: DataConfig) -> list[Path]:
             f"{root} is not laid out like MUSDB18-HQ: {folder} is missing, which should contain a "
             f"folder for each song with {{{wanted}}}.wav."
         )
+    tracks: list[Track] = []
+    left_out: dict[str, str] = {}
     try:
-        found = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-        return sorted(path for path in found if any(path.glob("*.wav")))
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and path.name[0] == ".":
+                left_out[path.name] = "hidden"
+            elif path.is_dir():
+                files = tuple(sorted(filter(is_audio_file, path.iterdir())))
+                if files:
+                    tracks.append(Track(name=path.name, folder=path, files=files))
+                else:
+                    left_out[path.name] = "no audio files"
+            elif is_audio_file(path):
+                left_out[path.name] = "not in a folder"
+            elif path.is_symlink() and not path.exists():
+                left_out[path.name] = "broken link"
     except OSError as error:
-        raise DataError(f"{folder} cannot be listed: {error.strerror or error}.") from error
+        where = error.filename or folder
+        reason = error.strerror or error
+        raise DataError(f"{where} cannot be listed: {reason}; check its permissions.") from error
+    return tracks, left_out
 
 
-def _frames(folder: Path, stems: Sequence[str]) -> int:
-    for name in (MIXTURE, *stems):
-        path = folder / f"{name}.wav"
-        if path.is_file():
-            try:
-                return int(soundfile.info(c_path(path)).frames)
-            except (soundfile.SoundFileError, RuntimeError):
-                continue
+def _frames(track: Track, stems: Sequence[str]) -> int:
+    for name in (*stems, MIXTURE):  # training does not check the mixture
+        with contextlib.suppress(BsmError, OSError), AudioReader(track.stem(name)) as reader:
+            if reader.frames:
+                return reader.frames
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bsmamba2.data.tracks import FoundTracks
 from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
 from bsmamba2.evaluation.onsets import DURATIONS_S, FLOOR_DBFS
 from bsmamba2.evaluation.results import Leakage, StemScores, TrackResult
@@ -114,6 +115,8 @@ class Evaluation:
 
     data: Path
     split: str
+    songs: FoundTracks
+    """The songs of the split, also those that failed."""
     overlap_s: float
     models: Sequence[ModelResults]
     failures: Sequence[EvaluationFailure]
@@ -142,6 +145,8 @@ class Evaluation:
         values = {
             "data": str(self.data),
             "split": self.split,
+            "songs": len(self.songs.tracks),
+            "left_out": dict(self.songs.left_out),
             "overlap_s": self.overlap_s,
             "models": [self._model(results) for results in self.models],
             "failed": [asdict(failure) for failure in self.failures],
@@ -210,7 +215,12 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     stems = evaluation.stems
     for results in evaluation.models:
         name = results.model.name + ("" if results.model.trained else " (untrained)")
-        tracks = "1 track" if len(results.tracks) == 1 else f"{len(results.tracks)} tracks"
+        songs, count = evaluation.songs, len(results.tracks)
+        tracks = "1 track" if len(songs.tracks) == 1 else f"{len(songs.tracks)} tracks"
+        if count < len(songs.tracks):
+            tracks = f"{count} of {tracks}"
+        if songs.left_out:
+            tracks += f", {songs.describe_left_out()}"
         yield f"{name} on {evaluation.data}, {evaluation.split} split: {tracks}"
         if results.tracks:
             yield from ("", *_track_table(results.tracks, stems))

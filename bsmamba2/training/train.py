@@ -291,7 +291,9 @@ def _find_songs(
 ) -> tuple[list[Track], list[Track], TrainingMixtures]:
     """Returns the songs for training and for validation, and the training mixtures."""
     data, audio, jobs = config.data, config.audio, max(1, config.training.workers)
-    songs, validation_songs = (find_tracks(root, split, data) for split in ("train", "valid"))
+    songs, validation_songs = (
+        find_tracks(root, split, data).tracks for split in ("train", "valid")
+    )
     with processes.first_alone():
         if processes.rank == 0:
             check_tracks(root, ("train", "valid"), data, audio, cache, jobs=jobs, report=report)

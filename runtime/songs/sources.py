@@ -99,7 +99,7 @@ def _sources(
         return
     for folder in _folders(top, leave_out) if recursive else [top]:
         for path in sorted(folder.iterdir()):
-            if _is_audio(path):
+            if is_audio_file(path):
                 yield Source(path, str(path), folder.relative_to(top))
 
 
@@ -113,7 +113,7 @@ def _folders(top: Path, leave_out: Path | None) -> Iterator[Path]:
             yield from _folders(path, leave_out)
 
 
-def _is_audio(path: Path) -> bool:
+def is_audio_file(path: Path) -> bool:
     """Whether the suffix is that of an audio format; hidden files (._song.wav) do not count."""
     known = path.suffix.lower() in SOUNDFILE_SUFFIXES | OTHER_SUFFIXES
     return known and path.is_file() and not path.name.startswith(".")

@@ -11,7 +11,7 @@ import soundfile
 from bsmamba2.config.file import load_config
 from bsmamba2.config.model import AudioConfig
 from bsmamba2.config.training import DataConfig
-from bsmamba2.data.tracks import Track
+from bsmamba2.data.tracks import MIXTURE, Track
 
 RATE = 8000
 AUDIO = AudioConfig(sample_rate=RATE, channels=2, chunk_s=1, n_fft=512, hop=80, target="vocals")
@@ -44,13 +44,17 @@ def write(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str = "PCM
     return path
 
 
-def write_song(folder: Path, seconds: float, seed: int, *, make=noise) -> Track:
+def write_song(
+    folder: Path, seconds: float, seed: int, *, make=noise, suffix: str = ".wav"
+) -> Track:
     """A song whose mixture is the sum of its stems."""
+    names = (*STEMS, MIXTURE)
     stems = [make(seconds, 10 * seed + number) for number in range(len(STEMS))]
-    for name, samples in zip(STEMS, stems, strict=True):
-        write(folder / f"{name}.wav", samples)
-    write(folder / "mixture.wav", sum(stems))
-    return Track(name=folder.name, folder=folder, frames=round(seconds * RATE))
+    paths = [folder / f"{name}{suffix}" for name in names]
+    for path, samples in zip(paths, [*stems, sum(stems)], strict=True):
+        write(path, samples)
+    files = tuple(sorted(paths))
+    return Track(name=folder.name, folder=folder, files=files, frames=round(seconds * RATE))
 
 
 def write_songs(root: Path, **counts: int) -> Path:

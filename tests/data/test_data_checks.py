@@ -92,7 +92,7 @@ def test_each_damage_is_reported_with_its_path(
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     root = write_songs(tmp_path / "root", train=len(DAMAGES), valid=1)
-    for track in find_tracks(root, "train", DATA):  # one stem is silent everywhere too
+    for track in find_tracks(root, "train", DATA).tracks:  # one stem is silent everywhere too
         write(track.stem("other"), np.zeros((4 * RATE, 2)))
     expected = {"other is silent", "is missing, which should contain"}
     for number, (damage, said) in enumerate(DAMAGES):
@@ -116,7 +116,7 @@ def test_the_mixture_matters_where_it_is_read(root: Path) -> None:
 
 
 def test_a_stem_is_reported_if_silent_in_all_songs_but_not_in_one(root: Path) -> None:
-    songs = find_tracks(root, "train", DATA)
+    songs = find_tracks(root, "train", DATA).tracks
     for song in songs[1:]:
         write(song.stem("drums"), np.zeros((4 * RATE, 2)))
     check(root)

@@ -22,7 +22,7 @@ AUGMENTED = {"swap_probability": 0.5, "polarity_probability": 0.5, "eq_probabili
 
 
 def mixtures(root: Path, data: DataConfig = DATA, seed: int = 7) -> TrainingMixtures:
-    salience = find_salient(find_tracks(root, "train", data), data, AUDIO)
+    salience = find_salient(find_tracks(root, "train", data).tracks, data, AUDIO)
     return TrainingMixtures(salience, data, AUDIO, seed=seed)
 
 

@@ -18,7 +18,7 @@ from bsmamba2.errors import DataError
 
 
 def names(root: Path, split: str) -> list[str]:
-    return [track.name for track in find_tracks(root, split, DATA)]
+    return [track.name for track in find_tracks(root, split, DATA).tracks]
 
 
 @pytest.fixture
@@ -52,22 +52,70 @@ def test_a_folder_named_valid_replaces_the_list(musdb_like: Path) -> None:
     assert set(names(musdb_like, "train")) > VALIDATION_TRACKS
 
 
-def test_only_folders_with_wav_files_are_songs(tmp_path: Path) -> None:
+def test_what_is_no_song_is_named_with_its_reason(tmp_path: Path) -> None:
     write_songs(tmp_path, train=2)
-    (tmp_path / "train" / "notes").mkdir()
-    (tmp_path / "train" / "notes" / "read me.txt").write_text("no song")
-    write(tmp_path / "train" / ".trash" / "vocals.wav", noise(0.01, 0))
-    write(tmp_path / "train" / "loose.wav", noise(0.01, 0))
-    assert names(tmp_path, "train") == ["train song 0", "train song 1"]
+    train = tmp_path / "train"
+    (train / "notes").mkdir()
+    (train / "notes" / "read me.txt").write_text("no song")
+    write(train / "album" / "song" / "vocals.wav", noise(0.01, 0))
+    write(train / ".trash" / "vocals.wav", noise(0.01, 0))
+    write(train / "loose.wav", noise(0.01, 0))
+    write(train / "._loose.wav", noise(0.01, 0))
+    write(train / "__MACOSX" / "._vocals.wav", noise(0.01, 0))
+    (train / "away").symlink_to(tmp_path / "not mounted")
+    (train / "read me.txt").write_text("no song")
+    found = find_tracks(tmp_path, "train", DATA)
+    assert [track.name for track in found.tracks] == ["train song 0", "train song 1"]
+    assert found.left_out == {
+        ".trash": "hidden",
+        "__MACOSX": "no audio files",
+        "album": "no audio files",
+        "away": "broken link",
+        "loose.wav": "not in a folder",
+        "notes": "no audio files",
+    }
+    assert found.describe_left_out() == (
+        "6 left out: .trash (hidden), __MACOSX (no audio files), album (no audio files), "
+        "away (broken link), loose.wav (not in a folder), 1 more"
+    )
+
+
+def test_a_folder_is_left_out_of_one_split_only(musdb_like: Path) -> None:
+    (musdb_like / "train" / "notes").mkdir()
+    left_out = [find_tracks(musdb_like, split, DATA).left_out for split in ("train", "valid")]
+    assert left_out == [{"notes": "no audio files"}, {}]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".WAV", ".flac", ".FLAC", ".aiff", ".mp3"])
+def test_a_stem_is_found_whatever_its_suffix_and_case(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "test" / "song" / f"Vocals{suffix}"
+    write(path, noise(1, 0), subtype="MPEG_LAYER_III" if suffix == ".mp3" else "PCM_16")
+    write(path.with_name("._Vocals.wav"), noise(0.01, 0))
+    (track,) = find_tracks(tmp_path, "test", DATA).tracks
+    assert track.stem("vocals") == path
+    assert track.frames == RATE
+    assert track.stem("bass") == path.with_name("bass.wav")  # none
+
+
+@pytest.mark.parametrize("other", ["vocals.flac", "vocals.WAV", "Vocals.wav"])
+def test_two_files_of_a_stem_are_an_error_that_names_both(tmp_path: Path, other: str) -> None:
+    folder = tmp_path / "test" / "song"
+    for name in ("vocals.wav", other):
+        write(folder / name, noise(0.01, 0))
+    (track,) = find_tracks(tmp_path, "test", DATA).tracks
+    with pytest.raises(DataError, match="keep one file of vocals") as error:
+        track.stem("vocals")
+    assert "vocals.wav" in str(error.value)
+    assert other in str(error.value)
 
 
 def test_a_track_knows_its_files_and_length(tmp_path: Path) -> None:
     write_song(tmp_path / "test" / "song", 1.5, 0)
-    (track,) = find_tracks(tmp_path, "test", DATA)
+    (track,) = find_tracks(tmp_path, "test", DATA).tracks
     assert track.frames == 1.5 * RATE
     assert track.stem("bass") == tmp_path / "test" / "song" / "bass.wav"
     (track.folder / "mixture.wav").write_bytes(b"no audio")
-    assert find_tracks(tmp_path, "test", DATA) == [track]
+    assert find_tracks(tmp_path, "test", DATA).tracks == [track]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +128,7 @@ def test_a_track_knows_its_files_and_length(tmp_path: Path) -> None:
         ("train/a/vocals.wav", "valid", "no validation songs: put some into"),
         ("train/Leaf - Summerghost/vocals.wav", "train", "'train' is empty"),
         ("train/a/vocals.wav", "dev", "No split 'dev'"),
+        ("train/song.stem.wav", "train", r"1 left out: song.stem.wav \(not in a folder\)"),
     ],
 )
 def test_a_folder_of_another_layout_is_an_error_that_says_what_to_do(

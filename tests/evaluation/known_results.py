@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from small_engines import FunctionEngine, real_mask
 
+from bsmamba2.data.tracks import FoundTracks, Track
 from bsmamba2.evaluation.evaluate import Model, ModelResults
 from bsmamba2.evaluation.results import Leakage, Minute, Region, StemScores, TrackResult
 from bsmamba2.evaluation.summary import Evaluation
@@ -50,6 +52,11 @@ def result(
     )
 
 
+def songs(names: Sequence[str], **left_out: str) -> FoundTracks:
+    tracks = [Track(name=name, folder=Path("music") / name, files=()) for name in names]
+    return FoundTracks(tracks=tracks, left_out=left_out)
+
+
 def evaluation(results: list[TrackResult], names: tuple[str, ...] = ("m.onnx",)) -> Evaluation:
     models = [
         ModelResults(
@@ -60,5 +67,11 @@ def evaluation(results: list[TrackResult], names: tuple[str, ...] = ("m.onnx",))
         for name in names
     ]
     return Evaluation(
-        data=Path("music"), split="test", overlap_s=0, models=models, failures=[], by_onset=True
+        data=Path("music"),
+        split="test",
+        songs=songs([result.track for result in results]),
+        overlap_s=0,
+        models=models,
+        failures=[],
+        by_onset=True,
     )

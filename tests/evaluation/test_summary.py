@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from known_results import NAN, evaluation, minute, region, result
+from known_results import NAN, evaluation, minute, region, result, songs
 
 from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults, find_extreme_minutes
 from bsmamba2.evaluation.summary import (
@@ -93,13 +93,16 @@ def test_an_evaluation_without_results_has_a_document_and_a_table():
     nothing = Evaluation(
         data=Path("music"),
         split="test",
+        songs=songs(["song"], notes="no audio files"),
         overlap_s=0,
         models=[ModelResults(model=evaluation([]).models[0].model, tracks=[], by_length={1: []})],
         failures=[failed],
         by_onset=True,
     )
     assert nothing.document()["failed"][0]["error"] == "It is empty."
-    assert "0 tracks" in text_tables(nothing)
+    assert nothing.document()["songs"] == 1
+    assert nothing.document()["left_out"] == {"notes": "no audio files"}
+    assert "0 of 1 track, 1 left out: notes (no audio files)" in text_tables(nothing)
 
 
 def test_figures_over_different_tracks_cause_a_warning():

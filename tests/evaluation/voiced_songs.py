@@ -67,4 +67,4 @@ def model_of(function: Callable[[Spectrum], Any], name: str = "engine") -> Model
 
 
 def tracks_of(root: Path) -> list[Track]:
-    return find_tracks(root, "test", load_config("bsmamba2").data)
+    return find_tracks(root, "test", load_config("bsmamba2").data).tracks

@@ -65,7 +65,7 @@ def test_the_layout_is_what_training_reads(root: Path) -> None:
     config = load_config("bsmamba2")
     check_tracks(root, SPLITS, config.data, config.audio)
     for split, count in COUNTS.items():
-        tracks = find_tracks(root, split, config.data)
+        tracks = find_tracks(root, split, config.data).tracks
         assert [track.name for track in tracks] == [f"song-{i:05d}" for i in range(count)]
 
 
