@@ -182,13 +182,21 @@ def _bar(quiet: bool) -> Iterator[tuple[Listener, Callable[[str], None]]]:
             )
             bar.update(step - bar.n)
         elif kind == "validation":
-            say(
-                f"Step {step}: uSDR {record['usdr']:.2f} dB "
-                f"(mixture: {record['mixture_usdr']:.2f} dB)"
-            )
+            say(validation_line(record))
 
     with bar, logging_redirect_tqdm():
         yield listen, say
+
+
+def validation_line(record: Record) -> str:
+    """Returns what is printed of a validation."""
+    count, left_out = len(record["tracks"]), record["left_out"]
+    silent = "the target or everything else is silent there"
+    if left_out == count:
+        return f"Step {record['step']}: no validation song has a uSDR, as {silent}"
+    line = f"Step {record['step']}: uSDR {record['usdr']:.2f} dB"
+    line += f" (mixture: {record['mixture_usdr']:.2f} dB)"
+    return f"{line}, without {left_out} of {count} songs, as {silent}" if left_out else line
 
 
 def _tell_stopping() -> None:

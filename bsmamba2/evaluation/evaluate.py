@@ -7,6 +7,7 @@ is a file of its own (`results.py`), and a failure affects no other unit.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -279,9 +280,9 @@ def find_extreme_minutes(results: Sequence[TrackResult]) -> list[tuple[TrackResu
     """Finds the minutes of best and worst SDR, or the only one.
 
     Minutes with less than 10 s of vocals are left out unless there are no others, because their
-    SDR depends mostly on the silence.
+    SDR depends mostly on the silence; those without any, which have no SDR, are always left out.
     """
-    minutes = [(result, minute) for result in results for minute in result.minutes]
+    minutes = [(r, m) for r in results for m in r.minutes if not math.isnan(m.sdr)]
     voiced = [(r, m) for r, m in minutes if m.voiced_s >= min(_VOICED_S, int(m.duration_s))]
     ordered = sorted(voiced or minutes, key=lambda pair: -pair[1].sdr)
     return [ordered[0], ordered[-1]] if len(ordered) > 1 else ordered

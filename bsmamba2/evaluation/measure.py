@@ -13,7 +13,7 @@ import numpy as np
 from bsmamba2.data.tracks import MIXTURE
 from bsmamba2.errors import AudioError
 from bsmamba2.evaluation.metrics import GRAINS_PER_S, EnergyMeter, GrainEnergies, level_dbfs
-from bsmamba2.evaluation.onsets import find_onsets, silent_seconds
+from bsmamba2.evaluation.onsets import are_silent, find_onsets, silent_seconds
 from bsmamba2.evaluation.results import Leakage, Minute, Region, StemScores, TrackResult
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.samples import Samples
@@ -129,6 +129,9 @@ def score_track(
             frames += mixture.shape[1]
             progress(frames / rate)
     own, own_rest, mixed, mixed_rest = (meter.finish() for meter in meters)
+    frames_db = own.frames_db()
+    if are_silent(own.signal, own.samples):
+        frames_db[:] = math.nan
     return TrackResult(
         track=track,
         duration_s=frames / rate,
@@ -141,7 +144,7 @@ def score_track(
         leakage=_leakage(own, mixed),
         onsets=tuple(Region(**_region(own, mixed, *onset)) for onset in find_onsets(own)),
         minutes=tuple(_minutes(own, mixed)),
-        frames_db=tuple(map(float, own.frames_db())),
+        frames_db=tuple(map(float, frames_db)),
     )
 
 
@@ -171,14 +174,17 @@ def separate_minute(
 
 
 def _scores(estimate: GrainEnergies, mixture: GrainEnergies) -> StemScores:
+    """SDRs where they mean anything: a silent stem has none, and nor has a mixture of one stem."""
     frames = estimate.frames_db()
+    silent = are_silent(estimate.signal, estimate.samples)
+    alone = silent or are_silent(mixture.error, mixture.samples)
     return StemScores(
-        usdr=estimate.usdr(),
-        csdr=estimate.csdr(),
-        mixture_usdr=mixture.usdr(),
-        mixture_csdr=mixture.csdr(),
+        usdr=math.nan if silent else estimate.usdr(),
+        csdr=math.nan if silent else estimate.csdr(),
+        mixture_usdr=math.nan if alone else mixture.usdr(),
+        mixture_csdr=math.nan if alone else mixture.csdr(),
         frames=frames.size,
-        dropped=int(np.isnan(frames).sum()),
+        dropped=frames.size if silent else int(np.isnan(frames).sum()),
     )
 
 
@@ -213,4 +219,7 @@ def _minutes(estimate: GrainEnergies, mixture: GrainEnergies) -> Iterator[Minute
     for start in range(0, max(grains - _MINUTE, 0) + 1, _MINUTE):
         stop = min(start + _MINUTE, grains)
         voiced = ~silent[start // GRAINS_PER_S : -(-stop // GRAINS_PER_S)]
-        yield Minute(**_region(estimate, mixture, start, stop), voiced_s=int(voiced.sum()))
+        values = _region(estimate, mixture, start, stop)
+        if are_silent(estimate.signal[start:stop], estimate.samples[start:stop]):
+            values |= {"sdr": math.nan, "mixture_sdr": math.nan}
+        yield Minute(**values, voiced_s=int(voiced.sum()))

@@ -16,9 +16,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from bsmamba2.evaluation.metrics import GRAINS_PER_S, GrainEnergies
+from bsmamba2.evaluation.metrics import GRAINS_PER_S, Energies, GrainEnergies
 
 BELOW_LOUDEST_DB = 40.0
 FLOOR_DBFS = -60.0
@@ -49,6 +49,30 @@ def silent_seconds(energies: GrainEnergies) -> NDArray[np.bool_]:
     """Returns whether each whole second of the reference is below -60 dBFS: (seconds,)."""
     samples = energies.per_second(energies.samples)
     return energies.per_second(energies.signal) < _power(FLOOR_DBFS) * samples
+
+
+def is_silent(samples: ArrayLike, sample_rate: int) -> bool:
+    """Whether a stem, (channels, n), is below -60 dBFS in every second, so that no SDR fits it.
+
+    The uSDR of such a stem is about -100 dB whatever the estimate, and museval refuses a stem of
+    zeros. Unlike in `silent_seconds`, an incomplete last second counts.
+    """
+    s_CN = np.asarray(samples)
+    seconds = [s_CN[:, at : at + sample_rate] for at in range(0, s_CN.shape[1], sample_rate)]
+    energies = [float(np.sum(np.square(second, dtype=np.float64))) for second in seconds]
+    return _all_below(np.array(energies), np.array([second.size for second in seconds]))
+
+
+def are_silent(energies: Energies, samples: NDArray[np.int64]) -> bool:
+    """`is_silent` of the grains of a stem, (grains,), given their energies and sizes."""
+    seconds = np.arange(0, energies.size, GRAINS_PER_S)
+    if not energies.size:
+        return True
+    return _all_below(np.add.reduceat(energies, seconds), np.add.reduceat(samples, seconds))
+
+
+def _all_below(energies: Energies, samples: NDArray[np.int64]) -> bool:
+    return bool((energies < _power(FLOOR_DBFS) * samples).all())
 
 
 def _runs(active: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bsmamba2.config.model import AudioConfig
 from bsmamba2.errors import AudioError
+from bsmamba2.evaluation.onsets import is_silent
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.resampling import resample
 from bsmamba2.runtime.audio.samples import Samples
@@ -40,7 +41,7 @@ def load_reference_excerpt(path: str | Path | None, audio: AudioConfig) -> Refer
 
     Args:
         path: A song, whose loudest chunk is taken, with the true vocals if the song is a
-            `.stem.mp4`; None for `fixed_mixture`.
+            `.stem.mp4` and they are not silent there; None for `fixed_mixture`.
         audio: The engine's audio settings.
 
     Raises:
@@ -58,7 +59,10 @@ def load_reference_excerpt(path: str | Path | None, audio: AudioConfig) -> Refer
         voice = whole[:, start : start + mixture.shape[1]]
         if voice.shape != mixture.shape:
             raise AudioError(f"The vocals of {path} end before its mixture: name another song.")
-        name += " and its voice"
+        if is_silent(voice, audio.sample_rate):
+            voice = None  # a uSDR would say nothing
+        else:
+            name += " and its voice"
     return _excerpt(name, mixture, voice, audio)
 
 

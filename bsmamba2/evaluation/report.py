@@ -29,10 +29,13 @@ from bsmamba2.evaluation.onsets import (
 from bsmamba2.evaluation.page import page, section
 from bsmamba2.evaluation.results import TrackResult
 from bsmamba2.evaluation.summary import (
+    SILENT,
     UNEVEN,
     Evaluation,
     bin_onsets,
+    gain,
     number,
+    silence_notes,
     summarise_leakage,
     summarise_stem,
 )
@@ -42,6 +45,7 @@ from bsmamba2.system.atomic import write_atomic
 MIXTURE_NAME = "unprocessed mixture"
 COLOURS = 6
 """Number of classes m0, m1, ... in the style sheet."""
+_PERFECT = 1000.0  # dB, in place of infinity where columns are sorted
 
 
 def write_report(path: Path, evaluation: Evaluation, extremes: Sequence[Extreme]) -> None:
@@ -106,12 +110,13 @@ def _figures(results: ModelResults, stems: Sequence[str]) -> Iterator[tuple[str,
     """Yields (name, value, small print) of a model's card."""
     for stem in stems:
         summary = summarise_stem(results.tracks, stem)
-        for name, value, gain in (
+        for name, value, more in (
             ("mean uSDR", summary.usdr, summary.usdr_gain),
             ("median cSDR", summary.csdr, summary.csdr_gain),
         ):
-            small = "" if math.isnan(gain) else f"{_sign(f'{gain:+.2f}')} dB over the mixture"
-            yield f"{stem}, {name}", f"{_number(value)} dB", small
+            small = f"{_sign(gain(more))} over the mixture" if math.isfinite(more) else ""
+            unit = " dB" if math.isfinite(value) else ""
+            yield f"{stem}, {name}", _number(value) + unit, small
     leakage = summarise_leakage(results.tracks)
     small = f"mixture: {_number(leakage.mixture_dbfs, 1)} dBFS, over {leakage.silent_s} s"
     name = f"level where {stems[0]} should be silent"
@@ -165,9 +170,11 @@ def _tracks_table(evaluation: Evaluation) -> str:
         for key in ["track", "length", *keys * (len(groups) + 1)]
     )
     rows = "".join(_table_row(evaluation, name) for name in _track_names(evaluation))
+    fullest = max(evaluation.models, key=lambda m: len(m.tracks))
+    notes = " ".join(["", *silence_notes(fullest.tracks)])
     return (
         '<section><h2>All tracks</h2><p class="note">SDRs in dB; “silent dBFS” is the level in '
-        "seconds that should be silent. Click a heading to sort.</p>"
+        f"seconds that should be silent. Click a heading to sort.{html.escape(_sign(notes))}</p>"
         f'<div class="scroll"><table><thead><tr class="group"><th colspan="2"></th>{head}</tr>'
         f'<tr class="keys">{buttons}</tr></thead><tbody>{rows}</tbody></table></div></section>'
     )
@@ -179,8 +186,8 @@ def _table_row(evaluation: Evaluation, name: str) -> str:
     figures = [_row_figures(result, evaluation.stems) for result in found]
     figures.append(_row_figures(some, evaluation.stems, "mixture_"))
     cells = [(name, name), (str(some.duration_s), clock(int(some.duration_s)))]
-    for value, digits in (pair for pairs in figures for pair in pairs):
-        cells.append(("" if math.isnan(value) else str(value), _number(value, digits)))
+    for value, text in (pair for pairs in figures for pair in pairs):
+        cells.append(("" if math.isnan(value) else str(min(value, _PERFECT)), text))
     texts = (
         f'<td data-value="{html.escape(value)}">{html.escape(text)}</td>' for value, text in cells
     )
@@ -189,13 +196,16 @@ def _table_row(evaluation: Evaluation, name: str) -> str:
 
 def _row_figures(
     result: TrackResult | None, stems: Sequence[str], whose: str = ""
-) -> Iterator[tuple[float, int]]:
-    """Yields (value, digits) for one model's columns, or the mixture's if `whose` is "mixture_"."""
+) -> Iterator[tuple[float, str]]:
+    """Yields (value, text) for one model's columns, or the mixture's if `whose` is "mixture_"."""
     for stem in stems:
         for name in ("usdr", "csdr"):
-            yield (getattr(result.stems[stem], whose + name) if result else math.nan), 2
+            value = getattr(result.stems[stem], whose + name) if result else math.nan
+            flagged = name == "usdr" and result is not None and result.stems[stem].silent
+            yield value, SILENT if flagged else _number(value)
     name = "mixture_dbfs" if whose else "level_dbfs"
-    yield (getattr(result.leakage, name) if result else math.nan), 1
+    value = getattr(result.leakage, name) if result else math.nan
+    yield value, _number(value, 1)
 
 
 def _histogram(evaluation: Evaluation) -> str:
@@ -270,6 +280,9 @@ def _method(evaluation: Evaluation) -> str:
         "of the other stems.",
         "The unprocessed mixture, taken as the estimate, shows what no separation at all scores; "
         "a silent estimate would have a uSDR of 0 dB.",
+        f"A track in which {stem} or {evaluation.stems[-1]} is silent, below "
+        f"{_number(FLOOR_DBFS, 0)} dBFS in every second, has nothing to separate: it is left out "
+        "of the means and medians of uSDR and cSDR.",
     ]
     items = "".join(f"<li>{html.escape(rule)}</li>" for rule in rules)
     return section("How it is measured", "", f"<ul class='note'>{items}</ul>")

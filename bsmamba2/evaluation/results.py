@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,23 +25,33 @@ from bsmamba2.system.files import existing_file, sha256_file
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Format of result files; increase it when the meaning of their numbers changes."""
+FORMAT = 3
+"""Format of result files; increase it when the meaning of their numbers changes, and songs are
+measured again. Format 2 had SDRs for silent stems."""
 _NAME_LENGTH = 50  # characters of a track's name in a file name, which may have 255 bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class StemScores:
-    """SDRs of one stem's estimate, and of the mixture taken as the estimate, in dB; may be NaN."""
+    """SDRs of one stem's estimate, and of the mixture taken as the estimate, in dB."""
 
     usdr: float
+    """NaN if the stem is silent in this track."""
     csdr: float
+    """NaN if the stem is silent or all frames are dropped, infinite if the median frame is perfect.
+    """
     mixture_usdr: float
+    """NaN if this stem or all others are silent: there is nothing to separate."""
     mixture_csdr: float
     frames: int
     """Number of whole seconds."""
     dropped: int
     """Frames without a cSDR, because the reference or the estimate is all zero."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether the stem is silent in this track."""
+        return math.isnan(self.usdr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +73,7 @@ class Region:
     start_s: float
     duration_s: float
     sdr: float
-    """SDR of the target in dB."""
+    """SDR of the target in dB; NaN in a minute in which it is silent."""
     mixture_sdr: float
     """SDR of the mixture taken as the estimate, in dB."""
 
@@ -92,6 +103,11 @@ class TrackResult:
     minutes: tuple[Minute, ...]
     frames_db: tuple[float, ...]
     """The target's SDR of each whole second; NaN where dropped."""
+
+    @property
+    def silent_stems(self) -> list[str]:
+        """Stems that are silent in this track; with one, the track is left out of SDRs' means."""
+        return [name for name, scores in self.stems.items() if scores.silent]
 
     def to_json(self) -> str:
         """Returns text for `from_json`; NaN and infinities as Python's json writes them."""

@@ -16,6 +16,8 @@ from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
 from bsmamba2.evaluation.onsets import DURATIONS_S, FLOOR_DBFS
 from bsmamba2.evaluation.results import Leakage, StemScores, TrackResult
 
+SILENT = "silent"
+"""In place of an SDR of a stem that is silent in a track."""
 UNEVEN = "Some tracks failed, so not all figures cover the same tracks: compare with care."
 """Warning to show if `Evaluation.even` is false."""
 _TRACK_WIDTH = 34
@@ -23,12 +25,16 @@ _TRACK_WIDTH = 34
 
 @dataclass(frozen=True, kw_only=True)
 class StemSummary(StemScores):
-    """One stem over all tracks: means of uSDR and medians of cSDR, where defined, in dB."""
+    """One stem over the tracks without silent stems: means of uSDR and medians of cSDR, in dB."""
 
     usdr_gain: float
     """Mean over tracks of uSDR minus the mixture's uSDR."""
     csdr_gain: float
     """Median over tracks of cSDR minus the mixture's cSDR."""
+    tracks: int
+    """Number of tracks without silent stems."""
+    silent_tracks: int
+    """Number of tracks in which this stem is silent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +68,8 @@ class OnsetBin:
 
 
 def summarise_stem(results: Sequence[TrackResult], stem: str) -> StemSummary:
-    """Summarises one stem over all tracks."""
-    scores = [result.stems[stem] for result in results]
+    """Summarises one stem, leaving out the tracks that have nothing to separate."""
+    scores = [result.stems[stem] for result in results if not result.silent_stems]
     return StemSummary(
         usdr=_mean(s.usdr for s in scores),
         csdr=_median(s.csdr for s in scores),
@@ -73,6 +79,8 @@ def summarise_stem(results: Sequence[TrackResult], stem: str) -> StemSummary:
         csdr_gain=_median(s.csdr - s.mixture_csdr for s in scores),
         frames=sum(s.frames for s in scores),
         dropped=sum(s.dropped for s in scores),
+        tracks=len(scores),
+        silent_tracks=sum(result.stems[stem].silent for result in results),
     )
 
 
@@ -195,15 +203,36 @@ def _mean(values: Iterable[float]) -> float:
 
 def _median(values: Iterable[float]) -> float:
     kept = [value for value in values if not math.isnan(value)]
-    return float(np.median(kept)) if kept else math.nan
+    with np.errstate(invalid="ignore"):  # between two infinities
+        return float(np.median(kept)) if kept else math.nan
 
 
 # --- tables ---
 
 
 def number(value: float, digits: int = 2) -> str:
-    """Formats a figure for a table; '-' if it is undefined."""
+    """Formats a figure for a table; '-' if it is undefined, 'perfect' for an infinite SDR."""
+    if math.isinf(value):
+        return "perfect"
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def gain(value: float) -> str:
+    """Formats a difference of two SDRs; '-' if it is undefined."""
+    return f"{value:+.2f} dB" if math.isfinite(value) else "-"
+
+
+def silence_notes(results: Sequence[TrackResult]) -> Iterator[str]:
+    """Yields a sentence for each stem that is silent in some tracks."""
+    for stem in results[0].stems if results else ():
+        count = summarise_stem(results, stem).silent_tracks
+        if count:
+            tracks = "track" if len(results) == 1 else "tracks"
+            has, are = ("has", "is") if count == 1 else ("have", "are")
+            yield (
+                f"{count} of {len(results)} {tracks} {has} no {stem} (below {FLOOR_DBFS:g} dBFS in "
+                f"every second) and {are} left out of the mean uSDR and the median cSDR."
+            )
 
 
 def text_tables(evaluation: Evaluation) -> str:
@@ -251,24 +280,26 @@ def _track_table(results: Sequence[TrackResult], stems: Sequence[str]) -> Iterat
     header = [f"{stem[:12]} {name}" for stem in stems for name in ("uSDR", "cSDR")]
     table = [["track", "length", *header, "silent dBFS"]]
     for name, duration_s, scores, leakage in rows:
-        cells = [
-            f"{number(own)} ({number(mixture)})"
-            for stem in stems
-            for own, mixture in (
-                (scores[stem].usdr, scores[stem].mixture_usdr),
-                (scores[stem].csdr, scores[stem].mixture_csdr),
-            )
-        ]
+        cells: list[str] = []
+        for score in (scores[stem] for stem in stems):
+            if score.silent:
+                cells += ["-" if scores is summaries else SILENT, "-"]
+            else:
+                cells.append(f"{number(score.usdr)} ({number(score.mixture_usdr)})")
+                cells.append(f"{number(score.csdr)} ({number(score.mixture_csdr)})")
         minutes = f"{int(duration_s) // 60}:{int(duration_s) % 60:02d}"
         level = f"{number(leakage.level_dbfs, 1)} ({number(leakage.mixture_dbfs, 1)})"
         table.append([name, minutes, *cells, level if leakage.silent_s else "-"])
     yield from _aligned(table)
     yield ""
     for stem, summary in summaries.items():
-        yield (
-            f"{stem}: uSDR {summary.usdr_gain:+.2f} dB, cSDR {summary.csdr_gain:+.2f} dB over the "
-            f"mixture; {summary.dropped} of {summary.frames} seconds dropped from cSDR as silent"
-        )
+        if summary.tracks:
+            gains = (gain(summary.usdr_gain), gain(summary.csdr_gain))
+            yield (
+                f"{stem}: uSDR {gains[0]}, cSDR {gains[1]} over the mixture; {summary.dropped} of "
+                f"{summary.frames} seconds dropped from cSDR as silent"
+            )
+    yield from silence_notes(results)
 
 
 def _length_table(evaluation: Evaluation) -> Iterator[str]:

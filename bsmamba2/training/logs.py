@@ -7,7 +7,9 @@ Each record is a dictionary with `kind` and `step`, the number of completed step
                         gradient_norm before clipping; learning_rate; step_s; data_wait_share, the
                         share of step_s in which the first process waited for mixtures; skipped,
                         the number of unreadable draws since the start of training
-    validation          usdr and mixture_usdr in dB, means over tracks; tracks: name -> usdr
+    validation          usdr and mixture_usdr in dB, means over tracks; tracks: name -> usdr;
+                        left_out, the number of tracks with null instead, as they have nothing to
+                        separate
     failed              what was not finite; sources of the batch
 """
 

@@ -43,7 +43,7 @@ class TrainingState:
     validated: int = 0
     """Value of `items` at the last validation."""
     best: list[tuple[int, float]] = field(default_factory=list)
-    """(step, uSDR) of the kept checkpoints, best first."""
+    """(step, uSDR) of the kept checkpoints, best first; -Inf if no validation song has a uSDR."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns tensors and plain values only, for `torch.load(weights_only=True)`."""

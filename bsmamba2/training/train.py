@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ class Outcome:
     total: int
     """Steps of the whole training."""
     best: tuple[int, float] | None
-    """(step, uSDR in dB) of the best validation."""
+    """(step, uSDR in dB) of the best validation; None if no validation song has a uSDR."""
     stopped_by: int
     """Number of the signal that stopped the run, or 0."""
     is_first: bool
@@ -149,7 +150,7 @@ def train(
     return Outcome(
         step=state.step,
         total=total,
-        best=state.best[0] if state.best else None,
+        best=next((best for best in state.best[:1] if math.isfinite(best[1])), None),
         stopped_by=(request.signal or signal.SIGTERM) if stopped else 0,
         is_first=is_first,
     )
@@ -210,7 +211,12 @@ class TrainingRun:
         average.eval()
         scores, excerpts = validate(average, self._metadata(), songs, self._processes)
         state.validated = state.items
-        ranked = sorted([*state.best, (state.step, scores["usdr"])], key=lambda b: (-b[1], b[0]))
+        score = -math.inf if scores["usdr"] is None else scores["usdr"]
+        # Where no song has a score, the last validation is the best.
+        ranked = sorted(
+            [*state.best, (state.step, score)],
+            key=lambda b: (-b[1], b[0] if math.isfinite(b[1]) else -b[0]),
+        )
         state.best = ranked[: config.training.keep_best]
         self.write("validation", scores)
         if self._log is not None:

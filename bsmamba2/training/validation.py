@@ -14,6 +14,7 @@ from torch import nn
 
 from bsmamba2.data.tracks import MIXTURE, Track, read_segment
 from bsmamba2.evaluation.metrics import usdr
+from bsmamba2.evaluation.onsets import is_silent
 from bsmamba2.formats.metadata import Metadata
 from bsmamba2.runtime.engines.base import Spectrum
 from bsmamba2.runtime.separation.separator import Separator
@@ -65,8 +66,10 @@ def validate(
 
     Returns:
         `usdr` in dB, mean over tracks; `mixture_usdr`, the same with the mixture as the estimate,
-        that is without any separation; `tracks`, uSDR by name. And, in the first process only,
-        an excerpt of the first track: name -> (channels, samples).
+        that is without any separation; `tracks`, uSDR by name; `left_out`, the number of tracks
+        that are not in the means, and have no uSDR (None), because their target or everything
+        else is silent. Both means are None if no track is left. And, in the first process only, an
+        excerpt of the first track: name -> (channels, samples).
 
     Raises:
         BsmError: A file cannot be read, or the network's mask is not finite.
@@ -82,16 +85,25 @@ def validate(
             read_segment(track.stem(name), 0, track.frames) for name in (MIXTURE, audio.target)
         )
         estimate = separator.separate(mixture, audio.sample_rate)[audio.target]
-        scores[index] = usdr(target, estimate)
-        baselines[index] = usdr(target, mixture)
+        silent = any(is_silent(stem, audio.sample_rate) for stem in (target, mixture - target))
+        scores[index] = math.nan if silent else usdr(target, estimate)
+        baselines[index] = math.nan if silent else usdr(target, mixture)
         if index == 0:
             heard = slice(0, _EXCERPT_S * audio.sample_rate)
             songs = {"mixture": mixture, "target": target, "estimate": estimate}
             excerpts = {name: song[:, heard] for name, song in songs.items()}
     scores, baselines = processes.sum(scores), processes.sum(baselines)
+    figures = [None if math.isnan(score) else score for score in scores]
     values = {
-        "usdr": math.fsum(scores) / len(tracks),
-        "mixture_usdr": math.fsum(baselines) / len(tracks),
-        "tracks": {track.name: score for track, score in zip(tracks, scores, strict=True)},
+        "usdr": _mean(scores),
+        "mixture_usdr": _mean(baselines),
+        "tracks": {track.name: figure for track, figure in zip(tracks, figures, strict=True)},
+        "left_out": figures.count(None),
     }
     return values, excerpts
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    """Returns the mean of the numbers that are not NaN; None if all are."""
+    kept = [score for score in scores if not math.isnan(score)]
+    return math.fsum(kept) / len(kept) if kept else None

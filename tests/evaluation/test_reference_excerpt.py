@@ -105,6 +105,12 @@ def test_voice_of_a_stem_file_is_that_of_the_loudest_chunk(tmp_path: Path):
     assert load_reference_excerpt(path, replace(AUDIO, target="drums")).voice is None
 
 
+def test_a_silent_voice_is_no_reference(tmp_path: Path):
+    tracks = [noise(1, 0.5).astype(np.float32)] * 4 + [np.zeros((2, 44_100), np.float32)]
+    heard = load_reference_excerpt(stems(tmp_path / "song.stem.mp4", tracks), AUDIO)
+    assert (heard.name, heard.voice) == ("the loudest 1 s of song.stem.mp4", None)
+
+
 @pytest.mark.parametrize(
     ("tracks", "words"),
     [
