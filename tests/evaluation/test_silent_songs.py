@@ -13,6 +13,7 @@ from known_results import evaluation, minute, result
 from small_engines import random_mask
 from voiced_songs import RATE, STEMS, model_of, tracks_of, voice, write_song, write_stems
 
+from bsmamba2.data.tracks import FoundTracks
 from bsmamba2.evaluation.evaluate import (
     Settings,
     evaluate,
@@ -48,6 +49,7 @@ def measured(root: Path) -> Evaluation:
     return Evaluation(
         data=root,
         split="test",
+        songs=FoundTracks(tracks=tracks_of(root), left_out={}),
         overlap_s=0,
         models=[results],
         failures=[],

@@ -40,7 +40,7 @@ class Half(torch.nn.Module):
 
 
 def validated(root: Path) -> dict:
-    tracks = find_tracks(root, "valid", load_config("tiny").data)
+    tracks = find_tracks(root, "valid", load_config("tiny").data).tracks
     here = Processes(rank=0, count=1, device=torch.device("cpu"))
     return validate(Half(), small_metadata(), tracks, here)[0]
 
