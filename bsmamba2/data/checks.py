@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import soundfile
-
 from bsmamba2.config.model import AudioConfig
 from bsmamba2.config.training import DataConfig
 from bsmamba2.data.salience import find_salient
-from bsmamba2.data.tracks import MIXTURE, Track, find_tracks
-from bsmamba2.errors import BsmError, DataError
-from bsmamba2.runtime.audio.riff import open_wav
-from bsmamba2.system.files import c_path, existing_file
+from bsmamba2.data.tracks import MIXTURE, Track, find_tracks, seekable_frames
+from bsmamba2.errors import BsmError, DataError, MissingExtraError
+from bsmamba2.runtime.audio.reader import AudioReader
 
 
 def check_tracks(
@@ -68,19 +66,25 @@ def check_tracks(
 
 def _track_problems(track: Track, stems: Sequence[str], audio: AudioConfig) -> list[str]:
     """Lists the problems that the headers of a track's files reveal."""
+    names = dict.fromkeys((MIXTURE, *stems))
+    if {name.lower() for name in names}.isdisjoint(path.stem.lower() for path in track.files):
+        return [
+            f"{track.folder} holds audio files, but none is called {' or '.join(names)}: rename "
+            "them, or put the folder elsewhere."
+        ]
     problems: list[str] = []
-    lengths: dict[str, int] = {}
+    lengths: dict[Path, int] = {}
     for stem in stems:
-        path = track.stem(stem)
         try:
-            lengths[stem] = _check_file(path, audio)
+            path = track.stem(stem)
+            lengths[path] = _check_file(path, audio)
         except (BsmError, OSError) as error:
             problems.append(" ".join(str(error).split()))
     usual = Counter(lengths.values()).most_common(1)
-    for stem, frames in lengths.items():
+    for path, frames in lengths.items():
         if frames != usual[0][0]:
             problems.append(
-                f"{track.stem(stem)} has {frames} samples, but the song's other files have "
+                f"{path} has {frames} samples, but the song's other files have "
                 f"{usual[0][0]}: export them together."
             )
     return problems
@@ -89,25 +93,28 @@ def _track_problems(track: Track, stems: Sequence[str], audio: AudioConfig) -> l
 def _check_file(path: Path, audio: AudioConfig) -> int:
     """Returns the samples per channel of a file; raises BsmError or OSError."""
     if not path.is_file():
-        raise DataError(f"{path} is missing: every song needs this file.")
-    completed = open_wav(existing_file(path), str(path))
-    if completed is not None:
-        completed.close()
+        raise DataError(f"{path} is missing: every song needs this file, or one in FLAC.")
+    seekable = seekable_frames(path)
+    if seekable is None:
+        with contextlib.suppress(MissingExtraError):
+            AudioReader(path).close()  # raises if the file is damaged
+        raise DataError(
+            f"{path} is in a format in which training cannot read segments: replace it by a FLAC "
+            "or WAV file."
+        )
+    with AudioReader(path) as reader:
+        rate, channels, frames = reader.sample_rate, reader.channels, reader.frames
+    if frames != seekable:  # the reader counts the samples of such a file
         raise DataError(f"{path} does not state its length: export it again, not through a pipe.")
-    try:
-        info = soundfile.info(c_path(path))
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise DataError(f"{path} is not a WAV file or is damaged: copy it again.") from error
-    if info.samplerate != audio.sample_rate:
+    if rate != audio.sample_rate:
         raise DataError(
-            f"{path} has a sample rate of {info.samplerate} Hz instead of {audio.sample_rate} Hz: "
-            "resample it."
+            f"{path} has a sample rate of {rate} Hz instead of {audio.sample_rate} Hz: resample it."
         )
-    if info.channels != audio.channels:
+    if channels != audio.channels:
         raise DataError(
-            f"{path} has {info.channels} channel{'s' * (info.channels != 1)} instead of "
-            f"{audio.channels}: export it again."
+            f"{path} has {channels} channel{'s' * (channels != 1)} instead of {audio.channels}: "
+            "export it again."
         )
-    if not info.frames:
+    if not frames:
         raise DataError(f"{path} holds no samples: export it again.")
-    return int(info.frames)
+    return frames

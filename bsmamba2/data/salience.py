@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bsmamba2.config.model import AudioConfig
 from bsmamba2.config.training import DataConfig
 from bsmamba2.data.salience_cache import SalienceCache
-from bsmamba2.data.tracks import Track
+from bsmamba2.data.tracks import FoundTracks, Track
 from bsmamba2.errors import DataError, short_reason
 from bsmamba2.system.files import c_path
 
@@ -96,6 +96,16 @@ def find_salient(
     if problems:
         raise DataError("\n".join(problems))
     return salience
+
+
+def without_silent(found: FoundTracks, salience: Salience) -> FoundTracks:
+    """Leaves out the tracks of which no stem has a salient segment: none is ever drawn."""
+    drawn = {place.track.name for places in salience.values() for place in places}
+    silent = {track.name: "silent" for track in found.tracks if track.name not in drawn}
+    return FoundTracks(
+        tracks=[track for track in found.tracks if track.name in drawn],
+        left_out={**found.left_out, **silent},
+    )
 
 
 def salient_starts(path: Path, data: DataConfig, audio: AudioConfig) -> list[int]:

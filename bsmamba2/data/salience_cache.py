@@ -24,9 +24,9 @@ _VERSION = 3  # increase it when the rule or the file format changes
 class SalienceCache:
     """Salient segments by track.
 
-    The name of a cache file is a hash of the parameters and of the sizes of the track's files. A
-    cache file is ignored if it is damaged or older than one of those files. It is written
-    atomically, so any number of processes may read and write.
+    The name of a cache file is a hash of the parameters and of the names, sizes and times of the
+    track's files. A cache file is ignored if it is damaged. It is written atomically, so any number
+    of processes may read and write.
     """
 
     def __init__(self, folder: Path | None, data: DataConfig, audio: AudioConfig) -> None:
@@ -47,19 +47,20 @@ class SalienceCache:
         """The track's cache file for these parameters; raises OSError."""
         own = track.folder.parent.parent / CACHE_FOLDER
         place = str(track.folder.absolute()) if self._folder else None  # datasets may share it
-        sizes = {stem: track.stem(stem).stat().st_size for stem in self._stems}
-        key = [place, track.folder.parent.name, track.name, sizes, self._rule]
+        files = {}
+        for stem in self._stems:
+            path = track.stem(stem)
+            status = path.stat()
+            files[stem] = (path.name, status.st_size, status.st_mtime_ns)
+        key = [place, track.folder.parent.name, track.name, files, self._rule]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         return (self._folder or own) / f"salience-{digest[:24]}.json"
 
     def load(self, track: Track) -> dict[str, list[int]] | None:
         """Returns stem -> starts, or None if they are not cached."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            path = self._path(track)
-            changed = max(track.stem(stem).stat().st_mtime_ns for stem in self._stems)
-            if changed <= path.stat().st_mtime_ns:
-                kept = json.loads(path.read_text("utf-8"))
-                return {stem: [int(start) for start in kept[stem]] for stem in self._stems}
+            kept = json.loads(self._path(track).read_text("utf-8"))
+            return {stem: [int(start) for start in kept[stem]] for stem in self._stems}
         return None
 
     def save(self, track: Track, starts: dict[str, list[int]]) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bsmamba2.config.training import DataConfig
 from bsmamba2.errors import BsmError, DataError, one_line, short_reason
+from bsmamba2.runtime.audio.decoding import EXACT_SEEKS
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.songs.sources import is_audio_file
 from bsmamba2.system.files import c_path
@@ -85,7 +86,12 @@ class FoundTracks:
     tracks: list[Track]
     """Sorted by name."""
     left_out: Mapping[str, str]
-    """Name of a folder or an audio file -> why it is not one of the songs."""
+    """Name of a folder or an audio file in the split's folder -> why it is not one of the songs."""
+
+    def __str__(self) -> str:
+        """Returns a phrase like "2 songs, 1 left out: notes (no audio files)"."""
+        count = "1 song" if len(self.tracks) == 1 else f"{len(self.tracks)} songs"
+        return ", ".join(filter(None, (count, self.describe_left_out())))
 
     def describe_left_out(self) -> str:
         """Returns a phrase like "1 left out: notes (no audio files)", or "" for nothing."""
@@ -138,6 +144,18 @@ def find_tracks(root: Path, split: str, data: DataConfig) -> FoundTracks:
             f"{but}; lay the songs out like MUSDB18-HQ, each in a folder of its own."
         )
     return found
+
+
+def seekable_frames(path: Path) -> int | None:
+    """Returns the samples per channel that `read_segment` can reach; None if it cannot read a file.
+
+    It reads encodings in which seeking is exact, such as WAV and FLAC.
+    """
+    try:
+        info = soundfile.info(c_path(path))
+    except (soundfile.SoundFileError, RuntimeError):
+        return None
+    return int(info.frames) if info.subtype.startswith(EXACT_SEEKS) else None
 
 
 def read_segment(path: Path, start: int, frames: int) -> NDArray[np.float32]:

@@ -2,7 +2,8 @@
 
 Each record is a dictionary with `kind` and `step`, the number of completed steps, and, by kind:
 
-    started, resumed    total steps; changes since the checkpoint; revision of the code
+    started, resumed    total steps; changes since the checkpoint; revision of the code; songs and
+                        left_out: split -> the number of songs, and name -> why it is left out
     step                items drawn; loss, waveform and spectral, means over the items of a step;
                         gradient_norm before clipping; learning_rate; step_s; data_wait_share, the
                         share of step_s in which the first process waited for mixtures; skipped,

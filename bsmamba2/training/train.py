@@ -17,8 +17,8 @@ import torch
 from bsmamba2.config.file import Config
 from bsmamba2.data.checks import check_tracks
 from bsmamba2.data.mixing import TrainingMixtures
-from bsmamba2.data.salience import find_salient
-from bsmamba2.data.tracks import Track, find_tracks
+from bsmamba2.data.salience import find_salient, without_silent
+from bsmamba2.data.tracks import FoundTracks, Track, find_tracks
 from bsmamba2.errors import TrainingError
 from bsmamba2.formats.metadata import Metadata, Provenance
 from bsmamba2.system.atomic import claimed
@@ -81,7 +81,8 @@ def train(
         threads: CPU threads; if None, as many as the checkpoint names, or PyTorch's choice.
         allow_config_change: Resume even if configuration, songs or processes differ.
         listener: Called with the records of the log, in the first process.
-        report: Called with a sentence before work that may take minutes, in the first process.
+        report: Called in the first process with a sentence before work that may take minutes, and
+            with the number of songs.
         on_stop: Called in the first process when a signal asks it to stop after the current step;
             restricted as `on_first` of `stop_on_signals`.
 
@@ -98,8 +99,8 @@ def train(
         saved = folder.load()
         _set_threads(threads, saved)
         _check_precision(config.training.precision, processes.device)
-        songs, validation_songs, mixtures = _find_songs(config, data, cache, processes, report)
-        identity = run_identity(config, songs, processes.count, start)
+        songs, mixtures = _find_songs(config, data, cache, processes, report)
+        identity = run_identity(config, songs["train"].tracks, processes.count, start)
         state = new_state(config, processes.device)
         changes: list[str] = []
         if saved is not None:
@@ -118,7 +119,13 @@ def train(
             log = stack.enter_context(open_log(out, state.step, listener))
         total = total_steps(config, processes.count)
         run = TrainingRun(config, processes, folder, state, identity, log)
-        about = {"total": total, "changes": changes, "revision": identity["revision"]}
+        about = {
+            "total": total,
+            "changes": changes,
+            "revision": identity["revision"],
+            "songs": {split: len(found.tracks) for split, found in songs.items()},
+            "left_out": {split: dict(found.left_out) for split, found in songs.items()},
+        }
         run.write("resumed" if saved else "started", about)
         request = stack.enter_context(stop_on_signals(on_stop if is_first else lambda: None))
         if is_first and config.training.compile and state.step < total:
@@ -130,7 +137,7 @@ def train(
         stopped, first_step = False, state.step
         while True:
             if not stopped and run.is_validation_due(total):
-                run.validate(validation_songs)
+                run.validate(songs["valid"].tracks)
             if stopped or state.step >= total:
                 break
             try:
@@ -294,15 +301,17 @@ def _find_songs(
     cache: Path | None,
     processes: Processes,
     report: Callable[[str], None],
-) -> tuple[list[Track], list[Track], TrainingMixtures]:
-    """Returns the songs for training and for validation, and the training mixtures."""
+) -> tuple[dict[str, FoundTracks], TrainingMixtures]:
+    """Returns the songs for training and for validation, by split, and the training mixtures."""
     data, audio, jobs = config.data, config.audio, max(1, config.training.workers)
-    songs, validation_songs = (
-        find_tracks(root, split, data).tracks for split in ("train", "valid")
-    )
+    songs = {split: find_tracks(root, split, data) for split in ("train", "valid")}
     with processes.first_alone():
         if processes.rank == 0:
-            check_tracks(root, ("train", "valid"), data, audio, cache, jobs=jobs, report=report)
-        salience = find_salient(songs, data, audio, cache, jobs=jobs)
+            check_tracks(root, tuple(songs), data, audio, cache, jobs=jobs, report=report)
+        salience = find_salient(songs["train"].tracks, data, audio, cache, jobs=jobs)
+    songs["train"] = without_silent(songs["train"], salience)
+    if processes.rank == 0:
+        for split, found in songs.items():
+            report(f"{split}: {found}.")
     mixtures = TrainingMixtures(salience, data, audio, seed=config.training.seed)
-    return songs, validation_songs, mixtures
+    return songs, mixtures

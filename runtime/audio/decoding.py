@@ -23,7 +23,7 @@ from bsmamba2.runtime.audio.tags import clean_tags
 from bsmamba2.system.files import c_path
 
 _BLOCK = 1 << 16  # samples per channel
-_EXACT_SEEKS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+EXACT_SEEKS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 """Prefixes of encodings in which seeking is exact; in others, samples depend on earlier ones."""
 _CONTAINERS = ",".join(
     (
@@ -88,7 +88,7 @@ class SoundfileDecoder:
 
     def decode(self, start: int = 0) -> Iterator[Samples]:
         """Yields blocks (channels, n) from sample `start` on; raises AudioError if that fails."""
-        if start and self.frames is not None and self._file.subtype.startswith(_EXACT_SEEKS):
+        if start and self.frames is not None and self._file.subtype.startswith(EXACT_SEEKS):
             return self._read(start)
         return skip(self._read(0), start)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from noise_songs import AUDIO, DATA, RATE, STEMS, noise, write, write_songs
+from audio_files import encode, tones
+from noise_songs import AUDIO, DATA, RATE, STEMS, noise, write, write_song, write_songs
 
 from bsmamba2.data.checks import check_tracks
 from bsmamba2.data.tracks import find_tracks
@@ -60,17 +61,32 @@ def rewrite(samples: np.ndarray, rate: int = RATE) -> Callable[[Path], None]:
     return lambda path: soundfile.write(path, samples, rate)
 
 
+def lossy(path: Path) -> None:
+    """Puts MP3 into the place of a WAV file."""
+    soundfile.write(path, noise(4, 0), RATE, format="MP3", subtype="MPEG_LAYER_III")
+
+
+def ambiguous(path: Path) -> None:
+    soundfile.write(path.with_name("bass.flac"), noise(4, 0), RATE)
+
+
+def nameless(path: Path) -> None:
+    for file in path.parent.iterdir():
+        file.rename(file.with_name(f"01 {file.name}"))
+
+
 DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (Path.unlink, "is missing"),
     (truncate, "is truncated"),
-    (spoil_header, "is not a WAV file or is damaged"),
-    (lambda path: path.write_bytes(b""), "is not a WAV file or is damaged"),
+    (spoil_header, "is not audio or is damaged"),
+    (lambda path: path.write_bytes(b""), "is empty"),
     (forget_length, "does not state its length"),
     (rewrite(noise(4, 0), 44100), "has a sample rate of 44100 Hz instead of 8000 Hz"),
     (rewrite(noise(4, 0)[:, :1]), "has 1 channel instead of 2"),
     (rewrite(noise(4, 0)[:0]), "holds no samples"),
     (rewrite(noise(3, 0)), "has 24000 samples, but the song's other files have 32000"),
     (put_nan, "holds NaN or infinite samples"),
+    (lossy, "replace it by a FLAC or WAV file"),
 ]
 
 
@@ -88,6 +104,43 @@ def test_each_damage_is_reported_with_its_path(
     (line,) = problems(root)
     assert line.startswith(str(path))
     assert said in line
+
+
+def test_files_that_are_no_stem_or_one_too_many_are_one_problem_of_their_folder(root: Path) -> None:
+    folders = [root / "train" / f"train song {number}" for number in range(2)]
+    ambiguous(folders[0] / "bass.wav")
+    nameless(folders[1] / "bass.wav")
+    assert problems(root) == [
+        f"{folders[0]} holds bass.flac and bass.wav: keep one file of bass.",
+        f"{folders[1]} holds audio files, but none is called mixture or vocals or drums or bass or "
+        "other: rename them, or put the folder elsewhere.",
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".mp3", ".ogg"])
+def test_a_format_without_exact_seeks_is_a_problem_with_its_cure(root: Path, suffix: str) -> None:
+    path = root / "train" / "train song 0" / f"bass{suffix}"
+    if suffix == ".m4a":
+        pytest.importorskip("av")
+        encode(path, "aac", tones(4 * RATE, 2))
+    else:
+        write(path, noise(4, 0), subtype={".mp3": "MPEG_LAYER_III", ".ogg": "VORBIS"}[suffix])
+    path.with_suffix(".wav").unlink()
+    (line,) = problems(root)
+    assert line.startswith(f"{path} is in a format in which training cannot read segments")
+
+
+def test_flac_and_aiff_of_any_case_pass(tmp_path: Path) -> None:
+    for number, suffix in enumerate((".flac", ".FLAC", ".aiff", ".WAV")):
+        write_song(tmp_path / "train" / f"song {number}", 4, number, suffix=suffix)
+    check(tmp_path, "train")
+
+
+def test_a_truncated_flac_is_reported_where_only_its_header_is_read(tmp_path: Path) -> None:
+    song = write_song(tmp_path / "valid" / "song", 4, 0, suffix=".flac")
+    truncate(song.stem("vocals"))
+    (line,) = problems(tmp_path, "valid")
+    assert f"{song.stem('vocals')} is truncated or damaged" in line
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:

@@ -77,6 +77,17 @@ def test_an_item_is_a_function_of_seed_and_index(songs: Path) -> None:
     assert_same(one[10**9], other[10**9])
 
 
+def test_songs_in_flac_give_the_items_of_songs_in_wav(songs: Path, tmp_path: Path) -> None:
+    for path in songs.glob("train/*/*.wav"):
+        samples, rate = soundfile.read(path, dtype="int16")
+        copy = tmp_path / path.relative_to(songs).with_suffix(".flac")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(copy, samples, rate)
+    one, other = mixtures(songs), mixtures(tmp_path)
+    for index in range(20):
+        assert_same(one[index], other[index])
+
+
 def test_items_of_other_seeds_and_indices_are_others(songs: Path) -> None:
     items = [mixtures(songs, seed=seed)[index] for seed in range(4) for index in range(10)]
     sums = {float(item.mixture.abs().sum()) for item in items}

@@ -16,9 +16,9 @@ from noise_songs import AUDIO, DATA, RATE, STEMS, bursts, data_config, noise, wr
 
 from bsmamba2.config.model import AudioConfig
 from bsmamba2.data import salience as module
-from bsmamba2.data.salience import Salience, find_salient, salient_starts
+from bsmamba2.data.salience import Salience, find_salient, salient_starts, without_silent
 from bsmamba2.data.salience_cache import CACHE_FOLDER
-from bsmamba2.data.tracks import Track
+from bsmamba2.data.tracks import FoundTracks, Track
 from bsmamba2.errors import DataError
 
 
@@ -133,6 +133,17 @@ def test_a_stem_is_listed_where_it_sounds(tmp_path: Path) -> None:
     assert [place.track.name for place in found["drums"]] == ["s0", "s1", "s2"]
 
 
+def test_a_song_that_is_silent_in_all_stems_is_left_out_by_name(tmp_path: Path) -> None:
+    tracks = [write_song(tmp_path / "train" / f"s{i}", 2, i) for i in range(3)]
+    for stem in STEMS:
+        write(tracks[1].stem(stem), np.zeros((2 * RATE, 2)))
+    for stem in STEMS[1:]:
+        write(tracks[2].stem(stem), np.zeros((2 * RATE, 2)))
+    found = FoundTracks(tracks=tracks, left_out={"notes": "no audio files"})
+    heard = without_silent(found, find_salient(tracks, DATA, AUDIO))
+    assert str(heard) == "2 songs, 2 left out: notes (no audio files), s1 (silent)"
+
+
 def test_a_stem_silent_everywhere_is_an_error(tmp_path: Path) -> None:
     tracks = [write_song(tmp_path / "train" / f"s{i}", 2, i) for i in range(2)]
     for track in tracks:
@@ -172,7 +183,7 @@ def test_a_search_is_announced_with_the_songs_that_are_not_kept(tracks: list[Tra
     assert said == [f"Searching 1 song {end}", f"Searching {count} {end}"]
 
 
-@pytest.mark.parametrize("change", ["size", "time", "parameter", "chunk", "stems"])
+@pytest.mark.parametrize("change", ["size", "later", "earlier", "parameter", "chunk", "stems"])
 def test_what_was_kept_for_something_else_is_not_used(tracks: list[Track], change: str) -> None:
     find_salient(tracks, DATA, AUDIO)
     data, audio = DATA, AUDIO
@@ -183,9 +194,9 @@ def test_what_was_kept_for_something_else_is_not_used(tracks: list[Track], chang
         before = path.stat()
         path.write_bytes(path.read_bytes() + b"\xff")
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    elif change == "time":
-        later = cache_files(tracks)[0].stat().st_mtime_ns + 10**9
-        os.utime(path, ns=(later, later))
+    elif change in ("later", "earlier"):
+        time_ns = path.stat().st_mtime_ns + (10**9 if change == "later" else -(10**9))
+        os.utime(path, ns=(time_ns, time_ns))
     elif change == "parameter":
         data = data_config(salient_quantile=0.2)
     elif change == "chunk":
