@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,19 @@ def test_scores_are_those_of_the_separated_audio(tmp_path: Path, song: dict):
     np.testing.assert_allclose(
         result.frames_db, csdr_frames(song["vocals"], stems["vocals"], RATE), atol=1e-5
     )
+
+
+def test_files_of_any_format_give_the_scores_of_their_samples(tmp_path: Path, song: dict):
+    folder = tmp_path / "test" / "song"
+    for path in folder.glob("*.wav"):
+        samples, rate = soundfile.read(path, dtype="int16")
+        soundfile.write(path, samples, rate)
+        suffix = ".WAV" if path.stem == "bass" else ".flac"
+        other = tmp_path / "other" / "test" / "song" / f"{path.stem}{suffix}"
+        other.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(other, samples, rate)
+    one, other = (run_one(root, real_mask(0.5)) for root in (tmp_path, tmp_path / "other"))
+    assert other == replace(one, elapsed_s=other.elapsed_s)
 
 
 def test_leakage_is_the_level_of_the_error_in_silent_seconds(tmp_path: Path, song: dict):

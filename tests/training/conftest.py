@@ -15,7 +15,7 @@ STEMS = ("vocals", "drums", "bass", "other")
 
 @pytest.fixture(scope="session")
 def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three songs of three seconds, tones in noise; one of them is for validation."""
+    """Three songs of three seconds, tones in noise; one has FLAC files, one is for validation."""
     root = tmp_path_factory.mktemp("songs")
     rng = np.random.default_rng(0)
     time_s = np.arange(3 * RATE) / RATE
@@ -26,9 +26,11 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place, stem in enumerate(STEMS):
             tone = 0.1 * np.sin(2 * np.pi * (110 * (place + 1) + 7 * number) * time_s)
             samples = (tone[:, None] + 0.02 * rng.normal(size=mixture.shape)).astype(np.float32)
-            soundfile.write(folder / f"{stem}.wav", samples, RATE, subtype="FLOAT")
+            name, subtype = ("flac", "PCM_24") if number == 1 else ("wav", "FLOAT")
+            soundfile.write(folder / f"{stem}.{name}", samples, RATE, subtype=subtype)
             mixture += samples
         soundfile.write(folder / "mixture.wav", mixture, RATE, subtype="FLOAT")
+    (root / "train" / "notes").mkdir()
     return root
 
 

@@ -76,10 +76,20 @@ def test_a_compilation_that_a_signal_broke_ends_the_run_before_its_first_step(
     config = small_config(tmp_path, "training.compile=true")
     outcome = train(config, songs, tmp_path / "run", report=said.append)
     assert (outcome.step, outcome.stopped_by) == (0, signal.SIGTERM)
-    assert said[-1] == "Compiling the network: the first step may take some minutes."
+    assert said[-3:] == [
+        "train: 2 songs, 1 left out: notes (no audio files).",
+        "valid: 1 song.",
+        "Compiling the network: the first step may take some minutes.",
+    ]
     monkeypatch.setattr(os, "kill", lambda *_: None)
     with pytest.raises(RuntimeError, match="interrupted"):
         train(config, songs, tmp_path / "run")
+
+
+def test_the_log_says_how_many_songs_a_run_uses_and_what_is_left_out(finished):
+    (record,) = records(finished, "started")
+    assert record["songs"] == {"train": 2, "valid": 1}
+    assert record["left_out"] == {"train": {"notes": "no audio files"}, "valid": {}}
 
 
 def test_a_run_keeps_the_last_the_best_and_weights_for_use(finished, tmp_path):
