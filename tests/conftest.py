@@ -83,6 +83,14 @@ def tiny_checkpoint(shared: Shared) -> Path:
 
 
 @pytest.fixture(scope="session")
+def written_run(shared: Shared) -> Path:
+    """The folder of a training run, with random weights."""
+    from run_folders import write_run
+
+    return shared("run/last.ckpt", lambda path: write_run(path.parent)).parent
+
+
+@pytest.fixture(scope="session")
 def tiny_export(tiny_checkpoint: Path, shared: Shared) -> Path:
     """`tiny_checkpoint`, exported to ONNX."""
     from bsmamba2.export.to_onnx import export_onnx

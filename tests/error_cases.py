@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.numpy import save_file
 
 from bsmamba2 import errors
 from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError
+from bsmamba2.formats.model_files import CONFIG_KEY
 from bsmamba2.runtime.engines import default_engine_path
 
 RATE = 44_100
@@ -59,6 +61,7 @@ CASES = [
     ErrorCase(errors.ConfigError, "train --data songs --out run --set network.layer=3"),
     ErrorCase(errors.ConfigError, "train --data songs --out run --set audio.hop=0"),
     ErrorCase(errors.CheckpointError, "info model.ckpt"),
+    ErrorCase(errors.CheckpointError, "infer song.wav --engine run/best/step-9.ckpt"),
     ErrorCase(errors.CheckpointError, "import calling.ckpt"),
     ErrorCase(errors.CheckpointError, "import text.ckpt"),
     ErrorCase(errors.CheckpointError, "info text.safetensors"),
@@ -108,12 +111,14 @@ def make_files(folder: Path) -> None:
     for suffix in ("wav", "ckpt", "safetensors", "onnx"):
         (folder / f"text.{suffix}").write_text("This is a text.\n")
     torch.save(_Call(), folder / "calling.ckpt")
-    for name in ("model.ckpt", "model.plan"):
-        (folder / name).write_bytes(b"x")
+    torch.save({}, folder / "model.ckpt")
+    (folder / "model.plan").write_bytes(b"x")
     shutil.copy(default_engine_path(), folder / "model.onnx")
     (folder / "broken.yaml").write_text("network: [")
-    for name in ("folder.onnx", "songs/train", "run"):
+    for name in ("folder.onnx", "songs/train", "run/best"):
         (folder / name).mkdir(parents=True)
+    torch.save({}, folder / "run/best/step-9.ckpt")
+    save_file({}, folder / "run/best/step-9.safetensors", {CONFIG_KEY: ""})
     (folder / "run" / "last.ckpt").write_bytes(b"x")
 
 

@@ -85,5 +85,5 @@ def lightning_checkpoint(state: Tensors, ema: Tensors | None = None) -> dict[str
             "kinds": (typing.Optional[int], list[int], type(None), complex(1, 2)),  # noqa: UP045
             "bytes": b"\xff\x00",
         },
-        "rng": (torch.get_rng_state(), np.random.RandomState(0)),
+        "rng": (torch.get_rng_state(), np.random.RandomState(0), np.random.default_rng(0)),
     }

@@ -1,4 +1,4 @@
-"""Imports checkpoints of other programs: the authors' Lightning file, MSST's, and safetensors.
+"""Imports checkpoints: the authors' Lightning file, MSST's, a training run's, and safetensors.
 
 They differ in the container, in the place of the state dict and in a prefix of its keys; the names
 after the prefix are those of `tensor_shapes`.
@@ -17,14 +17,16 @@ import torch
 from bsmamba2.checkpoints.torch_file import Placeholder, load_torch_file
 from bsmamba2.checkpoints.weights import Tensors, as_float32, read_tensors
 from bsmamba2.config.file import load_config
+from bsmamba2.config.model import model_config
 from bsmamba2.config.reading import shown
-from bsmamba2.errors import CheckpointError
+from bsmamba2.errors import CheckpointError, ConfigError
 from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
 from bsmamba2.formats.tensors import check_shapes, listed, tensor_shapes
 from bsmamba2.system.files import existing_file, read_safetensors_header, sha256_file
 
 _PREFIXES = "model.", "module.", "_orig_mod."  # Lightning, DistributedDataParallel, torch.compile
 _SPECTRA = "featurizer.", "inverse_featurizer.", "multi_featurizer."  # STFT windows
+_RUN = {"format", "config", "tracks", "network", "ema", "optimizer", "step"}  # of `bsm train`
 _NESTED = {  # key of the state dict -> what the file is
     "state_dict": "Lightning checkpoint",
     "model_state_dict": "MSST checkpoint",
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignCheckpoint:
-    """The network from a checkpoint of another program."""
+    """The network from a checkpoint of another kind."""
 
     container: str
     """The kind of file, in words."""
@@ -53,7 +55,8 @@ def import_foreign(
 
     Args:
         path: A `.ckpt`, `.pt`, `.pth` or `.safetensors` file, recognised by its content.
-        ema: Take the moving average (EMA) that the authors' optimiser keeps.
+        ema: Take the moving average (EMA) that the authors' optimiser keeps. From a checkpoint of
+            `bsm train` it is always taken.
         config: Name or path of the configuration; None takes the file's own, or `bsmamba2`.
 
     Raises:
@@ -64,7 +67,8 @@ def import_foreign(
     path = existing_file(path)
     with path.open("rb") as file:
         start = file.read(9)
-    is_safetensors = path.suffix == ".safetensors" or start[8:] == b"{"
+    is_zip, is_named = start.startswith(b"PK"), path.suffix == ".safetensors"
+    is_safetensors = start[8:] == b"{" or (is_named and not is_zip)
     read = _read_safetensors if is_safetensors else _read_torch
     tensors, container, own = read(path, ema)
     name = config or ("its metadata" if own else "bsmamba2")
@@ -91,19 +95,45 @@ def import_foreign(
     return ForeignCheckpoint(container=container, tensors=tensors, metadata=metadata)
 
 
-def _read_torch(path: Path, ema: bool) -> tuple[Tensors, str, None]:
-    """Returns the network's tensors, in the file's data types, and the kind of file."""
+def _read_torch(path: Path, ema: bool) -> tuple[Tensors, str, Metadata | None]:
+    """Reads a file of PyTorch.
+
+    Returns:
+        The network's tensors, in the file's data types, the kind of file, and its metadata if this
+        tool wrote it.
+    """
     data = load_torch_file(path)
-    state, kind = _state_dict(data, path)
+    own = _run_metadata(data, path)
+    if own:
+        kind = "checkpoint of 'bsm train', of which the moving average is taken"
+        state = {key: data["ema"][key] for key in data["ema"] if key != "n_averaged"}
+    else:
+        state, kind = _state_dict(data, path)
     names = _network_names(state, path)
     tensors = {name: _plain_tensor(state[key], name, path) for name, key in names.items()}
-    if ema:
+    if ema and not own:
         tensors = _moving_average(data, tensors, path)
-    return tensors, f"{kind}, PyTorch file", None
+    return tensors, f"{kind}, PyTorch file", own
+
+
+def _run_metadata(data: Any, path: Path) -> Metadata | None:
+    """Returns the metadata of a checkpoint of `bsm train`, which holds its configuration."""
+    if not isinstance(data, dict) or not data.keys() >= _RUN or not isinstance(data["ema"], dict):
+        return None
+    try:
+        model = model_config({name: data["config"][name] for name in ("audio", "network")})
+    except (LookupError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
+        raise CheckpointError(
+            f"{path} has a configuration that this version of bsmamba2 does not read: copy it "
+            "again, or upgrade bsmamba2."
+        ) from error
+    source = f"moving average of training checkpoint {path.name}, step {shown(data['step'])}"
+    provenance = Provenance(source=source, source_sha256=sha256_file(path), trained=True)
+    return Metadata(model=model, provenance=provenance)
 
 
 def _read_safetensors(path: Path, ema: bool) -> tuple[Tensors, str, Metadata | None]:
-    """Does the same for a safetensors file; also returns its metadata if this tool wrote it."""
+    """Does the same for a safetensors file."""
     if ema:
         raise CheckpointError(f"{path} holds one set of weights: leave --ema out.")
     shapes, pairs = read_safetensors_header(path)

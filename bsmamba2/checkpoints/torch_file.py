@@ -48,6 +48,7 @@ _HARMLESS = _DICTIONARIES | _words("""
     numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer
     numpy.random._pickle.__bit_generator_ctor numpy.random._pickle.__generator_ctor
     numpy.random._pickle.__randomstate_ctor
+    numpy.random.bit_generator.__pyx_unpickle_SeedSequence random.Random
     pathlib.Path pathlib.PosixPath pathlib.WindowsPath
     pathlib.PurePath pathlib.PurePosixPath pathlib.PureWindowsPath
     pathlib._local.Path pathlib._local.PosixPath pathlib._local.WindowsPath

@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 
 from bsmamba2.errors import CheckpointError, short_reason
 from bsmamba2.formats.metadata import Metadata, parse_metadata
+from bsmamba2.formats.model_files import model_file
 from bsmamba2.formats.tensors import check_shapes, tensor_shapes
 from bsmamba2.system.atomic import atomic_path, writing
-from bsmamba2.system.files import existing_file, read_safetensors_header
+from bsmamba2.system.files import read_safetensors_header
 
 Tensors = dict[str, torch.Tensor]
 
@@ -79,7 +80,7 @@ def load_weights(path: str | Path) -> tuple[Tensors, Metadata]:
         CheckpointError: The file is damaged, written by another tool, or does not fit its
             configuration.
     """
-    path = existing_file(path)
+    path = model_file(path)
     shapes, pairs = read_safetensors_header(path)
     metadata = parse_metadata(pairs, path)
     check_shapes(shapes, metadata.model, path)

@@ -138,6 +138,8 @@ def command(
     plan = {name: value for name, value in plan.items() if value is not None}
     _check_usage(model, fp16=fp16, int8=int8, trt=trt, audio=audio, card=card, plan=plan)
     is_onnx = _is_onnx(model)
+    if not is_onnx:
+        check_source(model)  # now, because importing PyTorch takes seconds
     precision = "float16" if fp16 else "int8" if int8 else "float32"
     suffix = _MARKS[precision] + (".plan" if trt else ".onnx")
     target = Path(output) if output else Path(model).with_suffix(suffix)
@@ -148,7 +150,6 @@ def command(
     onnx = model if is_onnx else str(target.with_suffix(".onnx") if trt else target)
     written, record = [], None
     if not is_onnx:
-        check_source(model)  # now, because importing PyTorch takes seconds
         try:
             from bsmamba2.export.to_onnx import export_onnx
         except ModuleNotFoundError as error:

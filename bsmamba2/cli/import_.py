@@ -1,4 +1,4 @@
-"""`bsm import`: converts a checkpoint of another program to a .safetensors file."""
+"""`bsm import`: converts a checkpoint to a .safetensors file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import click
 @click.option(
     "--ema",
     is_flag=True,
-    help="Take the moving average (EMA) of the weights, which the authors' optimiser holds.",
+    help="Take the moving average (EMA) of the weights, which the authors' optimiser holds; from a "
+    "checkpoint of 'bsm train' it is always taken.",
 )
 @click.option(
     "--config",
@@ -27,11 +28,12 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(file: str, output: str, ema: bool, config: str | None, as_json: bool) -> None:
-    """Convert a published checkpoint to a .safetensors file.
+    """Convert a checkpoint to a .safetensors file.
 
-    FILE is a Lightning or MSST checkpoint (.ckpt, .pt, .pth), or a .safetensors file of another
-    program. Pickled code is never run: PyTorch's weights-only loader reads the file, unknown
-    objects are left out, and a file whose unpickling would call anything else is refused.
+    FILE is a Lightning or MSST checkpoint (.ckpt, .pt, .pth), one of 'bsm train', or a .safetensors
+    file of another program. Pickled code is never run: PyTorch's weights-only loader reads the
+    file, unknown objects are left out, and a file whose unpickling would call anything else is
+    refused.
 
     \b
     Examples:
@@ -45,14 +47,15 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
 
     from bsmamba2.config.file import load_config
     from bsmamba2.errors import MissingExtraError, OptionError
-    from bsmamba2.system.files import existing_file, sha256_file
+    from bsmamba2.formats.model_files import file_in_folder
+    from bsmamba2.system.files import sha256_file
 
     source, target = Path(file), Path(output)
     if target.suffix != ".safetensors":
         raise OptionError(f"{output} must end in .safetensors: that is what 'bsm import' writes.")
     if source.exists() and target.exists() and source.samefile(target):
         raise OptionError(f"{output} is the file to import: choose another name with -o.")
-    existing_file(source)  # now, because importing PyTorch takes seconds
+    file_in_folder(source)  # now, because importing PyTorch takes seconds
     if config:
         load_config(config)
     try:
@@ -71,7 +74,7 @@ def command(file: str, output: str, ema: bool, config: str | None, as_json: bool
     click.echo(f"{len(tensors)} tensors, {parameters:,} parameters, float32.", err=True)
     if licence == "undeclared":
         click.echo(
-            "The authors of these weights have not declared a licence: do not redistribute them.",
+            "The licence of these weights is not declared: redistribute only weights of your own.",
             err=True,
         )
     if as_json:

@@ -17,12 +17,13 @@ from bsmamba2.config.model import ModelConfig
 from bsmamba2.config.reading import config_names
 from bsmamba2.errors import CheckpointError
 from bsmamba2.formats.metadata import MaskParity, PrecisionCheck, parse_metadata
+from bsmamba2.formats.model_files import model_file
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.formats.operator import NAME, SCAN_NODE
 from bsmamba2.formats.tensors import check_shapes, parameter_count, tensor_shapes
 from bsmamba2.formats.trt_plan import TITLES, read_plan, read_sidecar, sidecar_metadata
 from bsmamba2.runtime.engines import default_engine_path
-from bsmamba2.system.files import existing_file, read_safetensors_header, sha256_file
+from bsmamba2.system.files import read_safetensors_header, sha256_file
 
 _IF_UNDECLARED = ": redistribute only weights of your own ('bsm export --card' states a licence)"
 
@@ -47,11 +48,11 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
     path = default_engine_path() if str(name_or_path) == "default" else Path(name_or_path)
     if str(path) in config_names() or path.suffix in (".yaml", ".yml", ""):
         if str(path) not in config_names() and os.path.exists(path):  # False for impossible names
-            existing_file(path)
+            model_file(path)
         config = load_config(str(path))
         about = {"kind": "configuration", "file": str(path), **_sizes(config.model)}
         return about | {"sha256": None, "config": asdict(config)}
-    path = existing_file(path)
+    path = model_file(path)
     pairs: Mapping[str, str]
     details: dict[str, Any] = {}
     if path.suffix == ".safetensors":
@@ -73,11 +74,6 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
         kind, (plan, _) = "TensorRT plan", read_sidecar(path)
         read_plan(path, plan)
         pairs, details = sidecar_metadata(path), {"plan": asdict(plan)}
-    elif path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-        raise CheckpointError(
-            f"{path} is a foreign checkpoint: import it first with "
-            f"'bsm import {path} -o {path.with_suffix('.safetensors')}'."
-        )
     else:
         raise CheckpointError(
             f"'bsm info' cannot describe {path}: name a .safetensors, .onnx, .plan or .yaml file, "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bsmamba2.cli.headings import HeadedCommand, HeadedOption
-from bsmamba2.errors import MissingExtraError
+from bsmamba2.errors import CheckpointError, MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from bsmamba2.training.logs import Listener, Record
@@ -115,13 +115,14 @@ def command(
     """
     from bsmamba2.config.file import load_config, override_config
     from bsmamba2.data.tracks import check_data_folder
-    from bsmamba2.system.files import existing_file
 
     # Importing PyTorch takes seconds: find wrong names first.
     config = override_config(load_config(config_name), assignments)
     check_data_folder(data)
+    if out.is_file():
+        raise OptionError(f"{out} is a file: name a folder, such as {_run_of(out) or 'run'}.")
     if start is not None:
-        existing_file(start)
+        _check_start(start)
     try:
         from bsmamba2.training.train import train
     except ModuleNotFoundError as error:
@@ -148,6 +149,26 @@ def command(
     if outcome.is_first and not quiet:
         click.echo(_summary(outcome, out), err=True)
     ctx.exit(128 + outcome.stopped_by if outcome.stopped_by else 0)
+
+
+def _check_start(start: Path) -> None:
+    """Refuses what has no weights of ours; a checkpoint to continue from is no start."""
+    from bsmamba2.formats.model_files import model_file, quoted
+
+    try:
+        model_file(start)
+    except CheckpointError as error:
+        if run := _run_of(start):
+            raise CheckpointError(
+                f"{error} To continue its run: leave --start out, and name '--out {quoted(run)}'."
+            ) from error
+        raise
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """Returns the folder of the run that wrote a checkpoint, `last.ckpt` or `best/step-N.ckpt`."""
+    folders = [checkpoint.parent, checkpoint.parent.parent]
+    return next((folder for folder in folders if (folder / "last.ckpt").is_file()), None)
 
 
 @contextlib.contextmanager
@@ -214,4 +235,5 @@ def _summary(outcome: Outcome, out: Path) -> str:
     if outcome.stopped_by:
         saved = " and saved" if outcome.step else ""
         return f"Stopped{saved} after {where}: run the same command to continue."
-    return f"Trained {where}: {out / 'best.safetensors'}"
+    weights = out / ("best.safetensors" if outcome.best else "ema.safetensors")
+    return f"Trained {where}: {weights}"

@@ -16,6 +16,7 @@ from bsmamba2 import __version__
 from bsmamba2.config.model import ModelConfig, model_config
 from bsmamba2.config.reading import read_section, read_yaml
 from bsmamba2.errors import CheckpointError, ConfigError
+from bsmamba2.formats.model_files import CONFIG_KEY, import_command
 
 FORMAT = 1
 _PREFIX = "bsm."
@@ -143,10 +144,11 @@ def parse_metadata(pairs: Mapping[str, str], path: object) -> Metadata:
     Raises:
         CheckpointError: The file was not written by this tool, is damaged, or has a newer format.
     """
-    if _PREFIX + "config" not in pairs:
-        raise CheckpointError(
-            f"{path} carries no BSMamba2 configuration: make it with 'bsm import' or 'bsm export'."
-        )
+    if CONFIG_KEY not in pairs:
+        instead = "use a file that 'bsm export' wrote"
+        if str(path).endswith(".safetensors"):
+            instead = f"run {import_command(str(path))} first"
+        raise CheckpointError(f"{path} carries no BSMamba2 configuration: {instead}.")
     try:
         values = {key: json.loads(pairs[_PREFIX + key]) for key in _KEYS}
         for key in _OPTIONAL_KEYS:
@@ -168,8 +170,7 @@ def parse_metadata(pairs: Mapping[str, str], path: object) -> Metadata:
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} has damaged BSMamba2 metadata ({type(error).__name__}): copy it again, or "
-            "make it with 'bsm import' or 'bsm export'."
+            f"{path} has damaged BSMamba2 metadata: copy it again, or make it again."
         ) from error
     except ConfigError as error:
         raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}") from error

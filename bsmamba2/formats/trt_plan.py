@@ -123,7 +123,8 @@ def read_sidecar(plan: Path) -> tuple[PlanRecord, Metadata]:
             f"{plan} has no readable sidecar {path.name} ({error.strerror}): {advice}."
         ) from error
     except (ValueError, LookupError, TypeError, RecursionError, ConfigError) as error:
-        reason = str(error).rstrip(".") if isinstance(error, ConfigError) else type(error).__name__
+        unread = "it is not the JSON of a sidecar"
+        reason = str(error).rstrip(".") if isinstance(error, ConfigError) else unread
         raise CheckpointError(f"{path} is damaged ({reason}): {advice}.") from error
 
 

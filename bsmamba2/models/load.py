@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.config.file import load_config
 from bsmamba2.formats.metadata import Metadata, Provenance
 from bsmamba2.models.bsmamba2 import BSMamba2
 from bsmamba2.models.source import check_source
@@ -25,13 +24,13 @@ def load_network(source: str | Path, *, seed: int = 0) -> tuple[BSMamba2, Metada
         BsmError: There is no such file, or no network in it.
     """
     source = Path(source)
-    check_source(source)
-    if source.suffix == ".safetensors":
+    config = check_source(source)
+    if config is None:
         tensors, metadata = load_weights(source)
         network = BSMamba2(metadata.model)
         network.load_state_dict(tensors)
         return network.eval(), metadata
-    model = load_config(source).model
+    model = config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = BSMamba2(model)

@@ -82,9 +82,11 @@ class RunFolder:
         except BsmError:
             raise
         except Exception as error:  # zip, pickle and torch have no common base
+            kept = sorted(self.path.glob("best/step-*.ckpt"), key=lambda path: path.stat().st_mtime)
+            replace = f"replace it with {kept[-1]}, or " if kept else ""
             raise TrainingError(
-                f"{self.last} is damaged or not a checkpoint of a run: replace it with one from "
-                f"{self.path / 'best'}, or choose another --out."
+                f"{self.last} is damaged or not a checkpoint of a run: {replace}choose another "
+                "--out."
             ) from error
 
     def prepare(self, config: Config, best: list[int] | None) -> None:

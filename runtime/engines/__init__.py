@@ -6,10 +6,11 @@ from pathlib import Path
 
 from bsmamba2.errors import EngineError, MissingExtraError
 from bsmamba2.formats.metadata import Metadata, parse_metadata
+from bsmamba2.formats.model_files import model_file
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.formats.trt_plan import read_sidecar
 from bsmamba2.runtime.engines.base import Engine, EngineOptions, Spectrum
-from bsmamba2.system.files import existing_file, read_safetensors_header
+from bsmamba2.system.files import read_safetensors_header
 
 __all__ = [
     "Engine",
@@ -76,11 +77,8 @@ def load_engine(path: str | Path = "default", options: EngineOptions | None = No
 
 
 def _engine_file(path: str | Path) -> Path:
-    return default_engine_path() if str(path) == "default" else existing_file(path)
+    return default_engine_path() if str(path) == "default" else model_file(path)
 
 
 def _no_engine(path: Path) -> EngineError:
-    return EngineError(
-        f"{path} is not an engine: use a .onnx, .plan or .safetensors file; "
-        "'bsm import' turns a .ckpt into a .safetensors, and 'bsm export' that into a .onnx."
-    )
+    return EngineError(f"{path} is not an engine: use a .onnx, .plan or .safetensors file.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from click.testing import CliRunner
 from foreign_files import lightning_checkpoint, model_of, random_weights
@@ -38,6 +40,35 @@ def test_command_prints_the_result_and_the_licence_reminder(tmp_path: Path) -> N
     assert report["tensors"] == len(STATE)
     assert report["sha256"] == sha256_file(target)
     assert report["provenance"]["licence"] == "undeclared"
+
+
+@pytest.mark.parametrize("name", ["last", "best/step-3"])
+@pytest.mark.parametrize("option", [(), ("--ema",)])
+def test_a_checkpoint_of_a_run_gives_its_moving_average(
+    written_run: Path, tmp_path: Path, name: str, option: tuple[str, ...]
+) -> None:
+    target = tmp_path / "out.safetensors"
+    code, _, err = run_import(written_run / f"{name}.ckpt", "-o", target, *option)
+    assert code == 0, err
+    assert "moving average" in err
+    weights, metadata = load_weights(target)
+    average, ours = load_weights(written_run / "ema.safetensors")
+    assert list(weights) == list(average)
+    assert all(torch.equal(weights[name], average[name]) for name in average)
+    assert metadata.model == ours.model
+    assert metadata.provenance.trained
+    assert "step 3" in metadata.provenance.source
+
+
+@pytest.mark.parametrize("change", [{"config": {}}, {"config": 3}, {"config": {"audio": []}}])
+def test_a_run_of_an_unknown_configuration_is_a_sentence(
+    written_run: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    content = torch.load(written_run / "last.ckpt", weights_only=True) | change
+    torch.save(content, tmp_path / "a.ckpt")
+    code, _, err = run_import(tmp_path / "a.ckpt")
+    assert code == 1
+    assert "does not read" in err
 
 
 def test_command_leaves_no_file_behind_a_failure(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from processes import bsm, python
 from small_runs import assert_same_state, records, small_config
 
 from bsmamba2.checkpoints.weights import load_weights
+from bsmamba2.cli.train import _summary
 from bsmamba2.config.file import load_config
 from bsmamba2.errors import BsmError, CheckpointError, DataError, TrainingError
 from bsmamba2.evaluation.metrics import usdr
@@ -224,9 +227,25 @@ def test_songs_of_long_names_are_told_apart():
 def test_a_damaged_checkpoint_is_a_sentence_and_stays(copy, songs):
     whole = (copy / "last.ckpt").read_bytes()
     (copy / "last.ckpt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TrainingError, match=r"last\.ckpt is damaged.*best"):
+    with pytest.raises(TrainingError, match=r"is damaged.*best/step-\d\.ckpt, or"):
         go_on(copy, songs)
     assert len((copy / "last.ckpt").read_bytes()) == len(whole) // 2
+    shutil.rmtree(copy / "best")
+    with pytest.raises(TrainingError, match=r"is damaged [^:]*: choose another --out"):
+        go_on(copy, songs)
+
+
+def test_the_summary_names_a_file_that_exists():
+    outcome = Outcome(step=6, total=6, best=None, stopped_by=0, is_first=True)
+    assert _summary(outcome, Path("run")).endswith("ema.safetensors")
+    assert _summary(replace(outcome, best=(3, 1.0)), Path("run")).endswith("best.safetensors")
+
+
+def test_a_checkpoint_in_place_of_the_folder_of_its_run_names_that_folder(copy, songs):
+    for name in ("last.ckpt", "best/step-3.ckpt"):
+        for options in (("--out", copy / name), ("--out", "new", "--start", copy / name)):
+            said = bsm("train", "--data", songs, *options).err
+            assert re.search(f"such as {copy}[.]$|name '--out {copy}'", said), said
 
 
 def test_a_best_checkpoint_can_replace_the_last(copy, finished, songs):
