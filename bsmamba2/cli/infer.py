@@ -66,7 +66,8 @@ class Time(click.types.FloatParamType):
     metavar="NAME",
     type=click.Path(),
     help="Names of the files to write, or a folder for them; {folder} is where a song lies within "
-    "an input folder. '-' writes one stem of one song to stdout.",
+    "an input folder, {trackext} the suffix of its file, as {ext} is that of the stems. '-' writes "
+    "one stem of one song to stdout.",
 )
 @click.option(
     "--stems",
@@ -207,7 +208,7 @@ def command(
             sources, failures, template, chosen, output.name, picture=picture, section=section
         )
         if dry_run:
-            headers, unreadable = read_headers(found)
+            headers, unreadable = read_headers(found, output, skip_existing=skip_existing)
             failures += unreadable
             if as_json:
                 report.print_headers_document(headers, failures)

@@ -14,6 +14,7 @@ but writes, become a FileError.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -72,10 +73,7 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         folders: dict[Path, Path] = {}
         partials: list[Path] = []
         for path in paths:
-            with writing(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                if stat.S_ISDIR(path.stat().st_mode):
-                    raise FileError(f"Cannot write {path}: a folder has that name; choose another.")
-            above, rest = _existing_folder(path)
+            above, rest = _place_of_file(path)
             if above not in folders:
                 folders[above] = stack.enter_context(temporary_folder(above))
             partials.append(folders[above] / rest)
@@ -87,6 +85,21 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
             for path in paths:
                 path.parent.mkdir(parents=True, exist_ok=True)
             _take_paths(partials, paths)
+
+
+def check_paths(paths: Sequence[Path]) -> None:
+    """Raises the FileError with which `atomic_paths` would begin, without writing anything."""
+    for path in paths:
+        above, rest = _place_of_file(path)
+        with writing(f"into {above}"):
+            os.stat(os.path.join(above, ""))  # raises unless it is a folder
+            if not os.access(above, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        partial = above.absolute() / f"{_PREFIX}{'x' * 8}" / rest
+        with writing(path):
+            for part in (partial, *(above / name for name in rest.parts)):
+                with contextlib.suppress(FileNotFoundError):
+                    part.lstat()  # raises if a name or the whole path is too long
 
 
 @contextlib.contextmanager
@@ -232,6 +245,14 @@ def _take_paths(partials: Sequence[Path], paths: Sequence[Path]) -> None:
                 else:
                     path.unlink()
         raise
+
+
+def _place_of_file(path: Path) -> tuple[Path, Path]:
+    """Splits a path as `_existing_folder` does; raises FileError if it is that of a folder."""
+    with writing(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if stat.S_ISDIR(path.stat().st_mode):
+            raise FileError(f"Cannot write {path}: a folder has that name; choose another.")
+    return _existing_folder(path)
 
 
 def _existing_folder(path: Path) -> tuple[Path, Path]:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from bsmamba2.errors import AudioError, OptionError
 from bsmamba2.runtime.audio.samples import Samples
 from bsmamba2.runtime.audio.tags import id3_tag
-from bsmamba2.system.files import c_path
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +209,7 @@ class AudioWriter:
         try:
             self._file.close()
             self._sink.close()
-            found = None if self._sink.error else soundfile.info(c_path(self._path)).frames
+            found = None if self._sink.error else _frames(self._path)
         except (OSError, soundfile.SoundFileError, RuntimeError) as error:
             self._sink.close()
             raise self._failed(error) from error
@@ -242,6 +241,12 @@ class AudioWriter:
         return AudioError(
             f"Cannot write {self._name}: {reason}; make room, or write to another folder."
         )
+
+
+def _frames(path: Path) -> int:
+    """Returns the samples per channel of a file, which libsndfile opens only by short paths."""
+    with path.open("rb") as file:
+        return int(soundfile.info(file).frames)
 
 
 class _Sink(io.FileIO):

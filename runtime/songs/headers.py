@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bsmamba2.errors import BsmError
 from bsmamba2.runtime.audio.reader import AudioReader
+from bsmamba2.runtime.audio.writing import OutputFormat
 from bsmamba2.runtime.songs.jobs import Job
-from bsmamba2.runtime.songs.pipes import STDOUT
+from bsmamba2.runtime.songs.pipes import STDOUT, check_files
 from bsmamba2.runtime.songs.sources import Failure
 from bsmamba2.system.atomic import remove_abandoned_above
 
@@ -27,18 +28,31 @@ class SongHeader:
     """Whether all output files exist and have the song's sample rate, channels and length."""
 
 
-def read_headers(jobs: Iterable[Job]) -> tuple[list[SongHeader], list[Failure]]:
+def read_headers(
+    jobs: Iterable[Job], output: OutputFormat, *, skip_existing: bool = False
+) -> tuple[list[SongHeader], list[Failure]]:
     """Reads the headers of songs, and of those of their output files that exist.
 
+    Args:
+        jobs: The songs.
+        output: The format of all stems.
+        skip_existing: Whether the run will skip songs that an earlier one has completed.
+
     Returns:
-        The headers in order, and the songs that cannot be separated.
+        The headers in order, and the songs that cannot be separated or whose files cannot be
+        written.
     """
     headers, failures = [], []
     for job in jobs:
         try:
-            headers.append(_read(job))
+            header = _read(job)
+            if not (skip_existing and header.complete):
+                check_files(job.files)
+                output.check_rate(header.sample_rate)
         except BsmError as error:
             failures.append(Failure(job.name, str(error)))
+        else:
+            headers.append(header)
     return headers, failures
 
 
@@ -66,6 +80,8 @@ def _is_complete(job: Job) -> bool:
 
 def _read(job: Job) -> SongHeader:
     with AudioReader(job.source, section=job.section, name=job.name) as song:
+        if song.frames == 0:
+            next(song.blocks(), None)  # raises, unless there are samples after all
         return SongHeader(
             job=job,
             duration_s=None if song.frames is None else song.frames / song.sample_rate,

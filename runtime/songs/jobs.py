@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,39 +71,73 @@ def make_jobs(
     ]
     if template.to_stdout:
         return jobs, list(failures)
-    inputs = {identity(job.source): job.name for job in jobs}
-    claims: dict[str, dict[str, Path]] = defaultdict(dict)
+    inputs = {_place(job.source): job.name for job in jobs}
+    claims: dict[str, dict[str, Source]] = defaultdict(dict)
     for job, source in zip(jobs, sources, strict=True):
         for file in job.files:
-            claims[identity(file)][job.name] = source.folder
+            claims[_place(file)][job.name] = source
+    advice = {
+        place: _advice(template, [*rivals.values()], stems, ext, inputs)
+        for place, rivals in claims.items()
+        if len(rivals) > 1
+    }
     good, bad = [], list(failures)
     for job in jobs:
-        if obstacle := _obstacle(job, inputs, claims):
+        if obstacle := _obstacle(job, inputs, claims, advice):
             bad.append(Failure(job.name, obstacle))
         else:
             good.append(job)
     return good, bad
 
 
+def _advice(
+    template: OutputTemplate,
+    rivals: Sequence[Source],
+    stems: Sequence[str],
+    ext: str,
+    inputs: Mapping[str, str],
+) -> str:
+    """Says how songs that would write the same files get files of their own."""
+    for finer in template.finer():
+        files = [finer.path(source, stem, ext) for source in rivals for stem in stems]
+        places = set(map(_place, files))
+        if len(places) == len(files) and not places & inputs.keys():
+            return f"tell them apart with -o {shlex.quote(finer.text)}"
+    count = "one" if len(rivals) == 2 else "all but one"
+    return f"rename {count} of them, or give each a run with its own --out"
+
+
 def _obstacle(
-    job: Job, inputs: Mapping[str, str], claims: Mapping[str, Mapping[str, Path]]
+    job: Job,
+    inputs: Mapping[str, str],
+    claims: Mapping[str, Collection[str]],
+    advice: Mapping[str, str],
 ) -> str | None:
     """Says in one sentence why a job must not run; None if it may.
 
     Args:
         job: The job.
-        inputs: Identity of each input file -> name of its song.
-        claims: Identity of each output file -> names of its songs -> their `Source.folder`.
+        inputs: Place of each input file -> name of its song.
+        claims: Place of each output file -> names of the songs that would write it.
+        advice: Place of an output file that several songs would write -> how to mend that.
     """
     for file in job.files:
-        place = identity(file)
+        place = _place(file)
         if place in inputs:
             return f"{file} would overwrite the input {inputs[place]}: choose another --out."
-        rivals = claims[place]  # includes the job itself
-        if len(rivals) > 1:
-            mend = "rename one of them, or give each a run with its own --out"
-            if len(set(rivals.values())) == len(rivals):
-                mend = "put {folder} into --out"
+        if place in advice:
+            rivals = claims[place]  # includes the job itself
             every = "both" if len(rivals) == 2 else "all"
-            return f"{' and '.join(rivals)} would {every} write {file}: {mend}."
+            return f"{' and '.join(rivals)} would {every} write {file}: {advice[place]}."
     return None
+
+
+def _place(path: Path) -> str:
+    """Returns a string that is equal for two paths if the file system may take them for one.
+
+    That of macOS, by default, heeds neither case nor how accents are composed.
+    """
+    place = identity(path)
+    if sys.platform == "darwin":
+        place = unicodedata.normalize("NFC", place).casefold()
+    return place

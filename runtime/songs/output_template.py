@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bsmamba2.errors import OptionError
@@ -13,7 +14,7 @@ from bsmamba2.runtime.songs.sources import Source
 
 NAMES_IN_FOLDER = "{folder}/{track}/{stem}.{ext}"
 DEFAULT_TEMPLATE = f"out/{NAMES_IN_FOLDER}"
-FIELDS = ("folder", "track", "stem", "ext")
+FIELDS = ("folder", "track", "trackext", "stem", "ext")
 PICTURE = "spectrograms"
 """The name that a picture has in place of a stem's."""
 
@@ -21,7 +22,8 @@ PICTURE = "spectrograms"
 class OutputTemplate:
     """A template for output names, such as 'out/{track}/{stem}.{ext}', or '-' for stdout.
 
-    A name without fields and without a suffix is a folder, which gets the default names.
+    A name without fields is a folder, which gets the default names, if it has no suffix, ends in a
+    slash or is that of a folder.
     """
 
     def __init__(self, text: str) -> None:
@@ -42,9 +44,10 @@ class OutputTemplate:
             if name is not None and (name not in FIELDS or spec or conversion):
                 known = ", ".join(f"{{{field}}}" for field in FIELDS)
                 raise OptionError(f"The output name '{text}' has an unknown field: use {known}.")
-        if text and not (self._fields or self.to_stdout or Path(text).suffix):
+        is_folder = text.endswith("/") or not Path(text).suffix or os.path.isdir(text)
+        if text and is_folder and not (self._fields or self.to_stdout):
             self.text = f"{text.rstrip('/')}/{NAMES_IN_FOLDER}"
-            self._fields = set(FIELDS)
+            self._fields = set(FIELDS) - {"trackext"}
 
     def format_name(self, wanted: str | None) -> str:
         """Returns the name of the format: the wanted one, the template's suffix, or wav.
@@ -56,9 +59,10 @@ class OutputTemplate:
             return wanted or FORMATS[0]
         suffix = Path(self.text).suffix.lower().removeprefix(".")
         if suffix not in FORMATS:
+            folder = "" if self._fields or not self.text else f", or '{self.text}/' for a folder"
             raise OptionError(
                 f"The output name '{self.text}' must end in .{{ext}} or one of "
-                f".{', .'.join(FORMATS)}: write -o '{DEFAULT_TEMPLATE}'."
+                f".{', .'.join(FORMATS)}: write -o '{DEFAULT_TEMPLATE}'{folder}."
             )
         if wanted not in (None, suffix):
             raise OptionError(
@@ -77,6 +81,7 @@ class OutputTemplate:
     def path(self, source: Source, stem: str, ext: str) -> Path:
         """Returns the output file of a stem."""
         names = {"track": source.path.stem, "stem": stem, "ext": ext}
+        names["trackext"] = source.path.suffix.removeprefix(".") or "_"
         safe = {field: _safe_name(name) for field, name in names.items()}
         folder = "/".join(map(_safe_name, source.folder.parts)) or "."
         return Path(self.text.format(folder=folder, **safe))
@@ -92,6 +97,21 @@ class OutputTemplate:
         """The folder that will hold all output, if the template names one."""
         folder, found, _ = self.text.partition("{")[0].rpartition("/")
         return Path(folder or "/") if found else None
+
+    def finer(self) -> Iterator[OutputTemplate]:
+        """Yields templates that tell more songs apart: this one with more fields, fewest first."""
+        text = self.text
+        if "track" not in self._fields:
+            above, slash, name = text.rpartition("/")
+            text = f"{above}{slash}{{track}}/{name}"
+        top, slash, _ = text.partition("{")[0].rpartition("/")
+        below = text.removeprefix(top + slash)
+        by_folder = text if "folder" in self._fields else f"{top}{slash}{{folder}}/{below}"
+        for finer in (text, by_folder):
+            yield OutputTemplate(finer)
+        if "trackext" not in self._fields:
+            for finer in (text, by_folder):
+                yield OutputTemplate(finer.replace("{track}", "{track}.{trackext}"))
 
 
 def _safe_name(name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bsmamba2.errors import AudioError, FileError, OptionError
-from bsmamba2.system.atomic import atomic_paths, temporary_folder
+from bsmamba2.system.atomic import atomic_paths, check_paths, temporary_folder
 
 PIPE = "-"
 """Name of stdin and stdout on the command line."""
@@ -49,6 +49,11 @@ def stdin_file() -> Iterator[Path]:
                 "set TMPDIR to another folder, or name the song's file."
             ) from error
         yield path
+
+
+def check_files(paths: Sequence[Path]) -> None:
+    """Raises the FileError with which `whole_files` would begin, without writing anything."""
+    check_paths([path for path in paths if path != STDOUT])
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from bsmamba2.system.atomic import (
     atomic_folder,
     atomic_path,
     atomic_paths,
+    check_paths,
     locked,
     remove_abandoned,
     temporary_folder,
@@ -167,6 +168,29 @@ def test_a_file_in_place_of_a_folder_is_one_sentence(
     write_atomic(Path("text"), "text")
     with pytest.raises(FileError, match=r"\ACannot write into text: Not a directory\.\Z"):
         write_atomic(Path("text/deep/a"), "text")
+
+
+@pytest.mark.parametrize("name", [
+    "file/song.wav", "folder", "link/song.wav", f"new/{'y' * 300}/song.wav", f"{'ä' * 130}.wav",
+    "/".join(["z" * 200] * 21), "/".join(["z" * 90] * 50), f"new/{'y' * 255}", "new/song.wav",
+])  # fmt: skip
+def test_paths_are_checked_as_they_are_written(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("folder").mkdir()
+    Path("link").symlink_to("gone")
+    before = set(tmp_path.iterdir())
+    sentences = []
+    for begin in (lambda path: check_paths([path]), lambda path: atomic_path(path).__enter__()):
+        try:
+            begin(Path(name))
+        except FileError as error:
+            sentences.append(str(error))
+        assert set(tmp_path.iterdir()) == before
+    assert len(sentences) == (0 if name in (f"new/{'y' * 255}", "new/song.wav") else 2)
+    assert len(set(sentences)) <= 1
 
 
 @pytest.mark.parametrize("make", [atomic_path, atomic_folder])

@@ -264,6 +264,13 @@ def test_a_full_disk_is_noticed(tmp_path: Path, name: str, limit: int, blocks: i
     assert "File too large" in said
 
 
+@pytest.mark.parametrize("name", writing.FORMATS)
+def test_a_path_longer_than_libsndfile_takes_is_written(tmp_path: Path, name: str):
+    folder = tmp_path.joinpath(*["x" * 200] * 6)
+    folder.mkdir(parents=True)
+    assert write(folder / f"out.{name}", noise(1000), name).stat().st_size > 0
+
+
 # --- resampling ---
 
 

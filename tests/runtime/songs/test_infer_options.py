@@ -86,17 +86,6 @@ def test_folders_in_folders_keep_their_place(bsm_infer: Command):
     assert "3 files" in rows[-1]
 
 
-def test_without_folders_in_the_names_songs_of_one_name_are_refused(bsm_infer: Command):
-    song("album/a/x.wav", 1000)
-    song("album/b/x.wav", 1000)
-    done = bsm_infer("album", "-r", "--stems", "vocals", "-o", "{track}.wav")
-    assert done.code == 1
-    assert done.err.splitlines() == [
-        "Failed: album/a/x.wav and album/b/x.wav would both write x.wav: put {folder} into --out."
-    ]
-    assert set(files()) == {"album/a/x.wav", "album/b/x.wav"}
-
-
 def test_stems_of_the_last_run_are_not_separated(bsm_infer: Command):
     song("a.wav", 1000)
     first = bsm_infer(".", "-r")
@@ -229,8 +218,12 @@ def test_a_picture_lies_beside_the_stems(bsm_infer: Command):
 
 @pytest.mark.parametrize(("out", "folder"), [
     ("out2", "out2"), ("out2/", "out2"), (".", ""), ("..", ".."), ("a b/out2//", "a b/out2"),
+    ("stems.v2/", "stems.v2"), ("there.v2", "there.v2"),
 ])  # fmt: skip
-def test_a_name_without_fields_and_suffix_is_a_folder(bsm_infer: Command, out: str, folder: str):
+def test_a_name_without_fields_is_a_folder_if_it_looks_like_one_or_is_one(
+    bsm_infer: Command, out: str, folder: str
+):
+    Path("there.v2").mkdir()
     song("album/disc/a.wav", 1000)
     done = bsm_infer("album", "-r", "--stems", "vocals", "--format", "flac", "-o", out)
     assert done.out.splitlines() == [str(Path(folder, "disc/a/vocals.flac"))], done.err
