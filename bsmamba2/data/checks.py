@@ -66,11 +66,11 @@ def check_tracks(
 
 def _track_problems(track: Track, stems: Sequence[str], audio: AudioConfig) -> list[str]:
     """Lists the problems that the headers of a track's files reveal."""
-    names = dict.fromkeys((MIXTURE, *stems))
+    names = [MIXTURE, *(stem for stem in stems if stem != MIXTURE)]
     if {name.lower() for name in names}.isdisjoint(path.stem.lower() for path in track.files):
         return [
-            f"{track.folder} holds audio files, but none is called {' or '.join(names)}: rename "
-            "them, or put the folder elsewhere."
+            f"{track.folder} holds audio files, but none is called {', '.join(names[:-1])} or "
+            f"{names[-1]}: rename them, or put the folder elsewhere."
         ]
     problems: list[str] = []
     lengths: dict[Path, int] = {}

@@ -138,7 +138,7 @@ def find_tracks(root: Path, split: str, data: DataConfig) -> FoundTracks:
     tracks = [replace(track, frames=_frames(track, data.stems)) for track in tracks]
     found = FoundTracks(tracks=tracks, left_out=left_out)
     if not tracks:
-        but = f" ({found.describe_left_out()})" if left_out else ""
+        but = f", {found.describe_left_out()}" if left_out else ""
         raise DataError(
             f"The split '{split}' is empty: {folder} contains no folder with audio files for it"
             f"{but}; lay the songs out like MUSDB18-HQ, each in a folder of its own."

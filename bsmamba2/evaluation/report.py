@@ -76,6 +76,8 @@ def _head(evaluation: Evaluation, title: str) -> str:
     results = max((m.tracks for m in evaluation.models), key=len)
     total = clock(round(sum(result.duration_s for result in results)))
     tracks = "1 track" if len(results) == 1 else f"{len(results)} tracks"
+    if evaluation.songs.left_out:
+        tracks += f" ({html.escape(evaluation.songs.describe_left_out())})"
     way = f"chunks overlapping by {evaluation.overlap_s:g} s"
     way = way if evaluation.overlap_s else "chunks without overlap"
     return (

@@ -112,7 +112,7 @@ def test_files_that_are_no_stem_or_one_too_many_are_one_problem_of_their_folder(
     nameless(folders[1] / "bass.wav")
     assert problems(root) == [
         f"{folders[0]} holds bass.flac and bass.wav: keep one file of bass.",
-        f"{folders[1]} holds audio files, but none is called mixture or vocals or drums or bass or "
+        f"{folders[1]} holds audio files, but none is called mixture, vocals, drums, bass or "
         "other: rename them, or put the folder elsewhere.",
     ]
 

@@ -69,7 +69,7 @@ def evaluation(results: list[TrackResult], names: tuple[str, ...] = ("m.onnx",))
     return Evaluation(
         data=Path("music"),
         split="test",
-        songs=songs([result.track for result in results]),
+        songs=songs([result.track for result in results], **{"<b>notes</b>": "no audio files"}),
         overlap_s=0,
         models=models,
         failures=[],

@@ -90,6 +90,7 @@ def test_names_are_text_and_never_markup():
     assert "b" not in page.tags
     assert page.texts.count('"quoted".onnx') == page.texts.count("<i>.onnx") > 3
     assert "<b>R&B</b>" in page.texts
+    assert any("2 tracks (1 left out: <b>notes</b> (no audio files))" in t for t in page.texts)
 
 
 @pytest.mark.parametrize("models", [1, 2, 7])
