@@ -16,6 +16,7 @@ from bsmamba2.evaluation.onsets import is_silent
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.resampling import resample
 from bsmamba2.runtime.audio.samples import Samples
+from bsmamba2.runtime.audio.source_file import SourceFile
 from bsmamba2.runtime.separation.chunking import Chunking
 
 _STEMS, _VOCALS = ".stem.mp4", 4  # Native Instruments' stem files, whose fifth track is vocals
@@ -132,10 +133,11 @@ def _decode_stream(path: Path, stream: int) -> tuple[Samples, int]:
 
     from bsmamba2.runtime.audio.decoding import (
         no_audio,  # imported late: it needs soundfile, which bench/gpu/measure.py does without
+        open_container,
     )
 
     try:
-        with av.open(str(path)) as container:
+        with SourceFile(path) as file, open_container(file) as container:
             if len(container.streams.audio) <= stream:
                 raise AudioError(f"{path} has no audio track {stream + 1}: name another song.")
             rate = int(container.streams.audio[stream].rate)

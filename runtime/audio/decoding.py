@@ -9,8 +9,8 @@ from the beginning.
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from bsmamba2.errors import AudioError, MissingExtraError
 from bsmamba2.runtime.audio.riff import open_wav
 from bsmamba2.runtime.audio.samples import Samples
 from bsmamba2.runtime.audio.tags import clean_tags
-from bsmamba2.system.files import c_path
 
 _BLOCK = 1 << 16  # samples per channel
+_BUFFER = 1 << 16  # bytes that FFmpeg reads at once
 EXACT_SEEKS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 """Prefixes of encodings in which seeking is exact; in others, samples depend on earlier ones."""
 _CONTAINERS = ",".join(
@@ -50,21 +50,22 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 class SoundfileDecoder:
     """Decodes a file that libsndfile supports."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        """Opens a file, called `name` in messages.
+    def __init__(self, file: io.BufferedReader, name: str) -> None:
+        """Begins to decode an open file, called `name` in messages.
 
         Raises:
             AudioError: The file is truncated.
             SoundFileError: libsndfile does not support its format.
         """
         self._name = name
-        self._source = open_wav(path, name)
-        self._file = _Stream(self._source or c_path(path))
+        source = open_wav(file, name) or file
+        source.seek(0)
+        self._file = _Stream(source)
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int | None = self._file.frames if self._file.frames < _ENDLESS else None
         self.missing_allowed: int | None = 0
-        self.guesses_length = self._file.format == "MP3" and _lacks_length(path)
+        self.guesses_length = self._file.format == "MP3" and _lacks_length(file)
         if self.guesses_length:
             self.missing_allowed = None
         self.tags = clean_tags(self._file.copy_metadata())
@@ -107,10 +108,8 @@ class SoundfileDecoder:
             yield block.T
 
     def close(self) -> None:
-        """Closes the file."""
+        """Ends decoding; the file stays open."""
         self._file.close()
-        if self._source is not None:
-            self._source.close()
 
 
 class AvDecoder:
@@ -120,8 +119,8 @@ class AvDecoder:
     FFmpeg drops priming samples as the container specifies; padding at the end stays.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        """Opens a file, called `name` in messages.
+    def __init__(self, file: io.BufferedReader, name: str) -> None:
+        """Begins to decode an open file, called `name` in messages.
 
         Raises:
             AudioError: The file has no audio.
@@ -130,14 +129,13 @@ class AvDecoder:
         try:
             import av
         except ModuleNotFoundError as error:
-            raise MissingExtraError(f"Reading {name}", "av") from error
+            raise MissingExtraError(
+                f"libsndfile cannot read {name}; trying FFmpeg", "av"
+            ) from error
         self._errors: tuple[type[Exception], ...] = (av.FFmpegError,)
         self._name = name
         try:
-            # Tags are not always valid UTF-8.
-            self._container = av.open(
-                str(path), metadata_errors="replace", options={"format_whitelist": _CONTAINERS}
-            )
+            self._container = open_container(file)
         except self._errors as error:
             raise no_audio(name) from error
         stream = self._choose_track()
@@ -199,7 +197,7 @@ class AvDecoder:
             raise _broken(self._name, seconds) from error
 
     def close(self) -> None:
-        """Closes the file."""
+        """Ends decoding; the file stays open."""
         self._container.close()
 
 
@@ -211,19 +209,35 @@ def skip(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
         count = max(0, count - block.shape[1])
 
 
-def _lacks_length(path: Path) -> bool:
+def open_container(file: io.BufferedReader) -> Any:
+    """Opens a file with FFmpeg, which can open no other file and no address; needs PyAV.
+
+    Raises:
+        FFmpegError: FFmpeg does not support its format.
+    """
+    import av
+
+    file.seek(0)
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+    # Tags are not always valid UTF-8.
+    return av.open(file, metadata_errors="replace", options=options, buffer_size=_BUFFER)
+
+
+def _lacks_length(file: io.BufferedReader) -> bool:
     """Whether an MP3 file's first frame states no length (no Xing, Info or VBRI header).
 
     libsndfile then guesses the length from the first frames' bit rate, and stops reading there.
     """
-    with path.open("rb") as file:
-        start = file.read(10)
-        if start[:3] == b"ID3" and len(start) == 10:
-            size = functools.reduce(lambda bits, byte: bits << 7 | byte & 0x7F, start[6:])
-            file.seek(10 + size)
-        else:
-            file.seek(0)
-        frame = file.read(4096)
+    at = file.tell()
+    file.seek(0)
+    start = file.read(10)
+    if start[:3] == b"ID3" and len(start) == 10:
+        size = functools.reduce(lambda bits, byte: bits << 7 | byte & 0x7F, start[6:])
+        file.seek(10 + size)
+    else:
+        file.seek(0)
+    frame = file.read(4096)
+    file.seek(at)
     return not any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 

@@ -10,13 +10,14 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsmamba2.errors import AudioError, MissingExtraError, OptionError
 from bsmamba2.runtime.audio.samples import Samples, check_samples
+from bsmamba2.runtime.audio.source_file import SourceFile
 from bsmamba2.system.files import existing_file
 
 if TYPE_CHECKING:
@@ -106,14 +107,15 @@ class AudioReader:
         self.path = existing_file(path, name)
         with ExitStack() as stack:
             try:
-                self._held = stack.enter_context(self.path.open("rb"))
+                self._file = stack.enter_context(SourceFile(self.path))
             except OSError as error:
-                raise AudioError(f"{name} cannot be read: {error.strerror}; try again.") from error
-            self._before = os.fstat(self._held.fileno())
+                raise _unreadable(name, error) from error
+            self._before = os.fstat(self._file.fileno())
             if self._before.st_size == 0:
                 raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
-            self._decoder = stack.enter_context(closing(_open(self.path, name)))
-            self._check_opened()
+            with self._reading():
+                self._decoder = stack.enter_context(closing(_open(self._file, name)))
+            self._check_unchanged()
             self.sample_rate = self._decoder.sample_rate
             self.channels = self._decoder.channels
             self.tags = self._decoder.tags
@@ -167,35 +169,39 @@ class AudioReader:
                 modified while it was read. (A file that was replaced is still read to its end.)
         """
         at = self._start
-        for block in self._decoder.decode(self._start):
-            if self._stop is not None:
-                block = block[:, : self._stop - at]
-            check_samples(block, at, self.sample_rate, self.name)
-            at += block.shape[1]
-            yield block
-            if at == self._stop:
+        with self._reading():
+            for block in self._decoder.decode(self._start):
+                if self._stop is not None:
+                    block = block[:, : self._stop - at]
+                check_samples(block, at, self.sample_rate, self.name)
+                at += block.shape[1]
+                yield block
+                if at == self._stop:
+                    self._check_unchanged()
+                    break
+            else:
                 self._check_unchanged()
-                break
-        else:
-            self._check_unchanged()
-            self._check_end(at)
+                self._check_end(at)
 
-    def _check_opened(self) -> None:
-        """Raises AudioError if the decoder may have opened another file of the same name."""
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raises AudioError if the file cannot be read, whatever the decoder makes of its end."""
+        damage = None
         try:
-            same = os.path.samestat(self._before, self.path.stat())
-        except OSError:
-            same = False
-        if not same:
-            raise AudioError(f"{self.name} was replaced while it was opened: separate it again.")
-        self._check_unchanged()
+            yield
+        except AudioError as error:
+            damage = error
+        if self._file.error:
+            raise _unreadable(self.name, self._file.error) from damage
+        if damage:
+            raise damage
 
     def _check_unchanged(self) -> None:
         """Raises AudioError if the file was written to, which would mix old and new samples.
 
         If another file has taken its place, the one that was opened is still read.
         """
-        now, before = os.fstat(self._held.fileno()), self._before
+        now, before = os.fstat(self._file.fileno()), self._before
         if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise AudioError(
                 f"{self.name} was changed while it was read: wait until it is complete, and "
@@ -224,28 +230,29 @@ class AudioReader:
         )
 
 
-def _open(path: Path, name: str) -> SoundfileDecoder | AvDecoder:
-    """Opens a decoder: soundfile's if libsndfile supports the file, otherwise PyAV's."""
+def _open(file: SourceFile, name: str) -> SoundfileDecoder | AvDecoder:
+    """Begins to decode: with libsndfile if it supports the file, otherwise with PyAV."""
     import soundfile
 
-    from bsmamba2.runtime.audio.decoding import AvDecoder, SoundfileDecoder, no_audio
+    from bsmamba2.runtime.audio.decoding import AvDecoder, SoundfileDecoder
 
     try:
-        decoder = SoundfileDecoder(path, name)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        if path.suffix.lower() in SOUNDFILE_SUFFIXES:
-            raise no_audio(name) from error
-        return AvDecoder(path, name)
+        decoder = SoundfileDecoder(file, name)
+    except (soundfile.SoundFileError, RuntimeError):
+        return AvDecoder(file, name)
     if not decoder.guesses_length:
         return decoder
+    decoder.close()
     try:
-        complete = AvDecoder(path, name)
+        return AvDecoder(file, name)
     except MissingExtraError:
         logger.warning(
             "%s does not state its length and may be cut short: install "
             "'bsmamba2[av]' to read such MP3 files in full.",
             name,
         )
-        return decoder
-    decoder.close()
-    return complete
+        return SoundfileDecoder(file, name)
+
+
+def _unreadable(name: str, error: OSError) -> AudioError:
+    return AudioError(f"{name} cannot be read: {error.strerror}; try again.")

@@ -12,7 +12,6 @@ import io
 import os
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 from bsmamba2.errors import AudioError
 
@@ -64,48 +63,47 @@ class WavData:
         return not self.unknown_length and self.promised >= self.available + self.frame
 
 
-def find_wav_data(path: Path) -> WavData | None:
+def find_wav_data(file: io.BufferedReader) -> WavData | None:
     """Finds the data chunk of a RIFF, RIFX or RF64 file; None if the file has none."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        magic, size, kind = file.read(4), file.read(4), file.read(4)
-        if magic not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or kind != b"WAVE":
-            return None
-        order = ">" if magic == b"RIFX" else "<"
-        file_size = struct.unpack(order + "I", size)[0] + 8
-        frame, long_sizes, format = 1, None, b""
-        while len(header := file.read(8)) == 8:
-            name, size_of = header[:4], struct.unpack(order + "I", header[4:])[0]
-            if name == b"data":
-                if long_sizes and size_of == _UNKNOWN:
-                    file_size, size_of = long_sizes[0] + 8, long_sizes[1]
-                start = file.tell()
-                return WavData(
-                    offset=start,
-                    promised=size_of,
-                    available=end - start,
-                    frame=max(1, frame),
-                    file_promised=file_size,
-                    format=format,
-                    big_endian=order == ">",
-                )
-            body = file.read(min(size_of, 64))
-            if name == b"fmt " and len(body) >= 14:
-                frame, format = struct.unpack_from(order + "H", body, 12)[0], body
-            if name == b"ds64" and len(body) >= 16:
-                long_sizes = struct.unpack_from("<QQ", body)
-            file.seek(size_of + size_of % 2 - len(body), os.SEEK_CUR)
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    magic, size, kind = file.read(4), file.read(4), file.read(4)
+    if magic not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or kind != b"WAVE":
+        return None
+    order = ">" if magic == b"RIFX" else "<"
+    file_size = struct.unpack(order + "I", size)[0] + 8
+    frame, long_sizes, format = 1, None, b""
+    while len(header := file.read(8)) == 8:
+        name, size_of = header[:4], struct.unpack(order + "I", header[4:])[0]
+        if name == b"data":
+            if long_sizes and size_of == _UNKNOWN:
+                file_size, size_of = long_sizes[0] + 8, long_sizes[1]
+            start = file.tell()
+            return WavData(
+                offset=start,
+                promised=size_of,
+                available=end - start,
+                frame=max(1, frame),
+                file_promised=file_size,
+                format=format,
+                big_endian=order == ">",
+            )
+        body = file.read(min(size_of, 64))
+        if name == b"fmt " and len(body) >= 14:
+            frame, format = struct.unpack_from(order + "H", body, 12)[0], body
+        if name == b"ds64" and len(body) >= 16:
+            long_sizes = struct.unpack_from("<QQ", body)
+        file.seek(size_of + size_of % 2 - len(body), os.SEEK_CUR)
     return None
 
 
-def open_wav(path: Path, name: str) -> io.FileIO | None:
-    """Opens a WAV file with its length corrected; None if no correction is needed.
+def open_wav(file: io.BufferedReader, name: str) -> io.RawIOBase | None:
+    """Shows an open WAV file with its length corrected; None if no correction is needed.
 
     Raises:
         AudioError: The file, called `name`, is truncated, or its length cannot be corrected.
     """
-    data = find_wav_data(path)
+    data = find_wav_data(file)
     if data is None:
         return None
     if data.truncated:
@@ -117,7 +115,7 @@ def open_wav(path: Path, name: str) -> io.FileIO | None:
         return None
     if data.big_endian:
         raise AudioError(f"{name} does not state its length (RIFX): convert it to FLAC first.")
-    return _Reheaded(path, _rf64_header(data), data.offset)
+    return _Reheaded(file, _rf64_header(data), data.offset)
 
 
 def _rf64_header(data: WavData) -> bytes:
@@ -129,35 +127,35 @@ def _rf64_header(data: WavData) -> bytes:
     return start + described + b"data" + struct.pack("<I", _UNKNOWN)
 
 
-class _Reheaded(io.FileIO):
-    """A file with its header replaced; positions count from the beginning of the new header."""
+class _Reheaded(io.RawIOBase):
+    """An open file with its header replaced; positions count from the new header's beginning."""
 
-    def __init__(self, path: Path, header: bytes, offset: int) -> None:
+    def __init__(self, file: io.BufferedReader, header: bytes, offset: int) -> None:
         """Replaces the first `offset` bytes by `header`."""
-        super().__init__(path, "rb")
-        self._header, self._moved, self._at = header, offset - len(header), 0
+        self._file, self._header = file, header
+        self._moved, self._at = offset - len(header), 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """See FileIO."""
+        """See RawIOBase."""
         if whence == os.SEEK_END:
-            offset += super().seek(0, os.SEEK_END) - self._moved
+            offset += self._file.seek(0, os.SEEK_END) - self._moved
         elif whence == os.SEEK_CUR:
             offset += self._at
         self._at = offset
         return offset
 
     def tell(self) -> int:
-        """See FileIO."""
+        """See RawIOBase."""
         return self._at
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """See FileIO."""
+        """See RawIOBase."""
         start = self._header[self._at : self._at + len(buffer)]
         buffer[: len(start)] = start
         self._at += len(start)
         count = 0
         if rest := memoryview(buffer)[len(start) :]:
-            super().seek(self._at + self._moved)
-            count = super().readinto(rest) or 0
+            self._file.seek(self._at + self._moved)
+            count = self._file.readinto(rest)
         self._at += count
         return len(start) + count

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import audio_files
 import numpy as np
@@ -15,6 +16,7 @@ from small_engines import FunctionEngine, real_mask
 
 from bsmamba2.errors import AudioError, FileError
 from bsmamba2.runtime.audio.reader import AudioReader, Section
+from bsmamba2.runtime.audio.source_file import SourceFile
 from bsmamba2.runtime.audio.writing import OutputFormat
 from bsmamba2.runtime.separation.separator import Separator
 from bsmamba2.runtime.songs.jobs import Job
@@ -137,19 +139,53 @@ def test_a_change_during_a_section_counts(tmp_path: Path):
         list(read())
 
 
-def test_another_file_that_takes_the_name_while_it_is_opened_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def while_opened(monkeypatch: pytest.MonkeyPatch, change: Callable[[SourceFile], object]) -> None:
+    """Changes each song after its file is opened and before a decoder reads it."""
     from bsmamba2.runtime.audio import reader as audio
 
-    song = tmp_path / "song.wav"
-    save(song)
     own = audio._open
 
-    def late(path: Path, name: str) -> object:
-        replace(path)
-        return own(path, name)
+    def late(file: SourceFile, *rest: Any) -> object:
+        change(file)
+        return own(file, *rest)
 
     monkeypatch.setattr(audio, "_open", late)
-    with pytest.raises(AudioError, match="was replaced while it was opened"):
-        AudioReader(song)
+
+
+def test_a_song_that_is_replaced_while_it_is_opened_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    song = tmp_path / "song.wav"
+    before = save(song)
+    while_opened(monkeypatch, lambda _: replace(song))
+    assert np.array_equal(audio_files.read(song), before)
+
+
+def read_and_call(song: Path, change: Callable[[SourceFile], None]) -> None:
+    """Reads a song and calls a function on its open file after each block."""
+    with AudioReader(song) as reader:
+        for _ in reader.blocks():
+            change(reader._file)
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.mp3", "song.mka"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_disk_that_fails_is_no_damaged_song(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, late: bool
+):
+    song = tmp_path / name
+    if name == "song.mka":
+        audio_files.encode(song, "flac", noise(N))
+    else:
+        audio_files.save(song, noise(N))
+
+    def fail(file: SourceFile) -> None:
+        """Lets every later read fail."""
+        folder = os.open(tmp_path, os.O_RDONLY)
+        os.dup2(folder, file.fileno())
+        os.close(folder)
+
+    if not late:
+        while_opened(monkeypatch, fail)
+    with pytest.raises(AudioError, match=r"song.* cannot be read: Is a directory; try again\.$"):
+        read_and_call(song, fail)
