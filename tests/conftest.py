@@ -76,7 +76,8 @@ def tiny_checkpoint(shared: Shared) -> Path:
     def make(path: Path) -> None:
         network = random_network()
         provenance = Provenance(source="a test", source_sha256="0" * 64, trained=True)
-        metadata = Metadata(model=network.model, provenance=provenance)
+        stems = ("vocals", "instrumental")
+        metadata = Metadata(model=network.model, provenance=provenance, stems=stems)
         save_weights(path, network.state_dict(), metadata)
 
     return shared("checkpoint/tiny.safetensors", make)

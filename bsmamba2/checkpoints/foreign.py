@@ -91,7 +91,7 @@ def import_foreign(
     if provenance is None:
         source = f"{path.name} (EMA)" if ema else path.name
         provenance = Provenance(source=source, source_sha256=sha256_file(path), trained=True)
-    metadata = Metadata(model=model, provenance=provenance)
+    metadata = Metadata(model=model, provenance=provenance, stems=own.stems if own else ())
     return ForeignCheckpoint(container=container, tensors=tensors, metadata=metadata)
 
 
@@ -122,6 +122,7 @@ def _run_metadata(data: Any, path: Path) -> Metadata | None:
         return None
     try:
         model = model_config({name: data["config"][name] for name in ("audio", "network")})
+        stems = tuple(str(name) for name in data["config"]["data"]["stems"])
     except (LookupError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
         raise CheckpointError(
             f"{path} has a configuration that this version of bsmamba2 does not read: copy it "
@@ -129,7 +130,7 @@ def _run_metadata(data: Any, path: Path) -> Metadata | None:
         ) from error
     source = f"moving average of training checkpoint {path.name}, step {shown(data['step'])}"
     provenance = Provenance(source=source, source_sha256=sha256_file(path), trained=True)
-    return Metadata(model=model, provenance=provenance)
+    return Metadata(model=model, provenance=provenance, stems=stems)
 
 
 def _read_safetensors(path: Path, ema: bool) -> tuple[Tensors, str, Metadata | None]:

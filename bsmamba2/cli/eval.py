@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ _LONGEST_S = 600  # of --by-length; the engine gets a piece as one chunk
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A folder of songs in the layout of MUSDB18-HQ.",
+    help="A folder of songs in the layout of MUSDB18-HQ; vocals and instrumental are enough.",
 )
 @click.option(
     "--split",
@@ -34,6 +35,12 @@ _LONGEST_S = 600  # of --by-length; the engine gets a piece as one chunk
     default="test",
     show_default=True,
     help="Which of its songs to use.",
+)
+@click.option(
+    "--stems",
+    metavar="NAMES",
+    help="Files of each song that add up to its mixture, separated by commas, such as "
+    "vocals,instrumental.  [default: what the model was trained on, or what the song has]",
 )
 @click.option(
     "--against",
@@ -78,6 +85,7 @@ def command(
     model: str,
     data_folder: Path,
     split: str,
+    stems: str | None,
     against: tuple[str, ...],
     report: Path | None,
     by_length: str | None,
@@ -99,6 +107,7 @@ def command(
     Examples:
       bsm eval model.onnx --data MUSDB18-HQ
       bsm eval model.onnx --against default --data MUSDB18-HQ --report report.html
+      bsm eval model.onnx --data songs --stems vocals,instrumental
 
     The exit code is 1 if a song failed; failures are listed at the end, after the other songs.
     """
@@ -110,12 +119,18 @@ def command(
 
     if report is not None and report.is_dir():
         raise FileError(f"{report} is a folder: name a file for the report.")
-    data = load_config("bsmamba2").data
-    settings = Settings(
-        stems=data.stems, overlap_s=overlap_s, batch=batch, lengths_s=_lengths(by_length)
-    )
+    named, lengths_s = _stem_names(stems), _lengths(by_length)
     models = load_models([model, *against], backend)
-    songs = find_tracks(data_folder, split, data)
+    settings = Settings(
+        stems=named,
+        trained_stems=models[0].engine.metadata.stems,
+        overlap_s=overlap_s,
+        batch=batch,
+        lengths_s=lengths_s,
+    )
+    data = load_config("bsmamba2").data
+    known = settings.stems or settings.trained_stems or data.stems
+    songs = find_tracks(data_folder, split, replace(data, stems=tuple(known)))
     tracks = songs.tracks
     store = ResultStore(out)
     for name in (model.name for model in models if not model.trained):
@@ -150,6 +165,18 @@ def command(
         write_report(report, found, pictures)
         click.echo(f"Report: {report}", err=True)
     ctx.exit(1 if failures else 0)
+
+
+def _stem_names(text: str | None) -> list[str]:
+    """Returns the names of --stems, each once."""
+    if text is None:
+        return []
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if "" in names or "mixture" in names:
+        raise OptionError(
+            f"--stems {text}: name the stems without the mixture, such as vocals,instrumental."
+        )
+    return names
 
 
 def _lengths(text: str | None) -> list[int]:

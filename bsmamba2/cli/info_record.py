@@ -37,9 +37,10 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
 
     Returns:
         kind, file, parameters, tensors, sha256 (None for a configuration) and config. For files
-        also size_bytes, written_by, precision, parity, checks, provenance and card. For ONNX also
-        opset, opsets, scan_nodes, inlined_scans, functions, graph_parameters and graph_tensors.
-        For a plan also plan, a `PlanRecord`.
+        also size_bytes, written_by, precision, parity, checks, provenance, card and the stems that
+        the network was trained on, if known. For ONNX also opset, opsets, scan_nodes,
+        inlined_scans, functions, graph_parameters and graph_tensors. For a plan also plan, a
+        `PlanRecord`.
 
     Raises:
         BsmError: The file or configuration does not exist, is invalid or damaged, or must be
@@ -92,6 +93,7 @@ def inspect_file(name_or_path: str | Path) -> dict[str, Any]:
         "checks": [asdict(check) for check in metadata.checks],
         "provenance": asdict(metadata.provenance),
         "card": metadata.card and asdict(metadata.card),
+        "stems": list(metadata.stems),
         "config": metadata.model.to_dict(),
         **details,
     }
@@ -117,6 +119,8 @@ def lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "audio", "{sample_rate} Hz, {channels} channels, chunks of {chunk_s} s".format(**audio)
     yield "spectrum", "n_fft {n_fft}, hop {hop}".format(**audio)
     yield "target", audio["target"]
+    if record.get("stems"):
+        yield "stems", ", ".join(record["stems"])
     if "opset" in record:
         yield from _graph_lines(record)
     if "plan" in record:

@@ -211,13 +211,13 @@ def _bar(quiet: bool) -> Iterator[tuple[Listener, Callable[[str], None]]]:
 
 def validation_line(record: Record) -> str:
     """Returns what is printed of a validation."""
-    count, left_out = len(record["tracks"]), record["left_out"]
-    silent = "the target or everything else is silent there"
-    if left_out == count:
-        return f"Step {record['step']}: no validation song has a uSDR, as {silent}"
+    count, silent = len(record["tracks"]), record["silent"]
+    reason = "the target or everything else is silent there"
+    if silent == count:
+        return f"Step {record['step']}: no validation song has a uSDR, as {reason}"
     line = f"Step {record['step']}: uSDR {record['usdr']:.2f} dB"
     line += f" (mixture: {record['mixture_usdr']:.2f} dB)"
-    return f"{line}, without {left_out} of {count} songs, as {silent}" if left_out else line
+    return f"{line}, without {silent} of {count} songs, as {reason}" if silent else line
 
 
 def _tell_stopping() -> None:

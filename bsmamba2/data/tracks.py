@@ -66,6 +66,10 @@ class Track:
     frames: int = 0
     """Samples per channel according to the first readable header; 0 if none is readable."""
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file of a stem, or of the mixture."""
+        return any(path.stem.lower() == name.lower() for path in self.files)
+
     def stem(self, name: str) -> Path:
         """Returns the path of a stem, or of the mixture; that of a WAV file if there is none.
 

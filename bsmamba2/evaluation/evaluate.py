@@ -19,6 +19,7 @@ import numpy as np
 from bsmamba2.data.tracks import MIXTURE, Track
 from bsmamba2.errors import OptionError, failure_sentence
 from bsmamba2.evaluation.measure import score_track, separate_minute
+from bsmamba2.evaluation.references import reference_files
 from bsmamba2.evaluation.results import Minute, ResultStore, TrackResult
 from bsmamba2.formats.metadata import Metadata
 from bsmamba2.runtime.audio.pictures import COLUMNS, ROWS, Picture, draw_spectrogram
@@ -68,8 +69,10 @@ class Model:
 class Settings:
     """How the models separate."""
 
-    stems: Sequence[str]
-    """Stems that add up to a mixture; the engine's target is one of them."""
+    stems: Sequence[str] = ()
+    """Stems that add up to a mixture, the engine's target among them; if none, each song's."""
+    trained_stems: Sequence[str] = ()
+    """Stems to prefer where `stems` is empty and a song has these."""
     overlap_s: float = 0.0
     """Seconds by which neighbouring chunks overlap; 0, as in the paper, concatenates them."""
     batch: int = 1
@@ -129,6 +132,11 @@ class _Unit:
         """Seconds of audio."""
         return self.track.frames / self.model.engine.metadata.model.audio.sample_rate
 
+    def files(self, settings: Settings) -> dict[str, Path]:
+        """The song's files; raises DataError if some are missing."""
+        named, trained = settings.stems, settings.trained_stems
+        return reference_files(self.track, self.model.target, named=named, trained=trained)
+
     def separator(self, batch: int) -> Separator:
         """Makes the separator; raises BsmError for an invalid overlap, batch or chunk length."""
         engine = self.model.engine
@@ -140,7 +148,7 @@ class _Unit:
         self, settings: Settings, store: ResultStore, progress: Callable[[float], None]
     ) -> TrackResult:
         """Returns the stored result, or computes and stores it."""
-        engine, files = self.model.engine, _files(self.track, settings)
+        engine, files = self.model.engine, self.files(settings)
         parameters = {
             "engine": self.model.sha256,
             "device": engine.device,
@@ -251,10 +259,10 @@ def evaluate(
 
 
 def _check_target(model: Model, first: Model, stems: Sequence[str]) -> None:
-    if model.target not in stems:
+    if stems and model.target not in stems:
         raise OptionError(
-            f"{model.name} estimates '{model.target}', but the data has {', '.join(stems)}: "
-            "evaluate an engine for one of these."
+            f"{model.name} estimates '{model.target}', but --stems names {', '.join(stems)}: name "
+            f"{model.target} and what adds up to the rest."
         )
     if model.target != first.target:
         raise OptionError(
@@ -267,10 +275,6 @@ def _cuts(model: Model, settings: Settings) -> list[tuple[int, float]]:
     """Returns (chunk, overlap) in seconds, the model's own chunk first, without duplicates."""
     own = (model.chunk_s, settings.overlap_s)
     return list(dict.fromkeys([own, *((length, 0.0) for length in settings.lengths_s)]))
-
-
-def _files(track: Track, settings: Settings) -> dict[str, Path]:
-    return {name: track.stem(name) for name in (MIXTURE, *settings.stems)}
 
 
 # --- pictures of the best and the worst minute ---
@@ -322,7 +326,7 @@ def _pictures(
     unit: _Unit, minute: Minute, settings: Settings, store: ResultStore
 ) -> Sequence[Picture]:
     """Returns spectrograms of mixture, reference and estimate, from the store if possible."""
-    files = _files(unit.track, settings)
+    files = unit.files(settings)
     about = [unit.model.sha256, unit.overlap_s, minute.start_s, minute.duration_s, ROWS, COLUMNS]
     key = store.key(files, {"pictures": about})
     pictures = store.load_pictures(unit.track.name, key)

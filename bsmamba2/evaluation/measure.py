@@ -33,22 +33,22 @@ class TrackReader:
         """Opens all files.
 
         Args:
-            files: MIXTURE and every stem -> file.
+            files: As `reference_files` returns them.
             target: The stem that is estimated; the others add up to the residual.
 
         Raises:
-            BsmError: A file is missing, is not audio, or does not match the mixture.
+            BsmError: A file is missing, is not audio, or does not match the others.
         """
         self._target = target
         with ExitStack() as stack:
             self._readers = {
                 name: stack.enter_context(AudioReader(path)) for name, path in files.items()
             }
-            mixture = self._readers[MIXTURE]
+            first = next(iter(self._readers.values()))
             for reader in self._readers.values():
-                _check_alike(reader, mixture)
+                _check_alike(reader, first)
             self._stack = stack.pop_all()
-        self.sample_rate, self._channels = mixture.sample_rate, mixture.channels
+        self.sample_rate, self._channels = first.sample_rate, first.channels
 
     def __enter__(self) -> TrackReader:
         return self
@@ -76,23 +76,26 @@ class TrackReader:
         blocks = (reader.blocks() for reader in self._readers.values())
         for parts in zip(*blocks, strict=True):
             block = dict(zip(self._readers, parts, strict=True))
-            mixture, target = block.pop(MIXTURE), block.pop(self._target)
-            rest = np.zeros_like(mixture)
-            for part in block.values():
-                rest += part
-            yield np.concatenate([mixture, target, rest])
+            mixture, target = block.pop(MIXTURE, None), block.pop(self._target)
+            if mixture is not None and not block:
+                rest = mixture - target
+            else:
+                rest = np.zeros_like(target)
+                for part in block.values():
+                    rest += part
+            yield np.concatenate([target + rest if mixture is None else mixture, target, rest])
 
 
-def _check_alike(stem: AudioReader, mixture: AudioReader) -> None:
+def _check_alike(stem: AudioReader, first: AudioReader) -> None:
     for what, own, other in (
-        ("channels", stem.channels, mixture.channels),
-        ("Hz sample rate", stem.sample_rate, mixture.sample_rate),
-        ("samples", stem.frames, mixture.frames),
+        ("channels", stem.channels, first.channels),
+        ("Hz sample rate", stem.sample_rate, first.sample_rate),
+        ("samples", stem.frames, first.frames),
     ):
         if own != other:
             raise AudioError(
-                f"{stem.path} has {own} {what}, but its mixture has {other}: export the track "
-                "again."
+                f"{stem.path} has {own} {what}, but {first.path.name} has {other}: export the "
+                "track again."
             )
 
 
@@ -110,7 +113,7 @@ def score_track(
     Args:
         separator: Separator around the engine to measure.
         track: The track's name.
-        files: MIXTURE and every stem -> file.
+        files: As `reference_files` returns them.
         chunk_s: The separator's chunk length in seconds, for the result.
         overlap_s: The separator's overlap in seconds, for the result.
         progress: Called with the seconds of audio that are done.

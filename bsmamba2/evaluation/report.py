@@ -279,7 +279,7 @@ def _method(evaluation: Evaluation) -> str:
         f"over all seconds in which the reference is below {_number(FLOOR_DBFS, 0)} dBFS, where 0 "
         "dBFS is an RMS of 1; the median over tracks with such seconds.",
         f"{evaluation.stems[-1]}: the mixture minus the estimate of {stem}, compared with the sum "
-        "of the other stems.",
+        f"of the other stems, or with the mixture minus {stem} in tracks without other stems.",
         "The unprocessed mixture, taken as the estimate, shows what no separation at all scores; "
         "a silent estimate would have a uSDR of 0 dB.",
         f"A track in which {stem} or {evaluation.stems[-1]} is silent, below "

@@ -116,6 +116,8 @@ class Metadata:
     """What a lower precision costs; empty for float32."""
     card: ModelCard | None = None
     """Model card of trained weights."""
+    stems: tuple[str, ...] = ()
+    """Stems of the mixtures that the network was trained on; empty if they are not known."""
 
     def to_pairs(self) -> dict[str, str]:
         """Returns string pairs, each value as JSON."""
@@ -131,6 +133,8 @@ class Metadata:
             values["checks"] = [asdict(check) for check in self.checks]
         if self.card:
             values["card"] = asdict(self.card)
+        if self.stems:
+            values["stems"] = self.stems
         return {_PREFIX + key: json.dumps(value) for key, value in values.items()}
 
 
@@ -167,6 +171,7 @@ def parse_metadata(pairs: Mapping[str, str], path: object) -> Metadata:
                 read_section(PrecisionCheck, one, "checks.") for one in values["checks"] or ()
             ),
             card=read_section(ModelCard, values["card"], "card.") if values["card"] else None,
+            stems=_stems(values["stems"] or []),
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(
@@ -176,5 +181,11 @@ def parse_metadata(pairs: Mapping[str, str], path: object) -> Metadata:
         raise CheckpointError(f"{path} has damaged BSMamba2 metadata: {error}") from error
 
 
+def _stems(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError("stems")
+    return tuple(value)
+
+
 _KEYS = ("format", "config", "provenance", "precision", "parity")
-_OPTIONAL_KEYS = ("checks", "card")
+_OPTIONAL_KEYS = ("checks", "card", "stems")

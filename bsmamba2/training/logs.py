@@ -9,7 +9,7 @@ Each record is a dictionary with `kind` and `step`, the number of completed step
                         share of step_s in which the first process waited for mixtures; skipped,
                         the number of unreadable draws since the start of training
     validation          usdr and mixture_usdr in dB, means over tracks; tracks: name -> usdr;
-                        left_out, the number of tracks with null instead, as they have nothing to
+                        silent, the number of tracks with null instead, as they have nothing to
                         separate
     failed              what was not finite; sources of the batch
 """

@@ -271,7 +271,9 @@ class TrainingRun:
         if start := self._identity["start"]:
             source += f", from {start['file']}"
         provenance = Provenance(source=source, trained=True)
-        return Metadata(model=self._config.model, provenance=provenance)
+        return Metadata(
+            model=self._config.model, provenance=provenance, stems=self._config.data.stems
+        )
 
 
 def _set_threads(threads: int | None, saved: Mapping[str, Any] | None) -> None:

@@ -66,7 +66,7 @@ def validate(
 
     Returns:
         `usdr` in dB, mean over tracks; `mixture_usdr`, the same with the mixture as the estimate,
-        that is without any separation; `tracks`, uSDR by name; `left_out`, the number of tracks
+        that is without any separation; `tracks`, uSDR by name; `silent`, the number of tracks
         that are not in the means, and have no uSDR (None), because their target or everything
         else is silent. Both means are None if no track is left. And, in the first process only, an
         excerpt of the first track: name -> (channels, samples).
@@ -98,7 +98,7 @@ def validate(
         "usdr": _mean(scores),
         "mixture_usdr": _mean(baselines),
         "tracks": {track.name: figure for track, figure in zip(tracks, figures, strict=True)},
-        "left_out": figures.count(None),
+        "silent": figures.count(None),
     }
     return values, excerpts
 

@@ -22,7 +22,9 @@ from bsmamba2.system.files import read_safetensors_header, sha256_file
 
 TINY = model_of("tiny")
 STATE = random_weights(TINY)
-METADATA = Metadata(model=TINY, provenance=Provenance(source="random", trained=False))
+METADATA = Metadata(
+    model=TINY, provenance=Provenance(source="random", trained=False), stems=("vocals", "other")
+)
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -306,6 +308,8 @@ def test_tensors_whose_names_are_no_texts_are_refused(
         ("bsm.provenance", '{"source": "x", "source_sha256": null, "licence": "y", "trained": 1}'),
         ("bsm.parity", '[{"frames": 1e999, "p999": 0, "relative_rms": 0}]'),
         ("bsm.format", "[]"),
+        ("bsm.stems", '"vocals"'),
+        ("bsm.stems", "[1]"),
     ],
 )
 def test_hostile_metadata_is_one_sentence(key: str, value: str) -> None:

@@ -34,6 +34,7 @@ METADATA = Metadata(
     model=TINY,
     provenance=Provenance(source="a.ckpt", source_sha256="00" * 32, trained=True),
     parity=(MaskParity(frames=63, p999=3e-7, relative_rms=4e-7),),
+    stems=("vocals", "instrumental"),
 )
 
 
@@ -76,6 +77,7 @@ def test_checkpoint_gives_what_it_carries(tmp_path: Path) -> None:
     assert record["sha256"] == sha256_file(path)
     assert record["config"] == json.loads(json.dumps(TINY.to_dict()))
     assert record["provenance"]["licence"] == "undeclared"
+    assert record["stems"] == ["vocals", "instrumental"]
 
 
 def test_onnx_file_gives_graph_and_network(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from processes import Command, Outcome, printed
-from voiced_songs import plain_usdr, voice, write_song
+from voiced_songs import plain_usdr, voice, write_song, write_stems
 
 from bsmamba2.cli import main
 
@@ -107,7 +107,21 @@ def test_where_all_tracks_fail_there_is_no_report(bsm_eval: Command, short_onnx:
     assert not Path("report.html").exists()
 
 
+def test_named_stems_are_the_references(bsm_eval: Command, short_onnx: Path):
+    vocals, rest = (voice(1.2, [(0, 1.2)], level) for level in (0.1, 0.2))
+    write_stems(Path("other/test/song"), {"vocals": vocals, "backing": rest, "bass": rest})
+    done = bsm_eval(short_onnx, "--json", "--stems", "backing, vocals", data="other")
+    (model,) = json.loads(done.out)["models"]
+    assert model["stems"]["vocals"]["mixture_usdr"] == pytest.approx(
+        plain_usdr(vocals, vocals + rest), abs=1e-4
+    )
+    assert bsm_eval(short_onnx, data="other").code == 1
+
+
 @pytest.mark.parametrize(("arguments", "sentence", "code"), [
+    (["--stems", "vocals,"], "without the mixture", 2),
+    (["--stems", "vocals,mixture"], "without the mixture", 2),
+    (["--stems", "drums,bass"], "estimates 'vocals', but --stems names drums, bass", 2),
     (["--by-length", "0"], "whole seconds", 2),
     (["--by-length", "1,two"], "whole seconds", 2),
     (["--by-length", "1,9999"], "up to 600", 2),

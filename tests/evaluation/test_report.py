@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from known_results import evaluation, minute, region, result
 from small_engines import FunctionEngine, random_mask, real_mask
-from voiced_songs import RATE, STEMS, model_of, tracks_of, voice, write_song
+from voiced_songs import RATE, model_of, tracks_of, voice, write_song
 
 from bsmamba2.evaluation.charts import round_ticks, value_range
 from bsmamba2.evaluation.evaluate import (
@@ -131,7 +131,7 @@ def test_pictures_show_the_audio_that_was_measured(tmp_path: Path, overlap_s: fl
     found = result("song", minutes=(part,))
     model = model_of(random_mask(0.5))
     models = [ModelResults(model=model, tracks=[found], by_length={})]
-    settings = Settings(stems=STEMS, overlap_s=overlap_s)
+    settings = Settings(overlap_s=overlap_s)
     store = ResultStore(tmp_path / "results")
     (shown,) = picture_extremes(models, tracks_of(tmp_path), settings, store)
     engine = FunctionEngine(random_mask(0.5))
@@ -148,7 +148,7 @@ def test_pictures_show_the_audio_that_was_measured(tmp_path: Path, overlap_s: fl
 
 def test_short_songs_have_one_minute(tmp_path: Path):
     write_song(tmp_path, "song", voice(1.5, [(0, 1.5)]))
-    settings, store = Settings(stems=STEMS), ResultStore(tmp_path / "results")
+    settings, store = Settings(), ResultStore(tmp_path / "results")
     results, _ = evaluate([model_of(real_mask(1))], tracks_of(tmp_path), settings, store)
     (only,) = results[0].tracks[0].minutes
     assert (only.start_s, only.duration_s) == (0, 1.5)

@@ -42,7 +42,7 @@ def measured(root: Path) -> Evaluation:
     (results,), failures = evaluate(
         [model_of(random_mask(0.5))],
         tracks_of(root),
-        Settings(stems=STEMS, lengths_s=[1, 2]),
+        Settings(lengths_s=[1, 2]),
         ResultStore(root / "results"),
     )
     assert not failures
@@ -76,7 +76,7 @@ def quiet(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[st
 def assert_all_numbers_are_finite(found: Evaluation) -> None:
     """Asserts that no text of the evaluation names NaN or an infinity, and JSON has null."""
     pictures = picture_extremes(
-        found.models, tracks_of(found.data), Settings(stems=STEMS), ResultStore(found.data / "r")
+        found.models, tracks_of(found.data), Settings(), ResultStore(found.data / "r")
     )
     json.dumps(found.document(), allow_nan=False)
     for text in (text_tables(found), render_report(found, pictures)):

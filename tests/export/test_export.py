@@ -82,7 +82,9 @@ def test_metadata_comes_back_and_equal_weights_make_equal_files(
     metadata = export_onnx(tiny_checkpoint, tmp_path / "a.onnx", report=said.append)
     assert parse_metadata(read_onnx_file(tmp_path / "a.onnx").metadata, "a.onnx") == metadata
     source = load_weights(tiny_checkpoint)[1]
-    assert (metadata.model, metadata.provenance) == (source.model, source.provenance)
+    for name in ("model", "provenance", "stems"):
+        assert getattr(metadata, name) == getattr(source, name)
+    assert metadata.stems == ("vocals", "instrumental")
     assert metadata.precision == "float32"
     assert_parity_is_stored(metadata)
     for figure in metadata.parity:  # and reported

@@ -108,6 +108,7 @@ def test_a_run_keeps_the_last_the_best_and_weights_for_use(finished, tmp_path):
     for name, tensor in average.items():
         assert torch.equal(tensor, saved["ema"][f"module.{name}"])
     assert metadata.provenance.trained
+    assert metadata.stems == ("vocals", "drums", "bass", "other")
     assert "training run run, step 6" in metadata.provenance.source
     assert (finished / "best.safetensors").read_bytes() == (
         finished / "best" / f"step-{best[0]}.safetensors"

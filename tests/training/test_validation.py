@@ -54,7 +54,7 @@ def test_a_silent_song_changes_no_mean_of_a_validation(tmp_path: Path):
     found = validated(tmp_path)
     assert "without" not in validation_line({"step": 1, **alone})
     assert "dB), without 2 of 3 songs" in validation_line({"step": 1, **found})
-    assert (alone["left_out"], found["left_out"]) == (0, 2)
+    assert (alone["silent"], found["silent"]) == (0, 2)
     assert [found[name] for name in ("usdr", "mixture_usdr")] == [
         alone[name] for name in ("usdr", "mixture_usdr")
     ]
