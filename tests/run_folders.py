@@ -28,6 +28,10 @@ def write_run(run: Path) -> None:
     folder.save(
         {**run_identity(config, [], 1), **state.to_dict()},
         state.ema.module.state_dict(),
-        Metadata(model=config.model, provenance=Provenance(source="a run", trained=True)),
+        Metadata(
+            model=config.model,
+            provenance=Provenance(source="a run", trained=True),
+            stems=config.data.stems,
+        ),
         is_best=True,
     )

@@ -119,14 +119,16 @@ def test_scores_are_those_of_the_separated_audio(tmp_path: Path, song: dict):
 def test_files_of_any_format_give_the_scores_of_their_samples(tmp_path: Path, song: dict):
     folder = tmp_path / "test" / "song"
     for path in folder.glob("*.wav"):
-        samples, rate = soundfile.read(path, dtype="int16")
+        values, rate = soundfile.read(path)
+        samples = np.round(values * 32767).astype(np.int16)
         soundfile.write(path, samples, rate)
         suffix = ".WAV" if path.stem == "bass" else ".flac"
         other = tmp_path / "other" / "test" / "song" / f"{path.stem}{suffix}"
         other.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(other, samples, rate)
     one, other = (run_one(root, real_mask(0.5)) for root in (tmp_path, tmp_path / "other"))
-    assert other == replace(one, elapsed_s=other.elapsed_s)
+    assert not other.silent_stems
+    assert repr(other) == repr(replace(one, elapsed_s=other.elapsed_s))  # NaN is not itself
 
 
 def test_leakage_is_the_level_of_the_error_in_silent_seconds(tmp_path: Path, song: dict):
