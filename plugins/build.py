@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from bsmamba2.plugins import architectures as arch
 from bsmamba2.plugins.compilation import PLUGIN, RECIPE, SCAN, SIZES, Options, compile_libraries
 from bsmamba2.plugins.toolchain import Toolchain, find_toolchain
 from bsmamba2.system.atomic import atomic_folder, locked, temporary_folder, writing
+from bsmamba2.system.cores import usable_cores
 from bsmamba2.system.files import sha256_file
 from bsmamba2.system.user_cache import cache_folder, check_private
 
@@ -90,7 +90,7 @@ def build_libraries(
         architectures=arch.resolve_architectures(architectures, toolchain.known),
         sizes=tuple(sorted(set(sizes))),
         headers=_tensorrt_headers(include_dir) if plugin else None,
-        jobs=jobs or len(os.sched_getaffinity(0)),
+        jobs=jobs or usable_cores(),
     )
     sources = sources_sha256()
     folder = cache_folder("plugins") / _key(sources, toolchain, options)

@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from bsmamba2.system.cores import usable_cores
 from bsmamba2.system.revision import git_revision
 
 _ISA = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -28,12 +29,6 @@ def describe_machine() -> dict[str, Any]:
         "memory_gib": round(memory / 2**30, 1) or None,
         "system": platform.system(),
     }
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cpuinfo() -> dict[str, str]:

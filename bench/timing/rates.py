@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.common.machine import usable_cores
 from bench.timing.worker import Task
+from bsmamba2.system.cores import usable_cores
 
 ARRAY_MIB = 256
 """Size of each of the three arrays: more than any cache of the last level."""

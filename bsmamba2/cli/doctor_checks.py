@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import shutil
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from bsmamba2 import __version__
 from bsmamba2.errors import BsmError, MissingExtraError, short_reason
+from bsmamba2.system.cores import usable_cores
 
 PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "onnxruntime", "onnxruntime-gpu", "click",
             "tqdm", "PyYAML", "torch", "safetensors", "tensorboard", "onnx", "onnxscript", "av",
@@ -67,9 +67,7 @@ def examine() -> Report:
             "bsmamba2": __version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "cpus": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(),
+            "cpus": usable_cores(),
             "nvidia_driver": driver,
         },
         checks={

@@ -18,7 +18,11 @@ _BAR = "{desc}: {bar}| {n:.0f}/{total_fmt} s [{elapsed}<{remaining}, {rate_noinv
 
 _BACKEND = (
     click.option(
-        "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of the engine."
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="CPU threads of the engine, at most the cores that this process may use.  [default: "
+        "one for each of them]",
     ),
     click.option(
         "--device",

@@ -77,7 +77,13 @@ _STOPPING = (
     show_default=True,
     help="Where the network is trained.",
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads, at most the cores that this process may use.  [default: one for each of "
+    "them; in a run that continues, as before]",
+)
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),

@@ -22,6 +22,7 @@ from bsmamba2.data.tracks import FoundTracks, Track, find_tracks
 from bsmamba2.errors import TrainingError
 from bsmamba2.formats.metadata import Metadata, Provenance
 from bsmamba2.system.atomic import claimed
+from bsmamba2.system.cores import bounded_threads
 from bsmamba2.system.signals import StopRequest, stop_on_signals
 from bsmamba2.training.distributed import Processes, joined
 from bsmamba2.training.identity import check_same_run, run_identity
@@ -78,7 +79,8 @@ def train(
         start: Checkpoint of the same network with the initial weights; random weights if None.
         cache: Folder of the cache of salient segments; if None, it is beside the songs.
         device: "auto", "cpu" or "cuda".
-        threads: CPU threads; if None, as many as the checkpoint names, or PyTorch's choice.
+        threads: CPU threads, at most `usable_cores`; if None, as many as the checkpoint names, or
+            PyTorch's choice.
         allow_config_change: Resume even if configuration, songs or processes differ.
         listener: Called with the records of the log, in the first process.
         report: Called in the first process with a sentence before work that may take minutes, and
@@ -278,13 +280,15 @@ class TrainingRun:
 
 def _set_threads(threads: int | None, saved: Mapping[str, Any] | None) -> None:
     """Sets the number of threads, on which rounding depends: by default as in the checkpoint."""
-    if threads := threads or (saved["threads"] if saved else None):
-        torch.set_num_threads(threads)
-    if saved and saved["threads"] != threads:
+    default = saved["threads"] if saved else torch.get_num_threads()
+    used = bounded_threads(threads, default)
+    if threads or saved or used < default:
+        torch.set_num_threads(used)
+    if saved and saved["threads"] != used:
         logger.warning(
             "The run used %d CPU threads and continues with %d: rounding will differ.",
             saved["threads"],
-            threads,
+            used,
         )
 
 
