@@ -15,10 +15,36 @@ class BsmError(Exception):
     exit_code = 1
 
 
+_NO_THREAD = ("can't start new thread", "Resource temporarily unavailable")
+_NO_MEMORY = (
+    *("Cannot allocate memory", "cannot allocate memory", "can't allocate memory"),
+    *("Failed to allocate memory", "failed to map segment", "bad_alloc", "not enough memory"),
+)
+"""What the libraries that we call say; their classes of errors tell nothing."""
+
+
+def refusal(error: BaseException) -> BsmError | None:
+    """Explains an error if the system refused memory or a thread; returns None for other errors."""
+    if isinstance(error, BsmError):
+        return error if isinstance(error, ResourceError) else None
+    text = str(error)
+    if any(words in text for words in _NO_THREAD):
+        return ResourceError(
+            "The system refused another thread: close other programs, or use fewer --threads or "
+            "--jobs."
+        )
+    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+        return ResourceError(
+            "The system refused more memory: close other programs, or use fewer --jobs or a "
+            "smaller --batch."
+        )
+    return None
+
+
 def failure_sentence(error: Exception, command: str) -> str:
     """Describes in one sentence why one of several files failed while `command` ran."""
-    if isinstance(error, BsmError):
-        return str(error)
+    if isinstance(known := refusal(error) or error, BsmError):
+        return str(known)
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return f"unexpected {text}; run 'bsm --debug {command} ...' and report it."
 
@@ -97,6 +123,13 @@ class ExportError(BsmError):
     """An export is impossible, or failed its own checks.
 
     Fix: export the `.safetensors` checkpoint; use float32 if a lower precision failed.
+    """
+
+
+class ResourceError(BsmError):
+    """The system refused memory, or another thread or process.
+
+    Fix: close other programs, or raise the limits (`ulimit`, a container's) under which they run.
     """
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from processes import no_new_threads
 from safetensors.numpy import save_file
 
 from bsmamba2 import errors
@@ -21,6 +22,7 @@ from bsmamba2.cli import cli
 from bsmamba2.errors import BsmError
 from bsmamba2.formats.model_files import CONFIG_KEY
 from bsmamba2.runtime.engines import default_engine_path
+from bsmamba2.system.lanes import Lane
 
 RATE = 44_100
 
@@ -42,6 +44,11 @@ def _load_scan() -> None:
     from bsmamba2.plugins.cuda_library import ScanLibrary
 
     ScanLibrary("gone.so")
+
+
+def _refuse_thread() -> None:
+    with no_new_threads():
+        Lane("bsm-engine").submit(lambda: None)
 
 
 CASES = [
@@ -79,6 +86,11 @@ CASES = [
     ErrorCase(errors.EngineError, "infer song.wav --engine model.onnx --precision float16"),
     ErrorCase(errors.ExportError, "export default --trt --output model.txt"),
     ErrorCase(errors.ExportError, "export default --trt --frames 3:2:1"),
+    ErrorCase(
+        errors.ResourceError,
+        "`bsm infer song.wav` (in a container whose limit of threads is reached)",
+        call=_refuse_thread,
+    ),
     ErrorCase(errors.TrainingError, "train --config tiny --data songs --out run"),
     ErrorCase(
         errors.PluginError,

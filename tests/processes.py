@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +54,16 @@ def bsm_json(*arguments: str | Path) -> dict[str, Any]:
     assert done.code == 0, done.err
     document: dict[str, Any] = json.loads(done.out)
     return document
+
+
+@contextlib.contextmanager
+def no_new_threads() -> Iterator[None]:
+    """The system refuses threads in the block: their stacks would fill the address space."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
 
 
 def python(

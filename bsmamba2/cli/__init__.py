@@ -12,13 +12,15 @@ import importlib
 import logging
 import os
 import sys
-import threading
+import warnings
 
 import click
 
 from bsmamba2 import __version__
-from bsmamba2.errors import BsmError, one_line
+from bsmamba2.errors import BsmError, one_line, refusal
+from bsmamba2.system.lanes import at_work
 from bsmamba2.system.signals import Terminated, terminated_by_signals
+from bsmamba2.system.streams import secure_standard_streams
 
 GROUPS = {  # heading in the help -> names of commands, in the order of a first use
     "Separation": ("infer",),
@@ -99,48 +101,51 @@ def cli(ctx: click.Context, debug: bool) -> None:
     """
     ctx.obj = debug
     level = logging.DEBUG if debug else logging.WARNING
+    # What asks for a thread of its own that only refreshes bars can do without.
+    warnings.filterwarnings("ignore", "tqdm:disabling monitor")
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `bsm`; exits with the codes that its help lists."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        with terminated_by_signals():
-            code = cli.main(arguments, prog_name="bsm", standalone_mode=False) or 0
-        sys.exit(code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _leave("Interrupted.", 130)
-    except Terminated as end:
-        _leave("Terminated.", 128 + end.number)
-    except BsmError as error:
-        _fail(str(error), arguments, error.exit_code)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # such as an error of stdout
-            _fail(f"Cannot write: {error.strerror}; make room, or write elsewhere.", arguments)
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            _fail(f"The name {error.filename} is too long: choose a shorter one.", arguments)
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        _fail(f"Unexpected {text}. Run 'bsm --debug ...' and report what it prints.", arguments)
-
-
-def _leave(sentence: str, code: int) -> None:
-    """Ends the process; at once if an engine hangs, whose library would crash a normal exit."""
-    with contextlib.suppress(OSError):
-        click.echo(sentence, err=True)
-    if any(thread.name.startswith("bsm-") for thread in threading.enumerate()):
-        with contextlib.suppress(OSError):
+    secure_standard_streams()
+    code = _run(arguments)
+    if at_work():
+        with contextlib.suppress(OSError, AttributeError):  # AttributeError: stdout is closed
             sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def _fail(sentence: str, arguments: list[str], code: int = 1) -> None:
-    if "--debug" in arguments:
-        raise  # the error that `main` is handling
-    lines = map(one_line, sentence.splitlines())  # file names may hold anything
-    click.echo("Error: " + "\n".join(lines), err=True)
-    sys.exit(code)
+def _run(arguments: list[str]) -> int:
+    """Runs a command; returns the exit code, once the sentence of an error is printed."""
+    try:
+        with terminated_by_signals():
+            return cli.main(arguments, prog_name="bsm", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except Terminated as end:
+        click.echo("Terminated.", err=True)
+        return 128 + end.number
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        lines = map(one_line, _sentence(error).splitlines())  # file names may hold anything
+        click.echo("Error: " + "\n".join(lines), err=True)
+        return error.exit_code if isinstance(error, BsmError) else 1
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(known := refusal(error) or error, BsmError):
+        return str(known)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:  # such as an error of stdout
+        return f"Cannot write: {error.strerror}; make room, or write elsewhere."
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"The name {error.filename} is too long: choose a shorter one."
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"Unexpected {text}. Run 'bsm --debug ...' and report what it prints."

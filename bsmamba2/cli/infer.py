@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -302,7 +303,10 @@ def _separate(
     quiet: bool,
     names: bool,
 ) -> tuple[list[SeparatedSong], list[Failure]]:
-    """Separates songs with a progress bar for each; `names` prints the files that are written."""
+    """Separates songs with a progress bar for each; `names` prints the files that are written.
+
+    If stdout takes no more names, the songs that have begun are ended.
+    """
     from tqdm import tqdm
 
     from bsmamba2.runtime.songs.separate_files import separate_files
@@ -310,8 +314,10 @@ def _separate(
 
     songs: list[SeparatedSong] = []
     failures: list[Failure] = []
-    with song_bars(quiet) as bar:
-        outcomes = separate_files(separator, jobs, output, at_once=at_once, watch=bar)
+    with (
+        song_bars(quiet) as bar,
+        closing(separate_files(separator, jobs, output, at_once=at_once, watch=bar)) as outcomes,
+    ):
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 logger.debug("%s failed", job.name, exc_info=outcome)

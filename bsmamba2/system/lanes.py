@@ -22,9 +22,13 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, InvalidStateError, wait
 from typing import Protocol, TypeVar
 
+from bsmamba2.errors import refusal
+
 PATIENCE_S = 5.0
 """Seconds to wait for abandoned work to end. An engine that takes longer is left running on its
 thread, and is not called again; the caller does not wait for it."""
+
+_MOMENT_S = 1.0
 
 T = TypeVar("T")
 Result = TypeVar("Result", covariant=True)
@@ -72,14 +76,15 @@ class Lane:
 
         Raises:
             CancelledError: The lane is closed.
+            ResourceError: The system refused its first thread; with fewer threads than it may have,
+                a lane takes longer.
         """
         task: Task[T] = Task()
         with self._changed:
             if self._closed:
                 raise CancelledError
             if self._threads < self._most:
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
-                self._threads += 1
+                self._start_thread()
             self._waiting.append((task, function))  # type: ignore[arg-type]
         return task
 
@@ -101,6 +106,15 @@ class Lane:
                 task.set_exception(CancelledError())
         with self._changed:
             self._changed.wait_for(lambda: not self._threads, PATIENCE_S)
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except RuntimeError as error:
+            if not self._threads:
+                raise (refusal(error) or error) from error
+        else:
+            self._threads += 1
 
     def _work(self) -> None:
         """Runs waiting work until there is none: the body of a thread."""
@@ -130,6 +144,18 @@ def _run(task: Task[T], function: Callable[[], T]) -> None:
         else:
             task.set_result(result)
         del task, function  # otherwise an error's traceback and its task form a cycle
+
+
+def at_work() -> bool:
+    """Whether work of this package still runs on a thread, after waiting a moment for its end.
+
+    The process must then be ended by `os._exit`: a library in the middle of its work would crash a
+    normal exit.
+    """
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("bsm-")]
+    for thread in threads:
+        thread.join(_MOMENT_S)
+    return any(thread.is_alive() for thread in threads)
 
 
 def in_order(begun: Iterable[Pending[T]], ahead: int) -> Generator[T]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ class EngineOptions:
 
     Attributes:
         device: "cpu", "cuda", or "auto": the GPU if the backend can use one, otherwise the CPU.
-        threads: Number of CPU threads; None leaves the choice to the backend.
+        threads: Number of CPU threads, at most the cores that this process may use; None takes as
+            many as there are of these.
         precision: Precision of the matrix products of a `.safetensors` engine: "float32" (also
             None), or "float16" on a GPU. The precision of other files is fixed.
     """
@@ -77,6 +78,15 @@ class Engine(Protocol):
     def describe(self) -> dict[str, Any]:
         """Returns backend, device, threads and so on, for reports only."""
         ...
+
+
+class OfOneProcess:
+    """What holds threads, or a backend's handles, which no other process can use."""
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses to be pickled or copied."""
+        name = type(self).__name__
+        raise TypeError(f"A {name} cannot be pickled or copied: make one in each process.")
 
 
 def check_spectrum(spectrum: Spectrum, audio: AudioConfig) -> None:

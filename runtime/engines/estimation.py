@@ -116,7 +116,11 @@ class EngineEstimator:
         with batch.times.measure("stft"):
             spectrum = stft(batch.chunks, n_fft=self._audio.n_fft, hop=self._audio.hop)
         mask = self._masks.submit(functools.partial(self._mask, batch, spectrum))
-        target = self._targets.submit(functools.partial(self._target, batch, spectrum, mask))
+        try:
+            target = self._targets.submit(functools.partial(self._target, batch, spectrum, mask))
+        except BaseException:
+            mask.cancel()  # nobody else knows of it
+            raise
         return _MaskedBatch(mask, target)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from bsmamba2.errors import EngineError, PluginError, short_reason
+from bsmamba2.errors import EngineError, PluginError, refusal, short_reason
 from bsmamba2.formats.metadata import parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
-from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, check_spectrum
+from bsmamba2.runtime.engines.base import EngineOptions, OfOneProcess, Spectrum, check_spectrum
+from bsmamba2.system.cores import bounded_threads, physical_cores, usable_cores
+from bsmamba2.system.lanes import Lane
 
 logger = logging.getLogger(__name__)
 _arena_lock = threading.Lock()
@@ -25,7 +28,7 @@ _NATIVE_PRECISIONS = ("float32", "int8")  # in these, the scans are in float32
 _FATAL_ONLY = 4  # log severity of ONNX Runtime: errors are raised anyway
 
 
-class OnnxEngine:
+class OnnxEngine(OfOneProcess):
     """An exported network in ONNX Runtime."""
 
     batch: tuple[int, int, int] | None = None
@@ -36,7 +39,7 @@ class OnnxEngine:
         Args:
             path: A file written by `bsm export`. Another tool may have inlined its scans, as ONNX
                 Runtime's optimiser and `onnx.inliner` do.
-            options: Device and threads; None takes all cores.
+            options: Device and threads.
             native_scan: Whether float32 scans on a CPU run in the package's native library if it
                 is installed; otherwise they run as the function body in the file.
 
@@ -61,16 +64,19 @@ class OnnxEngine:
         self.scan = _INLINED if inlined else _FUNCTION_BODY
         if library:
             self.scan = f"native {library.instructions}"
-        try:
-            self._session = ort.InferenceSession(
-                str(path), _options(options.threads, library), providers=providers
-            )
+        self._threads = _threads(options.threads)
+        settings = _options(self._threads, library)
+
+        def load() -> ort.InferenceSession:
+            return ort.InferenceSession(str(path), settings, providers=providers)
+
+        try:  # on another thread, as signals interrupt only what waits in Python
+            self._session = Lane("bsm-load").submit(load).result()
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise EngineError(
+            raise refusal(error) or EngineError(
                 f"ONNX Runtime cannot load {path}: {short_reason(error)}; export the model again."
             ) from error
         self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
-        self._threads = options.threads
 
     def __call__(self, spectrum: Spectrum) -> Spectrum:
         """The mask; see `Engine`."""
@@ -78,7 +84,7 @@ class OnnxEngine:
         try:
             (mask,) = self._session.run(None, {"spectrum": spectrum})
         except Exception as error:
-            raise EngineError(
+            raise refusal(error) or EngineError(
                 f"ONNX Runtime failed: {short_reason(error)}; free memory, or export the model "
                 "again."
             ) from error
@@ -97,6 +103,16 @@ class OnnxEngine:
             "threads": self._threads,
             "scan": self.scan,
         }
+
+
+def _threads(asked: int | None) -> int | None:
+    """Returns the session's number of threads; None is one for each core, pinned to it.
+
+    ONNX Runtime knows nothing of quotas, and pins its threads to cores of other processes, too.
+    """
+    if asked is None and usable_cores() == os.cpu_count():
+        return None
+    return bounded_threads(asked, physical_cores())
 
 
 def _options(threads: int | None, library: CpuScanLibrary | None) -> ort.SessionOptions:

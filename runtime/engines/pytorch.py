@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from bsmamba2.errors import EngineError, short_reason
+from bsmamba2.errors import EngineError, refusal, short_reason
 from bsmamba2.models.folded import fold
 from bsmamba2.models.graphed import GraphedNetwork
 from bsmamba2.models.load import load_network
-from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, check_spectrum
+from bsmamba2.runtime.engines.base import EngineOptions, OfOneProcess, Spectrum, check_spectrum
+from bsmamba2.system.cores import bounded_threads
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-class TorchEngine:
+class TorchEngine(OfOneProcess):
     """A checkpoint in PyTorch."""
 
     batch: tuple[int, int, int] | None = None
@@ -43,8 +44,9 @@ class TorchEngine:
         self.precision = options.precision or "float32"
         if self.precision == "float16" and self.device == "cpu":
             raise EngineError("float16 in PyTorch needs a GPU: use --precision float32.")
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        threads = bounded_threads(options.threads, torch.get_num_threads())
+        if options.threads or threads < torch.get_num_threads():
+            torch.set_num_threads(threads)
         network, self.metadata = load_network(path)
         folded = fold(network, _DTYPES[self.precision]).to(self.device)
         self._network = folded if self.device == "cpu" else GraphedNetwork(folded)
@@ -56,7 +58,7 @@ class TorchEngine:
             try:
                 mask = self._network(torch.from_numpy(spectrum).to(self.device))
             except RuntimeError as error:  # usually out of memory
-                raise EngineError(
+                raise refusal(error) or EngineError(
                     f"PyTorch failed: {short_reason(error)}; free memory, or try the model's "
                     ".onnx file."
                 ) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
@@ -98,7 +98,7 @@ def separate_files(
     *,
     at_once: int = 1,
     watch: Watch = lambda title: nullcontext(),
-) -> Iterator[SeparatedSong | Exception]:
+) -> Generator[SeparatedSong | Exception]:
     """Separates files as `separate_file` does; a failure ends only the song that it occurs in.
 
     Args:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 
 import pytest
+from processes import no_new_threads
 
+from bsmamba2.errors import ResourceError
 from bsmamba2.system import lanes
 from bsmamba2.system.lanes import Lane, Task, in_order
 
@@ -119,6 +121,25 @@ def test_leaving_drops_waiting_work_and_waits_for_running_work():
     results.close()
     assert ran == [0, 1]
     join("left")
+
+
+def test_a_lane_goes_on_with_the_threads_that_it_gets():
+    lane, free = Lane("few", 2), threading.Event()
+    first = lane.submit(lambda: free.wait(LONG_S))
+    with no_new_threads():
+        second = lane.submit(lambda: True)
+    free.set()
+    assert first.result(LONG_S)
+    assert second.result(LONG_S)
+    join("few")
+
+
+def test_a_refused_thread_is_one_sentence_and_the_lane_can_be_used_again():
+    lane = Lane("refused")
+    with no_new_threads(), pytest.raises(ResourceError, match="refused another thread: "):
+        lane.submit(lambda: True)
+    assert lane.submit(lambda: True).result(LONG_S)
+    join("refused")
 
 
 def test_hanging_work_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch):

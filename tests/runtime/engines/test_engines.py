@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from bsmamba2.errors import BsmError, EngineError
 from bsmamba2.export.precision.gates import fixed_spectrum
 from bsmamba2.runtime.engines import Engine, EngineOptions, load_engine
 from bsmamba2.runtime.engines.onnxruntime import OnnxEngine
+from bsmamba2.system.cores import usable_cores
 
 AUDIO = model_of("tiny").audio
 
@@ -88,6 +91,27 @@ def test_one_thread_is_as_good(path: Path):
         torch.set_num_threads(threads)
 
 
+def test_more_threads_than_cores_are_too_many(path: Path):
+    before = torch.get_num_threads()
+    try:
+        engine = load_engine(path, EngineOptions(threads=4000))
+        assert engine.describe()["threads"] == usable_cores()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+def test_by_default_an_engine_takes_the_cores_that_this_process_may_use(path: Path):
+    before, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        expected = None if os.cpu_count() == 1 and path.suffix == ".onnx" else 1
+        assert load_engine(path).describe()["threads"] == expected
+    finally:
+        os.sched_setaffinity(0, before)
+        torch.set_num_threads(threads)
+
+
 def test_engine_says_what_it_is(engine: Engine, path: Path):
     said = engine.describe()
     backend, module = {
@@ -100,6 +124,11 @@ def test_engine_says_what_it_is(engine: Engine, path: Path):
     json.dumps(said)
     assert engine.metadata.model == model_of("tiny")
     assert engine.metadata.provenance.source == "a test"
+
+
+def test_an_engine_is_made_in_each_process(engine: Engine):
+    with pytest.raises(TypeError, match="make one in each process"):
+        pickle.dumps(engine)
 
 
 def test_default_engine_is_in_the_package():

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import RATE, noise
-from processes import TESTS
+from processes import TESTS, no_new_threads
 from small_engines import FunctionEngine, random_mask, real_mask
 
-from bsmamba2.errors import AudioError, BsmError, EngineError
+from bsmamba2.errors import AudioError, BsmError, EngineError, ResourceError
 from bsmamba2.runtime.audio.writing import AudioWriter, OutputFormat
-from bsmamba2.runtime.engines.estimation import masked, real_view
+from bsmamba2.runtime.engines.estimation import Batch, EngineEstimator, masked, real_view
 from bsmamba2.runtime.engines.stage_times import STAGES, StageTimes
 from bsmamba2.runtime.engines.stft import istft, stft
 from bsmamba2.runtime.separation.chunking import Chunking
@@ -200,6 +200,22 @@ def test_a_failure_in_any_stage_is_the_songs_and_leaves_nothing(
     assert [words in str(error) for error in errors] == [True] * 3, errors
     assert all(isinstance(error, BsmError) for error in errors)
     assert not (tmp_path / "out").exists()
+
+
+def test_without_a_thread_for_its_target_a_chunk_is_waited_for():
+    free, called = threading.Event(), threading.Event()
+
+    def ones(spectrum: np.ndarray) -> np.ndarray:
+        called.set()
+        return real_mask(1)(spectrum)
+
+    estimator = EngineEstimator(FunctionEngine(ones))
+    begun = estimator._masks.submit(lambda: free.wait(LONG_S))  # so that this lane has its thread
+    with no_new_threads(), pytest.raises(ResourceError):
+        estimator.begin(Batch(noise(RATE)[None], (0,)))
+    free.set()
+    assert begun.result(LONG_S)
+    assert not called.is_set()  # as it was cancelled before its turn
 
 
 def test_a_stream_that_is_left_calls_the_engine_no_more():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,12 @@ def tones(rate: int, seconds: float) -> np.ndarray:
     t = np.arange(int(rate * seconds)) / rate
     fade = np.sin(np.pi / 2 * np.clip(np.minimum(t, t[-1] - t) / 0.3, 0, 1)) ** 4
     return np.stack([np.sin(2 * np.pi * 440 * t), np.cos(2 * np.pi * 1234 * t)]) * fade * 0.5
+
+
+@pytest.mark.parametrize("twin", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_separator_is_made_in_each_process(twin: Callable[[Separator], object]):
+    with pytest.raises(TypeError, match="make one in each process"):
+        twin(separator_of(FunctionEngine(real_mask(1))))
 
 
 @pytest.mark.parametrize("overlap_s", OVERLAPS)
