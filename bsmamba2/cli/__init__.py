@@ -1,7 +1,8 @@
 """The command line: one file for each command, imported when it is called.
 
 Command modules import only click at their top, so that `bsm --help` is quick and needs no
-backend. Errors become one sentence on stderr; `--debug` shows the traceback.
+backend. Their help is an argument, as `python -OO` drops docstrings. Errors become one sentence on
+stderr; `--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -84,12 +85,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(__version__, prog_name="bsm")
-@click.option("--debug", is_flag=True, help="Show log messages, and tracebacks of errors.")
-@click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
-    """Separate vocals from music with BSMamba2.
+    help="""Separate vocals from music with BSMamba2.
 
     \b
     First steps:
@@ -98,7 +94,13 @@ def cli(ctx: click.Context, debug: bool) -> None:
       bsm doctor            # what this machine can run, and what is missing
 
     Exit codes: 0 success, 1 something failed, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
-    """
+    """,
+)
+@click.version_option(__version__, prog_name="bsm")
+@click.option("--debug", is_flag=True, help="Show log messages, and tracebacks of errors.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Sets what holds for all commands."""
     ctx.obj = debug
     level = logging.DEBUG if debug else logging.WARNING
     # What asks for a thread of its own that only refreshes bars can do without.

@@ -5,11 +5,8 @@ from __future__ import annotations
 import click
 
 
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def command(ctx: click.Context, shell: str) -> None:
-    """Print the script with which a shell completes bsm.
+@click.command(
+    help="""Print the script with which a shell completes bsm.
 
     \b
     For this session:
@@ -22,7 +19,12 @@ def command(ctx: click.Context, shell: str) -> None:
       bsm completion bash >> ~/.bash_completion
       bsm completion zsh >> ~/.zshrc
       bsm completion fish > ~/.config/fish/completions/bsm.fish
-    """
+    """,
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def command(ctx: click.Context, shell: str) -> None:
+    """Runs `bsm completion`."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

@@ -9,14 +9,16 @@ _TITLES = {"core": "Separation", "engines": "Engines", "cuda": "CUDA", "audio": 
 _WORDS = {True: "found", False: "not found"}
 
 
-@click.command()
+@click.command(
+    help="""Show what this machine can run, and what is missing.
+
+    The exit code is 1 if separation with the engine in the package does not work.
+    """,
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Show what this machine can run, and what is missing.
-
-    The exit code is 1 if separation with the engine in the package does not work.
-    """
+    """Runs `bsm doctor`."""
     import json
 
     from bsmamba2.cli.doctor_checks import examine

@@ -19,7 +19,23 @@ if TYPE_CHECKING:
 _LONGEST_S = 600  # of --by-length; the engine gets a piece as one chunk
 
 
-@click.command(cls=HeadedCommand)
+@click.command(
+    cls=HeadedCommand,
+    help="""Measure separation on songs whose stems are known.
+
+    MODEL is a .onnx, .plan or .safetensors file, or 'default', the one in the package. Prints
+    uSDR, cSDR and the level that is left in silence, for each song and for all, beside the figures
+    of the untouched mixture.
+
+    \b
+    Examples:
+      bsm eval model.onnx --data MUSDB18-HQ
+      bsm eval model.onnx --against default --data MUSDB18-HQ --report report.html
+      bsm eval model.onnx --data songs --stems vocals,instrumental
+
+    The exit code is 1 if a song failed; failures are listed at the end, after the other songs.
+    """,
+)
 @click.argument("model")
 @click.option(
     "--data",
@@ -97,20 +113,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure separation on songs whose stems are known.
-
-    MODEL is a .onnx, .plan or .safetensors file, or 'default', the one in the package. Prints
-    uSDR, cSDR and the level that is left in silence, for each song and for all, beside the figures
-    of the untouched mixture.
-
-    \b
-    Examples:
-      bsm eval model.onnx --data MUSDB18-HQ
-      bsm eval model.onnx --against default --data MUSDB18-HQ --report report.html
-      bsm eval model.onnx --data songs --stems vocals,instrumental
-
-    The exit code is 1 if a song failed; failures are listed at the end, after the other songs.
-    """
+    """Runs `bsm eval`."""
     from bsmamba2.config.file import load_config
     from bsmamba2.data.tracks import find_tracks
     from bsmamba2.evaluation.evaluate import Settings, evaluate, load_models, picture_extremes

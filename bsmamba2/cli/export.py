@@ -18,7 +18,26 @@ _MARKS = {"float32": "", "float16": ".fp16", "int8": ".int8"}
 """Part of the default file name before its suffix, by precision."""
 
 
-@click.command(cls=HeadedCommand)
+@click.command(
+    cls=HeadedCommand,
+    help="""Export a checkpoint to ONNX, and with --trt to a TensorRT plan.
+
+    MODEL is a .safetensors checkpoint, or the name of a configuration (bsmamba2, small, tiny)
+    for random weights, to try speed and set-up. With --trt it may also be an exported .onnx file,
+    or 'default', the engine in the package: neither needs PyTorch.
+
+    The new file is compared with PyTorch before it gets its name: with a different mask, nothing
+    is written. With --fp16 or --int8 it must also separate music as well as float32 does: the SDR
+    may change by at most 0.02 dB in float16, and fall by at most 0.1 dB in int8. The ONNX file of a
+    checkpoint is kept beside its plan.
+
+    \b
+    Examples:
+      bsm export model.safetensors                  # model.onnx
+      bsm export model.safetensors --fp16 --trt     # model.fp16.onnx, model.fp16.plan
+      bsm export model.onnx --trt                   # model.plan, without PyTorch
+    """,
+)
 @click.argument("model", metavar="MODEL")
 @click.option(
     "-o",
@@ -113,23 +132,7 @@ def command(
     as_json: bool,
     **plan: Any,
 ) -> None:
-    """Export a checkpoint to ONNX, and with --trt to a TensorRT plan.
-
-    MODEL is a .safetensors checkpoint, or the name of a configuration (bsmamba2, small, tiny)
-    for random weights, to try speed and set-up. With --trt it may also be an exported .onnx file,
-    or 'default', the engine in the package: neither needs PyTorch.
-
-    The new file is compared with PyTorch before it gets its name: with a different mask, nothing
-    is written. With --fp16 or --int8 it must also separate music as well as float32 does: the SDR
-    may change by at most 0.02 dB in float16, and fall by at most 0.1 dB in int8. The ONNX file of a
-    checkpoint is kept beside its plan.
-
-    \b
-    Examples:
-      bsm export model.safetensors                  # model.onnx
-      bsm export model.safetensors --fp16 --trt     # model.fp16.onnx, model.fp16.plan
-      bsm export model.onnx --trt                   # model.plan, without PyTorch
-    """
+    """Runs `bsm export`."""
     from bsmamba2.errors import BsmError, ExportError, MissingExtraError
     from bsmamba2.export.plan.options import PlanOptions
     from bsmamba2.export.to_plan import export_plan

@@ -5,7 +5,21 @@ from __future__ import annotations
 import click
 
 
-@click.command(name="import")
+@click.command(
+    name="import",
+    help="""Convert a checkpoint to a .safetensors file.
+
+    FILE is a Lightning or MSST checkpoint (.ckpt, .pt, .pth), one of 'bsm train', or a .safetensors
+    file of another program. Pickled code is never run: PyTorch's weights-only loader reads the
+    file, unknown objects are left out, and a file whose unpickling would call anything else is
+    refused.
+
+    \b
+    Examples:
+      bsm import bs_mamba2_vocals.ckpt -o model.safetensors
+      bsm infer --engine model.safetensors song.wav
+    """,
+)
 @click.argument("file", metavar="FILE")
 @click.option(
     "-o",
@@ -28,18 +42,7 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(file: str, output: str, ema: bool, config: str | None, as_json: bool) -> None:
-    """Convert a checkpoint to a .safetensors file.
-
-    FILE is a Lightning or MSST checkpoint (.ckpt, .pt, .pth), one of 'bsm train', or a .safetensors
-    file of another program. Pickled code is never run: PyTorch's weights-only loader reads the
-    file, unknown objects are left out, and a file whose unpickling would call anything else is
-    refused.
-
-    \b
-    Examples:
-      bsm import bs_mamba2_vocals.ckpt -o model.safetensors
-      bsm infer --engine model.safetensors song.wav
-    """
+    """Runs `bsm import`."""
     import json
     import math
     from dataclasses import asdict

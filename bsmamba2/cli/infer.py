@@ -49,7 +49,23 @@ class Time(click.types.FloatParamType):
         return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
 
 
-@click.command(cls=HeadedCommand)
+@click.command(
+    cls=HeadedCommand,
+    help="""Separate songs into vocals and instrumental.
+
+    INPUTS are audio files, folders of audio files, or '-' for stdin. Every stem is written to a
+    file with the sample rate, channels, length and tags of its song. The names of the files are
+    printed on stdout.
+
+    \b
+    Examples:
+      bsm infer song.wav
+      bsm infer song.wav --engine model.onnx --format mp3
+      bsm infer album -o 'stems/{track}.{stem}.{ext}' --stems instrumental
+
+    The exit code is 1 if a song failed; failures are listed at the end, after the other songs.
+    """,
+)
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option(
     "--engine",
@@ -173,20 +189,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Separate songs into vocals and instrumental.
-
-    INPUTS are audio files, folders of audio files, or '-' for stdin. Every stem is written to a
-    file with the sample rate, channels, length and tags of its song. The names of the files are
-    printed on stdout.
-
-    \b
-    Examples:
-      bsm infer song.wav
-      bsm infer song.wav --engine model.onnx --format mp3
-      bsm infer album -o 'stems/{track}.{stem}.{ext}' --stems instrumental
-
-    The exit code is 1 if a song failed; failures are listed at the end, after the other songs.
-    """
+    """Runs `bsm infer`."""
     from bsmamba2.cli import infer_report as report
     from bsmamba2.runtime.audio.reader import Section
     from bsmamba2.runtime.audio.writing import OutputFormat

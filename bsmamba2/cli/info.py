@@ -5,11 +5,8 @@ from __future__ import annotations
 import click
 
 
-@click.command()
-@click.argument("name", metavar="FILE|CONFIG")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(name: str, as_json: bool) -> None:
-    """Describe an engine, checkpoint or configuration.
+@click.command(
+    help="""Describe an engine, checkpoint or configuration.
 
     FILE is a .onnx, .safetensors, .plan or .yaml file, or 'default', the engine in the package.
     CONFIG is the name of a configuration in the package: bsmamba2, small or tiny.
@@ -18,7 +15,12 @@ def command(name: str, as_json: bool) -> None:
     Examples:
       bsm info default
       bsm info model.onnx --json
-    """
+    """,
+)
+@click.argument("name", metavar="FILE|CONFIG")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def command(name: str, as_json: bool) -> None:
+    """Runs `bsm info`."""
     import json
 
     from bsmamba2.cli.info_record import inspect_file, lines

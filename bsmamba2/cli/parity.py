@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from bsmamba2.runtime.engines import Engine, EngineOptions
 
 
-@click.command()
+@click.command(
+    help="""Compare two engines of one network, stage by stage.
+
+    A and B are .onnx, .plan or .safetensors files, or 'default', the engine in the package. Every
+    figure has a limit; those of masks and audio follow from the precisions of A and B.
+
+    \b
+    Example:
+      bsm parity model.safetensors model.fp16.onnx --audio song.wav
+
+    The exit code is 1 if a figure misses its limit.
+    """,
+)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option(
@@ -35,17 +47,7 @@ def command(
     backend: EngineOptions,
     as_json: bool,
 ) -> None:
-    """Compare two engines of one network, stage by stage.
-
-    A and B are .onnx, .plan or .safetensors files, or 'default', the engine in the package. Every
-    figure has a limit; those of masks and audio follow from the precisions of A and B.
-
-    \b
-    Example:
-      bsm parity model.safetensors model.fp16.onnx --audio song.wav
-
-    The exit code is 1 if a figure misses its limit.
-    """
+    """Runs `bsm parity`."""
     import json
 
     from bsmamba2.evaluation.parity import compare_engines

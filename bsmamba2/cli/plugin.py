@@ -5,12 +5,24 @@ from __future__ import annotations
 import click
 
 
-@click.group(name="plugin")
+@click.group(name="plugin", help="Build the CUDA scan and the TensorRT plugin.")
 def command() -> None:
-    """Build the CUDA scan and the TensorRT plugin."""
+    """Runs `bsm plugin`."""
 
 
-@command.command()
+@command.command(
+    help="""Compile the CUDA libraries and print their paths.
+
+    They are kept in the user's cache folder, and built again only if the sources, the compilers
+    or the options change. Needs nvcc and a C++ compiler, but no GPU; the TensorRT plugin also needs
+    TensorRT's headers.
+
+    \b
+    Examples:
+      bsm plugin build                # for the GPUs of this machine
+      bsm plugin build --arch all     # on a machine without a GPU
+    """,
+)
 @click.option(
     "--arch",
     default="native",
@@ -41,17 +53,7 @@ def build(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Compile the CUDA libraries and print their paths.
-
-    They are kept in the user's cache folder, and built again only if the sources, the compilers
-    or the options change. Needs nvcc and a C++ compiler, but no GPU; the TensorRT plugin also needs
-    TensorRT's headers.
-
-    \b
-    Examples:
-      bsm plugin build                # for the GPUs of this machine
-      bsm plugin build --arch all     # on a machine without a GPU
-    """
+    """Runs `bsm plugin build`."""
     import json
     from pathlib import Path
 

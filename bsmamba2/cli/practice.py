@@ -14,7 +14,22 @@ _whole_number = functools.partial(
 )
 
 
-@click.command(cls=HeadedCommand)
+@click.command(
+    cls=HeadedCommand,
+    help="""Make synthetic songs with known stems.
+
+    FluidSynth plays the instruments from General MIDI soundfonts; espeak-ng and flite speak the
+    words, which the WORLD vocoder turns into singing. DIR has the layout of MUSDB18-HQ: a folder
+    for each song in train/, valid/ and test/, with mixture.wav, vocals.wav, drums.wav, bass.wav,
+    other.wav, and song.json, which lists what plays. Run again, the command makes only the songs
+    that are missing.
+
+    \b
+    Examples:
+      bsm practice songs --train 100 --valid 10 --test 20 --jobs 2
+      bsm train --config small --data songs --out run
+    """,
+)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @_whole_number("--train", default=100, help="Songs to train on.")
 @_whole_number(
@@ -64,19 +79,7 @@ def command(
     jobs: int,
     quiet: bool,
 ) -> None:
-    """Make synthetic songs with known stems.
-
-    FluidSynth plays the instruments from General MIDI soundfonts; espeak-ng and flite speak the
-    words, which the WORLD vocoder turns into singing. DIR has the layout of MUSDB18-HQ: a folder
-    for each song in train/, valid/ and test/, with mixture.wav, vocals.wav, drums.wav, bass.wav,
-    other.wav, and song.json, which lists what plays. Run again, the command makes only the songs
-    that are missing.
-
-    \b
-    Examples:
-      bsm practice songs --train 100 --valid 10 --test 20 --jobs 2
-      bsm train --config small --data songs --out run
-    """
+    """Runs `bsm practice`."""
     from tqdm import tqdm
 
     from bsmamba2.data.practice.generate import PracticeSet, generate_songs

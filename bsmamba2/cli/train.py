@@ -25,7 +25,23 @@ _STOPPING = (
 )
 
 
-@click.command(cls=HeadedCommand)
+@click.command(
+    cls=HeadedCommand,
+    help="""Train a network on a folder of songs.
+
+    RUN gets last.ckpt, the best checkpoints, log.jsonl, TensorBoard's files, and the moving
+    average of the weights as ema.safetensors and best.safetensors, for 'bsm infer --engine' and
+    'bsm export'. The same command continues a run that was interrupted.
+
+    \b
+    Examples:
+      bsm train --data MUSDB18-HQ --out run
+      bsm train --config small --data songs --out run --set training.max_steps=500
+      torchrun --nproc-per-node 2 --no-python bsm train --data MUSDB18-HQ --out run    # two GPUs
+
+    Ctrl-C and SIGTERM save a checkpoint first; the exit codes are then 130 and 143.
+    """,
+)
 @click.option(
     "--data",
     required=True,
@@ -105,20 +121,7 @@ def command(
     cache: Path | None,
     quiet: bool,
 ) -> None:
-    """Train a network on a folder of songs.
-
-    RUN gets last.ckpt, the best checkpoints, log.jsonl, TensorBoard's files, and the moving
-    average of the weights as ema.safetensors and best.safetensors, for 'bsm infer --engine' and
-    'bsm export'. The same command continues a run that was interrupted.
-
-    \b
-    Examples:
-      bsm train --data MUSDB18-HQ --out run
-      bsm train --config small --data songs --out run --set training.max_steps=500
-      torchrun --nproc-per-node 2 --no-python bsm train --data MUSDB18-HQ --out run    # two GPUs
-
-    Ctrl-C and SIGTERM save a checkpoint first; the exit codes are then 130 and 143.
-    """
+    """Runs `bsm train`."""
     from bsmamba2.config.file import load_config, override_config
     from bsmamba2.data.tracks import check_data_folder
 

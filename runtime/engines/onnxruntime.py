@@ -106,9 +106,9 @@ class OnnxEngine(OfOneProcess):
 
 
 def _threads(asked: int | None) -> int | None:
-    """Returns the session's number of threads; None is one for each core, pinned to it.
+    """Returns the session's number of threads; None is one for each core of the machine.
 
-    ONNX Runtime knows nothing of quotas, and pins its threads to cores of other processes, too.
+    That is ONNX Runtime's default, which heeds neither affinity nor quotas.
     """
     if asked is None and usable_cores() == os.cpu_count():
         return None

@@ -38,6 +38,17 @@ def test_help_imports_no_backend() -> None:
     assert printed(code).splitlines()[-1] == "[]"
 
 
+def test_help_needs_no_docstrings() -> None:
+    code = (
+        "from bsmamba2.cli import cli\n"
+        f"for name in {COMMANDS}:\n"
+        "    for more in ([], ['build'] if name == 'plugin' else []):\n"
+        "        try: cli.main([name, *more, '--help'], prog_name='bsm')\n"
+        "        except SystemExit: pass"
+    )
+    assert printed(code, PYTHONOPTIMIZE="2") == printed(code)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_lists_every_option_once(name: str) -> None:
     command = cli.get_command(CONTEXT, name)
