@@ -80,8 +80,9 @@ def encode(
     """Writes a file of one track with PyAV, with the time base that other programs set."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
+        rate = 48_000 if codec == "libopus" else RATE  # Opus has no other
         container.metadata.update({"title": "A title", **metadata})
-        mux(container, container.add_stream(codec, rate=RATE, layout=layout), samples)
+        mux(container, container.add_stream(codec, rate=rate, layout=layout), samples)
     return path
 
 
@@ -92,7 +93,7 @@ def mux(container: Any, stream: Any, samples: np.ndarray) -> None:
     layout = stream.codec_context.layout.name
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
     frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-    resampler = av.AudioResampler(stream.format, layout, RATE, stream.frame_size or 1024)
+    resampler = av.AudioResampler(stream.format, layout, stream.rate, stream.frame_size or 1024)
     for part in [*resampler.resample(frame), *resampler.resample(None)]:
         container.mux(stream.encode(part))
     container.mux(stream.encode(None))

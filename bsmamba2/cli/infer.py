@@ -133,6 +133,12 @@ class Time(click.types.FloatParamType):
     metavar="TIME",
     help="How much of each song to separate.  [default: all]",
 )
+@click.option(
+    "--downmix",
+    is_flag=True,
+    help="Mix songs of more than two channels, such as 5.1, down to stereo (ITU-R BS.775), instead "
+    "of refusing them. Needs PyAV.",
+)
 @click.option("-r", "--recursive", is_flag=True, help="Also search folders within folders.")
 @click.option(
     "--skip-existing",
@@ -178,6 +184,7 @@ def command(
     picture: bool,
     start: float,
     duration: float | None,
+    downmix: bool,
     recursive: bool,
     skip_existing: bool,
     overlap_s: float,
@@ -209,7 +216,14 @@ def command(
     chosen = _choose_stems(stems, (read_metadata(engine).model.audio.target, RESIDUAL))
     with found_sources(inputs, recursive=recursive, leave_out=template.top) as (sources, failures):
         found, failures = make_jobs(
-            sources, failures, template, chosen, output.name, picture=picture, section=section
+            sources,
+            failures,
+            template,
+            chosen,
+            output.name,
+            picture=picture,
+            section=section,
+            downmix=downmix,
         )
         if dry_run:
             headers, unreadable = read_headers(found, output, skip_existing=skip_existing)

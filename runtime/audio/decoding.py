@@ -8,6 +8,7 @@ from the beginning.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,8 @@ _CONTAINERS = ",".join(
     )
 )
 """Formats that FFmpeg may detect; those that open other files or addresses are left out."""
+Source = io.BufferedReader | io.RawIOBase
+"""An open file, or one with another header."""
 _ENDLESS = 1 << 62  # libsndfile reports 2^63 - 1 frames for an unknown length
 
 
@@ -58,9 +61,9 @@ class SoundfileDecoder:
             SoundFileError: libsndfile does not support its format.
         """
         self._name = name
-        source = open_wav(file, name) or file
-        source.seek(0)
-        self._file = _Stream(source)
+        self.source = open_wav(file, name) or file
+        self.source.seek(0)
+        self._file = _Stream(self.source)
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int | None = self._file.frames if self._file.frames < _ENDLESS else None
@@ -119,19 +122,24 @@ class AvDecoder:
     FFmpeg drops priming samples as the container specifies; padding at the end stays.
     """
 
-    def __init__(self, file: io.BufferedReader, name: str) -> None:
+    def __init__(self, file: Source, name: str, *, downmix: bool = False) -> None:
         """Begins to decode an open file, called `name` in messages.
 
+        Args:
+            file: The file.
+            name: Its name.
+            downmix: Mixes more than two channels down to stereo by ITU-R BS.775, without
+                normalisation: L + C / sqrt(2) + Ls / sqrt(2), and so on; LFE is left out.
+
         Raises:
-            AudioError: The file has no audio.
+            AudioError: The file has no audio, or more than two channels of unknown places.
             MissingExtraError: PyAV is not installed.
         """
         try:
             import av
         except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"libsndfile cannot read {name}; trying FFmpeg", "av"
-            ) from error
+            what = "Mixing down" if downmix else f"libsndfile cannot read {name}; trying FFmpeg"
+            raise MissingExtraError(what, "av") from error
         self._errors: tuple[type[Exception], ...] = (av.FFmpegError,)
         self._name = name
         try:
@@ -139,13 +147,17 @@ class AvDecoder:
         except self._errors as error:
             raise no_audio(name) from error
         stream = self._choose_track()
-        self._resampler = av.AudioResampler(format="fltp")  # planar float32, same sample rate
         self._frames = self._container.decode(stream)
         # Sample rate and channels are certain only after the first frame (HE-AAC doubles its rate).
         self._first = self._next(0.0)
         context = stream.codec_context if self._first is None else self._first
         self.sample_rate = int(context.sample_rate)
-        self.channels = int(context.layout.nb_channels)
+        self.channels = self._decoded_channels = int(context.layout.nb_channels)
+        layout = None
+        if downmix and self.channels > 2:
+            self._check_layout(context.layout.name)
+            layout, self.channels = "stereo", 2
+        self._resampler = av.AudioResampler("fltp", layout)  # planar float32, same sample rate
         seconds, counted = self._duration(stream)
         self.frames = round(seconds * self.sample_rate) if seconds else None
         self.missing_allowed = self.sample_rate // 2 if counted else None
@@ -174,11 +186,28 @@ class AvDecoder:
         """Yields blocks (channels, n) from sample `start` on; raises AudioError if that fails."""
         return skip(self._read(), start)
 
+    def _check_layout(self, layout: str) -> None:
+        """Raises AudioError unless it is known for which loudspeakers the channels are."""
+        import av
+
+        named = not layout.endswith(" channels")
+        # Many a WAV does not name them; 5.1 and 7.1 have one usual order.
+        if named or self.channels in (6, 8):
+            with contextlib.suppress(*self._errors):
+                av.AudioResampler("fltp", "stereo").resample(self._first)
+                return
+        self.close()
+        raise AudioError(
+            f"{self._name} has {self.channels} channels and does not say for which loudspeakers "
+            "they are: mix it down to stereo first."
+        )
+
     def _read(self) -> Iterator[Samples]:
         frame, done = self._first, 0
         while frame is not None:
             seconds = done / self.sample_rate
-            if (frame.sample_rate, frame.layout.nb_channels) != (self.sample_rate, self.channels):
+            form = (frame.sample_rate, frame.layout.nb_channels)
+            if form != (self.sample_rate, self._decoded_channels):
                 raise AudioError(
                     f"{self._name} changes its sample rate or channels at {seconds:.2f} s: "
                     "convert it to WAV first."
@@ -209,7 +238,7 @@ def skip(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
         count = max(0, count - block.shape[1])
 
 
-def open_container(file: io.BufferedReader) -> Any:
+def open_container(file: Source) -> Any:
     """Opens a file with FFmpeg, which can open no other file and no address; needs PyAV.
 
     Raises:

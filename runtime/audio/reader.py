@@ -25,20 +25,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SOUNDFILE_SUFFIXES = frozenset(
+SUFFIXES = frozenset(
     f".{name}"
     for name in (
-        *("wav", "wave", "bwf", "rf64", "w64", "flac", "mp3", "ogg", "oga", "opus"),
-        *("aif", "aiff", "aifc", "au", "snd", "caf"),
+        *("wav", "wave", "bwf", "rf64", "w64", "flac", "mp3", "ogg", "oga", "opus", "aif", "aiff"),
+        *("aifc", "au", "snd", "caf", "m4a", "m4b", "mp4", "aac", "ac3", "alac", "ape", "dts"),
+        *("mka", "mkv", "mov", "mp2", "tta", "webm", "wma", "wv"),
     )
 )
-OTHER_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("m4a", "m4b", "mp4", "aac", "ac3", "alac", "ape", "dts", "mka", "mkv"),
-        *("mov", "mp2", "tta", "webm", "wma", "wv"),
-    )
-)
+"""Suffixes of the files in a folder that are taken for songs; a decoder judges by the content."""
 MAX_CHANNELS = 2
 MIN_RATE, MAX_RATE = 1000, 768_000
 """Accepted sample rates in Hz: a damaged header that says 1 Hz would make hours of audio."""
@@ -88,20 +83,27 @@ class AudioReader:
     """
 
     def __init__(
-        self, path: str | Path, *, section: Section = WHOLE, name: str | None = None
+        self,
+        path: str | Path,
+        *,
+        section: Section = WHOLE,
+        downmix: bool = False,
+        name: str | None = None,
     ) -> None:
         """Opens a file.
 
         Args:
             path: A file of any format that soundfile or PyAV can read.
             section: The part to read; by default the whole file.
+            downmix: Mixes more than two channels, such as 5.1, down to stereo by ITU-R BS.775;
+                otherwise they are refused. Needs PyAV.
             name: What messages call the file; by default its path.
 
         Raises:
             BsmError: The file does not exist or cannot be read.
             AudioError: The file is not audio, is truncated, or has more than two channels, or the
                 section begins after its end.
-            MissingExtraError: The format needs PyAV, which is not installed.
+            MissingExtraError: The format or `downmix` needs PyAV, which is not installed.
         """
         self.name = name = name or str(path)
         self.path = existing_file(path, name)
@@ -114,7 +116,7 @@ class AudioReader:
             if self._before.st_size == 0:
                 raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
             with self._reading():
-                self._decoder = stack.enter_context(closing(_open(self._file, name)))
+                self._decoder = stack.enter_context(closing(_open(self._file, name, downmix)))
             self._check_unchanged()
             self.sample_rate = self._decoder.sample_rate
             self.channels = self._decoder.channels
@@ -136,7 +138,7 @@ class AudioReader:
         if self.channels > MAX_CHANNELS:
             raise AudioError(
                 f"{self.name} has {self.channels} channels, but at most {MAX_CHANNELS} can be "
-                "separated: mix it down to stereo first."
+                "separated: mix it down to stereo first, or let 'bsm infer --downmix' do so."
             )
         if self.frames == 0 and self._start:
             raise self._too_short(self._decoder.frames or 0)
@@ -230,7 +232,7 @@ class AudioReader:
         )
 
 
-def _open(file: SourceFile, name: str) -> SoundfileDecoder | AvDecoder:
+def _open(file: SourceFile, name: str, downmix: bool) -> SoundfileDecoder | AvDecoder:
     """Begins to decode: with libsndfile if it supports the file, otherwise with PyAV."""
     import soundfile
 
@@ -239,7 +241,12 @@ def _open(file: SourceFile, name: str) -> SoundfileDecoder | AvDecoder:
     try:
         decoder = SoundfileDecoder(file, name)
     except (soundfile.SoundFileError, RuntimeError):
-        return AvDecoder(file, name)
+        return AvDecoder(file, name, downmix=downmix)
+    if downmix and decoder.channels > MAX_CHANNELS:
+        decoder.close()
+        mixed = AvDecoder(decoder.source, name, downmix=True)
+        mixed.frames, mixed.missing_allowed = decoder.frames, decoder.missing_allowed
+        return mixed
     if not decoder.guesses_length:
         return decoder
     decoder.close()

@@ -135,6 +135,14 @@ class _Reheaded(io.RawIOBase):
         self._file, self._header = file, header
         self._moved, self._at = offset - len(header), 0
 
+    def readable(self) -> bool:
+        """See RawIOBase."""
+        return True
+
+    def seekable(self) -> bool:
+        """See RawIOBase."""
+        return True
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """See RawIOBase."""
         if whence == os.SEEK_END:

@@ -79,7 +79,7 @@ def _is_complete(job: Job) -> bool:
 
 
 def _read(job: Job) -> SongHeader:
-    with AudioReader(job.source, section=job.section, name=job.name) as song:
+    with job.open() as song:
         if song.frames == 0:
             next(song.blocks(), None)  # raises, unless there are samples after all
         return SongHeader(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bsmamba2.errors import OptionError
-from bsmamba2.runtime.audio.reader import WHOLE, Section
+from bsmamba2.runtime.audio.reader import WHOLE, AudioReader, Section
 from bsmamba2.runtime.songs.output_template import OutputTemplate
 from bsmamba2.runtime.songs.sources import Failure, Source, identity
 
@@ -29,11 +29,17 @@ class Job:
     picture: Path | None = None
     """PNG file for the spectrograms."""
     section: Section = WHOLE
+    downmix: bool = False
+    """Whether more than two channels are mixed down to stereo; see AudioReader."""
 
     @property
     def files(self) -> list[Path]:
         """All output files: the stems in order, then the picture."""
         return [*self.outputs.values(), *([self.picture] if self.picture else [])]
+
+    def open(self) -> AudioReader:
+        """Opens the song; see AudioReader for what that raises."""
+        return AudioReader(self.source, section=self.section, downmix=self.downmix, name=self.name)
 
 
 def make_jobs(
@@ -45,6 +51,7 @@ def make_jobs(
     *,
     picture: bool = False,
     section: Section = WHOLE,
+    downmix: bool = False,
 ) -> tuple[list[Job], list[Failure]]:
     """Makes a job for each song; songs whose output files collide are appended to the failures.
 
@@ -66,6 +73,7 @@ def make_jobs(
             outputs={stem: template.path(source, stem, ext) for stem in stems},
             picture=template.picture_path(source) if picture else None,
             section=section,
+            downmix=downmix,
         )
         for source in sources
     ]

@@ -70,7 +70,7 @@ def separate_file(
     started = time.perf_counter()
     times = StageTimes()
     done = 0
-    with AudioReader(job.source, section=job.section, name=job.name) as reader:
+    with job.open() as reader:
         rate = reader.sample_rate
         total = reader.frames / rate if reader.frames else None
         with StemFiles(reader, job, output) as files:

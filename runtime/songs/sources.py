@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bsmamba2.errors import BsmError
-from bsmamba2.runtime.audio.reader import OTHER_SUFFIXES, SOUNDFILE_SUFFIXES
+from bsmamba2.runtime.audio.reader import SUFFIXES
 from bsmamba2.runtime.songs.pipes import PIPE, stdin_file
 from bsmamba2.system.files import existing_file
 
@@ -115,7 +115,7 @@ def _folders(top: Path, leave_out: Path | None) -> Iterator[Path]:
 
 def is_audio_file(path: Path) -> bool:
     """Whether the suffix is that of an audio format; hidden files (._song.wav) do not count."""
-    known = path.suffix.lower() in SOUNDFILE_SUFFIXES | OTHER_SUFFIXES
+    known = path.suffix.lower() in SUFFIXES
     return known and path.is_file() and not path.name.startswith(".")
 
 

@@ -32,6 +32,25 @@ def files() -> dict[str, int]:
     return {path.as_posix(): path.stat().st_mtime_ns for path in found}
 
 
+# --- surround ---
+
+
+def test_surround_is_separated_as_its_stereo_downmix(bsm_infer: Command):
+    pytest.importorskip("av")
+    surround = noise(RATE // 2, 6)
+    save(Path("song.wav"), surround, subtype="FLOAT")
+    assert "'bsm infer --downmix'" in bsm_infer("song.wav").err
+    assert "stereo" in bsm_infer("song.wav", "--downmix", "--dry-run").out
+    done = bsm_infer("song.wav", "--downmix", "--format", "wav", "--depth", "float")
+    assert done.code == 0
+    stems = np.sum([load(name) for name in done.out.split()], axis=0)
+    expected = surround[:2] + np.sqrt(0.5) * (surround[2] + surround[4:])
+    assert np.abs(stems - expected).max() < 1e-4
+    before = files()
+    assert bsm_infer("song.wav", "--downmix", "--skip-existing", "--depth", "float").code == 0
+    assert files() == before
+
+
 # --- a part of a song ---
 
 
