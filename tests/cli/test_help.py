@@ -61,7 +61,7 @@ def test_help_lists_every_option_once(name: str) -> None:
     ("infer", ["--engine", "--out", "--stems", "--format"]),
     ("export", ["--output", "--fp16", "--int8", "--trt"]),
     ("train", ["--data", "--out", "--config", "--set"]),
-    ("eval", ["--data", "--split", "--against", "--report"]),
+    ("eval", ["--data", "--split", "--stems", "--against", "--report"]),
 ])  # fmt: skip
 def test_what_everybody_needs_comes_first_and_the_rest_under_headings(
     name: str, first: list[str]
