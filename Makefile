@@ -22,11 +22,17 @@ SONG ?=
 JOBS ?= 2
 
 DEMO := .venv-demo
+LOWEST := .venv-lowest
 TEST := .venv-test
 FIND_SONG := import importlib.util as u, pathlib as p; \
 	print(next(p.Path(u.find_spec("stempeg").origin).parent.glob("data/*.mp4")))
 
-.PHONY: demo test lint clean
+# These call every package of the runtime, and need neither torch nor a compiler.
+RUNTIME_TESTS := tests/runtime/audio tests/runtime/separation tests/runtime/songs \
+	tests/cli/test_help.py tests/cli/test_completion.py tests/test_embedded_model.py \
+	tests/test_python_guide.py
+
+.PHONY: demo lowest test lint clean
 
 demo:
 	$(PYTHON) -m venv $(DEMO)
@@ -35,6 +41,18 @@ demo:
 	$(if $(SONG),,$(DEMO)/bin/pip install --quiet --no-deps $(EXCERPT))
 	$(DEMO)/bin/bsm infer -o 'demo/{stem}.{ext}' \
 		"$(or $(SONG),$$($(DEMO)/bin/python -c '$(FIND_SONG)'))"
+
+# The runtime with the lowest versions that pyproject.toml declares, which have wheels for Python
+# 3.10 and 3.11.
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	grep -oE '"[A-Za-z-]+>=[0-9.]+"' pyproject.toml | sed 's/"//g; s/>=/==/' > $(LOWEST)/lowest.txt
+	rm -rf build/lib
+	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/lowest.txt '.[av]' pytest-xdist
+	$(LOWEST)/bin/pip install --quiet --no-deps $(EXCERPT)
+	$(LOWEST)/bin/bsm doctor
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest --numprocesses $(JOBS) -m "not slow and not gpu" \
+		$(RUNTIME_TESTS)
 
 $(TEST)/ready: pyproject.toml Makefile
 	$(PYTHON) -m venv $(TEST)
@@ -63,4 +81,4 @@ _lint:
 	cd $(TEST) && bin/mypy --config-file ../pyproject.toml -p bsmamba2
 
 clean:
-	rm -rf $(DEMO) $(TEST) build demo *.egg-info
+	rm -rf $(DEMO) $(LOWEST) $(TEST) build demo *.egg-info

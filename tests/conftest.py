@@ -68,6 +68,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(shared: Shared) -> Path:
     """A checkpoint of the tiny configuration, in which no tensor has its initial value."""
+    pytest.importorskip("torch")
     from networks import random_network
 
     from bsmamba2.checkpoints.weights import save_weights
@@ -102,6 +103,7 @@ def tiny_export(tiny_checkpoint: Path, shared: Shared) -> Path:
 @pytest.fixture(scope="session")
 def tiny_onnx(shared: Shared) -> Path:
     """The tiny configuration with random weights, exported to ONNX."""
+    pytest.importorskip("torch")
     from bsmamba2.export.to_onnx import export_onnx
 
     return shared("engine/tiny.onnx", lambda path: export_onnx("tiny", path))

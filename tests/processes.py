@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import subprocess
@@ -23,6 +24,11 @@ MAIN = "import sys; from bsmamba2.cli import main; main(sys.argv[1:])"
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
 """Makes importing torch or onnx fail."""
 
+_SEPARATE: Any = (
+    {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+)
+"""Keeps stderr apart from stdout, as click 8.2 and newer always do."""
+
 
 class Outcome(NamedTuple):
     """Exit code and output of a command that ran in this process."""
@@ -38,7 +44,7 @@ Command = Callable[..., Outcome]
 
 def bsm(*arguments: str | Path) -> Outcome:
     """Runs a command in this process; the sentence of its error ends its stderr."""
-    result = CliRunner().invoke(cli, [*map(str, arguments)])
+    result = CliRunner(**_SEPARATE).invoke(cli, [*map(str, arguments)])
     if isinstance(result.exception, BsmError):
         return Outcome(
             result.exception.exit_code, result.stdout, f"{result.stderr}{result.exception}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,14 +70,8 @@ def random_mask(scale: float = 1.0) -> Callable[[Spectrum], Spectrum]:
 
 
 def with_chunks(source: Path, chunk_s: int, path: Path) -> Path:
-    """Copies an exported model and sets another chunk length, which its graph takes as well."""
-    import onnx
-
-    model = onnx.load(source)
-    for item in model.metadata_props:
-        if item.key == "bsm.config":
-            config = json.loads(item.value)
-            config["audio"]["chunk_s"] = chunk_s
-            item.value = json.dumps(config)
-    onnx.save(model, path)
+    """Copies a model and sets another chunk length of one digit, which its graph takes as well."""
+    content, count = re.subn(rb'"chunk_s": \d,', b'"chunk_s": %d,' % chunk_s, source.read_bytes())
+    assert count == 1
+    path.write_bytes(content)
     return path

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from bsmamba2.system.cores import usable_cores
 PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "onnxruntime", "onnxruntime-gpu", "click",
             "tqdm", "PyYAML", "torch", "safetensors", "tensorboard", "onnx", "onnxscript", "av",
             "tensorrt", "tensorrt-rtx", "cupy-cuda13x", "mamba-ssm")  # fmt: skip
+_CORE = ("numpy", "scipy", "soxr", "onnxruntime", "click", "tqdm", "PyYAML")
 _FORMATS = ("WAV", "FLAC", "MP3", "OGG")  # what 'bsm infer' writes
 _TEST_FRAMES = 8
 
@@ -71,14 +73,17 @@ def examine() -> Report:
             "nvidia_driver": driver,
         },
         checks={
-            "core": (_guarded("embedded engine", _run_embedded_engine),),
+            "core": (_guarded("embedded engine", _run_embedded_engine, *_CORE),),
             "engines": (
-                _guarded(".onnx", lambda: _onnx_detail(driver)),
-                _guarded(".safetensors", _torch_detail),
-                _guarded(".plan", _plan_detail),
+                _guarded(".onnx", lambda: _onnx_detail(driver), "onnxruntime"),
+                _guarded(".safetensors", _torch_detail, "torch", "safetensors"),
+                _guarded(".plan", _plan_detail, "tensorrt", "tensorrt-rtx", "cupy-cuda13x"),
             ),
             "cuda": (_guarded("scan library", _scan_library_detail),),
-            "audio": (_guarded("soundfile", _soundfile_detail), _guarded("m4a, mp4", _av_detail)),
+            "audio": (
+                _guarded("soundfile", _soundfile_detail, "soundfile"),
+                _guarded("m4a, mp4", _av_detail, "av"),
+            ),
         },
         packages={name: version(name) for name in PACKAGES},
     )
@@ -92,13 +97,38 @@ def version(distribution: str) -> str | None:
         return None
 
 
+def _lowest() -> dict[str, str]:
+    """Returns the lowest versions that this package declares; none in a bare checkout."""
+    try:
+        declared = importlib.metadata.requires("bsmamba2") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    return dict(re.findall(r"^([\w-]+)\S*?>=([\d.]+)", "\n".join(declared), re.MULTILINE))
+
+
+def _numbers(text: str) -> list[int]:
+    """The numbers that a version begins with: "2.13.0+cpu" -> [2, 13, 0]."""
+    return [int(number) for number in re.findall(r"\d+", text.partition("+")[0])]
+
+
 class _Unusable(Exception):  # noqa: N818  (a finding, not an error)
     """Something does not work; the text says why and how to mend it."""
 
 
-def _guarded(name: str, find: Callable[[], str]) -> Check:
-    """Makes a check from a function that returns a detail or raises an error."""
+def _guarded(name: str, find: Callable[[], str], *packages: str) -> Check:
+    """Makes a check from a function that returns a detail or raises an error.
+
+    It fails as well if one of the packages is installed in a version below the declared one.
+    """
+    lowest = _lowest()
     try:
+        for package in packages:
+            found, least = version(package), lowest.get(package)
+            if found and least and _numbers(found) < _numbers(least):
+                raise _Unusable(
+                    f"{package} {found} is older than {least}, which bsmamba2 needs: "
+                    f"pip install '{package}>={least}'"
+                )
         return Check(name=name, ok=True, detail=find())
     except (BsmError, _Unusable) as error:
         return Check(name=name, ok=False, detail=str(error))

@@ -130,6 +130,37 @@ def test_both_onnxruntimes_are_a_conflict(monkeypatch: pytest.MonkeyPatch) -> No
     assert "both installed" in found.detail
 
 
+def test_a_version_below_the_declared_one_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = "\n".join(importlib.metadata.requires("bsmamba2") or ())
+    needs = {
+        "embedded engine": "numpy",
+        ".onnx": "onnxruntime",
+        ".safetensors": "torch",
+        "soundfile": "soundfile",
+        "m4a, mp4": "av",
+    }
+    lowest = dict(re.findall(r"^(\w+)>=([\d.]+)", declared, re.MULTILINE))
+    version = importlib.metadata.version
+
+    def pretend(versions: dict[str, str]) -> dict[str, doctor.Check]:
+        monkeypatch.setattr(
+            importlib.metadata, "version", lambda n: versions[n] if n in versions else version(n)
+        )
+        report = doctor.examine()
+        return {check.name: check for found in report.checks.values() for check in found}
+
+    found = pretend({package: f"{lowest[package]}.0+cpu" for package in needs.values()})
+    assert all(found[name].ok for name in needs)
+    found = pretend(dict.fromkeys(needs.values(), "0.4.10"))
+    for name, package in needs.items():
+        assert found[name] == doctor.Check(
+            name=name,
+            ok=False,
+            detail=f"{package} 0.4.10 is older than {lowest[package]}, which bsmamba2 needs: "
+            f"pip install '{package}>={lowest[package]}'",
+        )
+
+
 @pytest.mark.usefixtures("no_libraries")
 def test_plans_say_everything_that_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "tensorrt_rtx", "cupy"):

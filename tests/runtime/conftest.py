@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def quick_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with chunks of 2 s instead of 8 s; its graph takes both."""
+def quick_onnx(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with chunks of 2 s; without torch, the embedded model takes its place."""
     from small_engines import with_chunks
 
-    return with_chunks(tiny_onnx, 2, tmp_path_factory.mktemp("quick") / "quick.onnx")
+    from bsmamba2.runtime.engines import default_engine_path
+
+    source = request.getfixturevalue("tiny_onnx") if find_spec("torch") else default_engine_path()
+    return with_chunks(source, 2, tmp_path_factory.mktemp("quick") / "quick.onnx")
 
 
 @pytest.fixture
