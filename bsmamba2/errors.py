@@ -7,6 +7,7 @@ says what helps in the case at hand. `python tests/error_page.py` makes ERRORS.m
 import functools
 import logging
 import re
+import shlex
 
 
 class BsmError(Exception):
@@ -52,6 +53,13 @@ def failure_sentence(error: Exception, command: str) -> str:
 def one_line(text: str) -> str:
     """Makes a text safe to print: line ends and control characters in names become "?"."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def quoted(word: object) -> str:
+    """Quotes a word for a shell, if it needs that: in "" inside a sentence's '' where possible."""
+    text = f"./{word}" if str(word).startswith("-") else str(word)
+    plain = not set(text) & set('"$`\\!')
+    return f'"{text}"' if plain and shlex.quote(text) != text else shlex.quote(text)
 
 
 def short_reason(error: object) -> str:

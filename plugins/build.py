@@ -254,7 +254,9 @@ def _tensorrt_headers(include_dir: Path | None) -> Path:
         try:
             return find_include_dir().absolute()
         except PluginError as error:
-            raise PluginError(f"{error} To build without the plugin: --no-tensorrt.") from error
+            raise PluginError(
+                f"{error} Without the plugin: 'bsm plugin build --no-tensorrt'."
+            ) from error
     if not (include_dir / "NvInferRuntime.h").is_file():
         raise PluginError(
             f"No NvInferRuntime.h in {include_dir}: name the folder of TensorRT's headers."

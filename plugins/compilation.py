@@ -35,7 +35,10 @@ _HINTS = (  # a pattern in the log, its meaning
         "nvcc {0.release} does not support {0.host}, name another compiler in CUDAHOSTCXX",
     ),
     (r"[Nn]o space left on device", "the disk is full"),
-    (r"\bKilled\b|signal 9", "a compiler was killed, perhaps for lack of memory, try --jobs 1"),
+    (
+        r"\bKilled\b|signal 9",
+        "a compiler was killed, perhaps for lack of memory, try 'bsm plugin build --jobs 1'",
+    ),
 )
 _POLL_S = 0.05
 

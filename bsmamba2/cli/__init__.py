@@ -18,7 +18,7 @@ import warnings
 import click
 
 from bsmamba2 import __version__
-from bsmamba2.errors import BsmError, one_line, refusal
+from bsmamba2.errors import BsmError, one_line, quoted, refusal
 from bsmamba2.system.lanes import at_work
 from bsmamba2.system.signals import Terminated, terminated_by_signals
 from bsmamba2.system.streams import secure_standard_streams
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             if os.path.exists(args[0]):
-                infer = f"did you mean 'bsm infer {one_line(args[0])}'?"
+                infer = f"did you mean 'bsm infer {one_line(quoted(args[0]))}'?"
                 raise click.UsageError(f"{error.message.rstrip('.')}; {infer}", ctx) from error
             raise
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bsmamba2.cli.headings import HeadedCommand, HeadedOption
-from bsmamba2.errors import CheckpointError, MissingExtraError, OptionError
+from bsmamba2.errors import CheckpointError, MissingExtraError, OptionError, quoted
 
 if TYPE_CHECKING:
     from bsmamba2.training.logs import Listener, Record
@@ -162,7 +162,7 @@ def command(
 
 def _check_start(start: Path) -> None:
     """Refuses what has no weights of ours; a checkpoint to continue from is no start."""
-    from bsmamba2.formats.model_files import model_file, quoted
+    from bsmamba2.formats.model_files import model_file
 
     try:
         model_file(start)

@@ -6,12 +6,11 @@ Only `bsm import` reads checkpoints of PyTorch, such as `last.ckpt` of a trainin
 from __future__ import annotations
 
 import os
-import shlex
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from bsmamba2.errors import BsmError, CheckpointError
+from bsmamba2.errors import BsmError, CheckpointError, quoted
 from bsmamba2.system.files import existing_file, read_safetensors_header
 
 CONFIG_KEY = "bsm.config"
@@ -48,13 +47,6 @@ def import_command(path: str | Path) -> str:
     if target.exists():
         target = path.with_suffix(".imported.safetensors")
     return f"'bsm import {quoted(path)} -o {quoted(target)}'"
-
-
-def quoted(word: str | Path) -> str:
-    """Quotes a word for a shell, if it needs that: in "" inside a sentence's '' where possible."""
-    text = f"./{word}" if str(word).startswith("-") else str(word)
-    plain = not set(text) & set('"$`\\!')
-    return f'"{text}"' if plain and shlex.quote(text) != text else shlex.quote(text)
 
 
 def _is_pickled(path: Path) -> bool:

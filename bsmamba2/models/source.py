@@ -24,7 +24,7 @@ def check_source(source: str | Path) -> Config | None:
         model_file(source)
         return None
     if str(source) not in config_names() and source.suffix not in (".yaml", ".yml"):
-        if source.exists():
+        if source.exists() or source.suffix:
             model_file(source)
         raise CheckpointError(
             f"{source} is not a model: name a .safetensors checkpoint, or a configuration "

@@ -103,7 +103,7 @@ class OutputFormat:
             possible = True
         if not possible:
             raise AudioError(
-                f"{self.name} cannot have a sample rate of {sample_rate} Hz: choose --format wav."
+                f"{self.name} cannot have a sample rate of {sample_rate} Hz: write .wav files."
             )
 
 
@@ -198,7 +198,7 @@ class AudioWriter:
         if self._sink.error:
             raise self._failed(self._sink.error)
         if self._limit and self._written * self._frame_bytes > self._limit:
-            raise AudioError(f"{self._name} exceeds 4 GB, the limit of WAV: choose --format flac.")
+            raise AudioError(f"{self._name} exceeds 4 GB, the limit of WAV: write .flac files.")
 
     def close(self) -> None:
         """Finishes the file and verifies it.
@@ -218,7 +218,7 @@ class AudioWriter:
         if self.clipped:
             logger.warning(
                 "%d of %d samples of %s exceeded full scale and were clipped: '--clip rescale' "
-                "makes the stems quieter instead, '--format wav --depth float' keeps them.",
+                "makes the stems quieter instead, and .wav files with '--depth float' keep them.",
                 self.clipped,
                 self._written * self._channels,
                 self._name,

@@ -193,9 +193,10 @@ def test_an_interrupted_export_leaves_no_file_and_no_folder(
     ("source", "target", "words"),
     [
         ("a.ckpt", "a.onnx", "bsm import a.ckpt -o a.safetensors"),
-        ("a.pt", "a.onnx", "bsm import a.pt"),
+        ("a.pt", "a.onnx", "No such file: a.pt"),
         ("huge", "a.onnx", "huge is not a model: name a .safetensors checkpoint"),
-        ("song.wav", "a.onnx", "is not a model"),
+        ("song.wav", "a.onnx", "No such file: song.wav"),
+        ("text.txt", "a.onnx", "text.txt is not a model: name a .safetensors checkpoint"),
         ("absent.safetensors", "a.onnx", "No such file: absent.safetensors"),
         ("absent.yaml", "a.onnx", "absent.yaml"),
         ("empty.safetensors", "a.onnx", "empty.safetensors"),
@@ -219,7 +220,8 @@ def test_bad_sources_and_targets_are_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     data = tiny_checkpoint.read_bytes()
-    Path("a.ckpt").write_bytes(b"x")
+    torch.save({}, "a.ckpt")
+    Path("text.txt").write_text("hello")
     Path("empty.safetensors").touch()
     Path("text.safetensors").write_text("hello, this is text\n")
     Path("cut.safetensors").write_bytes(data[:-1000])

@@ -14,8 +14,8 @@ from processes import bsm
 from safetensors.torch import save_file
 
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.errors import BsmError
-from bsmamba2.formats.model_files import model_file, quoted
+from bsmamba2.errors import BsmError, quoted
+from bsmamba2.formats.model_files import model_file
 
 COMMANDS = (
     "info {}",

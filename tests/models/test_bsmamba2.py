@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,7 +208,10 @@ def test_seeds_are_reproducible_and_leave_the_generator_alone():
 # --- what is refused ---
 
 
-def test_load_network_refuses_what_is_no_model():
+def test_load_network_refuses_what_is_no_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({}, "a.ckpt")
+    Path("song.wav").touch()
     for name, words in {
         "a.ckpt": "bsm import a.ckpt -o a.safetensors",
         "huge": "bsmamba2, small, tiny",

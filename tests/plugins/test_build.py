@@ -209,7 +209,7 @@ def test_missing_headers_name_the_folder_or_the_variable_and_the_option(
     with pytest.raises(PluginError, match=f"^No NvInferRuntime.h in {re.escape(str(tmp_path))}"):
         build_libraries(architectures="90", include_dir=tmp_path)
     monkeypatch.setenv("TENSORRT_INCLUDE_DIR", str(tmp_path))
-    with pytest.raises(PluginError, match=r"TENSORRT_INCLUDE_DIR .*: --no-tensorrt"):
+    with pytest.raises(PluginError, match=r"TENSORRT_INCLUDE_DIR .* build --no-tensorrt"):
         build_libraries(architectures="90")
 
 

@@ -194,7 +194,7 @@ def test_other_suffixes_name_what_to_do(tmp_path: Path, name: str):
     (tmp_path / name).write_bytes(b"x")
     sentence = refused(tmp_path / name)
     assert name in sentence
-    assert ("sidecar a.plan.json" if name == "a.plan" else "bsm import") in sentence
+    assert ("sidecar a.plan.json" if name == "a.plan" else "use a .onnx, .plan or") in sentence
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".safetensors", ".plan", ""])
