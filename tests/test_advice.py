@@ -257,6 +257,9 @@ ADVICE = [
            leave_out),
     advice("infer song.wav -o {track}.wav --stems vocals --dry-run", "another (--out)",
            add("{stem}.wav")),
+    advice("infer song.wav song.flac --dry-run", "with (-o .*)[.]$", add()),
+    advice("infer song.wav 'my song.wav' -o {stem}.wav --dry-run", "with (-o .*)[.]$", add()),
+    advice("infer surround.wav", "infer (--downmix)", add()),
     advice("infer fast.wav -o {stem}.mp3", r"write (\.wav)", instead_of(".mp3")),
     advice("infer loud.wav -o {stem}.flac", "'(--clip rescale)'", add()),
     advice("infer loud.wav -o {stem}.flac", r"(\.wav) files with", instead_of(".flac")),
@@ -288,6 +291,8 @@ def folder(written_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "folder" / "inner").mkdir(parents=True)
     (made / "songs/test/song").mkdir(parents=True)
     stems = [f"songs/test/song/{stem}" for stem in ("mixture", "vocals", "drums", "bass", "other")]
+    soundfile.write(made / "song.flac", tone, 48_000)
+    soundfile.write(made / "surround.wav", tone.repeat(3, axis=1), 48_000)
     for name in ("song", "my song", "folder/inner/song", *stems):
         soundfile.write(made / f"{name}.wav", tone, 48_000)
     soundfile.write(made / "loud.wav", 30 * tone, 48_000, subtype="FLOAT")
