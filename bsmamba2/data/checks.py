@@ -104,8 +104,11 @@ def _check_file(path: Path, audio: AudioConfig) -> int:
         )
     with AudioReader(path) as reader:
         rate, channels, frames = reader.sample_rate, reader.channels, reader.frames
-    if frames != seekable:  # the reader counts the samples of such a file
-        raise DataError(f"{path} does not state its length: export it again, not through a pipe.")
+    if frames != seekable:  # the reader finds all samples of such a file
+        raise DataError(
+            f"{path} holds more samples than its header states, as it was joined from several "
+            "files or written into a pipe: export it again."
+        )
     if rate != audio.sample_rate:
         raise DataError(
             f"{path} has a sample rate of {rate} Hz instead of {audio.sample_rate} Hz: resample it."

@@ -9,17 +9,17 @@ from the beginning.
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import soundfile
 
 from bsmamba2.errors import AudioError, MissingExtraError
+from bsmamba2.runtime.audio.mp3 import lacks_length
 from bsmamba2.runtime.audio.riff import open_wav
-from bsmamba2.runtime.audio.samples import Samples
+from bsmamba2.runtime.audio.samples import Samples, skip
 from bsmamba2.runtime.audio.tags import clean_tags
 
 _BLOCK = 1 << 16  # samples per channel
@@ -68,7 +68,7 @@ class SoundfileDecoder:
         self.channels: int = self._file.channels
         self.frames: int | None = self._file.frames if self._file.frames < _ENDLESS else None
         self.missing_allowed: int | None = 0
-        self.guesses_length = self._file.format == "MP3" and _lacks_length(file)
+        self.guesses_length = self._file.format == "MP3" and lacks_length(file)
         if self.guesses_length:
             self.missing_allowed = None
         self.tags = clean_tags(self._file.copy_metadata())
@@ -230,14 +230,6 @@ class AvDecoder:
         self._container.close()
 
 
-def skip(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
-    """Drops the first `count` samples of a sequence of blocks (channels, n)."""
-    for block in blocks:
-        if block.shape[1] > count:
-            yield block[:, count:]
-        count = max(0, count - block.shape[1])
-
-
 def open_container(file: Source) -> Any:
     """Opens a file with FFmpeg, which can open no other file and no address; needs PyAV.
 
@@ -250,24 +242,6 @@ def open_container(file: Source) -> Any:
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
     # Tags are not always valid UTF-8.
     return av.open(file, metadata_errors="replace", options=options, buffer_size=_BUFFER)
-
-
-def _lacks_length(file: io.BufferedReader) -> bool:
-    """Whether an MP3 file's first frame states no length (no Xing, Info or VBRI header).
-
-    libsndfile then guesses the length from the first frames' bit rate, and stops reading there.
-    """
-    at = file.tell()
-    file.seek(0)
-    start = file.read(10)
-    if start[:3] == b"ID3" and len(start) == 10:
-        size = functools.reduce(lambda bits, byte: bits << 7 | byte & 0x7F, start[6:])
-        file.seek(10 + size)
-    else:
-        file.seek(0)
-    frame = file.read(4096)
-    file.seek(at)
-    return not any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def no_audio(name: str) -> AudioError:

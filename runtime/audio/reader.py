@@ -6,24 +6,25 @@ everything else, if it is installed. A reader yields all samples that a header p
 
 from __future__ import annotations
 
-import logging
+import io
 import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsmamba2.errors import AudioError, MissingExtraError, OptionError
+from bsmamba2.runtime.audio.joined import open_all
+from bsmamba2.runtime.audio.mp3 import has_constant_bit_rate
 from bsmamba2.runtime.audio.samples import Samples, check_samples
 from bsmamba2.runtime.audio.source_file import SourceFile
 from bsmamba2.system.files import existing_file
 
 if TYPE_CHECKING:
     from bsmamba2.runtime.audio.decoding import AvDecoder, SoundfileDecoder
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -116,7 +117,8 @@ class AudioReader:
             if self._before.st_size == 0:
                 raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
             with self._reading():
-                self._decoder = stack.enter_context(closing(_open(self._file, name, downmix)))
+                begin = partial(_open, downmix=downmix)
+                self._decoder = stack.enter_context(closing(open_all(self._file, name, begin)))
             self._check_unchanged()
             self.sample_rate = self._decoder.sample_rate
             self.channels = self._decoder.channels
@@ -232,7 +234,7 @@ class AudioReader:
         )
 
 
-def _open(file: SourceFile, name: str, downmix: bool) -> SoundfileDecoder | AvDecoder:
+def _open(file: io.BufferedReader, name: str, *, downmix: bool) -> SoundfileDecoder | AvDecoder:
     """Begins to decode: with libsndfile if it supports the file, otherwise with PyAV."""
     import soundfile
 
@@ -252,13 +254,11 @@ def _open(file: SourceFile, name: str, downmix: bool) -> SoundfileDecoder | AvDe
     decoder.close()
     try:
         return AvDecoder(file, name)
-    except MissingExtraError:
-        logger.warning(
-            "%s does not state its length and may be cut short: install "
-            "'bsmamba2[av]' to read such MP3 files in full.",
-            name,
-        )
-        return SoundfileDecoder(file, name)
+    except MissingExtraError as error:
+        if not has_constant_bit_rate(file):
+            what = f"{name} does not state its length: reading all of it"
+            raise MissingExtraError(what, "av") from error
+        return SoundfileDecoder(file, name)  # whose guess is right
 
 
 def _unreadable(name: str, error: OSError) -> AudioError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,3 +35,11 @@ def check_samples(block: Samples, start: int, rate: int, what: str) -> None:
             else "NaN or infinite samples"
         )
         raise AudioError(f"{what} holds {kind} at {time_s:.3f} s: repair or cut that passage.")
+
+
+def skip(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
+    """Drops the first `count` samples of a sequence of blocks (channels, n)."""
+    for block in blocks:
+        if block.shape[1] > count:
+            yield block[:, count:]
+        count = max(0, count - block.shape[1])

@@ -80,7 +80,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (truncate, "is truncated"),
     (spoil_header, "is not audio or is damaged"),
     (lambda path: path.write_bytes(b""), "is empty"),
-    (forget_length, "does not state its length"),
+    (forget_length, "more samples than its header states"),
     (rewrite(noise(4, 0), 44100), "has a sample rate of 44100 Hz instead of 8000 Hz"),
     (rewrite(noise(4, 0)[:, :1]), "has 1 channel instead of 2"),
     (rewrite(noise(4, 0)[:0]), "holds no samples"),

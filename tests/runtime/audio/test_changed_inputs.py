@@ -145,9 +145,9 @@ def while_opened(monkeypatch: pytest.MonkeyPatch, change: Callable[[SourceFile],
 
     own = audio._open
 
-    def late(file: SourceFile, *rest: Any) -> object:
+    def late(file: SourceFile, *rest: Any, **options: Any) -> object:
         change(file)
-        return own(file, *rest)
+        return own(file, *rest, **options)
 
     monkeypatch.setattr(audio, "_open", late)
 

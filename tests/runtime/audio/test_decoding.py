@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from audio_files import ENCODINGS, RATE, damaged, encode, mux, noise, read, save
 from songs import decoded, excerpt
 
@@ -37,16 +36,6 @@ def test_without_pyav_the_error_names_the_extra(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtraError, match=r"bsmamba2\[av\]"):
         read(path)
-
-
-def test_an_mp3_without_length_is_read_in_full(tmp_path: Path):
-    av = pytest.importorskip("av")
-    quiet_then_loud = noise(20 * RATE) * (np.arange(20 * RATE) > 10 * RATE)
-    path, variable = tmp_path / "a.mp3", {"flags": "+qscale", "global_quality": "472"}
-    with av.open(str(path), "w", options={"write_xing": "0"}) as file:
-        mux(file, file.add_stream("libmp3lame", RATE, variable, layout="stereo"), quiet_then_loud)
-    assert soundfile.info(path).frames > 40 * RATE
-    assert abs(read(path).shape[1] - 20 * RATE) < 4 * 1152
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.mp4", "libmp3lame"),
