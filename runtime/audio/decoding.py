@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import soundfile
 
 from bsmamba2.errors import AudioError, MissingExtraError
-from bsmamba2.runtime.audio.mp3 import lacks_length
+from bsmamba2.runtime.audio.mp3 import is_mpeg, lacks_length, stated_samples
 from bsmamba2.runtime.audio.riff import open_wav
 from bsmamba2.runtime.audio.samples import Samples, skip
 from bsmamba2.runtime.audio.tags import clean_tags
@@ -33,8 +34,6 @@ _CONTAINERS = ",".join(
     )
 )
 """Formats that FFmpeg may detect; those that open other files or addresses are left out."""
-Source = io.BufferedReader | io.RawIOBase
-"""An open file, or one with another header."""
 _ENDLESS = 1 << 62  # libsndfile reports 2^63 - 1 frames for an unknown length
 
 
@@ -68,8 +67,7 @@ class SoundfileDecoder:
         self.channels: int = self._file.channels
         self.frames: int | None = self._file.frames if self._file.frames < _ENDLESS else None
         self.missing_allowed: int | None = 0
-        self.guesses_length = self._file.format == "MP3" and lacks_length(file)
-        if self.guesses_length:
+        if self._file.format == "MP3" and lacks_length(file):
             self.missing_allowed = None
         self.tags = clean_tags(self._file.copy_metadata())
         if self._file.format == "FLAC" and self.frames:
@@ -122,7 +120,7 @@ class AvDecoder:
     FFmpeg drops priming samples as the container specifies; padding at the end stays.
     """
 
-    def __init__(self, file: Source, name: str, *, downmix: bool = False) -> None:
+    def __init__(self, file: io.BufferedReader, name: str, *, downmix: bool = False) -> None:
         """Begins to decode an open file, called `name` in messages.
 
         Args:
@@ -142,6 +140,7 @@ class AvDecoder:
             raise MissingExtraError(what, "av") from error
         self._errors: tuple[type[Exception], ...] = (av.FFmpegError,)
         self._name = name
+        stated = stated_samples(file) if is_mpeg(file) else None
         try:
             self._container = open_container(file)
         except self._errors as error:
@@ -159,8 +158,8 @@ class AvDecoder:
             layout, self.channels = "stereo", 2
         self._resampler = av.AudioResampler("fltp", layout)  # planar float32, same sample rate
         seconds, counted = self._duration(stream)
-        self.frames = round(seconds * self.sample_rate) if seconds else None
-        self.missing_allowed = self.sample_rate // 2 if counted else None
+        self.frames = stated or (round(seconds * self.sample_rate) if seconds else None)
+        self.missing_allowed = 0 if stated else self.sample_rate // 2 if counted else None
         self.tags = clean_tags(stream.metadata, self._container.metadata)
 
     def _choose_track(self) -> Any:
@@ -204,6 +203,7 @@ class AvDecoder:
 
     def _read(self) -> Iterator[Samples]:
         frame, done = self._first, 0
+        end = self.frames if self.frames and self.missing_allowed == 0 else sys.maxsize
         while frame is not None:
             seconds = done / self.sample_rate
             form = (frame.sample_rate, frame.layout.nb_channels)
@@ -214,8 +214,11 @@ class AvDecoder:
                 )
             for part in self._resampler.resample(frame):
                 samples: Samples = part.to_ndarray().astype(np.float32, copy=False)
+                samples = samples[:, : end - done]
                 done += samples.shape[1]
                 yield samples
+            if done == end:  # what follows is no sound
+                return
             frame = self._next(seconds)
 
     def _next(self, seconds: float) -> Any:
@@ -230,7 +233,7 @@ class AvDecoder:
         self._container.close()
 
 
-def open_container(file: Source) -> Any:
+def open_container(file: io.BufferedReader) -> Any:
     """Opens a file with FFmpeg, which can open no other file and no address; needs PyAV.
 
     Raises:
@@ -238,10 +241,13 @@ def open_container(file: Source) -> Any:
     """
     import av
 
+    format = "mp3" if is_mpeg(file) else None  # FFmpeg does not detect very short ones
     file.seek(0)
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
     # Tags are not always valid UTF-8.
-    return av.open(file, metadata_errors="replace", options=options, buffer_size=_BUFFER)
+    return av.open(
+        file, format=format, metadata_errors="replace", options=options, buffer_size=_BUFFER
+    )
 
 
 def no_audio(name: str) -> AudioError:

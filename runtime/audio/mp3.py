@@ -125,6 +125,43 @@ def stated_length(file: BufferedReader, at: int) -> tuple[int | None, int | None
     return count or None, (flags & 2 and numbers[0]) or None
 
 
+def begins_as_mpeg(file: BufferedReader) -> bool:
+    """Whether libsndfile may take a file for MPEG audio: a frame's header is where its tags end.
+
+    Frames that begin soon after a tag count, too, as a damaged tag may seem longer than it is.
+    """
+    end = file.seek(0, os.SEEK_END)
+    at = skip_id3(file, 0, end)
+    return frame_size(read_at(file, at, 3)) > 0 or (
+        at > 0 and first_frame(file, at, end) is not None
+    )
+
+
+def is_mpeg(file: BufferedReader) -> bool:
+    """Whether a file begins with frames, after its tags."""
+    return begins_as_mpeg(file) and _bounds(file)[0] is not None
+
+
+def stated_samples(file: BufferedReader) -> int | None:
+    """Returns the samples per channel that an MPEG file states; None if it does not.
+
+    Those that the encoder put in front and behind are left out, if it says how many.
+    """
+    first, _ = _bounds(file)
+    count, _ = (first is not None and stated_length(file, first)) or (None, None)
+    if first is None or count is None:
+        return None
+    frame = read_at(file, first, 256)
+    samples = count * (1152 if frame[1] & 8 or frame[1] & 6 == 4 else 576)  # MPEG 1, or layer II
+    place = max(frame.find(b"Xing", 0, 46), frame.find(b"Info", 0, 46))
+    fields = {1: 4, 2: 4, 4: 100, 8: 4}  # flag -> bytes of the count, size, places and quality
+    tag = place + 8 + sum(size for flag, size in fields.items() if frame[place + 7] & flag)
+    if place < 0 or frame[tag : tag + 4] not in (b"LAME", b"Lavf", b"Lavc"):
+        return samples
+    padding = int.from_bytes(frame[tag + 21 : tag + 24], "big")
+    return max(0, samples - (padding >> 12) - (padding & 0xFFF))
+
+
 def lacks_length(file: BufferedReader) -> bool:
     """Whether an MPEG file states no length.
 

@@ -1,7 +1,8 @@
 """Reads audio files of all formats, in blocks.
 
-soundfile reads WAV, FLAC, MP3, OGG and whatever else libsndfile supports; PyAV (FFmpeg) reads
-everything else, if it is installed. A reader yields all samples that a header promises, or raises.
+soundfile reads WAV, FLAC, OGG and whatever else libsndfile supports; PyAV (FFmpeg), if it is
+installed, reads MP3 and everything else. Without PyAV, soundfile reads MP3, too. A reader yields
+all samples that a header promises, or raises.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from bsmamba2.errors import AudioError, MissingExtraError, OptionError
 from bsmamba2.runtime.audio.joined import open_all
-from bsmamba2.runtime.audio.mp3 import has_constant_bit_rate
+from bsmamba2.runtime.audio.mp3 import begins_as_mpeg, has_constant_bit_rate, lacks_length
 from bsmamba2.runtime.audio.samples import Samples, check_samples
 from bsmamba2.runtime.audio.source_file import SourceFile
 from bsmamba2.system.files import existing_file
@@ -240,6 +241,13 @@ def _open(file: io.BufferedReader, name: str, *, downmix: bool) -> SoundfileDeco
 
     from bsmamba2.runtime.audio.decoding import AvDecoder, SoundfileDecoder
 
+    if begins_as_mpeg(file):  # libsndfile would print what it thinks of damage
+        try:
+            return AvDecoder(file, name)
+        except MissingExtraError as error:
+            if lacks_length(file) and not has_constant_bit_rate(file):  # which it could only guess
+                what = f"{name} does not state its length: reading all of it"
+                raise MissingExtraError(what, "av") from error
     try:
         decoder = SoundfileDecoder(file, name)
     except (soundfile.SoundFileError, RuntimeError):
@@ -249,16 +257,7 @@ def _open(file: io.BufferedReader, name: str, *, downmix: bool) -> SoundfileDeco
         mixed = AvDecoder(decoder.source, name, downmix=True)
         mixed.frames, mixed.missing_allowed = decoder.frames, decoder.missing_allowed
         return mixed
-    if not decoder.guesses_length:
-        return decoder
-    decoder.close()
-    try:
-        return AvDecoder(file, name)
-    except MissingExtraError as error:
-        if not has_constant_bit_rate(file):
-            what = f"{name} does not state its length: reading all of it"
-            raise MissingExtraError(what, "av") from error
-        return SoundfileDecoder(file, name)  # whose guess is right
+    return decoder
 
 
 def _unreadable(name: str, error: OSError) -> AudioError:

@@ -97,7 +97,7 @@ def find_wav_data(file: io.BufferedReader) -> WavData | None:
     return None
 
 
-def open_wav(file: io.BufferedReader, name: str) -> io.RawIOBase | None:
+def open_wav(file: io.BufferedReader, name: str) -> io.BufferedReader | None:
     """Shows an open WAV file with its length corrected; None if no correction is needed.
 
     Raises:
@@ -115,7 +115,7 @@ def open_wav(file: io.BufferedReader, name: str) -> io.RawIOBase | None:
         return None
     if data.big_endian:
         raise AudioError(f"{name} does not state its length (RIFX): convert it to FLAC first.")
-    return _Reheaded(file, _rf64_header(data), data.offset)
+    return io.BufferedReader(_Reheaded(file, _rf64_header(data), data.offset))
 
 
 def _rf64_header(data: WavData) -> bytes:
