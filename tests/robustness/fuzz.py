@@ -2,15 +2,17 @@
 
     python tests/robustness/fuzz.py [--cases 1000] [--seed 0] [--case N] [--first N] [-o FILE.json]
 
-Cases are damaged audio in every container, hostile names, data folders, checkpoints (pickles that
-call functions, zip bombs), safetensors, ONNX files, plans and sidecars, training runs and YAML. A
-case depends only on the seed and its number, and runs in a process of its own with limits on memory
-and processor time. `--case N` runs a single case and prints its whole result.
+Cases are audio in every container, damaged, joined or with a wrong suffix, hostile names, data
+folders, checkpoints (pickles that call functions, zip bombs), safetensors, ONNX files, plans and
+sidecars, training runs and YAML. A case depends only on the seed and its number, and runs in a
+process of its own with limits on memory and processor time. `--case N` runs a single case and
+prints its whole result.
 
 A command may exit with code 0, or with 1 or 2 and one sentence on stderr. Everything else is wrong:
 tracebacks, "unexpected" errors, crashes, more time or memory than the limits, files outside the
-output folder, incomplete files in it, processes, sockets, functions that pickles call, and messages
-of libraries. The exit code is 1 if any case was wrong.
+output folder, incomplete files in it, processes, sockets, functions that pickles call, messages of
+libraries, stems that are not as long as their song, and intact songs that are refused. The exit
+code is 1 if any case was wrong.
 """
 
 from __future__ import annotations

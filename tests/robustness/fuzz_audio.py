@@ -1,13 +1,15 @@
-"""Audio cases: damaged files in every container, and hostile names of files and stems."""
+"""Audio cases: damaged, joined and misnamed files in every container, and hostile names."""
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 from random import Random
 
+import soundfile
 from fuzz_bytes import HOSTILE_TEXTS, mutate_bytes
-from fuzz_corpus import Case, Corpus, infer, put
+from fuzz_corpus import RATE, Case, Corpus, infer, put, song_seconds, tone
 
 _RATES = (0, 1, 7, 100, 8000, 11_025, 48_000, 192_000, 768_000, 1 << 20, (1 << 31) - 1, 1 << 31)
 _FLOATS = (  # NaN with and without payload, infinities, huge and tiny numbers
@@ -26,6 +28,12 @@ _NAMES = (
     *("%s.wav", "é\u202e.wav", "\udcff\udcfe.wav", "CON.wav", "song", ".hidden.wav", "a\\b.wav"),
     *("n" * 250 + ".wav", "ä" * 120 + ".wav", "song.WAV", "song.wav.mp3", "~.wav", "$HOME.wav"),
 )
+_ADDRESSES = (  # before the name of a song that is there, too
+    *("file:", "Prince:", "04:23:", "concat:decoy.m4a|", "subfile,,start,0,end,999,,:", "data:"),
+    *("pipe:", "cache:", "async:file:", "crypto:", "fd:", "md5:", "concatf:", "tee:", "unix:"),
+    *("http://127.0.0.1:9/", "tcp://127.0.0.1:9/", "https:/", "rtmp://127.0.0.1:9/", "ftp:/"),
+)
+_TAGS = (b"TAG" + bytes(125), b"ID3\4\0\0\0\0\0\x20" + bytes(32))
 _OPTIONS = (
     *((), (), (), ("--json",), ("--stems", "vocals"), ("--batch", "3"), ("--overlap", "0.9")),
     *(("--format", "flac"), ("--format", "mp3"), ("--format", "ogg"), ("--depth", "16")),
@@ -66,6 +74,47 @@ def name_case(random: Random, corpus: Corpus, folder: Path) -> Case:
         options = ("--stems", random.choice(HOSTILE_TEXTS).replace("\0", ""))
     source = random.choice((song, "in", song, song))
     return Case(kind="names", arguments=infer(corpus.onnx, source, *options, out=template))
+
+
+def joined_case(random: Random, corpus: Corpus, folder: Path) -> Case:
+    """Intact songs of one kind joined in one file; now and then the last has another form."""
+    kind = random.choice(list(corpus.audio))
+    parts = [corpus.audio[kind]] * random.choice((2, 2, 3, 5))
+    seconds, intact = len(parts) * song_seconds(kind), True
+    if kind in ("wav", "flac", "aiff", "mp3") and random.random() < 0.3:
+        with io.BytesIO() as file:
+            form = random.choice(((RATE, 1), (RATE // 2, 2)))
+            soundfile.write(file, tone(RATE // 3)[:, : form[1]], form[0], format=kind)
+            parts[-1] = file.getvalue()
+        intact = False  # it is refused
+    between = b""
+    if kind in ("mp3", "aac"):
+        between = random.choice((b"", *_TAGS))
+    song = put(folder, f"song.{kind.rpartition('.')[2]}", between.join(parts))
+    arguments = infer(corpus.onnx, song, "--quiet")
+    return Case(kind="joined", arguments=arguments, seconds=seconds, intact=intact)
+
+
+def suffix_case(random: Random, corpus: Corpus, folder: Path) -> Case:
+    """An intact song with the suffix of another format."""
+    kind, other = (random.choice(list(corpus.audio)) for _ in range(2))
+    suffix = random.choice((other.rpartition(".")[2], "oga", "txt", "MP3", "bin"))
+    song = put(folder, f"song.{suffix}", corpus.audio[kind])
+    arguments = infer(corpus.onnx, song, "--quiet")
+    return Case(kind="suffix", arguments=arguments, seconds=song_seconds(kind), intact=True)
+
+
+def address_case(random: Random, corpus: Corpus, folder: Path) -> Case:
+    """An intact song whose name FFmpeg could take for an address, beside longer ones."""
+    kind = random.choice(("m4a", "mka", "wav", "mp3", "flac"))
+    data = corpus.audio[kind]
+    for name in ("decoy", "0", "9"):
+        put(folder, f"{name}.{kind}", data * 4, into="")
+    name = f"{random.choice(_ADDRESSES)}decoy.{kind}"
+    song = put(folder, name, data, into="")
+    out = random.choice(("", "out/file:{stem}.{ext}", "out/http:/{stem}.{ext}"))
+    arguments = infer(corpus.onnx, song, "--quiet", out=out)
+    return Case(kind="address", arguments=arguments, seconds=song_seconds(kind), intact=True)
 
 
 def songs_case(random: Random, corpus: Corpus, folder: Path) -> Case:

@@ -26,6 +26,7 @@ training: {precision: float32, batch_size: 1, accumulation: 1, processes: 1, max
   workers: 0, checkpoint_minutes: 60.0, keep_best: 1}
 """
 RATE = 44_100
+_SAMPLES = RATE // 3  # of a song
 _FORMATS = {  # suffix -> format and subtype of libsndfile
     "wav": ("WAV", "PCM_16"),
     "float.wav": ("WAV", "FLOAT"),
@@ -49,6 +50,8 @@ _CONTAINERS = {  # suffix -> container and codec of FFmpeg
     "mka": ("matroska", "flac"),
     "webm": ("webm", "libopus"),
     "wma": ("asf", "wmav2"),
+    "tta": ("tta", "tta"),
+    "wv": ("wv", "wavpack"),
     "aac": ("adts", "aac"),
     "ac3": ("ac3", "ac3"),
 }
@@ -62,6 +65,10 @@ class Case:
     """What is attacked: "wav", "pickle", ..."""
     arguments: list[str]
     """Arguments of `bsm`; paths are relative to the folder, and only `out` may be written to."""
+    seconds: float | None = None
+    """Length of the stems, if it succeeds, within a quarter; None if any length is right."""
+    intact: bool = False
+    """Whether it must succeed, and no library has a reason to say anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +87,25 @@ class Corpus:
     run: Path
     """A finished training run on these songs."""
     audio: dict[str, bytes]
-    """Suffix -> a song of a third of a second."""
+    """Suffix -> a song of a third of a second; see `song_seconds`."""
 
 
 Maker = Callable[[Random, Corpus, Path], Case]
 """Writes the files of a case into an existing folder."""
 
 
-def put(folder: Path, name: str, data: bytes | str) -> str:
+def put(folder: Path, name: str, data: bytes | str, *, into: str = "in/") -> str:
     """Writes an input of a case; returns its path within the folder."""
-    path = folder / "in" / name
+    path = folder / f"{into}{name}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
-    return f"in/{name}"
+    return f"{into}{name}"
+
+
+def song_seconds(suffix: str) -> float:
+    """Length of a song of the corpus."""
+    is_44_100 = suffix in _FORMATS and suffix != "opus"
+    return _SAMPLES / (RATE if is_44_100 else 48_000)
 
 
 def infer(engine: str | Path, song: str, *more: str, out: str = "") -> list[str]:
@@ -154,7 +167,7 @@ def _write_song(folder: Path) -> None:
 
 
 def _audio(folder: Path) -> dict[str, bytes]:
-    samples = tone(RATE // 3)
+    samples = tone(_SAMPLES)
     for suffix, (kind, subtype) in _FORMATS.items():
         rate = 48_000 if subtype == "OPUS" else RATE
         with io.BytesIO() as file:

@@ -14,11 +14,20 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzz_audio import audio_case, name_case, songs_case
+import soundfile
+from fuzz_audio import (
+    address_case,
+    audio_case,
+    joined_case,
+    name_case,
+    songs_case,
+    suffix_case,
+)
 from fuzz_configs import config_case, value_case
 from fuzz_corpus import Case, Corpus, Maker, open_corpus
 from fuzz_models import checkpoint_case, onnx_case, plan_case, run_case, safetensors_case
@@ -28,6 +37,7 @@ MAKERS: tuple[Maker, ...] = (
     *(checkpoint_case, checkpoint_case, checkpoint_case, safetensors_case, safetensors_case),
     *(onnx_case, onnx_case, onnx_case, plan_case, plan_case),
     *(config_case, config_case, value_case, songs_case, run_case),
+    *(joined_case, joined_case, suffix_case, address_case),
 )
 """Entry N % len(MAKERS) makes case N, from the seed and N."""
 GOOD = ("success", "sentence", "usage")
@@ -35,6 +45,8 @@ GOOD = ("success", "sentence", "usage")
 _LONGEST = 1500  # characters of a sentence
 _UNEXPECTED = re.compile(r"[Uu]nexpected \w+:")
 """How a command reports an error that is not a BsmError."""
+_REFUSED = "The system refused "
+"""How it reports that memory or a thread was refused, within the limits of a case."""
 _SENTENCE = re.compile(r"^(?:Error|Failed): (.*)$", re.MULTILINE)
 _NOISE = re.compile(r"^(?:\S+\.py:\d+: |\[\S+ @ 0x|.*\[[WE]:onnxruntime)", re.MULTILINE)
 """Python's warnings, and messages that FFmpeg and ONNX Runtime print themselves. Those of libmpg123
@@ -110,7 +122,7 @@ def make_case(seed: int, number: int, corpus: Corpus, folder: Path) -> Case:
     finally:
         sys.setrecursionlimit(depth)
         sys.set_int_max_str_digits(digits)
-    return Case(kind=case.kind, arguments=[_argument(text) for text in case.arguments])
+    return replace(case, arguments=[_argument(text) for text in case.arguments])
 
 
 def _argument(text: str) -> str:
@@ -149,6 +161,8 @@ def _run(case: Case, folder: Path, memory_mib: int, cpu_s: int) -> dict[str, Any
     after = _names(folder)
     strange = [f"file {name}" for name in after - before if not name.startswith("out/")]
     outcome, detail = judge(case.arguments, code, printed, errors, after, watch.seen + strange)
+    if outcome in GOOD:
+        outcome, detail = judge_song(case, outcome, detail, errors, folder / "out")
     return {"outcome": outcome, "detail": detail[:2000], **figures}
 
 
@@ -180,6 +194,8 @@ def judge(
     for sentence in sentences:
         if _UNEXPECTED.search(sentence):
             return "unexpected", sentence
+        if _REFUSED in sentence:
+            return "memory", sentence
     if noise := _NOISE.search(errors):
         return "noise", errors[noise.start() :].splitlines()[0]
     if half := [name for name in files if ".partial-" in name]:
@@ -196,6 +212,21 @@ def judge(
         if len(sentence) > _LONGEST or not sentence.rstrip().endswith((".", ":", "?")):
             return "no sentence", sentence[:_LONGEST]
     return "sentence", sentences[0]
+
+
+def judge_song(case: Case, outcome: str, detail: str, errors: str, out: Path) -> tuple[str, str]:
+    """The outcome of a case that `judge` finds right, if more is known about its song."""
+    if case.intact:
+        if outcome != "success":
+            return "refused", detail
+        if errors:
+            return "noise", errors.splitlines()[0]
+    if case.seconds is not None and outcome == "success":
+        for path in (path for path in sorted(out.rglob("*")) if path.is_file()):
+            found = soundfile.info(path).duration
+            if abs(found - case.seconds) > case.seconds / 4:
+                return "wrong length", f"{path.name}: {found:.3f} of {case.seconds:.3f} s"
+    return outcome, detail
 
 
 def _names(folder: Path) -> set[str]:

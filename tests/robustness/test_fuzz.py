@@ -7,10 +7,12 @@ from random import Random
 from typing import Any
 
 import fuzz
+import numpy as np
 import pytest
+import soundfile
 from fuzz_bytes import mutate_bytes, mutate_value
 from fuzz_corpus import Case, Corpus, keep_corpus, make_corpus, open_corpus
-from fuzz_worker import GOOD, MAKERS, judge, make_case, run_one
+from fuzz_worker import GOOD, MAKERS, judge, judge_song, make_case, run_one
 
 from bsmamba2.cli import main
 
@@ -105,8 +107,30 @@ def test_judge_tells_right_from_wrong(changes: dict[str, object], outcome: str):
     assert judge(**{**usual, "files": set(), "forbidden": [], **changes})[0] == outcome
 
 
+@pytest.mark.parametrize(
+    ("seconds", "intact", "outcome", "errors", "judged"),
+    [
+        (1.0, True, "success", "", "success"),
+        (1.2, False, "success", "Note: a\n", "success"),
+        (2.0, True, "success", "", "wrong length"),
+        (0.5, False, "success", "", "wrong length"),
+        (None, False, "success", "", "success"),
+        (1.0, True, "success", "Warning: Xing\n", "noise"),
+        (1.0, True, "sentence", "Error: x.\n", "refused"),
+        (2.0, False, "sentence", "Error: x.\n", "sentence"),
+    ],
+)
+def test_stems_of_another_length_and_refused_songs_are_noticed(
+    tmp_path: Path, seconds: float, intact: bool, outcome: str, errors: str, judged: str
+):
+    soundfile.write(tmp_path / "vocals.wav", np.zeros(8000), 8000)
+    case = Case(kind="joined", arguments=[], seconds=seconds, intact=intact)
+    assert judge_song(case, outcome, "", errors, tmp_path)[0] == judged
+
+
 BAD = {  # what a command does -> what it is called; the last two end the process
-    "bytearray(1 << 34)": "unexpected",
+    "{}['a']": "unexpected",
+    "bytearray(1 << 34)": "memory",
     "open('in/x', 'w').close()": "forbidden",
     "import traceback\ntry: 1 / 0\nexcept Exception: traceback.print_exc(); raise": "traceback",
     "while True: pass": "hang",
