@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
+import multiprocessing
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from multiprocessing.process import BaseProcess
 
 import torch
 from torch.utils.data import DataLoader
 
 from bsmamba2.config.training import TrainingConfig
 from bsmamba2.data.mixing import TrainingBatch, TrainingMixtures, collate
+from bsmamba2.errors import ResourceError, refusal
 from bsmamba2.training.distributed import Processes
+
+FEWER_WORKERS = "close other programs, or lower training.workers"
 
 
 def load_batches(
@@ -25,22 +33,31 @@ def load_batches(
         first_item: Number of the first item that has not been drawn yet.
         training: Batch size and number of workers.
         processes: The processes that share the items.
+
+    Raises:
+        ResourceError: The system refused a worker.
     """
     # Workers end when their parent dies; a fork server as the parent would outlive a killed run.
     # They never touch the GPU, so it is safe to fork a process that uses it.
     fork = "fork" if sys.platform == "linux" and training.workers else None
-    return iter(
-        DataLoader(
-            mixtures,
-            batch_sampler=sample_items(first_item, training.batch_size, processes),
-            num_workers=training.workers,
-            collate_fn=collate,
-            pin_memory=processes.device.type == "cuda",
-            worker_init_fn=_ignore_signals,
-            multiprocessing_context=fork,
-            generator=torch.Generator(),  # worker seeds must not advance the global generator
-        )
+    loader = DataLoader(
+        mixtures,
+        batch_sampler=sample_items(first_item, training.batch_size, processes),
+        num_workers=training.workers,
+        collate_fn=collate,
+        pin_memory=processes.device.type == "cuda",
+        worker_init_fn=_set_up_worker,
+        multiprocessing_context=fork,
+        generator=torch.Generator(),  # worker seeds must not advance the global generator
     )
+    others = multiprocessing.active_children()
+    try:
+        return iter(loader)
+    except (OSError, RuntimeError) as error:  # a worker or a queue's thread was refused
+        _kill(child for child in multiprocessing.active_children() if child not in others)
+        if refusal(error):
+            raise ResourceError(f"The system refused a data worker: {FEWER_WORKERS}.") from error
+        raise
 
 
 def end_workers(batches: Iterator[TrainingBatch]) -> None:
@@ -51,6 +68,7 @@ def end_workers(batches: Iterator[TrainingBatch]) -> None:
     shut_down = getattr(batches, "_shutdown_workers", None)  # absent without workers
     if shut_down is not None:
         shut_down()
+        _kill(getattr(batches, "_workers", ()))
 
 
 def sample_items(first_item: int, batch_size: int, processes: Processes) -> Iterator[list[int]]:
@@ -67,7 +85,21 @@ def sample_items(first_item: int, batch_size: int, processes: Processes) -> Iter
         yield list(range(start, start + batch_size))
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ignores signals sent to the whole process group: workers must help to finish the step."""
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    """Kills the workers that still live: Python would ask them to end, and wait for ever."""
+    for worker in workers:
+        with contextlib.suppress(RuntimeError):  # PyTorch's, when it hears of the end
+            worker.kill()
+            worker.join()
+
+
+def _set_up_worker(worker: int) -> None:
+    """Ignores signals sent to the whole process group: workers must help to finish the step.
+
+    A worker sends its errors to the process that trains; what Python prints when a worker dies is
+    shown only with the log messages of `bsm --debug`.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115

@@ -19,9 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 from bsmamba2.config.file import Config
 from bsmamba2.config.training import TrainingConfig
 from bsmamba2.data.mixing import TrainingBatch
-from bsmamba2.errors import DataError, TrainingError
+from bsmamba2.errors import DataError, ResourceError, TrainingError
 from bsmamba2.models.estimation import estimate_target
 from bsmamba2.training.distributed import Processes
+from bsmamba2.training.loader import FEWER_WORKERS
 from bsmamba2.training.loss import separation_loss
 from bsmamba2.training.state import TrainingState
 
@@ -187,11 +188,15 @@ class _Pass:
 
 @contextlib.contextmanager
 def explained_memory() -> Iterator[None]:
-    """Turns out-of-memory errors into a TrainingError that says what to lower."""
+    """Turns out-of-memory errors into errors that say what to lower, also those of workers."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error)
+        if "DataLoader worker (pid" in text:  # "... exited unexpectedly", "... is killed by signal"
+            raise ResourceError(
+                f"A data worker died, perhaps for lack of memory or threads: {FEWER_WORKERS}."
+            ) from error
         lacks = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not (lacks or "can't allocate memory" in text or "not enough memory" in text):
             raise

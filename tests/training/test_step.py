@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+import multiprocessing
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from processes import no_new_threads
 from small_runs import small_config
 
 from bsmamba2.config.file import load_config
 from bsmamba2.data.mixing import TrainingBatch
-from bsmamba2.errors import DataError, TrainingError
+from bsmamba2.errors import DataError, ResourceError, TrainingError
 from bsmamba2.training.distributed import Processes
-from bsmamba2.training.loader import sample_items
+from bsmamba2.training.loader import load_batches, sample_items
 from bsmamba2.training.state import new_state
 from bsmamba2.training.step import (
     NotFiniteError,
@@ -173,6 +176,20 @@ def test_unreadable_files_are_counted_over_resumed_runs_and_limited(tmp_path):
 def test_out_of_memory_errors_say_what_to_lower(error):
     with pytest.raises(TrainingError, match=r"lower training\.batch_size"), explained_memory():
         raise error
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_a_refused_worker_says_what_to_lower_and_none_stays_behind(tmp_path):
+    training = small_config(tmp_path, "training.workers=2").training
+    with no_new_threads(), pytest.raises(ResourceError, match=r"lower training\.workers"):
+        load_batches([None] * 9, 0, training, ALONE)  # the first queue's thread is refused
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_dies_says_what_to_lower():
+    with pytest.raises(ResourceError, match=r"lower training\.workers"), explained_memory():
+        raise RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed.")
 
 
 def test_other_errors_stay_what_they_are():

@@ -271,26 +271,40 @@ def mask(spectrum):
 bsmamba2.runtime.engines.load_engine = lambda *_, **__: FunctionEngine(mask)
 main(["infer", *sys.argv[2:]])
 """
+LOADING = """
+import ctypes, sys
+import onnxruntime
+from bsmamba2.cli import main
+def load(*_, **__):
+    print("at work", flush=True)
+    lock, c = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+    c.pthread_mutex_lock(lock)
+    c.pthread_mutex_lock(lock)  # no signal interrupts C
+onnxruntime.InferenceSession = load
+main(["infer", *sys.argv[2:]])
+"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 @pytest.mark.parametrize(
-    ("jobs", "sent", "code", "words"),
+    ("program", "jobs", "sent", "code", "words"),
     [
-        ("1", "SIGINT", 130, "Interrupted."),
-        ("2", "SIGINT", 130, "Interrupted."),
-        ("1", "SIGTERM", 143, "Terminated."),
-        ("2", "SIGHUP", 129, "Terminated."),
+        (INTERRUPTED, "1", "SIGINT", 130, "Interrupted."),
+        (INTERRUPTED, "2", "SIGINT", 130, "Interrupted."),
+        (INTERRUPTED, "1", "SIGTERM", 143, "Terminated."),
+        (INTERRUPTED, "2", "SIGHUP", 129, "Terminated."),
+        (LOADING, "1", "SIGINT", 130, "Interrupted."),
+        (LOADING, "1", "SIGTERM", 143, "Terminated."),
     ],
 )
 def test_a_signal_ends_a_run_whose_engine_hangs_and_leaves_no_file(
-    tmp_path: Path, jobs: str, sent: str, code: int, words: str
+    tmp_path: Path, program: str, jobs: str, sent: str, code: int, words: str
 ):
     for name in "abc":
         job(tmp_path, name)
     arguments = ["a.wav", "b.wav", "c.wav", "--overlap", "0", "--jobs", jobs]
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(TESTS), *arguments],
+        [sys.executable, "-c", program, str(TESTS), *arguments],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     with process:
