@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import warnings
 from dataclasses import replace
@@ -51,8 +53,10 @@ def export_graph(network: FoldedBSMamba2, metadata: Metadata) -> ModelProto:
     # Dynamic sizes that differ and exceed 1: torch.export treats a 1 as a constant.
     example = torch.zeros(2, audio.channels, 3, audio.bins, 2)
     free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("frames")}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+    # The exporter warns about its own internals, and onnxscript before 0.7 prints.
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with warnings.catch_warnings(), quiet, torch.no_grad():
+        warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             network,

@@ -8,22 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from foreign_files import lightning_checkpoint, model_of, random_weights
+from processes import Outcome, bsm
 from safetensors.torch import save_file
 
 from bsmamba2.checkpoints.weights import load_weights
-from bsmamba2.cli import cli
-from bsmamba2.errors import BsmError
 from bsmamba2.system.files import sha256_file
 
 STATE = random_weights(model_of("tiny"))
 
 
-def run_import(*arguments: str | Path) -> tuple[int, str, str]:
-    result = CliRunner().invoke(cli, ["import", *map(str, arguments)])
-    message = str(result.exception) if isinstance(result.exception, BsmError) else ""
-    return result.exit_code, result.stdout, result.stderr + message
+def run_import(*arguments: str | Path) -> Outcome:
+    return bsm("import", *arguments)
 
 
 def test_command_prints_the_result_and_the_licence_reminder(tmp_path: Path) -> None:
