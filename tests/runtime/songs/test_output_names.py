@@ -120,7 +120,7 @@ LONG = "y" * 245
     ("a.wav", f"-o {'/'.join(['z' * 200] * 21)}", "File name too long."),
     ("a.wav", "-o a.wav/{stem}.wav", "Cannot write into a.wav: Not a directory."),
     ("a.wav", "-o taken/{stem}.wav", "vocals.wav: a folder has that name; choose another."),
-    ("a.wav", "--format mp3", "mp3 cannot have a sample rate of 96000 Hz: choose --format wav."),
+    ("a.wav", "--format mp3", "mp3 cannot have a sample rate of 96000 Hz: write .wav files."),
     ("empty.wav", "", "empty.wav holds no samples: record or export it again."),
 ])  # fmt: skip
 def test_a_dry_run_refuses_what_the_run_refuses_in_the_same_words(
