@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Literal
 
+from bsmamba2.runtime.audio.flac import is_one_flac
 from bsmamba2.runtime.audio.mp3 import next_mp3, read_at, skip_id3, skip_tags
 from bsmamba2.runtime.audio.riff import find_wav_data
 from bsmamba2.runtime.audio.source_file import Part
@@ -62,11 +63,13 @@ def _next_ogg(file: BufferedReader, at: int, end: int) -> int | None:
 
 def _next_flac(file: BufferedReader, at: int, end: int) -> int | None:
     """Walks over the metadata, then looks for another header among the frames."""
-    at += 4
+    begin, at = at, at + 4
     while len(block := read_at(file, at, 4)) == 4:
         at += 4 + int.from_bytes(block[1:], "big")
         if block[0] & 0x80:  # the last one
             break
+    if end - at > _BLOCK and is_one_flac(file, begin, at, end):
+        return None
     return _search(file, at, _FLAC)
 
 

@@ -100,6 +100,33 @@ def joined(path: Path, files: list[bytes]) -> Path:
     return path
 
 
+class Counting(io.BytesIO):
+    """Counts the bytes that are read."""
+
+    count = 0
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer)
+        self.count += size
+        return size
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_a_long_flac_is_seen_to_be_one_file_without_reading_all_of_it(subtype: str):
+    kinds = [(song(900_000), 48_000), (song(900_000)[:, ::-1], 48_000), (song(5000), 37_000)]
+    files = []
+    for samples, rate in kinds:
+        soundfile.write(file := io.BytesIO(), samples.T, rate, subtype, format="FLAC")
+        files.append(file.getvalue())
+    one = Counting(files[0])
+    assert find_starts(io.BufferedReader(one, 1 << 16)) == [0]
+    assert one.count < len(files[0]) / 2
+    assert starts(files[0] + files[0]) == [0, len(files[0])]  # the last frame is alike, too
+    assert starts(files[0] + files[1]) == [0, len(files[0])]
+    assert starts(files[0] + files[2]) == [0, len(files[0])]
+    assert starts(files[2] + files[0]) == [0, len(files[2])]
+
+
 @pytest.mark.parametrize("kind", sorted({*BY_SOUNDFILE, *BY_PYAV} - {*UNBROKEN}))
 def test_joined_files_are_read_one_after_the_other(tmp_path: Path, kind: str):
     songs = [song(n) for n in (8000, 9000, 7000)]
