@@ -156,7 +156,7 @@ class PluginError(BsmError):
 
 
 class MissingExtraError(BsmError):
-    """An optional dependency is not installed.
+    """An optional dependency is not installed, or is too old.
 
     Fix: run the `pip install` command in the message.
     """

@@ -131,11 +131,13 @@ class AvDecoder:
 
         Raises:
             AudioError: The file has no audio, or more than two channels of unknown places.
-            MissingExtraError: PyAV is not installed.
+            MissingExtraError: PyAV is not installed, or older than 17.1.
         """
         try:
             import av
-        except ModuleNotFoundError as error:
+
+            self._default = int(av.stream.Disposition.default)  # no number in older versions
+        except (ModuleNotFoundError, AttributeError, TypeError) as error:
             what = "Mixing down" if downmix else f"libsndfile cannot read {name}; trying FFmpeg"
             raise MissingExtraError(what, "av") from error
         self._errors: tuple[type[Exception], ...] = (av.FFmpegError,)
@@ -168,7 +170,7 @@ class AvDecoder:
         if not tracks:
             self.close()
             raise AudioError(f"{self._name} has no audio track: name a file with sound.")
-        defaults = [track for track in tracks if track.disposition & 1]  # AV_DISPOSITION_DEFAULT
+        defaults = [track for track in tracks if track.disposition & self._default]
         return (defaults or tracks)[0]
 
     def _duration(self, stream: Any) -> tuple[float | None, bool]:

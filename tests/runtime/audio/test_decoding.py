@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from enum import Flag
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,16 @@ def test_titles_need_not_be_utf_8(tmp_path: Path):
 def test_without_pyav_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = encode(tmp_path / "a.m4a", "alac", noise())
     monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match=r"bsmamba2\[av\]"):
+        read(path)
+
+
+def test_with_an_old_pyav_the_error_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = encode(tmp_path / "a.m4a", "alac", noise())
+    old = Flag("Disposition", {"default": 1})  # as it was before 17.1
+    monkeypatch.setattr("av.stream.Disposition", old)
     with pytest.raises(MissingExtraError, match=r"bsmamba2\[av\]"):
         read(path)
 
