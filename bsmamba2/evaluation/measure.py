@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from bsmamba2.evaluation.onsets import are_silent, find_onsets, silent_seconds
 from bsmamba2.evaluation.results import Leakage, Minute, Region, StemScores, TrackResult
 from bsmamba2.runtime.audio.reader import AudioReader
 from bsmamba2.runtime.audio.samples import Samples
+from bsmamba2.runtime.separation.chunking import Chunking
 from bsmamba2.runtime.separation.separator import RESIDUAL, Separator, Waiting
 
+_BLOCK = 1 << 16  # samples
 _MINUTE = 60 * GRAINS_PER_S  # in grains
 
 
@@ -73,9 +76,7 @@ class TrackReader:
 
     def _blocks(self) -> Iterator[Samples]:
         """Yields mixture, target and residual, stacked: (3 * channels, n)."""
-        blocks = (reader.blocks() for reader in self._readers.values())
-        for parts in zip(*blocks, strict=True):
-            block = dict(zip(self._readers, parts, strict=True))
+        for block in self._files_blocks():
             mixture, target = block.pop(MIXTURE, None), block.pop(self._target)
             if mixture is not None and not block:
                 rest = mixture - target
@@ -85,6 +86,20 @@ class TrackReader:
                     rest += part
             yield np.concatenate([target + rest if mixture is None else mixture, target, rest])
 
+    def _files_blocks(self) -> Iterator[dict[str, Samples]]:
+        """Yields blocks of all files, of one length, whatever the blocks of their decoders are."""
+        cut = Chunking(_BLOCK, overlap=0).split
+        pieces = [cut(reader.blocks()) for reader in self._readers.values()]
+        for parts in zip_longest(*pieces, fillvalue=(np.zeros((0, 0), np.float32), 0)):
+            ends = [count for _, count in parts]
+            if min(ends) < max(ends):
+                paths = [reader.path for reader in self._readers.values()]
+                short, long = (paths[ends.index(end)] for end in (min(ends), max(ends)))
+                raise AudioError(f"{short} ends before {long.name}: export the track again.")
+            yield {
+                name: part[:, :end] for name, (part, end) in zip(self._readers, parts, strict=True)
+            }
+
 
 def _check_alike(stem: AudioReader, first: AudioReader) -> None:
     for what, own, other in (
@@ -92,7 +107,8 @@ def _check_alike(stem: AudioReader, first: AudioReader) -> None:
         ("Hz sample rate", stem.sample_rate, first.sample_rate),
         ("samples", stem.frames, first.frames),
     ):
-        if own != other:
+        exact = what != "samples" or (stem.exact and first.exact)
+        if exact and own != other:
             raise AudioError(
                 f"{stem.path} has {own} {what}, but {first.path.name} has {other}: export the "
                 "track again."
