@@ -171,15 +171,15 @@ def command(
 
 
 def _stem_names(text: str | None) -> list[str]:
-    """Returns the names of --stems, each once."""
+    """Returns the names of --stems, each once, whatever its case."""
     if text is None:
         return []
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    names = {name.lower(): name for name in map(str.strip, text.split(","))}
     if "" in names or "mixture" in names:
         raise OptionError(
             f"--stems {text}: name the stems without the mixture, such as vocals,instrumental."
         )
-    return names
+    return list(names.values())
 
 
 def _lengths(text: str | None) -> list[int]:

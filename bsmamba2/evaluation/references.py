@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bsmamba2.data.tracks import MIXTURE, Track
@@ -10,7 +10,7 @@ from bsmamba2.errors import DataError
 
 MUSDB = ("vocals", "drums", "bass", "other")
 """The stems of MUSDB18."""
-_RESTS = ("instrumental", "accompaniment", "other")  # names of everything but the target
+_RESTS = ("instrumental", "accompaniment")  # names of everything but the target
 
 
 def reference_files(
@@ -20,9 +20,8 @@ def reference_files(
 
     The first of these sets of stems that the song has is taken: those that the network was trained
     on; MUSDB18's; the target with "instrumental", "accompaniment" or "other"; the target and the
-    mixture alone. "other" is everything but the target only where the song has none of MUSDB18's
-    other stems. Where such a stem is there, a song that lacks one is not taken to be the target
-    and a mixture.
+    mixture alone. If the song has more of MUSDB18's stems than a set of parts, such as vocals and
+    other, these do not add up to its mixture, and the set is passed over.
 
     Args:
         track: The song.
@@ -38,50 +37,23 @@ def reference_files(
         DataError: A file is missing, or there are two of one name.
     """
     mixture = [MIXTURE] if track.has(MIXTURE) else []
-    for stems in [named] if named else _choices(track, target, trained):
-        complete = bool(mixture) or len(stems) > 1
-        if complete and all(track.has(stem) for stem in stems):
+    pairs = [(target, rest) for rest in (*_RESTS, "other") if rest != target]
+    sets = [trained, MUSDB, *pairs, (target,)]
+    sets = [stems for stems in sets if target in stems and _adds_up(stems, track)]
+    for stems in [named] if named else sets:
+        if (mixture or len(stems) > 1) and all(track.has(stem) for stem in stems):
             return {name: track.stem(name) for name in (*mixture, *stems)}
-    raise DataError(_what_is_missing(track, target, named))
-
-
-def _choices(track: Track, target: str, trained: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yields sets of stems with the target, the preferred one first."""
-    yield from (stems for stems in (trained, MUSDB) if target in stems)
-    parts = _parts(track, target)
-    for rest in _RESTS:
-        if rest != target and not (rest == "other" and parts):
-            yield (target, rest)
-    if not parts and not track.has("other"):
-        yield (target,)
-
-
-def _parts(track: Track, target: str) -> list[str]:
-    """Lists the stems that show that "other" is not everything but the target."""
-    return [stem for stem in MUSDB if stem not in (target, "other") and track.has(stem)]
-
-
-def _what_is_missing(track: Track, target: str, named: Sequence[str]) -> str:
-    wanted = named or (MUSDB if target in MUSDB and _parts(track, target) else (target, MIXTURE))
-    missing = [stem for stem in wanted if not track.has(stem)] or [MIXTURE]
-    first, more = track.folder / f"{missing[0]}.wav", missing[1:]
-    path = f"{first} is missing" + (f", and so {_are(more)}" if more else "")
-    if named:
-        return f"{path}: add what --stems names, or name the stems that this song has."
-    if len(wanted) == len(MUSDB):
-        return (
-            f"{path}: a song with {_listed(_parts(track, target))} needs {_listed(MUSDB)}, or "
-            f"{target} and instrumental; otherwise name its stems with --stems."
-        )
-    return (
-        f"{path}: a song needs {target} and one of {_listed((MIXTURE, *_RESTS))}; otherwise name "
-        "its stems with --stems."
+    missing = [stem for stem in named or (target, MIXTURE) if not track.has(stem)] or [MIXTURE]
+    needs = (
+        "add what --stems names, or name the stems that this song has"
+        if named
+        else f"a song needs {target}, and mixture, instrumental or all other stems, which --stems "
+        "can name"
     )
+    raise DataError(f"{track.folder} has no file called {' or '.join(missing)}: {needs}.")
 
 
-def _are(names: Sequence[str]) -> str:
-    return f"{'is' if len(names) == 1 else 'are'} {_listed(names)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+def _adds_up(stems: Sequence[str], track: Track) -> bool:
+    """Whether stems make the mixture; the target alone does so with the mixture minus itself."""
+    is_whole = len(stems) == 1 or any(rest in stems for rest in _RESTS)
+    return is_whole or all(stem in stems or not track.has(stem) for stem in MUSDB)
