@@ -237,6 +237,7 @@ ADVICE = [
     advice("info foreign.safetensors", "run 'bsm (.*)' first", run, "with (--config)", add("tiny")),
     advice("export foreign.pth", "run 'bsm (.*)' first", run, "with (--config)", add("tiny")),
     advice("info last.ckpt", "run 'bsm (.*)' first", run),
+    advice("info last.safetensors", "run 'bsm (.*)' first", run),
     advice("info run/last.ckpt", r"name (\S+),", instead_of("run/last.ckpt")),
     advice("info run/last.ckpt", r"or (\S+),", instead_of("run/last.ckpt")),
     advice("info run/best/step-3.ckpt", r"name (\S+),", instead_of("run/best/step-3.ckpt")),
@@ -285,7 +286,7 @@ ADVICE = [
 
 @pytest.fixture(scope="module")
 def folder(written_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands name: songs, a run, and foreign checkpoints of the tiny network."""
+    """What the commands name: songs, a run, and other checkpoints of the tiny network."""
     made = tmp_path_factory.mktemp("advice")
     tone = 0.1 * np.sin(np.arange(9600) / 20)[:, None].repeat(2, axis=1)
     (made / "folder" / "inner").mkdir(parents=True)
@@ -299,6 +300,7 @@ def folder(written_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(made / "fast.wav", tone, 96_000)
     shutil.copytree(written_run, made / "run")
     shutil.copy(written_run / "last.ckpt", made)
+    shutil.copy(written_run / "last.ckpt", made / "last.safetensors")
     state = random_weights(model_of("tiny"))
     save_file(state, made / "foreign.safetensors")
     torch.save(lightning_checkpoint(state), made / "foreign.ckpt")

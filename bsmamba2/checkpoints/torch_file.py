@@ -94,7 +94,7 @@ class Placeholder(metaclass=_Placeholders):
 def load_torch_file(path: Path) -> Any:
     """Reads a file written by `torch.save` without importing anything that its pickle names.
 
-    Tensors are views of the memory-mapped file.
+    Tensors are views of the memory-mapped file, unless its suffix is .safetensors.
 
     Returns:
         What was saved, with a `Placeholder` for each object of an unknown class.
@@ -193,4 +193,7 @@ def _load(path: Path, names: Iterable[str], room: int) -> Any:
 
     with warnings.catch_warnings(), torch.serialization.safe_globals(placeholders):
         warnings.simplefilter("ignore")  # torch warns about pickles that it did not write
-        return torch.load(path, map_location=place, weights_only=True, mmap=True)
+        if path.suffix != ".safetensors":
+            return torch.load(path, map_location=place, weights_only=True, mmap=True)
+        with path.open("rb") as file:  # torch would judge by the path's suffix
+            return torch.load(file, map_location=place, weights_only=True)
