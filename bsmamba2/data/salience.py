@@ -98,13 +98,13 @@ def find_salient(
     return salience
 
 
-def without_silent(found: FoundTracks, salience: Salience) -> FoundTracks:
+def salient_tracks(found: FoundTracks, salience: Salience) -> FoundTracks:
     """Leaves out the tracks of which no stem has a salient segment: none is ever drawn."""
     drawn = {place.track.name for places in salience.values() for place in places}
-    silent = {track.name: "silent" for track in found.tracks if track.name not in drawn}
+    others = [track.name for track in found.tracks if track.name not in drawn]
     return FoundTracks(
         tracks=[track for track in found.tracks if track.name in drawn],
-        left_out={**found.left_out, **silent},
+        left_out={**found.left_out, **dict.fromkeys(others, "no salient segments")},
     )
 
 

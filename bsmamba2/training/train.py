@@ -17,7 +17,7 @@ import torch
 from bsmamba2.config.file import Config
 from bsmamba2.data.checks import check_tracks
 from bsmamba2.data.mixing import TrainingMixtures
-from bsmamba2.data.salience import find_salient, without_silent
+from bsmamba2.data.salience import find_salient, salient_tracks
 from bsmamba2.data.tracks import FoundTracks, Track, find_tracks
 from bsmamba2.errors import TrainingError
 from bsmamba2.formats.metadata import Metadata, Provenance
@@ -315,7 +315,7 @@ def _find_songs(
         if processes.rank == 0:
             check_tracks(root, tuple(songs), data, audio, cache, jobs=jobs, report=report)
         salience = find_salient(songs["train"].tracks, data, audio, cache, jobs=jobs)
-    songs["train"] = without_silent(songs["train"], salience)
+    songs["train"] = salient_tracks(songs["train"], salience)
     if processes.rank == 0:
         for split, found in songs.items():
             report(f"{split}: {found}.")

@@ -16,7 +16,7 @@ from noise_songs import AUDIO, DATA, RATE, STEMS, bursts, data_config, noise, wr
 
 from bsmamba2.config.model import AudioConfig
 from bsmamba2.data import salience as module
-from bsmamba2.data.salience import Salience, find_salient, salient_starts, without_silent
+from bsmamba2.data.salience import Salience, find_salient, salient_starts, salient_tracks
 from bsmamba2.data.salience_cache import CACHE_FOLDER
 from bsmamba2.data.tracks import FoundTracks, Track
 from bsmamba2.errors import DataError
@@ -140,8 +140,8 @@ def test_a_song_that_is_silent_in_all_stems_is_left_out_by_name(tmp_path: Path) 
     for stem in STEMS[1:]:
         write(tracks[2].stem(stem), np.zeros((2 * RATE, 2)))
     found = FoundTracks(tracks=tracks, left_out={"notes": "no audio files"})
-    heard = without_silent(found, find_salient(tracks, DATA, AUDIO))
-    assert str(heard) == "2 songs, 2 left out: notes (no audio files), s1 (silent)"
+    heard = salient_tracks(found, find_salient(tracks, DATA, AUDIO))
+    assert str(heard) == "2 songs, 2 left out: notes (no audio files), s1 (no salient segments)"
 
 
 def test_a_stem_silent_everywhere_is_an_error(tmp_path: Path) -> None:
