@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from bsmamba2.errors import AudioError, MissingExtraError
-from bsmamba2.runtime.audio.mp3 import is_mpeg, lacks_length, stated_samples
+from bsmamba2.runtime.audio.mp3 import is_mpeg, stated_samples
 from bsmamba2.runtime.audio.riff import open_wav
 from bsmamba2.runtime.audio.samples import Samples, skip
 from bsmamba2.runtime.audio.tags import clean_tags
@@ -67,7 +67,8 @@ class SoundfileDecoder:
         self.channels: int = self._file.channels
         self.frames: int | None = self._file.frames if self._file.frames < _ENDLESS else None
         self.missing_allowed: int | None = 0
-        if self._file.format == "MP3" and lacks_length(file):
+        is_mp3 = self._file.subtype == "MPEG_LAYER_III"  # in a WAV, too, which states no length
+        if is_mp3 and (self._file.format != "MP3" or stated_samples(file) is None):
             self.missing_allowed = None
         self.tags = clean_tags(self._file.copy_metadata())
         if self._file.format == "FLAC" and self.frames:

@@ -15,12 +15,12 @@ _EXTRA_BYTES = {6: 1, 7: 2}  # code of the block size -> bytes of the number tha
 _RATE_BYTES = {12: 1, 13: 2, 14: 2}  # the same for the sample rate
 
 
-def is_one_flac(file: BufferedReader, at: int, first: int, end: int) -> bool:
-    """Whether a few frames prove that the FLAC file at `at` reaches up to `end`.
+def skip_frames(file: BufferedReader, at: int, first: int, end: int) -> int:
+    """Returns up to where a few frames prove that the FLAC file at `at` reaches, or `first`.
 
-    Their positions in the song rise from place to place, and the last frame ends with the last
-    sample that the header states. This saves reading all of a long file; False may also mean that
-    nothing is certain.
+    It does if their positions in the song rise from place to place, and the last frame ends with
+    the last sample that the header states, unless there are more bytes than such a song can have.
+    This saves reading most of a long file.
 
     Args:
         file: The open file.
@@ -30,16 +30,19 @@ def is_one_flac(file: BufferedReader, at: int, first: int, end: int) -> bool:
     """
     info = read_at(file, at + 8, 18)  # the body of STREAMINFO
     usual = int.from_bytes(info[2:4], "big")
-    total = int.from_bytes(info[13:18], "big") & (1 << 36) - 1
+    form = int.from_bytes(info[10:18], "big")
+    channels, bits, total = (form >> 41 & 7) + 1, (form >> 36 & 31) + 1, form & (1 << 36) - 1
+    longest = 1.1 * total * channels * bits / 8  # bytes
+    if not _PLACES * _WINDOW < end - first < longest:
+        return first
     sync = read_at(file, first, 4)
     places = [first + (end - first) * number // _PLACES for number in range(_PLACES)]
+    places.append(end - _WINDOW)
     found = [[*_frames(read_at(file, place, _WINDOW), sync, usual)] for place in places]
-    tail = read_at(file, max(first, end - _WINDOW), _WINDOW)
-    last = [*_frames(tail, sync, usual)]
-    if b"fLaC" in tail or not (last and all(found)):
-        return False
-    rising = all(one[0] < other[0] for one, other in itertools.pairwise(found))
-    return rising and sum(last[-1]) == total
+    if not all(found):
+        return first
+    rising = all(one[0] <= other[0] for one, other in itertools.pairwise(found))
+    return places[-2] if rising and sum(found[-1][-1]) == total else first
 
 
 def _frames(data: bytes, sync: bytes, usual: int) -> Iterator[tuple[int, int]]:

@@ -4,8 +4,8 @@ Decoders stop at the end of the first file, or take the header of the second for
 follow the samples of a single file is no other file: tags, padding, chunks with titles and cues,
 fragments of an MP4.
 
-Formats whose frames simply go on (ADTS, AC-3, transport streams) are not looked at: FFmpeg reads
-them to the end.
+Formats of which FFmpeg reads the second file, too, are not looked at: ADTS, AC-3, AVI, transport
+streams, and Matroska of unknown length.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from io import BufferedReader
 from typing import Literal
 
-from bsmamba2.runtime.audio.flac import is_one_flac
-from bsmamba2.runtime.audio.mp3 import next_mp3, read_at, skip_id3, skip_tags
-from bsmamba2.runtime.audio.riff import find_wav_data
+from bsmamba2.runtime.audio.flac import skip_frames
+from bsmamba2.runtime.audio.mp3 import begins_as_mpeg, next_mp3, read_at, skip_id3
+from bsmamba2.runtime.audio.riff import MOST_CHUNKS, find_wav_data
 from bsmamba2.runtime.audio.source_file import Part
 
-_BLOCK = 1 << 20  # bytes
+_BLOCK = 1 << 16  # bytes
 _KEPT = 15  # of these, as a header may lie across two blocks
-_MOST_CHUNKS = 10_000
 
 Walk = Callable[[BufferedReader, int, int], int | None]
 """Takes a file, the position of a header in it, and its end; returns that of the next header."""
@@ -40,8 +39,10 @@ def find_starts(file: BufferedReader) -> list[int]:
         starts.append(at)
         header = skip_id3(file, at, end)
         start = read_at(file, header, 16)
-        walks = (walk for magic, walk in _WALKS.items() if magic.match(start))
-        at = next(walks, next_mp3)(file, header, end)
+        walk = next((walk for magic, walk in _WALKS.items() if magic.match(start)), None)
+        if walk is None and begins_as_mpeg(file, at):
+            walk = next_mp3
+        at = walk(file, header, end) if walk else None
     file.seek(before)
     return starts
 
@@ -68,9 +69,7 @@ def _next_flac(file: BufferedReader, at: int, end: int) -> int | None:
         at += 4 + int.from_bytes(block[1:], "big")
         if block[0] & 0x80:  # the last one
             break
-    if end - at > _BLOCK and is_one_flac(file, begin, at, end):
-        return None
-    return _search(file, at, _FLAC)
+    return _search(file, skip_frames(file, begin, at, end), _FLAC)
 
 
 def _search(file: BufferedReader, at: int, magic: re.Pattern[bytes]) -> int | None:
@@ -82,37 +81,11 @@ def _search(file: BufferedReader, at: int, magic: re.Pattern[bytes]) -> int | No
     return None
 
 
-@dataclass(frozen=True)
-class _Chunks:
-    """Walks over chunks, each with a name and a size; another file begins where one would."""
-
-    magic: re.Pattern[bytes]
-    """How such a file begins."""
-    size: slice
-    """Place of the size in the header of a chunk."""
-    header: int
-    """Length of that header in bytes, if the size does not include it."""
-    first: int
-    """Length of the file's header, before the first chunk."""
-    order: Literal["little", "big"] = "little"
-    multiple: int = 1
-    """Chunks begin at multiples of this."""
-
-    def __call__(self, file: BufferedReader, at: int, end: int) -> int | None:
-        """See Walk."""
-        return self.walk(file, at, at + self.first)
-
-    def walk(self, file: BufferedReader, begin: int, at: int) -> int | None:
-        """Walks over the chunks of the file at `begin`, from the one at `at` on."""
-        for _ in range(_MOST_CHUNKS):
-            chunk = read_at(file, at, 24)
-            if at > begin and self.magic.match(chunk):
-                return at
-            size = self.header + int.from_bytes(chunk[self.size], self.order)
-            if size < self.size.stop or size >> 62 or not any(chunk[:4]):
-                break
-            at += size + -(at + size - begin) % self.multiple
-        return None
+def _next_header(
+    file: BufferedReader, at: int, end: int, *, magic: re.Pattern[bytes]
+) -> int | None:
+    """Looks for another header in all that follows."""
+    return _search(file, at + 1, magic)
 
 
 def _next_wav(file: BufferedReader, at: int, end: int) -> int | None:
@@ -123,9 +96,36 @@ def _next_wav(file: BufferedReader, at: int, end: int) -> int | None:
     if data.unknown_length and data.available < 1 << 32:  # otherwise it takes too long
         return _search(file, at + data.offset, _PIPED_WAV)
     order: Literal["little", "big"] = "big" if data.big_endian else "little"
-    chunks = _Chunks(_WAV, slice(4, 8), 8, 12, order, 2)
-    after = data.offset + data.promised
-    return chunks.walk(file, at, at + after + after % 2)
+    return _walk_chunks(file, at, at + data.offset + data.promised, order, _WAV)
+
+
+def _next_aiff(file: BufferedReader, at: int, end: int) -> int | None:
+    """Walks over the chunks."""
+    return _walk_chunks(file, at, at + 12, "big", _AIFF)
+
+
+def _walk_chunks(
+    file: BufferedReader,
+    begin: int,
+    at: int,
+    order: Literal["little", "big"],
+    magic: re.Pattern[bytes],
+) -> int | None:
+    """Walks over chunks from the one at `at` on; another file begins where one would.
+
+    A chunk of odd length is followed by a zero, which some programs leave out at the end.
+    """
+    for _ in range(MOST_CHUNKS):
+        padding = (at - begin) % 2
+        chunk = read_at(file, at, 13)
+        for place in range(padding + 1):
+            if magic.match(chunk, place):
+                return at + place
+        name, size = chunk[padding : padding + 4], chunk[padding + 4 : padding + 8]
+        if not any(name):
+            break
+        at += padding + 8 + int.from_bytes(size, order)
+    return None
 
 
 def _next_mp4(file: BufferedReader, at: int, end: int) -> int | None:
@@ -162,24 +162,6 @@ def _next_matroska(file: BufferedReader, at: int, end: int) -> int | None:
     return None
 
 
-def _next_au(file: BufferedReader, at: int, end: int) -> int | None:
-    """Adds the size in the header."""
-    offset, size = struct.unpack_from(">II", read_at(file, at, 12).ljust(12, b"\0"), 4)
-    return _if_same(file, at + offset + size, end, _AU)
-
-
-def _next_tta(file: BufferedReader, at: int, end: int) -> int | None:
-    """Adds up the sizes in the seek table; a frame has 256/245 s."""
-    header = read_at(file, at, 22).ljust(22, b"\0")
-    rate, samples = struct.unpack_from("<II", header, 10)
-    count = -(-samples * 245 // (256 * rate)) if rate else 0
-    table = read_at(file, at + 22, min(4 * count, end))
-    if len(table) < 4 * count:
-        return None
-    sizes = struct.unpack(f"<{count}I", table)
-    return _if_same(file, at + 22 + 4 * count + 4 + sum(sizes), end, _TTA)
-
-
 def _next_wavpack(file: BufferedReader, at: int, end: int) -> int | None:
     """Walks over the blocks: a second one with sample 0 begins a file."""
     begun = False
@@ -190,64 +172,37 @@ def _next_wavpack(file: BufferedReader, at: int, end: int) -> int | None:
             return at
         begun = begun or is_first
         at += 8 + size
-    return _if_same(file, at, end, _WAVPACK)
-
-
-def _next_ape(file: BufferedReader, at: int, end: int) -> int | None:
-    """Adds up the sizes in the descriptor."""
-    header = read_at(file, at, 40).ljust(40, b"\0")
-    version, *sizes = struct.unpack_from("<H2x8I", header, 4)
-    if version < 3980:
-        return None
-    sizes[5] <<= 32  # the upper half of the size of the frames
-    return _if_same(file, at + sum(sizes), end, _APE)
-
-
-def _next_flv(file: BufferedReader, at: int, end: int) -> int | None:
-    """Walks over the tags, which are packets; each is followed by its size."""
-    at += 9
-    while len(tag := read_at(file, at + 4, 11)) == 11:
-        at += 4
-        if _FLV.match(tag):
-            return at
-        at += 11 + int.from_bytes(tag[1:4], "big")
-    return None
-
-
-def _if_same(file: BufferedReader, at: int, end: int, magic: re.Pattern[bytes]) -> int | None:
-    """Returns where a file begins after the tags at `at`, its own included; None if none does."""
-    at = skip_tags(file, at, end)
-    return at if magic.match(read_at(file, skip_id3(file, at, end), 16)) else None
+    return _search(file, at, _WAVPACK)
 
 
 _OGG_BEGIN = re.compile(rb"OggS\x00\x02")
+_FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 _WAV = re.compile(rb"(?:RIFF|RF64|BW64|RIFX)....WAVE", re.DOTALL)
 _PIPED_WAV = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
 _AIFF = re.compile(rb"FORM....AIF[FC]", re.DOTALL)
-_CAF = re.compile(rb"caff\x00\x01")
-_W64 = re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb")
-_ASF = re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11")
 _EBML = re.compile(rb"\x1a\x45\xdf\xa3")
-_FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
-_AU = re.compile(rb"\.snd")
-_TTA = re.compile(rb"TTA[12]")
-_FLV = re.compile(rb"FLV\x01")
-_WAVPACK = re.compile(rb"wvpk")
-_APE = re.compile(rb"MAC ")
+_WAVPACK = re.compile(rb"wvpk....[\x02-\x10]\x04", re.DOTALL)
+_LONG = [
+    re.compile(header, re.DOTALL)
+    for header in (
+        rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",  # ASF
+        rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",  # W64
+        rb"caff\x00\x01\x00\x00desc",
+        rb"TTA1[\x01\x03]\x00[\x01-\x08]\x00[\x08-\x20]\x00",
+        rb"MAC [\x8c-\xff]\x0f\x00\x00\x34\x00\x00\x00\x18\x00\x00\x00",  # Monkey's Audio
+        rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09",
+        rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1b]",  # AU
+    )
+]
+"""Headers too long to be anywhere by accident."""
 _WALKS: dict[re.Pattern[bytes], Walk] = {
     re.compile(rb"OggS"): _next_ogg,
     re.compile(rb"fLaC"): _next_flac,
     _WAV: _next_wav,
-    _AIFF: _Chunks(_AIFF, slice(4, 8), 8, 12, "big", 2),
-    _CAF: _Chunks(_CAF, slice(4, 12), 12, 8, "big"),
-    _W64: _Chunks(_W64, slice(16, 24), 0, 40, multiple=8),
-    _ASF: _Chunks(_ASF, slice(16, 24), 0, 0),
+    _AIFF: _next_aiff,
     re.compile(rb"....ftyp", re.DOTALL): _next_mp4,
     _EBML: _next_matroska,
-    _AU: _next_au,
-    _TTA: _next_tta,
-    _FLV: _next_flv,
-    _WAVPACK: _next_wavpack,
-    _APE: _next_ape,
+    re.compile(rb"wvpk"): _next_wavpack,
+    **{magic: partial(_next_header, magic=magic) for magic in _LONG},
 }
 """How a file begins -> how its end is found; every other file may be an MP3."""

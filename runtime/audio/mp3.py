@@ -20,7 +20,7 @@ _KBPS = {  # MPEG version 1 or not, layer -> kbit/s by the header's index from 1
 _RATES = (44_100, 48_000, 32_000)
 _ENOUGH = 4  # frames in a row that are no accident
 _JUNK = 1 << 16  # bytes between two files, or before the first frame, that are looked through
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 
 
 def read_at(file: BufferedReader, at: int, size: int) -> bytes:
@@ -38,19 +38,14 @@ def skip_id3(file: BufferedReader, at: int, end: int) -> int:
 
 
 def skip_tags(file: BufferedReader, at: int, end: int) -> int:
-    """Returns the position after tags that end a file (ID3v1, APE, Lyrics3) and after padding."""
+    """Returns the position after tags that end a file (ID3v1, APE) and after padding."""
     while at < end:
         start = read_at(file, at, 4096)
-        if start.startswith(b"TAG+"):
-            at += 227
-        elif start.startswith(b"TAG"):
+        if start.startswith(b"TAG"):
             at += 128
         elif start.startswith(b"APETAGEX"):
             is_header = start[20:24].ljust(4, b"\0")[3] & 0x20
             at += 32 + is_header // 0x20 * struct.unpack_from("<I", start.ljust(16, b"\0"), 12)[0]
-        elif start.startswith(b"LYRICSBEGIN"):
-            mark = read_at(file, at, _JUNK).find(b"LYRICS200")
-            at = at + mark + 9 if mark > 0 else end
         elif start[0] == 0:
             at += len(start) - len(start.lstrip(b"\0"))
         else:
@@ -125,15 +120,15 @@ def stated_length(file: BufferedReader, at: int) -> tuple[int | None, int | None
     return count or None, (flags & 2 and numbers[0]) or None
 
 
-def begins_as_mpeg(file: BufferedReader) -> bool:
+def begins_as_mpeg(file: BufferedReader, start: int = 0) -> bool:
     """Whether libsndfile may take a file for MPEG audio: a frame's header is where its tags end.
 
     Frames that begin soon after a tag count, too, as a damaged tag may seem longer than it is.
     """
     end = file.seek(0, os.SEEK_END)
-    at = skip_id3(file, 0, end)
+    at = skip_id3(file, start, end)
     return frame_size(read_at(file, at, 3)) > 0 or (
-        at > 0 and first_frame(file, at, end) is not None
+        at > start and first_frame(file, at, end) is not None
     )
 
 
@@ -147,11 +142,13 @@ def stated_samples(file: BufferedReader) -> int | None:
 
     Those that the encoder put in front and behind are left out, if it says how many.
     """
+    before = file.tell()  # of libsndfile, which may be reading
     first, _ = _bounds(file)
     count, _ = (first is not None and stated_length(file, first)) or (None, None)
-    if first is None or count is None:
+    frame = b"" if first is None else read_at(file, first, 256)
+    file.seek(before)
+    if count is None:
         return None
-    frame = read_at(file, first, 256)
     samples = count * (1152 if frame[1] & 8 or frame[1] & 6 == 4 else 576)  # MPEG 1, or layer II
     place = max(frame.find(b"Xing", 0, 46), frame.find(b"Info", 0, 46))
     fields = {1: 4, 2: 4, 4: 100, 8: 4}  # flag -> bytes of the count, size, places and quality
@@ -160,18 +157,6 @@ def stated_samples(file: BufferedReader) -> int | None:
         return samples
     padding = int.from_bytes(frame[tag + 21 : tag + 24], "big")
     return max(0, samples - (padding >> 12) - (padding & 0xFFF))
-
-
-def lacks_length(file: BufferedReader) -> bool:
-    """Whether an MPEG file states no length.
-
-    libsndfile then guesses it from the first frames' bit rate, and stops reading there.
-    """
-    before = file.tell()  # of libsndfile, which is reading
-    first, _ = _bounds(file)
-    count, _ = (first is not None and stated_length(file, first)) or (None, None)
-    file.seek(before)
-    return count is None
 
 
 def has_constant_bit_rate(file: BufferedReader) -> bool:

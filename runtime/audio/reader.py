@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from bsmamba2.errors import AudioError, MissingExtraError, OptionError
 from bsmamba2.runtime.audio.joined import open_all
-from bsmamba2.runtime.audio.mp3 import begins_as_mpeg, has_constant_bit_rate, lacks_length
+from bsmamba2.runtime.audio.mp3 import begins_as_mpeg, has_constant_bit_rate, stated_samples
 from bsmamba2.runtime.audio.samples import Samples, check_samples
 from bsmamba2.runtime.audio.source_file import SourceFile
 from bsmamba2.system.files import existing_file
@@ -118,8 +118,8 @@ class AudioReader:
             if self._before.st_size == 0:
                 raise AudioError(f"{name} is empty (0 bytes): copy or download it again.")
             with self._reading():
-                begin = partial(_open, downmix=downmix)
-                self._decoder = stack.enter_context(closing(open_all(self._file, name, begin)))
+                open_one = partial(_open, downmix=downmix)
+                self._decoder = stack.enter_context(closing(open_all(self._file, name, open_one)))
             self._check_unchanged()
             self.sample_rate = self._decoder.sample_rate
             self.channels = self._decoder.channels
@@ -245,7 +245,7 @@ def _open(file: io.BufferedReader, name: str, *, downmix: bool) -> SoundfileDeco
         try:
             return AvDecoder(file, name)
         except MissingExtraError as error:
-            if lacks_length(file) and not has_constant_bit_rate(file):  # which it could only guess
+            if stated_samples(file) is None and not has_constant_bit_rate(file):
                 what = f"{name} does not state its length: reading all of it"
                 raise MissingExtraError(what, "av") from error
     try:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from bsmamba2.errors import AudioError
 
+MOST_CHUNKS = 10_000
+"""Chunks after which a file is taken for damaged."""
 _UNKNOWN = 0xFFFFFFFF
 _MORE = 1 << 20  # bytes; more than this after the promised samples are samples too, not tags
 
@@ -73,7 +75,9 @@ def find_wav_data(file: io.BufferedReader) -> WavData | None:
     order = ">" if magic == b"RIFX" else "<"
     file_size = struct.unpack(order + "I", size)[0] + 8
     frame, long_sizes, format = 1, None, b""
-    while len(header := file.read(8)) == 8:
+    for _ in range(MOST_CHUNKS):
+        if len(header := file.read(8)) < 8:
+            break
         name, size_of = header[:4], struct.unpack(order + "I", header[4:])[0]
         if name == b"data":
             if long_sizes and size_of == _UNKNOWN:

@@ -49,6 +49,13 @@ def test_with_an_old_pyav_the_error_names_the_extra(
         read(path)
 
 
+def test_an_mp3_in_a_wav_has_the_length_that_is_decoded(tmp_path: Path):
+    path = encode(tmp_path / "a.wav", "libmp3lame", noise())
+    assert 0 <= read(path).shape[1] - noise().shape[1] < 2 * 1152 + 1105
+    with pytest.raises(AudioError, match="truncated"):
+        read(damaged(path, cut=0.9))
+
+
 @pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.mp4", "libmp3lame"),
                                              ("a.mov", "aac"), ("a.mka", "aac")])  # fmt: skip
 def test_priming_samples_are_taken_out(tmp_path: Path, name: str, codec: str):

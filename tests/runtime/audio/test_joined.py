@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import tracemalloc
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from audio_files import RATE, mux, noise, read
 from bsmamba2.errors import AudioError, MissingExtraError
 from bsmamba2.runtime.audio.joints import find_starts
 from bsmamba2.runtime.audio.reader import AudioReader, Section
+from bsmamba2.runtime.audio.riff import find_wav_data
 
 BY_SOUNDFILE = {  # suffix -> format, subtype, order of bytes
     "wav": ("WAV", "PCM_16", None),
@@ -46,8 +49,11 @@ BY_PYAV = {  # suffix -> format, codec, and options
     "ac3": ("ac3", "ac3", {}),
     "mp2": ("mp2", "mp2", {}),
     "ts": ("mpegts", "aac", {}),
+    "mpg": ("mpeg", "mp2", {}),
+    "avi": ("avi", "libmp3lame", {}),
+    "live.mka": ("matroska", "flac", {"live": "1"}),
 }
-UNBROKEN = ("aac", "ac3", "mp2", "ts")
+UNBROKEN = ("aac", "ac3", "mp2", "ts", "mpg", "avi", "live.mka")
 """Formats whose frames go on: a decoder reads them to the end, and there is no joint to find."""
 
 
@@ -125,6 +131,7 @@ def test_a_long_flac_is_seen_to_be_one_file_without_reading_all_of_it(subtype: s
     assert starts(files[0] + files[1]) == [0, len(files[0])]
     assert starts(files[0] + files[2]) == [0, len(files[0])]
     assert starts(files[2] + files[0]) == [0, len(files[2])]
+    assert len(starts(encoded("flac", song(40_000)) * 17)) == 17  # one more than places to look at
 
 
 @pytest.mark.parametrize("kind", sorted({*BY_SOUNDFILE, *BY_PYAV} - {*UNBROKEN}))
@@ -226,6 +233,35 @@ def test_a_chain_goes_on_after_a_page_that_is_cut_off(tmp_path: Path, kind: str,
     assert starts(first + second) == [0, len(first)]
     found = read(joined(tmp_path / f"joined.{kind}", [first, second]))
     assert np.array_equal(found[:, -9000:], read(joined(tmp_path / f"b.{kind}", [second])))
+
+
+def test_a_file_of_odd_length_may_lack_the_padding_at_its_end():
+    wav = io.BytesIO()
+    with wave.open(wav, "wb") as writer:  # which writes none
+        writer.setparams((1, 1, RATE, 0, "NONE", ""))
+        writer.writeframes(bytes(1001))
+    w64 = io.BytesIO()
+    soundfile.write(w64, np.zeros(1001), RATE, "PCM_U8", format="W64")
+    for content in (wav.getvalue(), w64.getvalue()):
+        assert len(content) % 2
+        assert starts(content * 3) == [0, len(content), 2 * len(content)]
+
+
+def test_only_one_of_many_joined_files_is_open_at_once(tmp_path: Path):
+    path = joined(tmp_path / "joined.wav", [encoded("wav", song(100))] * 300)
+    tracemalloc.start()
+    try:
+        with AudioReader(path) as reader:
+            assert sum(block.shape[1] for block in reader.blocks()) == 30_000
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_samples_of_a_wav_are_not_looked_for_without_end():
+    file = io.BufferedReader(io.BytesIO(b"RIFF\0\0\0\0WAVE" + bytes(1 << 20)))
+    assert find_wav_data(file) is None
+    assert file.tell() < 1 << 17
 
 
 def test_joined_files_of_different_form_are_refused(tmp_path: Path):
