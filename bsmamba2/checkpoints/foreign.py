@@ -21,6 +21,7 @@ from bsmamba2.config.model import model_config
 from bsmamba2.config.reading import shown
 from bsmamba2.errors import CheckpointError, ConfigError
 from bsmamba2.formats.metadata import Metadata, Provenance, parse_metadata
+from bsmamba2.formats.model_files import CONFIG_KEY
 from bsmamba2.formats.tensors import check_shapes, listed, tensor_shapes
 from bsmamba2.system.files import existing_file, read_safetensors_header, sha256_file
 
@@ -67,9 +68,8 @@ def import_foreign(
     path = existing_file(path)
     with path.open("rb") as file:
         start = file.read(9)
-    is_zip, is_named = start.startswith(b"PK"), path.suffix == ".safetensors"
-    is_safetensors = start[8:] == b"{" or (is_named and not is_zip)
-    read = _read_safetensors if is_safetensors else _read_torch
+    is_torch = start.startswith(b"PK") or path.suffix != ".safetensors"
+    read = _read_torch if is_torch and start[8:] != b"{" else _read_safetensors
     tensors, container, own = read(path, ema)
     name = config or ("its metadata" if own else "bsmamba2")
     model = own.model if own and config is None else load_config(name).model
@@ -138,7 +138,7 @@ def _read_safetensors(path: Path, ema: bool) -> tuple[Tensors, str, Metadata | N
     if ema:
         raise CheckpointError(f"{path} holds one set of weights: leave --ema out.")
     shapes, pairs = read_safetensors_header(path)
-    own = parse_metadata(pairs, path) if "bsm.config" in pairs else None
+    own = parse_metadata(pairs, path) if CONFIG_KEY in pairs else None
     names = _network_names(shapes, path)
     return read_tensors(path, names), "safetensors file", own
 

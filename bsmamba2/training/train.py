@@ -221,11 +221,8 @@ class TrainingRun:
         scores, excerpts = validate(average, self._metadata(), songs, self._processes)
         state.validated = state.items
         score = -math.inf if scores["usdr"] is None else scores["usdr"]
-        # Where no song has a score, the last validation is the best.
-        ranked = sorted(
-            [*state.best, (state.step, score)],
-            key=lambda b: (-b[1], b[0] if math.isfinite(b[1]) else -b[0]),
-        )
+        # Of equal validations, such as those without any score, the last one comes first.
+        ranked = sorted([(state.step, score), *state.best], key=lambda best: -best[1])
         state.best = ranked[: config.training.keep_best]
         self.write("validation", scores)
         if self._log is not None:
