@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bsmamba2.data.tracks import FoundTracks
+from bsmamba2.errors import one_line
 from bsmamba2.evaluation.evaluate import EvaluationFailure, ModelResults
 from bsmamba2.evaluation.onsets import DURATIONS_S, FLOOR_DBFS
 from bsmamba2.evaluation.results import Leakage, StemScores, TrackResult
@@ -332,5 +333,5 @@ def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
 
 
 def _short(name: str) -> str:
-    name = " ".join(name.split())
+    name = one_line(" ".join(name.split()))
     return name if len(name) <= _TRACK_WIDTH else name[: _TRACK_WIDTH - 1] + "…"

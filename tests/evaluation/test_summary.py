@@ -88,6 +88,10 @@ def test_tables_show_every_track_and_what_is_undefined():
     assert all(len(line) < 140 for line in text.splitlines())
 
 
+def test_a_name_in_a_table_cannot_command_a_terminal():
+    assert "\na ?[31mb  " in text_tables(evaluation([result("a\n\x1b[31mb", 1)]))
+
+
 def test_an_evaluation_without_results_has_a_document_and_a_table():
     failed = EvaluationFailure("m.onnx", "song", "It is empty.")
     nothing = Evaluation(
