@@ -24,7 +24,7 @@ _NO_MEMORY = (
 """What the libraries that we call say; their classes of errors tell nothing."""
 
 
-def refusal(error: BaseException) -> BsmError | None:
+def resource_error(error: BaseException) -> BsmError | None:
     """Explains an error if the system refused memory or a thread; returns None for other errors."""
     if isinstance(error, BsmError):
         return error if isinstance(error, ResourceError) else None
@@ -44,7 +44,7 @@ def refusal(error: BaseException) -> BsmError | None:
 
 def failure_sentence(error: Exception, command: str) -> str:
     """Describes in one sentence why one of several files failed while `command` ran."""
-    if isinstance(known := refusal(error) or error, BsmError):
+    if isinstance(known := resource_error(error) or error, BsmError):
         return str(known)
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return f"unexpected {text}; run 'bsm --debug {command} ...' and report it."

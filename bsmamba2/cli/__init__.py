@@ -18,7 +18,7 @@ import warnings
 import click
 
 from bsmamba2 import __version__
-from bsmamba2.errors import BsmError, one_line, quoted, refusal
+from bsmamba2.errors import BsmError, one_line, quoted, resource_error
 from bsmamba2.system.lanes import at_work
 from bsmamba2.system.signals import Terminated, terminated_by_signals
 from bsmamba2.system.streams import secure_standard_streams
@@ -143,7 +143,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(known := refusal(error) or error, BsmError):
+    if isinstance(known := resource_error(error) or error, BsmError):
         return str(known)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:  # such as an error of stdout
         return f"Cannot write: {error.strerror}; make room, or write elsewhere."

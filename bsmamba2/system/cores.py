@@ -72,7 +72,7 @@ def _quotas(root: Path) -> Iterator[float]:
     """Yields the limits of this process's control groups (versions 1 and 2) and those above."""
     mounts, own = root / "sys/fs/cgroup", _read(root / "proc/self/cgroup")
     for line in own.splitlines():
-        _, controllers, group = line.split(":", 2)
+        controllers, _, group = line.partition(":")[2].partition(":")
         if "cpu" in controllers.split(","):
             mount, names = mounts / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         elif not controllers:
@@ -91,6 +91,6 @@ def _quotas(root: Path) -> Iterator[float]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
-    except OSError:
+        return path.read_text(errors="surrogateescape")
+    except (OSError, ValueError):  # ValueError: no file can have such a name
         return ""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, InvalidStateError, wait
 from typing import Protocol, TypeVar
 
-from bsmamba2.errors import refusal
+from bsmamba2.errors import resource_error
 
 PATIENCE_S = 5.0
 """Seconds to wait for abandoned work to end. An engine that takes longer is left running on its
@@ -112,7 +112,7 @@ class Lane:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
         except RuntimeError as error:
             if not self._threads:
-                raise (refusal(error) or error) from error
+                raise (resource_error(error) or error) from error
         else:
             self._threads += 1
 

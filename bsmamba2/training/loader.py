@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from bsmamba2.config.training import TrainingConfig
 from bsmamba2.data.mixing import TrainingBatch, TrainingMixtures, collate
-from bsmamba2.errors import ResourceError, refusal
+from bsmamba2.errors import ResourceError, resource_error
 from bsmamba2.training.distributed import Processes
 
 FEWER_WORKERS = "close other programs, or lower training.workers"
@@ -55,7 +55,7 @@ def load_batches(
         return iter(loader)
     except (OSError, RuntimeError) as error:  # a worker or a queue's thread was refused
         _kill(child for child in multiprocessing.active_children() if child not in others)
-        if refusal(error):
+        if resource_error(error):
             raise ResourceError(f"The system refused a data worker: {FEWER_WORKERS}.") from error
         raise
 

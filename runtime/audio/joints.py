@@ -93,15 +93,21 @@ def _next_wav(file: BufferedReader, at: int, end: int) -> int | None:
     data = find_wav_data(Part(file, at, end))
     if data is None:
         return None
-    if data.unknown_length and data.available < 1 << 32:  # otherwise it takes too long
-        return _search(file, at + data.offset, _PIPED_WAV)
+    short = data.available < 1 << 32  # otherwise a search takes too long
+    if data.unknown_length and short:
+        return _search(file, at + data.offset, _RIFF)
     order: Literal["little", "big"] = "big" if data.big_endian else "little"
-    return _walk_chunks(file, at, at + data.offset + data.promised, order, _WAV)
+    after = at + data.offset + data.promised
+    found, reached = _walk_chunks(file, at, after, order, _WAV)
+    if found is None and abs(reached - end) > 1 and short:
+        return _search(file, at + 1, _RIFF)  # samples that were cut off end in the next file
+    return found
 
 
 def _next_aiff(file: BufferedReader, at: int, end: int) -> int | None:
     """Walks over the chunks."""
-    return _walk_chunks(file, at, at + 12, "big", _AIFF)
+    found, reached = _walk_chunks(file, at, at + 12, "big", _AIFF)
+    return _search(file, at + 1, _AIFF) if found is None and abs(reached - end) > 1 else found
 
 
 def _walk_chunks(
@@ -110,22 +116,25 @@ def _walk_chunks(
     at: int,
     order: Literal["little", "big"],
     magic: re.Pattern[bytes],
-) -> int | None:
+) -> tuple[int | None, int]:
     """Walks over chunks from the one at `at` on; another file begins where one would.
 
     A chunk of odd length is followed by a zero, which some programs leave out at the end.
+
+    Returns:
+        Where another file begins, None if none does; and where the walk ended.
     """
     for _ in range(MOST_CHUNKS):
         padding = (at - begin) % 2
         chunk = read_at(file, at, 13)
         for place in range(padding + 1):
             if magic.match(chunk, place):
-                return at + place
+                return at + place, at
         name, size = chunk[padding : padding + 4], chunk[padding + 4 : padding + 8]
         if not any(name):
             break
         at += padding + 8 + int.from_bytes(size, order)
-    return None
+    return None, at
 
 
 def _next_mp4(file: BufferedReader, at: int, end: int) -> int | None:
@@ -178,7 +187,7 @@ def _next_wavpack(file: BufferedReader, at: int, end: int) -> int | None:
 _OGG_BEGIN = re.compile(rb"OggS\x00\x02")
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 _WAV = re.compile(rb"(?:RIFF|RF64|BW64|RIFX)....WAVE", re.DOTALL)
-_PIPED_WAV = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
+_RIFF = re.compile(rb"RIFF....WAVE", re.DOTALL)
 _AIFF = re.compile(rb"FORM....AIF[FC]", re.DOTALL)
 _EBML = re.compile(rb"\x1a\x45\xdf\xa3")
 _WAVPACK = re.compile(rb"wvpk....[\x02-\x10]\x04", re.DOTALL)

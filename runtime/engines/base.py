@@ -80,7 +80,7 @@ class Engine(Protocol):
         ...
 
 
-class OfOneProcess:
+class Unpicklable:
     """What holds threads, or a backend's handles, which no other process can use."""
 
     def __reduce__(self) -> NoReturn:

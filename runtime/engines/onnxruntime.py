@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from bsmamba2.errors import EngineError, PluginError, refusal, short_reason
+from bsmamba2.errors import EngineError, PluginError, resource_error, short_reason
 from bsmamba2.formats.metadata import parse_metadata
 from bsmamba2.formats.onnx_file import read_onnx_file
 from bsmamba2.plugins.cpu_library import CpuScanLibrary, find_cpu_library
-from bsmamba2.runtime.engines.base import EngineOptions, OfOneProcess, Spectrum, check_spectrum
+from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, Unpicklable, check_spectrum
 from bsmamba2.system.cores import bounded_threads, physical_cores, usable_cores
 from bsmamba2.system.lanes import Lane
 
@@ -28,7 +28,7 @@ _NATIVE_PRECISIONS = ("float32", "int8")  # in these, the scans are in float32
 _FATAL_ONLY = 4  # log severity of ONNX Runtime: errors are raised anyway
 
 
-class OnnxEngine(OfOneProcess):
+class OnnxEngine(Unpicklable):
     """An exported network in ONNX Runtime."""
 
     batch: tuple[int, int, int] | None = None
@@ -73,7 +73,7 @@ class OnnxEngine(OfOneProcess):
         try:  # on another thread, as signals interrupt only what waits in Python
             self._session = Lane("bsm-load").submit(load).result()
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise refusal(error) or EngineError(
+            raise resource_error(error) or EngineError(
                 f"ONNX Runtime cannot load {path}: {short_reason(error)}; export the model again."
             ) from error
         self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
@@ -84,7 +84,7 @@ class OnnxEngine(OfOneProcess):
         try:
             (mask,) = self._session.run(None, {"spectrum": spectrum})
         except Exception as error:
-            raise refusal(error) or EngineError(
+            raise resource_error(error) or EngineError(
                 f"ONNX Runtime failed: {short_reason(error)}; free memory, or export the model "
                 "again."
             ) from error

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from bsmamba2.errors import EngineError, refusal, short_reason
+from bsmamba2.errors import EngineError, resource_error, short_reason
 from bsmamba2.models.folded import fold
 from bsmamba2.models.graphed import GraphedNetwork
 from bsmamba2.models.load import load_network
-from bsmamba2.runtime.engines.base import EngineOptions, OfOneProcess, Spectrum, check_spectrum
+from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, Unpicklable, check_spectrum
 from bsmamba2.system.cores import bounded_threads
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-class TorchEngine(OfOneProcess):
+class TorchEngine(Unpicklable):
     """A checkpoint in PyTorch."""
 
     batch: tuple[int, int, int] | None = None
@@ -58,7 +58,7 @@ class TorchEngine(OfOneProcess):
             try:
                 mask = self._network(torch.from_numpy(spectrum).to(self.device))
             except RuntimeError as error:  # usually out of memory
-                raise refusal(error) or EngineError(
+                raise resource_error(error) or EngineError(
                     f"PyTorch failed: {short_reason(error)}; free memory, or try the model's "
                     ".onnx file."
                 ) from error

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from bsmamba2.errors import AudioError, EngineError, OptionError
 from bsmamba2.runtime.audio.resampling import resample
 from bsmamba2.runtime.audio.samples import Samples, check_samples
-from bsmamba2.runtime.engines.base import Engine, OfOneProcess
+from bsmamba2.runtime.engines.base import Engine, Unpicklable
 from bsmamba2.runtime.engines.estimation import Batch, Chunks, estimator_of
 from bsmamba2.runtime.engines.stage_times import StageTimes
 from bsmamba2.runtime.separation.chunking import Chunking
@@ -36,7 +36,7 @@ DEFAULT_OVERLAP_S = 1.0
 _BLOCK = 1 << 16  # samples; longer blocks are cut to keep their resampled copies small
 
 
-class Separator(OfOneProcess):
+class Separator(Unpicklable):
     """Separates songs with one engine; several threads may use it at once, each for its own song.
 
     The engine works on chunks of a few seconds. Its estimate is worst at the ends of a chunk,

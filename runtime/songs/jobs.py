@@ -106,11 +106,11 @@ def _advice(
     inputs: Mapping[str, str],
 ) -> str:
     """Says how songs that would write the same files get files of their own."""
-    for finer in template.finer():
-        files = [finer.path(source, stem, ext) for source in rivals for stem in stems]
+    for fuller in template.with_more_fields():
+        files = [fuller.path(source, stem, ext) for source in rivals for stem in stems]
         places = set(map(_place, files))
         if len(places) == len(files) and not places & inputs.keys():
-            return f"tell them apart with -o {shlex.quote(finer.text)}"
+            return f"tell them apart with -o {shlex.quote(fuller.text)}"
     count = "one" if len(rivals) == 2 else "all but one"
     return f"rename {count} of them, or give each a run with its own --out"
 

@@ -98,7 +98,7 @@ class OutputTemplate:
         folder, found, _ = self.text.partition("{")[0].rpartition("/")
         return Path(folder or "/") if found else None
 
-    def finer(self) -> Iterator[OutputTemplate]:
+    def with_more_fields(self) -> Iterator[OutputTemplate]:
         """Yields templates that tell more songs apart: this one with more fields, fewest first."""
         text = self.text
         if "track" not in self._fields:
@@ -107,11 +107,11 @@ class OutputTemplate:
         top, slash, _ = text.partition("{")[0].rpartition("/")
         below = text.removeprefix(top + slash)
         by_folder = text if "folder" in self._fields else f"{top}{slash}{{folder}}/{below}"
-        for finer in (text, by_folder):
-            yield OutputTemplate(finer)
+        for fuller in (text, by_folder):
+            yield OutputTemplate(fuller)
         if "trackext" not in self._fields:
-            for finer in (text, by_folder):
-                yield OutputTemplate(finer.replace("{track}", "{track}.{trackext}"))
+            for fuller in (text, by_folder):
+                yield OutputTemplate(fuller.replace("{track}", "{track}.{trackext}"))
 
 
 def _safe_name(name: str) -> str:

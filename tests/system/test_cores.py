@@ -16,7 +16,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
+        path.write_text(text + "\n", errors="surrogateescape")
     return root
 
 
@@ -29,6 +29,8 @@ def write(root: Path, files: dict[str, str]) -> Path:
     ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "100000 100000"}, 1),
     ("0::/host/path", {"cpu.max": "50000 50000"}, 1),  # as seen in a container
     ("0::/", {"cpu.max": "rubbish"}, CPUS),
+    ("rubbish\n1:cpu\n0::/\0", {}, CPUS),
+    ("0::/\udcff", {"cpu.max": "50000 50000"}, 1),  # not UTF-8
     ("3:cpuset:/\n1:cpu,cpuacct:/a\n0::/",
      {"cpu/a/cpu.cfs_quota_us": "100000", "cpu/a/cpu.cfs_period_us": "100000"}, 1),
     ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, CPUS),

@@ -17,7 +17,7 @@ import numpy as np
 from bsmamba2.errors import EngineError
 from bsmamba2.formats.metadata import Metadata
 from bsmamba2.formats.trt_plan import PlanRecord, read_plan, read_sidecar
-from bsmamba2.runtime.engines.base import EngineOptions, OfOneProcess, Spectrum, check_spectrum
+from bsmamba2.runtime.engines.base import EngineOptions, Spectrum, Unpicklable, check_spectrum
 from bsmamba2.runtime.engines.tensorrt.checks import (
     check_architecture,
     check_sizes,
@@ -68,7 +68,7 @@ def load_plan(path: Path, options: EngineOptions) -> PlanEngine:
     return PlanEngine(path, record, metadata, runtime, gpu)
 
 
-class PlanEngine(OfOneProcess):
+class PlanEngine(Unpicklable):
     """A plan on a GPU; not thread-safe."""
 
     device = "cuda"

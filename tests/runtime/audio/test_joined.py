@@ -247,6 +247,16 @@ def test_a_file_of_odd_length_may_lack_the_padding_at_its_end():
         assert starts(content * 3) == [0, len(content), 2 * len(content)]
 
 
+@pytest.mark.parametrize("kind", ["wav", "aiff"])
+def test_a_file_is_found_after_one_that_was_cut_off(tmp_path: Path, kind: str):
+    content = encoded(kind, song(8000))
+    assert starts(content[:-300] + content) == [0, len(content) - 300]
+    assert starts(content[:-300]) == [0]
+    if kind == "wav":
+        with pytest.raises(AudioError, match=r"file 1 of 2 in it\) is truncated"):
+            read(joined(tmp_path / "joined.wav", [content[:-300], content]))
+
+
 def test_only_one_of_many_joined_files_is_open_at_once(tmp_path: Path):
     path = joined(tmp_path / "joined.wav", [encoded("wav", song(100))] * 300)
     tracemalloc.start()
