@@ -112,6 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point of `bsm`; exits with the codes that its help lists."""
     arguments = sys.argv[1:] if arguments is None else arguments
     secure_standard_streams()
+    # With more, OpenBLAS asks again and again for refused memory while NumPy and SciPy load, and
+    # signals are not heard meanwhile.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = _run(arguments)
     if at_work():
         with contextlib.suppress(OSError, AttributeError):  # AttributeError: stdout is closed

@@ -274,7 +274,9 @@ def _choose_stems(names: str | None, offered: Sequence[str]) -> list[str]:
 
     if names is None:
         return list(offered)
-    chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    known = {name.lower(): name for name in offered}
+    given = map(str.strip, names.split(","))
+    chosen = list(dict.fromkeys(known.get(name.lower(), name) for name in given))
     unknown = [name for name in chosen if name not in offered]
     if unknown:
         raise OptionError(

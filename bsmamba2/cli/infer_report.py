@@ -117,11 +117,11 @@ def print_headers(headers: Sequence[SongHeader], *, skip_existing: bool, quiet: 
         note = "  (already separated)" if skipped else _existing(song)
         channels = "mono" if song.channels == 1 else "stereo"
         text = f"  {_clock(song.duration_s)}  {song.sample_rate} Hz {channels}{note}"
-        click.echo(os.fsencode(song.job.name) + text.encode())
+        click.echo(one_line(song.job.name) + text)
         if not skipped:
             to_do.append(song)
             for file in song.job.files:
-                click.echo(b"  -> " + os.fsencode(file))
+                click.echo(f"  -> {one_line(str(file))}")
     if not quiet:
         songs = "1 song" if len(to_do) == 1 else f"{len(to_do)} songs"
         audio = _clock(sum(song.duration_s or 0 for song in to_do))

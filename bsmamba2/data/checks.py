@@ -93,7 +93,10 @@ def _track_problems(track: Track, stems: Sequence[str], audio: AudioConfig) -> l
 def _check_file(path: Path, audio: AudioConfig) -> int:
     """Returns the samples per channel of a file; raises BsmError or OSError."""
     if not path.is_file():
-        raise DataError(f"{path} is missing: every song needs this file, or one in FLAC.")
+        raise DataError(
+            f"{path} is missing: every song needs each of data.stems and, for validation, its "
+            "mixture, as WAV or FLAC."
+        )
     seekable = seekable_frames(path)
     if seekable is None:
         with contextlib.suppress(MissingExtraError):

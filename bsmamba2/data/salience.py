@@ -90,8 +90,9 @@ def find_salient(
         salience[stem] = tuple(SalientStem(track=t, starts=s) for t, s in places if len(s))
         if not salience[stem] and any(stem in starts for starts, _ in scanned):
             problems.append(
-                f"{stem} is silent or nearly silent in all readable songs of "
-                f"{tracks[0].folder.parent}: add songs that contain it."
+                f"{stem} has no salient segment in any readable song of "
+                f"{tracks[0].folder.parent}: add songs that contain it, longer than "
+                f"{data.salient_share * audio.chunk_s:g} s."
             )
     if problems:
         raise DataError("\n".join(problems))

@@ -57,8 +57,8 @@ class JoinedDecoder:
             if (decoder.sample_rate, decoder.channels) != (self.sample_rate, self.channels):
                 raise AudioError(
                     f"{name} is {len(starts)} files joined in one, and file {index + 1} has "
-                    "another sample rate or number of channels: split it, or convert it to WAV "
-                    "first."
+                    f"{decoder.sample_rate} Hz and {decoder.channels} channels, but the first has "
+                    f"{self.sample_rate} Hz and {self.channels}: split it into its files."
                 )
             self.frames = _sum(self.frames, decoder.frames)
             self.missing_allowed = _sum(self.missing_allowed, decoder.missing_allowed)

@@ -86,7 +86,7 @@ class Unpicklable:
     def __reduce__(self) -> NoReturn:
         """Refuses to be pickled or copied."""
         name = type(self).__name__
-        raise TypeError(f"A {name} cannot be pickled or copied: make one in each process.")
+        raise TypeError(f"{name} objects cannot be pickled or copied: make one in each process.")
 
 
 def check_spectrum(spectrum: Spectrum, audio: AudioConfig) -> None:

@@ -59,10 +59,13 @@ class OutputTemplate:
             return wanted or FORMATS[0]
         suffix = Path(self.text).suffix.lower().removeprefix(".")
         if suffix not in FORMATS:
-            folder = "" if self._fields or not self.text else f", or '{self.text}/' for a folder"
+            better = f"{self.text}/" if self.text else DEFAULT_TEMPLATE
+            if self._fields:
+                unknown = Path(self.text).suffix
+                better = self.text.removesuffix("" if "{" in unknown else unknown) + ".{ext}"
             raise OptionError(
                 f"The output name '{self.text}' must end in .{{ext}} or one of "
-                f".{', .'.join(FORMATS)}: write -o '{DEFAULT_TEMPLATE}'{folder}."
+                f".{', .'.join(FORMATS)}: write -o '{better}'."
             )
         if wanted not in (None, suffix):
             raise OptionError(

@@ -99,7 +99,7 @@ def _sources(
         return
     for folder in _folders(top, leave_out) if recursive else [top]:
         for path in sorted(folder.iterdir()):
-            if is_audio_file(path):
+            if _has_audio_name(path) and (path.is_file() or not path.exists()):  # a broken link
                 yield Source(path, str(path), folder.relative_to(top))
 
 
@@ -115,8 +115,11 @@ def _folders(top: Path, leave_out: Path | None) -> Iterator[Path]:
 
 def is_audio_file(path: Path) -> bool:
     """Whether the suffix is that of an audio format; hidden files (._song.wav) do not count."""
-    known = path.suffix.lower() in SUFFIXES
-    return known and path.is_file() and not path.name.startswith(".")
+    return _has_audio_name(path) and path.is_file()
+
+
+def _has_audio_name(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def identity(path: Path) -> str:

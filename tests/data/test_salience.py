@@ -148,7 +148,7 @@ def test_a_stem_silent_everywhere_is_an_error(tmp_path: Path) -> None:
     tracks = [write_song(tmp_path / "train" / f"s{i}", 2, i) for i in range(2)]
     for track in tracks:
         write(track.stem("bass"), noise(2, 0, 1e-4))
-    with pytest.raises(DataError, match=r"bass is silent .* add songs"):
+    with pytest.raises(DataError, match=r"bass has no salient segment .* add songs"):
         find_salient(tracks, DATA, AUDIO)
 
 

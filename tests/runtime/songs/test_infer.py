@@ -200,11 +200,13 @@ def test_what_is_not_there_is_named_as_it_was_given(bsm_infer: Command, name: st
     (["-o", "{track.parent}/{stem}.wav"], "unknown field"),
     (["-o", "{track"], "cannot be read"),
     (["-o", ""], "must end in .{ext}"),
-    (["-o", "song.aac"], "/{stem}.{ext}', or 'song.aac/' for a folder."),
+    (["-o", "song.aac"], "write -o 'song.aac/'."),
+    (["-o", "x/{track}.{stem}"], "write -o 'x/{track}.{stem}.{ext}'."),
+    (["-o", "x/{stem}.m4a"], "write -o 'x/{stem}.{ext}'."),
     (["-o", "out/{track}/{stem}"], "must end in .{ext} or one of .wav, .flac, .mp3, .ogg: write "
-     "-o 'out/{folder}/{track}/{stem}.{ext}'."),
+     "-o 'out/{track}/{stem}.{ext}'."),
     (["-o", "{stem}.wav", "--format", "flac"], "does not fit"),
-    (["--stems", "drums"], "vocals and instrumental"),
+    (["--stems", "Drums"], "vocals and instrumental"),
     (["--format", "ogg", "--depth", "16"], "cannot have depth"),
     (["--overlap", "2"], "An overlap of 2 s does not fit chunks of 2 s: choose at least 0 and "
      "less than 2 s."),

@@ -191,6 +191,23 @@ def test_a_dry_run_tells_all_and_does_nothing(bsm_infer: Command):
     assert files() == before
 
 
+def test_a_dry_run_prints_no_control_characters(bsm_infer: Command):
+    song("album/\x1b[31mred\n.wav")
+    done = bsm_infer("album", "--dry-run", "--stems", "Vocals")
+    assert done.out.splitlines() == [
+        "album/?[31mred?.wav  0:01.0  44100 Hz stereo", "  -> out/_[31mred_/vocals.wav"
+    ]  # fmt: skip
+
+
+def test_a_broken_link_to_a_song_fails(bsm_infer: Command):
+    song("album/a.wav", 1000)
+    Path("album/b.wav").symlink_to("nowhere.wav")
+    for arguments in (("--dry-run",), ()):
+        done = bsm_infer("album", *arguments)
+        assert done.code == 1
+        assert "Failed: No such file: album/b.wav" in done.err
+
+
 @pytest.mark.parametrize("skip", [(), ("--skip-existing",)])
 def test_a_dry_run_announces_what_the_run_then_does(bsm_infer: Command, skip: tuple[str, ...]):
     for letter in "abc":
