@@ -247,8 +247,8 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
         name = results.model.name + ("" if results.model.trained else " (untrained)")
         songs, count = evaluation.songs, len(results.tracks)
         tracks = "1 track" if len(songs.tracks) == 1 else f"{len(songs.tracks)} tracks"
-        if count < len(songs.tracks):
-            tracks = f"{count} of {tracks}"
+        if failed := len(songs.tracks) - count:
+            tracks = f"{count} of {tracks} ({failed} failed)"
         if songs.left_out:
             tracks += f", {songs.describe_left_out()}"
         yield f"{name} on {evaluation.data}, {evaluation.split} split: {tracks}"

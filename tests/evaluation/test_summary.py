@@ -106,7 +106,7 @@ def test_an_evaluation_without_results_has_a_document_and_a_table():
     assert nothing.document()["failed"][0]["error"] == "It is empty."
     assert nothing.document()["songs"] == 1
     assert nothing.document()["left_out"] == {"notes": "no audio files"}
-    assert "0 of 1 track, 1 left out: notes (no audio files)" in text_tables(nothing)
+    assert "0 of 1 track (1 failed), 1 left out: notes (no audio files)" in text_tables(nothing)
 
 
 def test_figures_over_different_tracks_cause_a_warning():
