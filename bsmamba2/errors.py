@@ -56,7 +56,7 @@ def one_line(text: str) -> str:
 
 
 def quoted(word: object) -> str:
-    """Quotes a word for a shell, if it needs that: in "" inside a sentence's '' where possible."""
+    """Quotes a word for a shell if needed; with "" if possible, as sentences put commands in ''."""
     text = f"./{word}" if str(word).startswith("-") else str(word)
     plain = not set(text) & set('"$`\\!')
     return f'"{text}"' if plain and shlex.quote(text) != text else shlex.quote(text)

@@ -103,7 +103,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
     """Sets what holds for all commands."""
     ctx.obj = debug
     level = logging.DEBUG if debug else logging.WARNING
-    # What asks for a thread of its own that only refreshes bars can do without.
+    # If tqdm gets no monitor thread, bars are refreshed less often, which needs no warning.
     warnings.filterwarnings("ignore", "tqdm:disabling monitor")
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
 

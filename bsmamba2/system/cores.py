@@ -41,8 +41,8 @@ def bounded_threads(asked: int | None, default: int) -> int:
     """Returns the number of threads, at most `usable_cores`.
 
     Args:
-        asked: What the user asks for, who is warned once if that is too many; None for no wish.
-        default: How many there are without a wish.
+        asked: The number that the user named; one above `usable_cores` is warned of once.
+        default: The number to use if the user named none.
     """
     cores = usable_cores()
     if asked is None:

@@ -143,9 +143,11 @@ class AvDecoder:
             raise MissingExtraError(what, "av") from error
         self._errors: tuple[type[Exception], ...] = (av.FFmpegError,)
         self._name = name
-        stated = stated_samples(file) if is_mpeg(file) else None
+        mpeg = is_mpeg(file)
+        stated = stated_samples(file) if mpeg else None
         try:
-            self._container = open_container(file)
+            # FFmpeg does not detect very short MPEG files.
+            self._container = open_container(file, "mp3" if mpeg else None)
         except self._errors as error:
             raise no_audio(name) from error
         stream = self._choose_track()
@@ -236,15 +238,18 @@ class AvDecoder:
         self._container.close()
 
 
-def open_container(file: io.BufferedReader) -> Any:
+def open_container(file: io.BufferedReader, format: str | None = None) -> Any:
     """Opens a file with FFmpeg, which can open no other file and no address; needs PyAV.
+
+    Args:
+        file: The file.
+        format: FFmpeg's name of its format; None to detect it.
 
     Raises:
         FFmpegError: FFmpeg does not support its format.
     """
     import av
 
-    format = "mp3" if is_mpeg(file) else None  # FFmpeg does not detect very short ones
     file.seek(0)
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
     # Tags are not always valid UTF-8.

@@ -16,11 +16,12 @@ _RATE_BYTES = {12: 1, 13: 2, 14: 2}  # the same for the sample rate
 
 
 def skip_frames(file: BufferedReader, at: int, first: int, end: int) -> int:
-    """Returns up to where a few frames prove that the FLAC file at `at` reaches, or `first`.
+    """Returns the position from which another file may follow the FLAC file at `at`.
 
-    It does if their positions in the song rise from place to place, and the last frame ends with
-    the last sample that the header states, unless there are more bytes than such a song can have.
-    This saves reading most of a long file.
+    It is near the end if a few frames prove that the file reaches that far: their positions in the
+    song rise from place to place, the last frame ends with the last sample that the header states,
+    and there are no more bytes than such a song can have. Otherwise it is `first`. This saves
+    reading most of a long file.
 
     Args:
         file: The open file.

@@ -112,12 +112,17 @@ def stated_length(file: BufferedReader, at: int) -> tuple[int | None, int | None
     if frame[36:40] == b"VBRI" and len(frame) >= 54:
         size, count = struct.unpack_from(">II", frame, 46)
         return count or None, size or None
-    place = max(frame.find(b"Xing", 0, 46), frame.find(b"Info", 0, 46))
+    place = _find_xing(frame)
     if place < 0:
         return None
     flags, *numbers = struct.unpack_from(">III", frame.ljust(64, b"\0"), place + 4)
     count = numbers.pop(0) if flags & 1 else 0
     return count or None, (flags & 2 and numbers[0]) or None
+
+
+def _find_xing(frame: bytes) -> int:
+    """Returns the place of a Xing or Info header in a frame; -1 if it has none."""
+    return max(frame.find(b"Xing", 0, 46), frame.find(b"Info", 0, 46))
 
 
 def begins_as_mpeg(file: BufferedReader, start: int = 0) -> bool:
@@ -150,7 +155,7 @@ def stated_samples(file: BufferedReader) -> int | None:
     if count is None:
         return None
     samples = count * (1152 if frame[1] & 8 or frame[1] & 6 == 4 else 576)  # MPEG 1, or layer II
-    place = max(frame.find(b"Xing", 0, 46), frame.find(b"Info", 0, 46))
+    place = _find_xing(frame)
     fields = {1: 4, 2: 4, 4: 100, 8: 4}  # flag -> bytes of the count, size, places and quality
     tag = place + 8 + sum(size for flag, size in fields.items() if frame[place + 7] & flag)
     if place < 0 or frame[tag : tag + 4] not in (b"LAME", b"Lavf", b"Lavc"):
@@ -160,7 +165,7 @@ def stated_samples(file: BufferedReader) -> int | None:
 
 
 def has_constant_bit_rate(file: BufferedReader) -> bool:
-    """Whether all frames have the bit rate of the first, so that such a guess is right."""
+    """Whether all frames have one bit rate, from which libsndfile then guesses the right length."""
     first, end = _bounds(file)
     if first is None:
         return False
